@@ -1,0 +1,210 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// APIKey declares an API key for one app. A controller mints its token once, keeps only the token's hash in the status, and
+// hands the token over in a one-time Secret.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=ak
+// +kubebuilder:printcolumn:name="App",type=string,JSONPath=`.spec.appName`
+// +kubebuilder:printcolumn:name="Read",type=boolean,JSONPath=`.spec.readAccess`
+// +kubebuilder:printcolumn:name="Write",type=boolean,JSONPath=`.spec.writeAccess`
+// +kubebuilder:printcolumn:name="Active",type=string,JSONPath=`.status.conditions[?(@.type=="Active")].status`
+// +kubebuilder:printcolumn:name="Hint",type=string,JSONPath=`.status.tokens[0].hint`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Secret",type=string,priority=1,JSONPath=`.status.secretName`
+// +kubebuilder:printcolumn:name="Expires",type=string,priority=1,JSONPath=`.spec.expiresAt`
+// +kubebuilder:validation:XValidation:rule="has(self.spec.tokenHash) || (has(self.spec.secret) && has(self.spec.secret.name)) || size(self.metadata.name) <= 247",message="metadata.name is longer than 247 characters, which leaves no room for the Secret's default name (<metadata.name>-token): shorten it or set spec.secret.name"
+type APIKey struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is the key as its owner wants it.
+	// +required
+	Spec APIKeySpec `json:"spec"`
+
+	// status is the key as the controller sees it. Only the controller writes it.
+	// +optional
+	// +kubebuilder:default={conditions: {{type: "Ready", status: "Unknown", reason: "Pending", message: "Waiting for the controller.", lastTransitionTime: "1970-01-01T00:00:00Z"}}}
+	Status APIKeyStatus `json:"status,omitempty"`
+}
+
+// APIKeyList is a list of APIKeys.
+//
+// +kubebuilder:object:root=true
+type APIKeyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []APIKey `json:"items"`
+}
+
+// APIKeySpec is the key as its owner wants it.
+//
+// +kubebuilder:validation:XValidation:rule="self.readAccess || self.writeAccess",message="a key needs at least one of readAccess and writeAccess"
+// +kubebuilder:validation:XValidation:rule="has(self.secret) == has(oldSelf.secret)",message="spec.secret cannot be added or removed once the key exists: create a new APIKey, and deactivate this one"
+// +kubebuilder:validation:XValidation:rule="has(self.tokenHash) == has(oldSelf.tokenHash) && (!has(self.tokenHash) || self.tokenHash == oldSelf.tokenHash)",message="spec.tokenHash is immutable, and cannot be added or removed: create a new APIKey, and deactivate this one"
+// +kubebuilder:validation:XValidation:rule="!has(self.tokenHint) || has(self.tokenHash)",message="spec.tokenHint describes a token that you bring: set it only beside spec.tokenHash"
+// +kubebuilder:validation:XValidation:rule="!has(self.secret) || !has(self.tokenHash)",message="spec.secret hands over a minted token, and nothing is minted beside spec.tokenHash: set only one of the two"
+type APIKeySpec struct {
+	// appName says which app the key belongs to: 1 to 255 printable characters of any language, without leading or trailing
+	// space. It is unique among the active keys of the namespace, and immutable.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS]([\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS\\\\x{200C}\\\\x{200D} ]*[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS])?$')",message="appName must consist of printable characters, without leading or trailing space"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="appName is immutable: create a new APIKey, and deactivate this one"
+	AppName string `json:"appName"`
+
+	// readAccess allows requests that only read: GET, HEAD, OPTIONS and WebSockets.
+	// +optional
+	// +kubebuilder:default=false
+	ReadAccess bool `json:"readAccess"`
+
+	// writeAccess allows all other requests.
+	// +optional
+	// +kubebuilder:default=false
+	WriteAccess bool `json:"writeAccess"`
+
+	// active is true from the start. false deactivates the key for good: it never becomes true again.
+	// +optional
+	// +kubebuilder:default=true
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf || !self",message="a deactivated key stays deactivated: create a new APIKey instead"
+	Active *bool `json:"active,omitempty"`
+
+	// expiresAt is the instant from which the key is no longer accepted. It may be moved until it has passed; then it is final.
+	// +optional
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+
+	// secret says how the minted token is handed over. All of it but ttl is immutable.
+	// +optional
+	Secret *TokenSecret `json:"secret,omitempty"`
+
+	// tokenHash brings a token that was made elsewhere: "sha256:" and the 64 lower-case hexadecimal digits of the token's SHA-256.
+	// Then nothing is minted and no Secret is written. It is safe only for a token of at least 128 random bits. Immutable.
+	// +optional
+	// +kubebuilder:validation:MaxLength=71
+	// +kubebuilder:validation:XValidation:rule="self.matches('^sha256:[0-9a-f]{64}$')",message="tokenHash must be \"sha256:\" followed by 64 lower-case hexadecimal digits"
+	TokenHash string `json:"tokenHash,omitempty"`
+
+	// tokenHint is what a brought token is recognised by in lists: its first characters, at most 7.
+	// +optional
+	// +kubebuilder:validation:MaxLength=7
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[!-~]+$')",message="tokenHint must be 1 to 7 visible ASCII characters: the first ones of the token"
+	TokenHint string `json:"tokenHint,omitempty"`
+}
+
+// TokenSecret says how a minted token is handed over.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",message="spec.secret.name is immutable, and cannot be added or removed: create a new APIKey, and deactivate this one"
+type TokenSecret struct {
+	// name of the Secret, in the key's own namespace. Default: <metadata.name>-token.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="secret.name must be a valid Secret name: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"
+	Name string `json:"name,omitempty"`
+
+	// key of the Secret's data that holds the token.
+	// +optional
+	// +kubebuilder:default=token
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && !(self in ['.', '..']) && !self.startsWith('..')",message="secret.key must consist of letters, digits, '-', '_' and '.', and not start with '..' or be '.'"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.secret.key is immutable: create a new APIKey, and deactivate this one"
+	Key string `json:"key,omitempty"`
+
+	// ttl is how long after the handover the Secret is deleted, as a duration such as 30m or 24h, at least 1m. Without it the
+	// Secret stays as long as the key is active.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1m')",message="secret.ttl must be a duration of at least 1m, such as 90s, 30m or 24h"
+	TTL *metav1.Duration `json:"ttl,omitempty"`
+}
+
+// APIKeyStatus is the key as the controller sees it.
+type APIKeyStatus struct {
+	// observedGeneration is the metadata.generation that this status describes.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// tokens are the tokens of this key, newest first. A token is accepted once it has a notBefore.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=2
+	Tokens []TokenRecord `json:"tokens,omitempty"`
+
+	// secretName is the Secret that hands the token over. It is empty when there is no such Secret, or none any more.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	SecretName string `json:"secretName,omitempty"`
+
+	// deactivatedAt is when the controller recorded that the key had been deactivated or had expired. It is set once, and nothing
+	// brings the key back.
+	// +optional
+	DeactivatedAt *metav1.Time `json:"deactivatedAt,omitempty"`
+
+	// conditions are Ready, Active, and Stalled while a person must act.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+}
+
+// TokenRecord is what is kept of a token. The token itself is kept nowhere.
+type TokenRecord struct {
+	// hash is "sha256:" and 64 lower-case hexadecimal digits: the SHA-256 of the whole token.
+	// +required
+	// +kubebuilder:validation:MaxLength=71
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	Hash string `json:"hash"`
+
+	// hint is the first characters of the token, to recognise it by.
+	// +optional
+	// +kubebuilder:validation:MaxLength=7
+	Hint string `json:"hint,omitempty"`
+
+	// notBefore is when the token was settled and handed over. Authenticators accept a token that has it, whatever their own clock
+	// says, and none that lacks it.
+	// +optional
+	NotBefore *metav1.Time `json:"notBefore,omitempty"`
+
+	// notAfter is the instant from which a superseded token is no longer accepted.
+	// +optional
+	NotAfter *metav1.Time `json:"notAfter,omitempty"`
+}
+
+// Condition types of an APIKey.
+const (
+	// ConditionReady is True when the object is as declared: issued, deactivated or expired. It is False when a person must act,
+	// and Unknown while the controller works. Positive polarity; never absent.
+	ConditionReady = "Ready"
+
+	// ConditionActive is True when authenticators accept the key. It is independent of Ready. Positive polarity; absent until the
+	// controller has seen the object.
+	ConditionActive = "Active"
+
+	// ConditionStalled is True while the controller cannot go on until a person acts. Negative polarity; absent otherwise.
+	ConditionStalled = "Stalled"
+)
+
+// Reasons of the conditions of an APIKey.
+const (
+	ReasonPending           = "Pending"
+	ReasonIssued            = "Issued"
+	ReasonDeactivated       = "Deactivated"
+	ReasonExpired           = "Expired"
+	ReasonAppNameConflict   = "AppNameConflict"
+	ReasonTokenHashConflict = "TokenHashConflict"
+	ReasonSecretConflict    = "SecretConflict"
+)
+
+// SecretTypeToken is the type of the one-time Secrets. The controller writes no other type for a key.
+const SecretTypeToken corev1.SecretType = "keys.squirrel.dev/token"

@@ -1,0 +1,118 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Conflict is why a key cannot be issued: another key of its namespace holds what it needs.
+type Conflict struct {
+	// Reason is ReasonAppNameConflict or ReasonTokenHashConflict.
+	Reason string
+	// Holder is the metadata.name of the key that holds it.
+	Holder string
+	// Message tells the owner of the key what to do.
+	Message string
+}
+
+// FindConflict returns why the key must stand back behind one of the others, or nil. The others are APIKeys of the same namespace;
+// the key itself may be among them. The controller decides by it, and the admission webhook tells the user early.
+func FindConflict(key *APIKey, others []APIKey) *Conflict {
+	if holder := firstBefore(key, others, competeForName); holder != nil {
+		return &Conflict{
+			Reason: ReasonAppNameConflict,
+			Holder: holder.Name,
+			Message: fmt.Sprintf("App name %q is held by APIKey %q: deactivate or delete that key, or create this one with another app name.",
+				key.Spec.AppName, holder.Name),
+		}
+	}
+	if holder := firstBefore(key, others, shareHash); holder != nil {
+		return &Conflict{
+			Reason: ReasonTokenHashConflict,
+			Holder: holder.Name,
+			Message: fmt.Sprintf("The token hash is that of APIKey %q: delete that key, or bring another token.",
+				holder.Name),
+		}
+	}
+	return nil
+}
+
+// FindRivalClaim returns a key among the others that competes with this one and has claimed a token hash too, or nil. While there
+// is one, neither may hand over its token: whoever claimed first may already have looked, and seen nobody.
+func FindRivalClaim(key *APIKey, others []APIKey) *APIKey {
+	return firstWhere(others, func(other *APIKey) bool {
+		return other.Claimed() && (competeForName(key, other) || shareHash(key, other))
+	})
+}
+
+// Hashes returns the token hashes that the key declares or records.
+func (k *APIKey) Hashes() []string {
+	var hashes []string
+	if k.Spec.TokenHash != "" {
+		hashes = append(hashes, k.Spec.TokenHash)
+	}
+	for i := range k.Status.Tokens {
+		if hash := k.Status.Tokens[i].Hash; !slices.Contains(hashes, hash) {
+			hashes = append(hashes, hash)
+		}
+	}
+	return hashes
+}
+
+// Retired says whether the end of the key is on record. A key that has expired but whose end is not yet recorded still holds its
+// name: until then its owner may move spec.expiresAt.
+func (k *APIKey) Retired() bool {
+	validity := k.Validity()
+	return validity.Deactivated || validity.Ended
+}
+
+// competeForName is true for two keys of which only one may be active.
+func competeForName(key, other *APIKey) bool {
+	return key.UID != other.UID && key.Spec.AppName == other.Spec.AppName && !other.Retired()
+}
+
+// shareHash is true also when the other key has ended: a deactivated token must not come back under another name.
+func shareHash(key, other *APIKey) bool {
+	return key.UID != other.UID && slices.ContainsFunc(key.Hashes(), func(hash string) bool {
+		return slices.Contains(other.Hashes(), hash)
+	})
+}
+
+// firstBefore returns the first, by precedence, of the others that are related to the key and precede it.
+func firstBefore(key *APIKey, others []APIKey, related func(key, other *APIKey) bool) *APIKey {
+	var first *APIKey
+	for i := range others {
+		other := &others[i]
+		if related(key, other) && precedes(other, key) && (first == nil || precedes(other, first)) {
+			first = other
+		}
+	}
+	return first
+}
+
+func firstWhere(keys []APIKey, where func(*APIKey) bool) *APIKey {
+	for i := range keys {
+		if where(&keys[i]) {
+			return &keys[i]
+		}
+	}
+	return nil
+}
+
+// precedes orders keys that compete: an issued one first, then one whose hash is claimed, then the older, then by UID. It is total,
+// so that everybody who looks at the same keys names the same holder.
+func precedes(a, b *APIKey) bool {
+	switch {
+	case a.Issued() != b.Issued():
+		return a.Issued()
+	case a.Claimed() != b.Claimed():
+		return a.Claimed()
+	case !a.CreationTimestamp.Equal(&b.CreationTimestamp):
+		return a.CreationTimestamp.Before(&b.CreationTimestamp)
+	default:
+		return a.UID < b.UID
+	}
+}

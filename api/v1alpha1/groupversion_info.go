@@ -1,0 +1,32 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package v1alpha1 is the contract of the APIKey resource: its fields, the rules that the API server holds, and the rules that the
+// controller, the admission webhook and the authenticator share.
+//
+// +kubebuilder:object:generate=true
+// +groupName=keys.squirrel.dev
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+var (
+	// GroupVersion is the group and version of the APIKey resource.
+	GroupVersion = schema.GroupVersion{Group: "keys.squirrel.dev", Version: "v1alpha1"}
+
+	// SchemeBuilder registers the types of this package.
+	SchemeBuilder = runtime.NewSchemeBuilder(addKnownTypes)
+
+	// AddToScheme adds the types of this package to a scheme.
+	AddToScheme = SchemeBuilder.AddToScheme
+)
+
+func addKnownTypes(scheme *runtime.Scheme) error {
+	scheme.AddKnownTypes(GroupVersion, &APIKey{}, &APIKeyList{})
+	metav1.AddToGroupVersion(scheme, GroupVersion)
+	return nil
+}

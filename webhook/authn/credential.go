@@ -1,0 +1,80 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package authn
+
+import "strings"
+
+// maxCredentialLength bounds, in bytes, what is hashed.
+const maxCredentialLength = 512
+
+// Credential is the token that a request presents, or why it presents none. The zero value is a missing credential.
+type Credential struct {
+	token   string
+	problem Reason
+}
+
+// ExtractCredential finds the credential of a request, given all values of its X-API-Key header and all values of its Authorization
+// header. With X-API-Key present, Authorization belongs to somebody else and is not read; otherwise it must be "Bearer <token>"
+// (RFC 6750, section 2.1; the scheme in any case).
+func ExtractCredential(apiKey, authorization []string) Credential {
+	switch {
+	case len(apiKey) > 0:
+		return single(apiKey, wholeValue)
+	case len(authorization) > 0:
+		return single(authorization, bearerToken)
+	default:
+		return Credential{problem: ReasonCredentialMissing}
+	}
+}
+
+// CredentialOf returns the credential of a protocol that carries the token by itself, such as a TokenReview.
+func CredentialOf(token string) Credential {
+	switch {
+	case token == "":
+		return Credential{problem: ReasonCredentialMissing}
+	case len(token) > maxCredentialLength || !isVisibleASCIIWithoutComma(token):
+		return Credential{problem: ReasonCredentialMalformed}
+	default:
+		return Credential{token: token}
+	}
+}
+
+func single(values []string, read func(value string) (token string, ok bool)) Credential {
+	if len(values) != 1 {
+		return Credential{problem: ReasonCredentialRepeated}
+	}
+	token, ok := read(values[0])
+	if !ok {
+		return Credential{problem: ReasonCredentialMissing}
+	}
+	return CredentialOf(token)
+}
+
+func wholeValue(value string) (string, bool) { return value, true }
+
+func bearerToken(value string) (string, bool) {
+	const scheme = "Bearer "
+	if len(value) < len(scheme) || !strings.EqualFold(value[:len(scheme)], scheme) {
+		return "", false
+	}
+	return strings.TrimLeft(value[len(scheme):], " "), true
+}
+
+// isVisibleASCIIWithoutComma refuses white space, control and non-ASCII characters, and the comma with which a proxy joins two
+// headers into one.
+func isVisibleASCIIWithoutComma(token string) bool {
+	for i := range len(token) {
+		if c := token[i]; c <= ' ' || c > '~' || c == ',' {
+			return false
+		}
+	}
+	return true
+}
+
+func (c Credential) reason() Reason {
+	if c.problem == "" {
+		return ReasonCredentialMissing
+	}
+	return c.problem
+}

@@ -1,0 +1,180 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package authn decides whether a presented API key is good and may do what is asked: Request in, Verdict out. It knows no protocol.
+package authn
+
+import (
+	"time"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// Access is a set of rights.
+type Access uint8
+
+// The rights of a key.
+const (
+	Read Access = 1 << iota
+	Write
+)
+
+// AccessFor returns the right that a request of this HTTP method needs: GET, HEAD and OPTIONS need Read; every other method, known
+// or not, needs Write. Methods are case-sensitive (RFC 9110, section 9.1).
+func AccessFor(method string) Access {
+	switch method {
+	case "GET", "HEAD", "OPTIONS":
+		return Read
+	default:
+		return Write
+	}
+}
+
+// String returns the rights as "read", "write" or "read,write".
+func (a Access) String() string {
+	switch a {
+	case Read:
+		return "read"
+	case Write:
+		return "write"
+	case Read | Write:
+		return "read,write"
+	default:
+		return ""
+	}
+}
+
+// Request is a question: may whoever presents this credential do this with the services of this namespace?
+type Request struct {
+	// Namespace whose keys count.
+	Namespace string
+	// Credential that was presented.
+	Credential Credential
+	// Access that the request needs. Zero asks only whose key it is.
+	Access Access
+}
+
+// Decision is the outcome of a question. The zero value is no decision and grants nothing.
+type Decision uint8
+
+// The decisions.
+const (
+	_ Decision = iota
+	// Granted: the key is good and has the right.
+	Granted
+	// Unauthenticated: there is no good key. Verdict.Reason says why, for logs only: whoever asks is told one uniform text.
+	Unauthenticated
+	// Forbidden: the key is good, and lacks the right.
+	Forbidden
+	// Unavailable: the keys are not known (well enough) to this process now. It says nothing about the key.
+	Unavailable
+)
+
+// String returns the decision as metrics and logs name it.
+func (d Decision) String() string {
+	switch d {
+	case Granted:
+		return "granted"
+	case Unauthenticated:
+		return "unauthenticated"
+	case Forbidden:
+		return "forbidden"
+	case Unavailable:
+		return "unavailable"
+	default:
+		return "undecided"
+	}
+}
+
+// Reason is why a request was not granted.
+type Reason string
+
+// The reasons. They are for logs, in the words that are there; no answer but Forbidden and Unavailable shows them.
+const (
+	ReasonCredentialMissing   Reason = "CredentialMissing"
+	ReasonCredentialRepeated  Reason = "CredentialRepeated"
+	ReasonCredentialMalformed Reason = "CredentialMalformed"
+	ReasonKeyUnknown          Reason = "KeyUnknown"
+	ReasonKeyDeactivated      Reason = "KeyDeactivated"
+	ReasonKeyExpired          Reason = "KeyExpired"
+	ReasonTokenSuperseded     Reason = "TokenSuperseded"
+	ReasonNoReadAccess        Reason = "NoReadAccess"
+	ReasonNoWriteAccess       Reason = "NoWriteAccess"
+	ReasonNotSynced           Reason = "NotSynced"
+	ReasonStale               Reason = "Stale"
+)
+
+// Verdict is the answer to a Request.
+type Verdict struct {
+	Decision Decision
+	// Reason is empty when granted.
+	Reason Reason
+	// Key is the key that the token belongs to, also one that has ended; nil when it is not known. It must not be changed.
+	Key *Key
+}
+
+// Authenticator answers requests from the keys in memory.
+type Authenticator struct {
+	keyring      *Keyring
+	maxStaleness time.Duration
+	now          func() time.Time
+}
+
+// NewAuthenticator returns an Authenticator over a Keyring. When the last word from the Kubernetes API is older than maxStaleness, it
+// answers Unavailable; 0 is no bound.
+func NewAuthenticator(keyring *Keyring, maxStaleness time.Duration, now func() time.Time) *Authenticator {
+	return &Authenticator{keyring: keyring, maxStaleness: maxStaleness, now: now}
+}
+
+// Decide answers a request. It does not allocate.
+func (a *Authenticator) Decide(request Request) Verdict {
+	now := a.now()
+	if reason := a.unavailable(now); reason != "" {
+		return Verdict{Decision: Unavailable, Reason: reason}
+	}
+	if request.Credential.token == "" {
+		return Verdict{Decision: Unauthenticated, Reason: request.Credential.reason()}
+	}
+	key, notAfter, found := a.keyring.lookup(request.Namespace, request.Credential.token)
+	if !found {
+		return Verdict{Decision: Unauthenticated, Reason: ReasonKeyUnknown}
+	}
+	if reason := refusal(key, notAfter, now); reason != "" {
+		return Verdict{Decision: Unauthenticated, Reason: reason, Key: key}
+	}
+	if reason := missingRight(request.Access &^ key.Access); reason != "" {
+		return Verdict{Decision: Forbidden, Reason: reason, Key: key}
+	}
+	return Verdict{Decision: Granted, Key: key}
+}
+
+// Ready returns nil when requests can be decided, else why not.
+func (a *Authenticator) Ready() error { return nil }
+
+func (a *Authenticator) unavailable(now time.Time) Reason {
+	return ""
+}
+
+func refusal(key *Key, notAfter int64, now time.Time) Reason {
+	switch key.validity.State(now) {
+	case v1alpha1.StateDeactivated:
+		return ReasonKeyDeactivated
+	case v1alpha1.StateExpired:
+		return ReasonKeyExpired
+	}
+	if now.Unix() >= notAfter {
+		return ReasonTokenSuperseded
+	}
+	return ""
+}
+
+func missingRight(missing Access) Reason {
+	switch {
+	case missing&Read != 0:
+		return ReasonNoReadAccess
+	case missing&Write != 0:
+		return ReasonNoWriteAccess
+	default:
+		return ""
+	}
+}
