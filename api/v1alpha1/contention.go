@@ -18,6 +18,9 @@ type Conflict struct {
 	Message string
 }
 
+// Error returns the message: a conflict is the error of whoever asks for what somebody else holds.
+func (c *Conflict) Error() string { return c.Message }
+
 // FindConflict returns why the key must stand back behind one of the others, or nil. The others are APIKeys of the same namespace;
 // the key itself may be among them. The controller decides by it, and the admission webhook tells the user early.
 func FindConflict(key *APIKey, others []APIKey) *Conflict {

@@ -1,0 +1,79 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// Actions of events: what the controller was doing.
+const (
+	actionIssue    = "Issue"
+	actionHandOver = "HandOver"
+	actionEnd      = "End"
+)
+
+var (
+	issuedTotal = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "apikey_issued_total",
+		Help: "API keys issued: tokens handed over and brought tokens accepted.",
+	})
+	mintedAgainTotal = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "apikey_minted_again_total",
+		Help: "Tokens minted for a key whose earlier token was never handed over.",
+	})
+	endedTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apikey_ended_total",
+		Help: "API keys that came to their end, by reason.",
+	}, []string{"reason"})
+	conflictsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apikey_conflicts_total",
+		Help: "API keys that could not be issued until a person acts, by reason.",
+	}, []string{"reason"})
+)
+
+// RegisterMetrics adds the controller's metrics to a registry.
+func RegisterMetrics(registry prometheus.Registerer) {
+	registry.MustRegister(issuedTotal, mintedAgainTotal, endedTotal, conflictsTotal)
+}
+
+// announce tells what became of a key, once it is on record: an event for the key's owner, a log line and a metric for the operator.
+func (r *APIKeyReconciler) announce(ctx context.Context, before, key *v1alpha1.APIKey) {
+	if before.Status.SecretName != "" && key.Status.SecretName == "" && key.Issued() {
+		r.Events.Eventf(key, nil, corev1.EventTypeNormal, "SecretRemoved", actionHandOver,
+			"The one-time Secret %q is gone: its time to live is over or the key has ended.", before.Status.SecretName)
+	}
+	reason := readyReason(key)
+	if reason == readyReason(before) {
+		return
+	}
+	log.FromContext(ctx).Info("the state of the key changed", "uid", key.UID, "reason", reason)
+	message := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady).Message
+	switch reason {
+	case v1alpha1.ReasonIssued:
+		issuedTotal.Inc()
+		r.Events.Eventf(key, nil, corev1.EventTypeNormal, reason, actionIssue, "%s", message)
+	case v1alpha1.ReasonDeactivated, v1alpha1.ReasonExpired:
+		endedTotal.WithLabelValues(reason).Inc()
+		r.Events.Eventf(key, nil, corev1.EventTypeNormal, reason, actionEnd, "%s", message)
+	case v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict, v1alpha1.ReasonSecretConflict:
+		conflictsTotal.WithLabelValues(reason).Inc()
+		r.Events.Eventf(key, nil, corev1.EventTypeWarning, reason, actionIssue, "%s", message)
+	}
+}
+
+// announceMintedAgain tells that a token is minted although a hash was on record: no Secret held that hash's token, so it was never
+// handed over.
+func (r *APIKeyReconciler) announceMintedAgain(key *v1alpha1.APIKey) {
+	mintedAgainTotal.Inc()
+	r.Events.Eventf(key, nil, corev1.EventTypeWarning, "MintedAgain", actionIssue,
+		"A token of this key was minted earlier but never handed over: it is void, and a new one is minted.")
+}

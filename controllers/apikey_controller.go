@@ -1,0 +1,141 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package controllers issues, watches over and ends API keys. It is the only writer of the status of APIKeys and of the one-time
+// Secrets.
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+const (
+	controllerName = "apikey"
+
+	concurrentReconciles = 10
+
+	// reconcileTimeout is shorter than the lease of leader election (15 s): a controller that was stopped in the middle of issuing
+	// and continues after another one took over finds its time over, and its calls fail before they are sent.
+	reconcileTimeout = 10 * time.Second
+
+	// conflictDelay passes before a write is tried again that lost against somebody else's write.
+	conflictDelay = 100 * time.Millisecond
+)
+
+// APIKeyReconciler brings APIKeys to the state that they declare.
+type APIKeyReconciler struct {
+	// Client reads APIKeys from a cache that has seen this client's own writes: see ClientOptions.
+	client.Client
+	// Live reads from the API server itself. Secrets are read by it only.
+	Live client.Reader
+	// Events tells people what happened to a key.
+	Events events.EventRecorder
+	// Now is the clock.
+	Now func() time.Time
+}
+
+// ClientOptions are what the client of the controller's manager must be built with: issuing looks again at the competing keys after
+// its own write, and that look must have seen the write.
+func ClientOptions() client.Options {
+	return client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}}
+}
+
+// NewAPIKeyReconciler returns a reconciler that works through the manager, whose client must be built with ClientOptions.
+func NewAPIKeyReconciler(mgr manager.Manager) *APIKeyReconciler {
+	return &APIKeyReconciler{
+		Client: mgr.GetClient(),
+		Live:   mgr.GetAPIReader(),
+		Events: mgr.GetEventRecorder("apikey-controller"),
+		Now:    time.Now,
+	}
+}
+
+// SetupWithManager starts the reconciler with the manager, whose cache must be indexed by competitors.Index.
+func (r *APIKeyReconciler) SetupWithManager(mgr manager.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named(controllerName).
+		For(&v1alpha1.APIKey{}).
+		Watches(&v1alpha1.APIKey{}, handler.EnqueueRequestsFromMapFunc(r.competitorsToWake), builder.WithPredicates(standingChanged)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrentReconciles, ReconciliationTimeout: reconcileTimeout}).
+		Complete(r)
+}
+
+// Reconcile looks at one key, advances it, writes what became of it to its status, and tells about it.
+func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	key := &v1alpha1.APIKey{}
+	if err := r.Get(ctx, request.NamespacedName, key); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !key.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, nil // the Secret goes with its owner
+	}
+	before := key.DeepCopy()
+	result, advanceErr := r.advance(ctx, key)
+	writeErr := r.writeStatus(ctx, before, key)
+	if writeErr == nil {
+		r.announce(ctx, before, key)
+	}
+	if apierrors.IsConflict(advanceErr) || apierrors.IsConflict(writeErr) {
+		return ctrl.Result{RequeueAfter: conflictDelay}, nil // somebody else wrote the key: look again
+	}
+	return result, errors.Join(advanceErr, writeErr)
+}
+
+// advance takes the key the next step of its life.
+func (r *APIKeyReconciler) advance(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
+	switch state := key.State(r.Now()); {
+	case state != v1alpha1.StateActive:
+		return r.end(ctx, key, state)
+	case key.Issued():
+		return r.keep(ctx, key)
+	default:
+		return r.issue(ctx, key)
+	}
+}
+
+// end records, once, that the key has been deactivated or has expired, and takes its Secret away.
+func (r *APIKeyReconciler) end(ctx context.Context, key *v1alpha1.APIKey, state v1alpha1.State) (ctrl.Result, error) {
+	if key.Status.DeactivatedAt == nil {
+		key.Status.DeactivatedAt = ptr.To(r.timestamp())
+	}
+	setEnded(key, state)
+	return ctrl.Result{}, r.removeSecret(ctx, key)
+}
+
+// keep watches over an issued key until its Secret's or its own time is over.
+func (r *APIKeyReconciler) keep(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
+	if key.Spec.TokenHash != "" {
+		key.Status.Tokens[0].Hint = key.Spec.TokenHint
+	}
+	setIssued(key)
+	if r.secretIsDue(key) {
+		if err := r.removeSecret(ctx, key); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	return ctrl.Result{RequeueAfter: r.untilNextInstant(key)}, nil
+}
+
+// writeStatus writes the status when it differs from what the API server has, on the condition that nobody else wrote the object.
+func (r *APIKeyReconciler) writeStatus(ctx context.Context, before, key *v1alpha1.APIKey) error {
+	key.Status.ObservedGeneration = key.Generation
+	if equality.Semantic.DeepEqual(before.Status, key.Status) {
+		return nil
+	}
+	return client.IgnoreNotFound(r.Status().Update(ctx, key))
+}

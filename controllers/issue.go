@@ -1,0 +1,185 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"squirrel.dev/apikey-operator/api/competitors"
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+const (
+	// secretConflictDelay passes before a Secret that is in the way is looked for again: Secrets are not watched.
+	secretConflictDelay = 15 * time.Second
+
+	// rivalClaimDelay passes before a key claims again that met another claim.
+	rivalClaimDelay = 250 * time.Millisecond
+)
+
+var (
+	// errRivalClaim means that another key claims the same app name or hash at this time, and that neither is issued yet.
+	errRivalClaim = errors.New("another key claims the same app name or token hash")
+
+	// errClaimNotSeen means that the cache lacks the claim that was just written: ClientOptions are not in force.
+	errClaimNotSeen = errors.New("the cache of APIKeys has not seen the claim that was just written")
+)
+
+// issue hands over the token of a key that has none yet, or says why not.
+func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
+	err := r.claimAndHandOver(ctx, key)
+	var conflict *v1alpha1.Conflict
+	switch {
+	case err == nil:
+		return r.accept(key), nil
+	case errors.As(err, &conflict):
+		return r.standBack(key, conflict), nil
+	case errors.Is(err, errRivalClaim):
+		return r.withdraw(key), nil
+	default:
+		return ctrl.Result{}, err
+	}
+}
+
+// claimAndHandOver hands over a token: hash first, then the token.
+//
+// Two controllers may work at once, each from a cache that lags behind. What makes that safe is the order of claim and look: every
+// key writes its hash (the claim), then looks at the competing keys in a cache that has seen this write, and goes on only when it
+// sees no other claim. Of two claims one is the later write, and whoever made it sees the earlier one. A key that went on keeps its
+// claim, which becomes its token, so that all who come later see it.
+func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.APIKey) error {
+	if done, err := r.wasHandedOver(ctx, key); done || err != nil {
+		return err // done: and then the controller was stopped before it could say so
+	}
+	if err := r.settle(ctx, key); err != nil {
+		return err
+	}
+	if err := r.findForeignSecret(ctx, key); err != nil {
+		return err
+	}
+	minted, err := r.claim(ctx, key)
+	if err != nil {
+		return err
+	}
+	if err := r.lookAgain(ctx, key); err != nil {
+		return err
+	}
+	return r.handOver(ctx, key, minted)
+}
+
+// settle returns the conflict when another key holds the app name or the hash, as far as the cache knows.
+func (r *APIKeyReconciler) settle(ctx context.Context, key *v1alpha1.APIKey) error {
+	others, err := competitors.List(ctx, r, key)
+	if err != nil {
+		return err
+	}
+	return conflictOrNil(v1alpha1.FindConflict(key, others))
+}
+
+// claim writes the hash of the key's token to its status. It returns the token when it minted one: from here until it is in the
+// Secret, it exists in this variable only.
+func (r *APIKeyReconciler) claim(ctx context.Context, key *v1alpha1.APIKey) (minted string, err error) {
+	claimed := key.DeepCopy()
+	if key.Spec.TokenHash != "" {
+		claimed.Status.Tokens = []v1alpha1.TokenRecord{{Hash: key.Spec.TokenHash, Hint: key.Spec.TokenHint}}
+	} else {
+		minted = token.New()
+		claimed.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(minted), Hint: token.Hint(minted)}}
+		claimed.Status.SecretName = secretName(key)
+	}
+	setPending(claimed, "Handing over the token.")
+	if err := r.Status().Update(ctx, claimed); err != nil {
+		return "", err
+	}
+	if key.Claimed() && minted != "" {
+		r.announceMintedAgain(key)
+	}
+	*key = *claimed
+	return minted, nil
+}
+
+// lookAgain returns the conflict or errRivalClaim when the key must not go on, from a cache that has seen the key's claim.
+func (r *APIKeyReconciler) lookAgain(ctx context.Context, key *v1alpha1.APIKey) error {
+	others, err := competitors.List(ctx, r, key)
+	if err != nil {
+		return err
+	}
+	seen := slices.ContainsFunc(others, func(other v1alpha1.APIKey) bool {
+		return other.UID == key.UID && other.Claimed() && other.Status.Tokens[0].Hash == key.Status.Tokens[0].Hash
+	})
+	if !seen {
+		return errClaimNotSeen
+	}
+	if conflict := v1alpha1.FindConflict(key, others); conflict != nil {
+		return conflict
+	}
+	if rival := v1alpha1.FindRivalClaim(key, others); rival != nil {
+		return errRivalClaim
+	}
+	return nil
+}
+
+// handOver writes the minted token to the one-time Secret. A brought token needs none.
+func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, minted string) error {
+	if minted == "" {
+		return nil
+	}
+	err := r.Create(ctx, newSecret(key, minted))
+	if apierrors.IsAlreadyExists(err) {
+		// Somebody put a Secret there meanwhile. The next look at the key says whose it is.
+		return apierrors.NewConflict(secretResource, secretName(key), err)
+	}
+	return err
+}
+
+// accept makes the token count.
+func (r *APIKeyReconciler) accept(key *v1alpha1.APIKey) ctrl.Result {
+	key.Status.Tokens[0].NotBefore = ptr.To(r.timestamp())
+	setIssued(key)
+	return ctrl.Result{RequeueAfter: r.untilNextInstant(key)}
+}
+
+// standBack gives up the claim, if there is one, until a person has solved the conflict.
+func (r *APIKeyReconciler) standBack(key *v1alpha1.APIKey, conflict *v1alpha1.Conflict) ctrl.Result {
+	dropClaim(key)
+	setStalled(key, conflict)
+	if conflict.Reason == v1alpha1.ReasonSecretConflict {
+		return ctrl.Result{RequeueAfter: soonest(secretConflictDelay, r.untilExpiry(key))}
+	}
+	return ctrl.Result{RequeueAfter: soonest(r.untilExpiry(key))} // competitorsToWake wakes the key when the holder ends
+}
+
+// withdraw gives up the claim, to claim again when the other claim has become a token or has been given up too.
+func (r *APIKeyReconciler) withdraw(key *v1alpha1.APIKey) ctrl.Result {
+	dropClaim(key)
+	setPending(key, "Waiting for another key with the same app name or token hash to be settled.")
+	return ctrl.Result{RequeueAfter: rivalClaimDelay}
+}
+
+func dropClaim(key *v1alpha1.APIKey) {
+	key.Status.Tokens = nil
+	key.Status.SecretName = ""
+}
+
+// conflictOrNil keeps a nil conflict from becoming an error that is not nil.
+func conflictOrNil(conflict *v1alpha1.Conflict) error {
+	if conflict == nil {
+		return nil
+	}
+	return conflict
+}
+
+// timestamp is the current instant as the API server stores it.
+func (r *APIKeyReconciler) timestamp() metav1.Time {
+	return metav1.NewTime(r.Now().Truncate(time.Second))
+}

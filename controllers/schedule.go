@@ -1,0 +1,42 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"math"
+	"time"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// never is a duration that does not end.
+const never = time.Duration(math.MaxInt64)
+
+// untilNextInstant is how long nothing happens to an issued key by itself: until it expires, or its Secret's time is over.
+func (r *APIKeyReconciler) untilNextInstant(key *v1alpha1.APIKey) time.Duration {
+	untilSecretIsDue := never
+	if due, ok := secretDue(key); ok {
+		untilSecretIsDue = due.Sub(r.Now())
+	}
+	return soonest(r.untilExpiry(key), untilSecretIsDue)
+}
+
+func (r *APIKeyReconciler) untilExpiry(key *v1alpha1.APIKey) time.Duration {
+	if key.Spec.ExpiresAt == nil {
+		return never
+	}
+	return key.Spec.ExpiresAt.Sub(r.Now())
+}
+
+// soonest returns the shortest of the durations as a RequeueAfter, where 0 means that there is nothing to wait for.
+func soonest(durations ...time.Duration) time.Duration {
+	shortest := never
+	for _, duration := range durations {
+		shortest = min(shortest, duration)
+	}
+	if shortest == never {
+		return 0
+	}
+	return max(shortest, time.Millisecond)
+}

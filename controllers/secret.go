@@ -1,0 +1,141 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+const defaultSecretKey = "token"
+
+var secretResource = schema.GroupResource{Resource: "secrets"}
+
+// secretName is the name of the key's one-time Secret.
+func secretName(key *v1alpha1.APIKey) string {
+	if key.Spec.Secret != nil && key.Spec.Secret.Name != "" {
+		return key.Spec.Secret.Name
+	}
+	return key.Name + "-token"
+}
+
+// secretKey is the name of the entry that holds the token.
+func secretKey(key *v1alpha1.APIKey) string {
+	if key.Spec.Secret != nil && key.Spec.Secret.Key != "" {
+		return key.Spec.Secret.Key
+	}
+	return defaultSecretKey
+}
+
+// newSecret is the one-time Secret that hands over the minted token. It belongs to the key, and goes when the key goes.
+func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
+	owner := *metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))
+	owner.BlockOwnerDeletion = ptr.To(false)
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:       key.Namespace,
+			Name:            secretName(key),
+			Labels:          map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"},
+			OwnerReferences: []metav1.OwnerReference{owner},
+		},
+		Type:      v1alpha1.SecretTypeToken,
+		Immutable: ptr.To(true),
+		Data:      map[string][]byte{secretKey(key): []byte(minted)},
+	}
+}
+
+// isOurs says whether the Secret is the one that this controller wrote for the key: its owner reference and type can be forged, a
+// token of the recorded hash cannot.
+func isOurs(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
+	return secret.Type == v1alpha1.SecretTypeToken &&
+		metav1.IsControlledBy(secret, key) &&
+		key.Claimed() && token.Hash(string(secret.Data[secretKey(key)])) == key.Status.Tokens[0].Hash
+}
+
+// wasHandedOver says whether the key's Secret is there already, with a token of the recorded hash.
+func (r *APIKeyReconciler) wasHandedOver(ctx context.Context, key *v1alpha1.APIKey) (bool, error) {
+	if !key.Claimed() || key.Spec.TokenHash != "" {
+		return false, nil
+	}
+	secret, err := r.readSecret(ctx, key)
+	return secret != nil && isOurs(secret, key), err
+}
+
+// findForeignSecret returns a conflict when a Secret is in the place of the one that is to be written.
+func (r *APIKeyReconciler) findForeignSecret(ctx context.Context, key *v1alpha1.APIKey) error {
+	if key.Spec.TokenHash != "" {
+		return nil
+	}
+	secret, err := r.readSecret(ctx, key)
+	if secret == nil || err != nil {
+		return err
+	}
+	return &v1alpha1.Conflict{
+		Reason: v1alpha1.ReasonSecretConflict,
+		Holder: secret.Name,
+		Message: fmt.Sprintf("Secret %q exists already and was not written for this key: delete it, or create this key with another spec.secret.name.",
+			secret.Name),
+	}
+}
+
+// removeSecret deletes the key's one-time Secret, if it is there and is ours, and takes it from the record.
+func (r *APIKeyReconciler) removeSecret(ctx context.Context, key *v1alpha1.APIKey) error {
+	if key.Status.SecretName == "" {
+		return nil
+	}
+	secret, err := r.readSecret(ctx, key)
+	if err != nil {
+		return err
+	}
+	if secret != nil && isOurs(secret, key) {
+		if err := r.Delete(ctx, secret, client.Preconditions{UID: &secret.UID}); err != nil && !isGoneOrReplaced(err) {
+			return fmt.Errorf("delete the one-time Secret %q: %w", secret.Name, err)
+		}
+	}
+	key.Status.SecretName = ""
+	return nil
+}
+
+// isGoneOrReplaced says whether a deletion failed because the object of that UID is not there any more.
+func isGoneOrReplaced(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsConflict(err)
+}
+
+// readSecret reads the key's Secret from the API server itself; nil when there is none.
+func (r *APIKeyReconciler) readSecret(ctx context.Context, key *v1alpha1.APIKey) (*corev1.Secret, error) {
+	secret := &corev1.Secret{}
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: secretName(key)}, secret)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read the Secret %q: %w", secretName(key), err)
+	default:
+		return secret, nil
+	}
+}
+
+// secretDue returns when the one-time Secret of an issued key is to go, if it is there and has a time to live.
+func secretDue(key *v1alpha1.APIKey) (time.Time, bool) {
+	if key.Status.SecretName == "" || key.Spec.Secret == nil || key.Spec.Secret.TTL == nil {
+		return time.Time{}, false
+	}
+	return key.Status.Tokens[0].NotBefore.Add(key.Spec.Secret.TTL.Duration), true
+}
+
+func (r *APIKeyReconciler) secretIsDue(key *v1alpha1.APIKey) bool {
+	due, ok := secretDue(key)
+	return ok && !r.Now().Before(due)
+}

@@ -1,0 +1,61 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// setPending says that the controller is at work.
+func setPending(key *v1alpha1.APIKey, message string) {
+	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonPending, message)
+	setCondition(key, v1alpha1.ConditionActive, metav1.ConditionFalse, v1alpha1.ReasonPending, message)
+	meta.RemoveStatusCondition(&key.Status.Conditions, v1alpha1.ConditionStalled)
+}
+
+// setIssued says that the key is accepted.
+func setIssued(key *v1alpha1.APIKey) {
+	message := "The token is accepted. It was handed over in a Secret."
+	if key.Spec.TokenHash != "" {
+		message = "The token that was brought is accepted."
+	}
+	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonIssued, message)
+	setCondition(key, v1alpha1.ConditionActive, metav1.ConditionTrue, v1alpha1.ReasonIssued, message)
+	meta.RemoveStatusCondition(&key.Status.Conditions, v1alpha1.ConditionStalled)
+}
+
+// setEnded says that the key is accepted no more, as its owner declared.
+func setEnded(key *v1alpha1.APIKey, state v1alpha1.State) {
+	reason, message := v1alpha1.ReasonDeactivated, "The key was deactivated and is accepted no more."
+	if state == v1alpha1.StateExpired {
+		reason, message = v1alpha1.ReasonExpired, "The key has expired and is accepted no more."
+	}
+	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionTrue, reason, message)
+	setCondition(key, v1alpha1.ConditionActive, metav1.ConditionFalse, reason, message)
+	meta.RemoveStatusCondition(&key.Status.Conditions, v1alpha1.ConditionStalled)
+}
+
+// setStalled says what a person must do before the key can be issued.
+func setStalled(key *v1alpha1.APIKey, conflict *v1alpha1.Conflict) {
+	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionFalse, conflict.Reason, conflict.Message)
+	setCondition(key, v1alpha1.ConditionActive, metav1.ConditionFalse, conflict.Reason, conflict.Message)
+	setCondition(key, v1alpha1.ConditionStalled, metav1.ConditionTrue, conflict.Reason, conflict.Message)
+}
+
+func setCondition(key *v1alpha1.APIKey, conditionType string, status metav1.ConditionStatus, reason, message string) {
+	meta.SetStatusCondition(&key.Status.Conditions, metav1.Condition{
+		Type: conditionType, Status: status, Reason: reason, Message: message, ObservedGeneration: key.Generation,
+	})
+}
+
+// readyReason is the reason of the key's Ready condition.
+func readyReason(key *v1alpha1.APIKey) string {
+	if ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
+		return ready.Reason
+	}
+	return ""
+}
