@@ -80,8 +80,10 @@ type APIKeySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf || !self",message="a deactivated key stays deactivated: create a new APIKey instead"
 	Active *bool `json:"active,omitempty"`
 
-	// expiresAt is the instant from which the key is no longer accepted. It may be moved until it has passed; then it is final.
+	// expiresAt is the instant from which the key is no longer accepted, as RFC 3339 has it. It may be moved until it has passed;
+	// then it is final.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('9999-12-31T00:00:00Z')",message="expiresAt must be a date and time in the years 1970 to 9999, such as 2027-06-01T00:00:00Z"
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 
 	// secret says how the minted token is handed over. All of it but ttl is immutable.
@@ -125,7 +127,7 @@ type TokenSecret struct {
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1m')",message="secret.ttl must be a duration of at least 1m, such as 90s, 30m or 24h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,8}([.][0-9]{1,9})?s)?$') && self != '' && duration(self) >= duration('1m')",message="secret.ttl must be a duration of at least 1m, such as 90s, 30m or 24h"
 	TTL *metav1.Duration `json:"ttl,omitempty"`
 }
 
