@@ -3,7 +3,10 @@
 
 package authn
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+)
 
 // maxCredentialLength bounds, in bytes, what is hashed.
 const maxCredentialLength = 512
@@ -72,9 +75,10 @@ func isVisibleASCIIWithoutComma(token string) bool {
 	return true
 }
 
-func (c Credential) reason() Reason {
-	if c.problem == "" {
-		return ReasonCredentialMissing
+// refusal returns why the credential needs no look at the keys, or "".
+func (c Credential) refusal() Reason {
+	if c.token == "" {
+		return cmp.Or(c.problem, ReasonCredentialMissing)
 	}
-	return c.problem
+	return ""
 }

@@ -5,9 +5,11 @@
 package authn
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
-	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/api/token"
 )
 
 // Access is a set of rights.
@@ -113,6 +115,10 @@ type Verdict struct {
 	Key *Key
 }
 
+// MinStaleness is the least bound of staleness that makes sense: when nothing changes, the only word from the Kubernetes API is a
+// bookmark, about once a minute, and one may be late. A shorter bound would answer Unavailable on quiet days.
+const MinStaleness = 2 * time.Minute
+
 // Authenticator answers requests from the keys in memory.
 type Authenticator struct {
 	keyring      *Keyring
@@ -121,7 +127,7 @@ type Authenticator struct {
 }
 
 // NewAuthenticator returns an Authenticator over a Keyring. When the last word from the Kubernetes API is older than maxStaleness, it
-// answers Unavailable; 0 is no bound.
+// answers Unavailable; 0 is no bound, any other is at least MinStaleness.
 func NewAuthenticator(keyring *Keyring, maxStaleness time.Duration, now func() time.Time) *Authenticator {
 	return &Authenticator{keyring: keyring, maxStaleness: maxStaleness, now: now}
 }
@@ -132,49 +138,56 @@ func (a *Authenticator) Decide(request Request) Verdict {
 	if reason := a.unavailable(now); reason != "" {
 		return Verdict{Decision: Unavailable, Reason: reason}
 	}
-	if request.Credential.token == "" {
-		return Verdict{Decision: Unauthenticated, Reason: request.Credential.reason()}
+	if reason := request.Credential.refusal(); reason != "" {
+		return Verdict{Decision: Unauthenticated, Reason: reason}
 	}
-	key, notAfter, found := a.keyring.lookup(request.Namespace, request.Credential.token)
-	if !found {
+	entry := a.keyring.lookup(request.Namespace, token.Sum(request.Credential.token), now)
+	if entry == nil {
 		return Verdict{Decision: Unauthenticated, Reason: ReasonKeyUnknown}
 	}
-	if reason := refusal(key, notAfter, now); reason != "" {
-		return Verdict{Decision: Unauthenticated, Reason: reason, Key: key}
+	if reason := entry.refusal(now); reason != "" {
+		return Verdict{Decision: Unauthenticated, Reason: reason, Key: &entry.Key}
 	}
-	if reason := missingRight(request.Access &^ key.Access); reason != "" {
-		return Verdict{Decision: Forbidden, Reason: reason, Key: key}
+	if reason := missingRight(request.Access &^ entry.Access); reason != "" {
+		return Verdict{Decision: Forbidden, Reason: reason, Key: &entry.Key}
 	}
-	return Verdict{Decision: Granted, Key: key}
+	return Verdict{Decision: Granted, Key: &entry.Key}
 }
 
-// Ready returns nil when requests can be decided, else why not.
-func (a *Authenticator) Ready() error { return nil }
+// Ready returns nil when requests can be decided, else why not and what to do.
+func (a *Authenticator) Ready() error {
+	now := a.now()
+	switch a.unavailable(now) {
+	case ReasonNotSynced:
+		return errors.New("no list of the APIKeys was received yet: check that the Kubernetes API is reachable, that the APIKey CRD is " +
+			"installed, and that this process's ServiceAccount may list and watch apikeys.keys.squirrel.dev; the log has the last error")
+	case ReasonStale:
+		return fmt.Errorf("nothing was heard from the Kubernetes API for %s, which is longer than the bound of %s: check that it is "+
+			"reachable; the log has the last error", a.keyring.Age(now).Round(time.Second), a.maxStaleness)
+	default:
+		return nil
+	}
+}
 
+// unavailable returns why nothing can be said of any key at the instant now, or "".
 func (a *Authenticator) unavailable(now time.Time) Reason {
-	return ""
-}
-
-func refusal(key *Key, notAfter int64, now time.Time) Reason {
-	switch key.validity.State(now) {
-	case v1alpha1.StateDeactivated:
-		return ReasonKeyDeactivated
-	case v1alpha1.StateExpired:
-		return ReasonKeyExpired
+	switch {
+	case !a.keyring.Synced():
+		return ReasonNotSynced
+	case a.maxStaleness > 0 && a.keyring.Age(now) > a.maxStaleness:
+		return ReasonStale
+	default:
+		return ""
 	}
-	if now.Unix() >= notAfter {
-		return ReasonTokenSuperseded
-	}
-	return ""
 }
 
 func missingRight(missing Access) Reason {
 	switch {
+	case missing == 0:
+		return ""
 	case missing&Read != 0:
 		return ReasonNoReadAccess
-	case missing&Write != 0:
-		return ReasonNoWriteAccess
 	default:
-		return ""
+		return ReasonNoWriteAccess
 	}
 }

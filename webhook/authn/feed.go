@@ -1,0 +1,67 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package authn
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// Run fills the Keyring with the APIKeys of a namespace, or of all with [metav1.NamespaceAll], and keeps it up to date until ctx is
+// done. It needs the right to list and watch them. Whatever goes wrong on the way is logged and tried again; an error is a config
+// that cannot work.
+func (k *Keyring) Run(ctx context.Context, config *rest.Config, namespace string) error {
+	client, err := newClient(config)
+	if err != nil {
+		return fmt.Errorf("cannot watch APIKeys: %w", err)
+	}
+	logger := klog.FromContext(ctx)
+	feed := cache.NewFilteredListWatchFromClient(client, "apikeys", namespace, neverFromThePast)
+	cache.NewReflectorWithOptions(feed, &wireKey{}, k, cache.ReflectorOptions{
+		Name:            "keyring",
+		TypeDescription: "APIKey",
+		Logger:          &logger,
+		Backoff:         reconnect(),
+	}).RunWithContext(ctx)
+	return nil
+}
+
+// neverFromThePast makes the first list a consistent one. A Reflector asks for it at resourceVersion "0", which any API server may
+// answer from a cache that lags: a restarted process would accept keys again that it had seen end.
+func neverFromThePast(options *metav1.ListOptions) {
+	if options.ResourceVersion == "0" {
+		options.ResourceVersion = ""
+	}
+}
+
+// reconnect returns the pauses between attempts: doubling from 0.2 s to 2 s, each stretched by up to as much again at random. They
+// are short because a revoked key is accepted until the API is heard again.
+func reconnect() *wait.Backoff {
+	return &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Cap: 2 * time.Second, Steps: 10}
+}
+
+func newClient(config *rest.Config) (rest.Interface, error) {
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypeWithName(v1alpha1.GroupVersion.WithKind("APIKey"), &wireKey{})
+	scheme.AddKnownTypeWithName(v1alpha1.GroupVersion.WithKind("APIKeyList"), &wireKeyList{})
+	metav1.AddToGroupVersion(scheme, v1alpha1.GroupVersion)
+
+	config = rest.CopyConfig(config)
+	config.APIPath = "/apis"
+	config.GroupVersion = &v1alpha1.GroupVersion
+	config.ContentConfig.ContentType = runtime.ContentTypeJSON
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	return rest.RESTClientFor(config)
+}

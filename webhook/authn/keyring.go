@@ -1,0 +1,160 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package authn
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/client-go/tools/cache"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// Key is what a verdict tells of an APIKey. It never changes.
+type Key struct {
+	validity v1alpha1.Validity
+	// Access is what the key may do.
+	Access Access
+	// Namespace of the APIKey, and the only one where the key counts.
+	Namespace string
+	// Name is the metadata.name of the APIKey.
+	Name string
+	// AppName is the app that the key belongs to, as UTF-8.
+	AppName string
+	// UID of the APIKey, which tells it from a former one of its name.
+	UID string
+}
+
+// Keyring holds the tokens that are accepted, or were until their key ended. A Reflector writes it as its store (see [Keyring.Run]);
+// requests read it, without a lock and without allocating.
+type Keyring struct {
+	contents atomic.Pointer[contents]
+	synced   atomic.Bool
+	lastWord atomic.Pointer[time.Time]
+	writing  sync.Mutex
+}
+
+var (
+	_ cache.TransformingStore      = (*Keyring)(nil)
+	_ cache.ReflectorBookmarkStore = (*Keyring)(nil)
+)
+
+// NewKeyring returns a Keyring that is empty and not synced.
+func NewKeyring() *Keyring {
+	k := &Keyring{}
+	k.contents.Store(newContents(0))
+	return k
+}
+
+// Synced says whether a whole list of keys was received.
+func (k *Keyring) Synced() bool { return k.synced.Load() }
+
+// Len returns the number of tokens in the Keyring, also those of keys that have ended.
+func (k *Keyring) Len() int { return int(k.contents.Load().count.Load()) }
+
+// Age returns how long before now the last word from the Kubernetes API came: a list, an event or a bookmark. It is 0 before the
+// first one.
+func (k *Keyring) Age(now time.Time) time.Duration {
+	lastWord := k.lastWord.Load()
+	if lastWord == nil {
+		return 0
+	}
+	return now.Sub(*lastWord)
+}
+
+// lookup returns the entry of a token in a namespace, or nil. Should several keys of the namespace hold the token, which the
+// controller never lets happen, one that accepts it now goes first.
+func (k *Keyring) lookup(namespace string, digest token.Digest, now time.Time) *entry {
+	var found *entry
+	for e := range k.contents.Load().withToken(namespace, digest) {
+		if found = e; e.refusal(now) == "" {
+			break
+		}
+	}
+	return found
+}
+
+// Replace makes the Keyring hold the tokens of these objects and of no others, at one instant for all readers. Like all that write a
+// Keyring, it takes APIKeys and what [Keyring.Transformer] makes of them.
+func (k *Keyring) Replace(objects []any, _ string) error {
+	replacement, err := contentsOf(objects)
+	if err != nil {
+		return err
+	}
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	k.contents.Store(replacement)
+	k.synced.Store(true)
+	k.heard()
+	return nil
+}
+
+// Add makes the Keyring hold the tokens of this object, in place of those of any former object of its name.
+func (k *Keyring) Add(object any) error { return k.Update(object) }
+
+// Update makes the Keyring hold the tokens of this object, in place of those of any former object of its name.
+func (k *Keyring) Update(object any) error {
+	r, err := recordOf(object)
+	if err != nil {
+		return err
+	}
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	contents := k.withRoomFor(len(r.tokens))
+	contents.exchange(contents.ofObject(r.Namespace, r.Name), r.tokens)
+	k.heard()
+	return nil
+}
+
+// Delete takes the tokens of this object out of the Keyring, and leaves those of a later object of its name.
+func (k *Keyring) Delete(object any) error {
+	r, err := recordOf(object)
+	if err != nil {
+		return err
+	}
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	contents := k.contents.Load()
+	former := contents.ofObject(r.Namespace, r.Name)
+	contents.exchange(slices.DeleteFunc(former, func(e *entry) bool { return e.UID != r.UID }), nil)
+	k.heard()
+	return nil
+}
+
+// Resync has nothing to do: there is nothing to repeat to anybody.
+func (k *Keyring) Resync() error { return nil }
+
+// Bookmark records that the Kubernetes API had nothing to say.
+func (k *Keyring) Bookmark(_ string) error {
+	k.heard()
+	return nil
+}
+
+// Transformer returns what makes of an object the little that is kept of it, so that a Reflector buffers no more than that.
+func (k *Keyring) Transformer() cache.TransformFunc {
+	return func(object any) (any, error) { return recordOf(object) }
+}
+
+func (k *Keyring) heard() {
+	now := time.Now()
+	k.lastWord.Store(&now)
+}
+
+// withRoomFor returns the contents, moved to larger indexes if this many tokens more do not fit.
+func (k *Keyring) withRoomFor(tokens int) *contents {
+	current := k.contents.Load()
+	if current.fits(tokens) {
+		return current
+	}
+	larger := newContents(int(current.count.Load()) + tokens)
+	for e := range current.byObject.all() {
+		larger.put(nil, e)
+	}
+	k.contents.Store(larger)
+	return larger
+}

@@ -1,0 +1,118 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package authn
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// wireKey is an APIKey of which only the fields that count here are decoded: most of an object's bytes are managedFields.
+type wireKey struct {
+	metav1.TypeMeta `json:",inline"`
+	Metadata        wireMetadata `json:"metadata"`
+	Spec            wireSpec     `json:"spec"`
+	Status          wireStatus   `json:"status"`
+}
+
+type wireMetadata struct {
+	Namespace         string     `json:"namespace"`
+	Name              string     `json:"name"`
+	UID               types.UID  `json:"uid"`
+	ResourceVersion   string     `json:"resourceVersion"`
+	DeletionTimestamp *timestamp `json:"deletionTimestamp"`
+	Annotations       struct {
+		InitialEventsEnd string `json:"k8s.io/initial-events-end"` // metav1.InitialEventsAnnotationKey
+	} `json:"annotations"`
+}
+
+type wireSpec struct {
+	AppName     string     `json:"appName"`
+	ReadAccess  bool       `json:"readAccess"`
+	WriteAccess bool       `json:"writeAccess"`
+	Active      *bool      `json:"active"`
+	ExpiresAt   *timestamp `json:"expiresAt"`
+}
+
+type wireStatus struct {
+	Tokens []struct {
+		Hash      string     `json:"hash"`
+		NotBefore *timestamp `json:"notBefore"`
+		NotAfter  *timestamp `json:"notAfter"`
+	} `json:"tokens"`
+	DeactivatedAt *timestamp `json:"deactivatedAt"`
+}
+
+type wireKeyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata"`
+	Items           []wireKey `json:"items"`
+}
+
+// timestamp is an instant as the schema lets it in, which is more than Go reads (a lower-case "t", an offset of 99 hours). One that
+// cannot be read is the zero time, long past: what it bounds has ended. An error would end the watch of all keys.
+type timestamp metav1.Time
+
+// UnmarshalJSON never fails.
+func (t *timestamp) UnmarshalJSON(data []byte) error {
+	if err := (*metav1.Time)(t).UnmarshalJSON(data); err != nil {
+		*t = timestamp{}
+	}
+	return nil
+}
+
+// apiKey returns the decoded fields as what they are decoded from.
+func (w *wireKey) apiKey() *v1alpha1.APIKey {
+	object := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:         w.Metadata.Namespace,
+			Name:              w.Metadata.Name,
+			UID:               w.Metadata.UID,
+			DeletionTimestamp: (*metav1.Time)(w.Metadata.DeletionTimestamp),
+		},
+		Spec: v1alpha1.APIKeySpec{
+			AppName:     w.Spec.AppName,
+			ReadAccess:  w.Spec.ReadAccess,
+			WriteAccess: w.Spec.WriteAccess,
+			Active:      w.Spec.Active,
+			ExpiresAt:   (*metav1.Time)(w.Spec.ExpiresAt),
+		},
+		Status: v1alpha1.APIKeyStatus{
+			DeactivatedAt: (*metav1.Time)(w.Status.DeactivatedAt),
+		},
+	}
+	for _, recorded := range w.Status.Tokens {
+		object.Status.Tokens = append(object.Status.Tokens, v1alpha1.TokenRecord{
+			Hash:      recorded.Hash,
+			NotBefore: (*metav1.Time)(recorded.NotBefore),
+			NotAfter:  (*metav1.Time)(recorded.NotAfter),
+		})
+	}
+	return object
+}
+
+// GetObjectMeta returns what a Reflector needs to know of an object.
+func (w *wireKey) GetObjectMeta() metav1.Object {
+	return &metav1.ObjectMeta{
+		Namespace:       w.Metadata.Namespace,
+		Name:            w.Metadata.Name,
+		ResourceVersion: w.Metadata.ResourceVersion,
+		Annotations:     map[string]string{metav1.InitialEventsAnnotationKey: w.Metadata.Annotations.InitialEventsEnd},
+	}
+}
+
+// DeepCopyObject returns a shallow copy: nobody changes what was decoded.
+func (w *wireKey) DeepCopyObject() runtime.Object {
+	copied := *w
+	return &copied
+}
+
+// DeepCopyObject returns a shallow copy: nobody changes what was decoded.
+func (l *wireKeyList) DeepCopyObject() runtime.Object {
+	copied := *l
+	return &copied
+}
