@@ -1,0 +1,57 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controlplane
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+const loopback = "127.0.0.1"
+
+// port is a TCP port on the loopback address that is held from when it is chosen: until a server binds it, while that server starts
+// anew, and until the port is released. Only servers that set SO_REUSEPORT can bind it.
+type port struct {
+	number int
+	socket int // bound, and never listening: it gets no connection
+}
+
+func holdFreePort() (*port, error) {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot choose a free port: %w", err)
+	}
+	unix.CloseOnExec(socket)
+	number, err := bindFree(socket)
+	if err != nil {
+		_ = unix.Close(socket)
+		return nil, fmt.Errorf("cannot choose a free port: %w", err)
+	}
+	return &port{number: number, socket: socket}, nil
+}
+
+func bindFree(socket int) (number int, err error) {
+	if err := unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return 0, err
+	}
+	if err := unix.Bind(socket, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return 0, err
+	}
+	address, err := unix.Getsockname(socket)
+	if err != nil {
+		return 0, err
+	}
+	return address.(*unix.SockaddrInet4).Port, nil
+}
+
+func (p *port) release() { _ = unix.Close(p.socket) }
+
+func (p *port) String() string { return strconv.Itoa(p.number) }
+
+func (p *port) url(scheme string) string {
+	return scheme + "://" + net.JoinHostPort(loopback, p.String())
+}

@@ -1,0 +1,191 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package process starts programs that run beside this one, knows when they are ready, and leaves none behind: not when they are
+// stopped, not when starting them is interrupted, and, on Linux, not when this program is killed.
+package process
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	readyTimeout = time.Minute
+	readyPoll    = 50 * time.Millisecond
+	stopTimeout  = 20 * time.Second
+	tailLines    = 15
+)
+
+// Command says what to run.
+type Command struct {
+	// Path of the program; its base name is what messages call the process.
+	Path string
+	// Args of the program, without its name.
+	Args []string
+	// Env is added to this program's environment, as "NAME=value".
+	Env []string
+	// Log is the file that gets what the process prints. It is started afresh.
+	Log string
+	// Ready returns nil once the process does its work; it is asked until then. Nil means ready at once.
+	Ready func(ctx context.Context) error
+}
+
+// Process is a program that was started.
+type Process struct {
+	command Command
+	cmd     *exec.Cmd
+	ended   chan struct{}
+	result  error // how it ended; to be read after ended is closed
+}
+
+// Start starts a program and returns when it is ready. On any error, cancellation of ctx included, nothing is left running. What ctx
+// does later does not touch the process.
+func Start(ctx context.Context, command Command) (*Process, error) {
+	p, err := launch(ctx, command)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.waitReady(ctx); err != nil {
+		p.Kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+func launch(ctx context.Context, command Command) (*Process, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(command.Log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot log what %s prints: %w", filepath.Base(command.Path), err)
+	}
+	defer log.Close()
+
+	cmd := exec.Command(command.Path, command.Args...)
+	cmd.Env = append(os.Environ(), command.Env...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := start(cmd); err != nil {
+		return nil, fmt.Errorf("cannot start %s: %w", filepath.Base(command.Path), err)
+	}
+	p := &Process{command: command, cmd: cmd, ended: make(chan struct{})}
+	go func() {
+		p.result = cmd.Wait()
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// HTTPReady is a Command.Ready that asks a URL until it answers 200.
+func HTTPReady(url string) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s answered %s", url, response.Status)
+		}
+		return nil
+	}
+}
+
+func (p *Process) waitReady(ctx context.Context) error {
+	if p.command.Ready == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, errNotReady)
+	defer cancel()
+	tick := time.NewTicker(readyPoll)
+	defer tick.Stop()
+	for {
+		notReady := p.command.Ready(ctx)
+		if notReady == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-p.ended:
+			return fmt.Errorf("%s ended before it was ready: %w", p.Name(), p.Err())
+		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), errNotReady) {
+				return fmt.Errorf("%s was not ready after %s: %w\n%s", p.Name(), readyTimeout, notReady, p.logTail())
+			}
+			return ctx.Err()
+		}
+	}
+}
+
+var errNotReady = errors.New("not ready in time")
+
+// Name is the base name of the program.
+func (p *Process) Name() string { return filepath.Base(p.command.Path) }
+
+// PID is the id of the process, and of the process group that it leads.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Ended is closed when the process has ended, by itself or not.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// Err waits for the end of the process and says how it ended, with the last lines of its log.
+func (p *Process) Err() error {
+	<-p.ended
+	how := "exit status 0"
+	if p.result != nil {
+		how = p.result.Error()
+	}
+	return fmt.Errorf("%s\n%s", how, p.logTail())
+}
+
+// Stop asks the process to end, and kills it when it has not ended after 20 seconds, which is an error. It returns once the process has
+// ended; of a process that ended before, it says nothing.
+func (p *Process) Stop() error {
+	p.Signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+		return nil
+	case <-time.After(stopTimeout):
+		p.Kill()
+		return fmt.Errorf("%s was killed: it had not ended %s after it was asked to\n%s", p.Name(), stopTimeout, p.logTail())
+	}
+}
+
+// Kill ends the process at once, and returns when it has ended.
+func (p *Process) Kill() {
+	p.Signal(syscall.SIGKILL)
+	<-p.ended
+}
+
+// Signal sends a signal to the process and its children, if it has not ended.
+func (p *Process) Signal(signal syscall.Signal) {
+	select {
+	case <-p.ended: // its id may be somebody else's by now
+	default:
+		_ = syscall.Kill(-p.PID(), signal) // fails only when it has just ended
+	}
+}
+
+func (p *Process) logTail() string {
+	content, err := os.ReadFile(p.command.Log)
+	if err != nil {
+		return fmt.Sprintf("its log cannot be read: %v", err)
+	}
+	lines := strings.Split(string(bytes.TrimSpace(content)), "\n")
+	lines = lines[max(0, len(lines)-tailLines):]
+	return fmt.Sprintf("the last lines of %s:\n  %s", p.command.Log, strings.Join(lines, "\n  "))
+}

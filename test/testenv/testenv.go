@@ -1,0 +1,239 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package testenv gives tests a real Kubernetes API. A package's tests share one control plane:
+//
+//	func TestMain(m *testing.M) { testenv.Main(m) }
+//
+//	func TestSomething(t *testing.T) {
+//		env := testenv.Shared(t)
+//		namespace := env.Namespace(t)
+//		...
+//
+// A test that stops the API server, or changes what all share, has its own with [Start].
+package testenv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/hack/controlplane"
+)
+
+// Env is a control plane with the APIKey resource installed.
+type Env struct {
+	*controlplane.ControlPlane
+
+	// Scheme knows the types of Kubernetes and of this repository.
+	Scheme *runtime.Scheme
+	// Config gives access to everything.
+	Config *rest.Config
+	// Client reads and writes everything, live.
+	Client client.WithWatch
+
+	dir string
+}
+
+// shared is the control plane of a package's tests, once a test has asked for it.
+var shared struct {
+	running context.Context // from Main
+	once    sync.Once
+	env     *Env
+	err     error
+}
+
+// Main runs the tests of a package, stops the control plane that they shared, and exits.
+func Main(m *testing.M) {
+	running, stopListening := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	shared.running = running
+	code := make(chan int, 1)
+	go func() { code <- m.Run() }()
+	select {
+	case result := <-code:
+		os.Exit(max(result, stopShared()))
+	case <-running.Done():
+		stopListening() // a second signal ends this at once
+		stopShared()
+		os.Exit(130)
+	}
+}
+
+func stopShared() (code int) {
+	shared.once.Do(func() {}) // waits for the end of a start that is under way, and lets none begin
+	if shared.env == nil {
+		return 0
+	}
+	if err := shared.env.stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// Shared returns the control plane that the package's tests share. The package's TestMain calls [Main].
+func Shared(t testing.TB) *Env {
+	t.Helper()
+	if shared.running == nil {
+		t.Fatal("this package needs: func TestMain(m *testing.M) { testenv.Main(m) }")
+	}
+	shared.once.Do(func() { shared.env, shared.err = start(shared.running) })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.env
+}
+
+// Start returns a control plane for this test alone.
+func Start(t testing.TB) *Env {
+	t.Helper()
+	env, err := start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := env.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return env
+}
+
+func start(ctx context.Context) (env *Env, err error) {
+	env = &Env{Scheme: newScheme()}
+	if env.dir, err = os.MkdirTemp("", "apikey-operator-test-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(env.dir))
+		}
+	}()
+	root, err := controlplane.FindRepository()
+	if err != nil {
+		return nil, err
+	}
+	assets, err := controlplane.FindAssets()
+	if err != nil {
+		return nil, err
+	}
+	env.ControlPlane, err = controlplane.Start(ctx, controlplane.Options{
+		Dir:    env.dir,
+		LogDir: filepath.Join(env.dir, "log"),
+		Assets: assets,
+		CRDDir: filepath.Join(root, "config", "crd"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	env.Config = env.AdminConfig()
+	env.Client, err = client.NewWithWatch(env.Config, client.Options{Scheme: env.Scheme})
+	if err != nil {
+		return nil, errors.Join(err, env.Stop())
+	}
+	return env, nil
+}
+
+func (e *Env) stop() error {
+	return errors.Join(e.Stop(), os.RemoveAll(e.dir))
+}
+
+func newScheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			panic(err) // a type registered twice: wrong in this program
+		}
+	}
+	return scheme
+}
+
+// Namespace makes a namespace for this test alone. It is not deleted: it goes with the control plane.
+func (e *Env) Namespace(t testing.TB) string {
+	t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
+	if err := e.Client.Create(t.Context(), namespace); err != nil {
+		t.Fatal(err)
+	}
+	return namespace.Name
+}
+
+// User gives access as this user in these groups: what RBAC grants them, no more.
+func (e *Env) User(t testing.TB, name string, groups ...string) *rest.Config {
+	t.Helper()
+	config, err := e.UserConfig(name, groups...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// ServiceAccount gives access as an existing ServiceAccount, by a token.
+func (e *Env) ServiceAccount(t testing.TB, namespace, name string) *rest.Config {
+	t.Helper()
+	config, err := e.ServiceAccountConfig(t.Context(), namespace, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// Kubeconfig writes a kubeconfig file for a process of this test, and returns its path.
+func (e *Env) Kubeconfig(t testing.TB, config *rest.Config) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := controlplane.WriteKubeconfig(path, config, metav1.NamespaceDefault); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Kubectl runs kubectl as administrator and returns what it prints to its standard output and error. A failure is the error.
+func (e *Env) Kubectl(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), e.Binary("kubectl"), args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+e.Kubeconfig(t, e.Config), "KUBECACHEDIR="+filepath.Join(e.dir, "kubectl"))
+	output, err := command.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, output)
+	}
+	return string(output), err
+}
+
+// Webhook registers the ValidatingWebhookConfigurations of these files or directories for the time of this test, and returns where the
+// API server calls them: the address that the test has to serve, and the directory of the certificate (tls.crt, tls.key) to serve with.
+func (e *Env) Webhook(t testing.TB, paths ...string) (host string, port int, certDir string) {
+	t.Helper()
+	webhook := envtest.WebhookInstallOptions{Paths: paths}
+	t.Cleanup(func() {
+		for _, configuration := range webhook.ValidatingWebhooks {
+			if err := e.Client.Delete(context.Background(), configuration); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := webhook.Cleanup(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := webhook.Install(e.Config); err != nil {
+		t.Fatal(err)
+	}
+	return webhook.LocalServingHost, webhook.LocalServingPort, webhook.LocalServingCertDir
+}
