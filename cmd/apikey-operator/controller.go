@@ -1,0 +1,160 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+const (
+	leaderElectionID = "controller.keys.squirrel.dev"
+
+	// reconciliationTimeout is shorter than the 15 seconds for which a lease is held: whatever a former leader still has under way
+	// ends before the next one begins.
+	reconciliationTimeout = 10 * time.Second
+
+	// gracefulShutdownTimeout is shorter than the 30 seconds that Kubernetes gives a pod to end.
+	gracefulShutdownTimeout = 20 * time.Second
+)
+
+// controller issues keys, and is the only one to write their status and Secrets.
+type controller struct {
+	operationsFlags
+	leaderElect             bool
+	leaderElectionNamespace string
+	webhook                 bool
+	webhookListenAddress    string
+	webhookCertDir          string
+}
+
+func newControllerCommand() *cobra.Command {
+	c := &controller{}
+	command := &cobra.Command{
+		Use:   "controller",
+		Short: "Issue, deactivate and expire API keys, and serve the admission webhook",
+		Args:  cobra.NoArgs,
+		RunE:  runProcess(c),
+	}
+	flags := command.Flags()
+	c.operationsFlags.register(flags)
+	flags.BoolVar(&c.leaderElect, "leader-elect", true, "Let one of several replicas work at a time.")
+	flags.StringVar(&c.leaderElectionNamespace, "leader-election-namespace", "",
+		"Namespace of the lease that the replicas elect their leader by. Default: that of this pod.")
+	flags.BoolVar(&c.webhook, "webhook", true, "Serve the admission webhook.")
+	flags.StringVar(&c.webhookListenAddress, "webhook-listen-address", ":9443", "Address of the admission webhook.")
+	flags.StringVar(&c.webhookCertDir, "webhook-cert-dir", "",
+		"Directory of the admission webhook's tls.crt and tls.key; they are read again when they change.")
+	return command
+}
+
+func (c *controller) validate() error {
+	if err := c.operationsFlags.validate(); err != nil {
+		return err
+	}
+	if !c.webhook {
+		return nil
+	}
+	if c.webhookCertDir == "" {
+		return errors.New("--webhook-cert-dir is required; give --webhook=false to run without the admission webhook")
+	}
+	if _, port, err := splitAddress(c.webhookListenAddress); err != nil || port == 0 {
+		return fmt.Errorf("--webhook-listen-address=%q is no address: give host:port or :port, with a port other than 0", c.webhookListenAddress)
+	}
+	return nil
+}
+
+func (c *controller) run(ctx context.Context) error {
+	kubernetes, err := kubernetesConfig("controller")
+	if err != nil {
+		return err
+	}
+	manager, err := c.newManager(kubernetes)
+	if err != nil {
+		return err
+	}
+	return manager.Start(ctx)
+}
+
+func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, err
+	}
+	manager, err := ctrl.NewManager(kubernetes, ctrl.Options{
+		Scheme: scheme,
+		Cache:  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Client: client.Options{Cache: &client.CacheOptions{
+			DisableFor:                      []client.Object{&corev1.Secret{}},
+			EnableReadYourWritesConsistency: new(true),
+		}},
+		Controller:                    config.Controller{ReconciliationTimeout: reconciliationTimeout},
+		LeaderElection:                c.leaderElect,
+		LeaderElectionID:              leaderElectionID,
+		LeaderElectionNamespace:       c.leaderElectionNamespace,
+		LeaderElectionReleaseOnCancel: true, // the process ends when the manager does
+		GracefulShutdownTimeout:       new(gracefulShutdownTimeout),
+		Metrics:                       metricsserver.Options{BindAddress: c.metricsAddress},
+		HealthProbeBindAddress:        c.healthAddress,
+		WebhookServer:                 c.webhookServer(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return manager, c.addHealthChecks(manager)
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	return scheme, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme))
+}
+
+func (c *controller) webhookServer() webhook.Server {
+	if !c.webhook {
+		return webhook.NewServer(webhook.Options{Port: -1})
+	}
+	host, port, _ := splitAddress(c.webhookListenAddress) // validated
+	return webhook.NewServer(webhook.Options{Host: host, Port: port, CertDir: c.webhookCertDir})
+}
+
+func (c *controller) addHealthChecks(manager ctrl.Manager) error {
+	errs := []error{
+		manager.AddHealthzCheck("ping", healthz.Ping),
+		manager.AddReadyzCheck("synced", syncedChecker(manager.GetCache())),
+	}
+	if c.webhook {
+		errs = append(errs, manager.AddReadyzCheck("webhook", manager.GetWebhookServer().StartedChecker()))
+	}
+	return errors.Join(errs...)
+}
+
+// syncedChecker says whether the cache holds all that it was told to hold.
+func syncedChecker(informers cache.Informers) healthz.Checker {
+	return func(r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+		defer cancel()
+		if !informers.WaitForCacheSync(ctx) {
+			return errors.New("the cache is not synced with the Kubernetes API")
+		}
+		return nil
+	}
+}

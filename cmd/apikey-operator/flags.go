@@ -1,0 +1,70 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"flag"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client/config"
+)
+
+// off is the address of a server that is not wanted.
+const off = "0"
+
+// operationsFlags are what every process needs to be run and watched.
+type operationsFlags struct {
+	metricsAddress string
+	healthAddress  string
+}
+
+func (f *operationsFlags) register(flags *pflag.FlagSet) {
+	flags.StringVar(&f.metricsAddress, "metrics-bind-address", off,
+		"Address of /metrics for Prometheus over plain HTTP, such as :8080; 0 is none.")
+	flags.StringVar(&f.healthAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz over plain HTTP; 0 is none.")
+	flags.AddGoFlag(flag.Lookup(config.KubeconfigFlagName))
+}
+
+func (f *operationsFlags) validate() error {
+	if f.metricsAddress != off {
+		if err := validateAddress("metrics-bind-address", f.metricsAddress); err != nil {
+			return err
+		}
+	}
+	if f.healthAddress != off {
+		return validateAddress("health-probe-bind-address", f.healthAddress)
+	}
+	return nil
+}
+
+// kubernetesConfig finds the Kubernetes API: --kubeconfig, KUBECONFIG, the cluster this runs in, or ~/.kube/config. The API server's
+// audit log tells the processes apart by their user agent.
+func kubernetesConfig(process string) (*rest.Config, error) {
+	kubernetes, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, fmt.Errorf("no Kubernetes API is configured: %w", err)
+	}
+	return rest.AddUserAgent(kubernetes, process), nil
+}
+
+func validateAddress(flag, address string) error {
+	if _, _, err := splitAddress(address); err != nil {
+		return fmt.Errorf("--%s=%q is no address: give host:port or :port", flag, address)
+	}
+	return nil
+}
+
+func splitAddress(address string) (host string, port int, err error) {
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	number, err := strconv.ParseUint(service, 10, 16)
+	return host, int(number), err
+}

@@ -1,0 +1,64 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+)
+
+// logFlags say what is logged, and how.
+type logFlags struct {
+	level  string
+	format string
+}
+
+func (f *logFlags) register(flags *pflag.FlagSet) {
+	flags.StringVar(&f.level, "log-level", "info", "What to log: debug (each refused request too), info, warn or error.")
+	flags.StringVar(&f.format, "log-format", "json", "How to log: json or text.")
+}
+
+// logLevels end at debug (verbosity 4 of logr and klog). From verbosity 8 on client-go logs the bodies of requests, Secrets among them.
+var logLevels = map[string]slog.Level{
+	"debug": slog.LevelDebug,
+	"info":  slog.LevelInfo,
+	"warn":  slog.LevelWarn,
+	"error": slog.LevelError,
+}
+
+// setUp makes one handler the end of all logs of this process: ours, and those of controller-runtime and client-go.
+func (f *logFlags) setUp(out io.Writer) error {
+	level, ok := logLevels[f.level]
+	if !ok {
+		return fmt.Errorf("--log-level=%q is unknown: give debug, info, warn or error", f.level)
+	}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: plainLevel}
+	var handler slog.Handler
+	switch f.format {
+	case "json":
+		handler = slog.NewJSONHandler(out, options)
+	case "text":
+		handler = slog.NewTextHandler(out, options)
+	default:
+		return fmt.Errorf("--log-format=%q is unknown: give json or text", f.format)
+	}
+	slog.SetDefault(slog.New(handler))
+	ctrl.SetLogger(logr.FromSlogHandler(handler))
+	klog.SetSlogLogger(slog.Default())
+	return nil
+}
+
+// plainLevel writes the verbosities of logr, which lie between info and debug, as DEBUG.
+func plainLevel(groups []string, attr slog.Attr) slog.Attr {
+	if level, ok := attr.Value.Any().(slog.Level); ok && len(groups) == 0 && attr.Key == slog.LevelKey && level < slog.LevelInfo {
+		attr.Value = slog.AnyValue(slog.LevelDebug)
+	}
+	return attr
+}

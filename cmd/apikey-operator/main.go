@@ -1,0 +1,88 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command apikey-operator is the controller that issues API keys and the authenticator that answers whether one is good.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+	ctrl "sigs.k8s.io/controller-runtime"
+)
+
+// Exit codes.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+func main() {
+	os.Exit(run(ctrl.SetupSignalHandler(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run executes a command line and returns the exit code of the process.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	command, err := root.ExecuteContextC(ctx)
+	var failed failure
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &failed):
+		slog.Error("exiting", "err", failed.error)
+		return exitFailure
+	default:
+		_, _ = fmt.Fprintf(stderr, "Error: %v\nRun '%s --help' for usage.\n", err, command.CommandPath())
+		return exitUsage
+	}
+}
+
+func newRootCommand() *cobra.Command {
+	var logs logFlags
+	root := &cobra.Command{
+		Use:           "apikey-operator",
+		Short:         "API keys for services on Kubernetes",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(command *cobra.Command, _ []string) error {
+			return logs.setUp(command.ErrOrStderr())
+		},
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	logs.register(root.PersistentFlags())
+	root.AddCommand(newAuthenticatorCommand(), newControllerCommand(), newVersionCommand())
+	return root
+}
+
+// process is what a subcommand runs.
+type process interface {
+	// validate says which flag is wrong, and what to give instead.
+	validate() error
+	// run returns when the context is done, or on a failure.
+	run(ctx context.Context) error
+}
+
+// runProcess returns the RunE of a subcommand: what validate returns is a mistake of whoever called, what run returns is a failure.
+func runProcess(p process) func(*cobra.Command, []string) error {
+	return func(command *cobra.Command, _ []string) error {
+		if err := p.validate(); err != nil {
+			return err
+		}
+		if err := p.run(command.Context()); err != nil {
+			return failure{err}
+		}
+		return nil
+	}
+}
+
+// failure is an error of a command that was called as it should be.
+type failure struct{ error }

@@ -1,0 +1,199 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package serving runs the HTTP servers of a process, tells whether the process is ready, and drains it when it is told to stop.
+package serving
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// What one client may cost. Gateways keep connections and send small requests; nothing here reads a body.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 10 * time.Second
+	writeTimeout      = 10 * time.Second
+	idleTimeout       = 5 * time.Minute // longer than gateways keep idle connections, so that they close them, and no request is lost
+	maxHeaderBytes    = 64 << 10        // more than Envoy and nginx pass on by default
+)
+
+// shutdownTimeout bounds how long the requests under way may take at the end of a drain.
+const shutdownTimeout = 10 * time.Second
+
+// Process is the HTTP servers of one process, and the work that they rely on.
+type Process struct {
+	log           *slog.Logger
+	shutdownDelay time.Duration
+	draining      atomic.Bool
+	work          []func(context.Context) error
+	servers       []*server
+}
+
+// server is one address.
+type server struct {
+	name     string
+	address  string
+	http     *http.Server
+	listener net.Listener
+}
+
+// NewProcess returns a Process without servers. When it is told to stop, it goes on serving for shutdownDelay, while its readiness
+// says that it is about to go: that is how long the cluster may take to send no more requests.
+func NewProcess(log *slog.Logger, shutdownDelay time.Duration) *Process {
+	return &Process{log: log, shutdownDelay: shutdownDelay}
+}
+
+// AddWork adds what has to go on until the last request is answered. It must return when its context is done; when it fails before,
+// the process ends.
+func (p *Process) AddWork(work func(context.Context) error) {
+	p.work = append(p.work, work)
+}
+
+// AddServer adds a server, by a name for logs. Without a TLS configuration it serves plain HTTP. An address with port 0 gets any free
+// port, which is logged.
+func (p *Process) AddServer(name, address string, tlsConfig *tls.Config, handler http.Handler) {
+	p.servers = append(p.servers, &server{name: name, address: address, http: &http.Server{
+		Handler:           p.closingWhenDraining(handler),
+		TLSConfig:         tlsConfig,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(p.log.With("server", name).Handler(), slog.LevelWarn),
+	}})
+}
+
+// AddHealth adds a plain HTTP server of /healthz, which says that the process is alive, and /readyz, which says whether it can do its
+// work, or why not.
+func (p *Process) AddHealth(address string, ready func() error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, nil) })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if p.draining.Load() {
+			writeHealth(w, errors.New("shutting down"))
+		} else {
+			writeHealth(w, ready())
+		}
+	})
+	p.AddServer("health", address, nil, mux)
+}
+
+func writeHealth(w http.ResponseWriter, problem error) {
+	if problem != nil {
+		http.Error(w, problem.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+// Run serves until the context is done, then drains. It returns an error when an address cannot be served, or a server or the work
+// fails.
+func (p *Process) Run(ctx context.Context) error {
+	if err := p.listen(ctx); err != nil {
+		return err
+	}
+	working, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	failed := make(chan error, len(p.servers)+len(p.work))
+	p.serve(&running, failed)
+	p.startWork(working, &running, failed)
+
+	err := p.waitAndDrain(ctx, failed)
+	p.shutdown()
+	stopWork()
+	running.Wait()
+	return err
+}
+
+func (p *Process) listen(ctx context.Context) error {
+	for i, s := range p.servers {
+		var err error
+		if s.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", s.address); err != nil {
+			for _, opened := range p.servers[:i] {
+				_ = opened.listener.Close()
+			}
+			return fmt.Errorf("the %s server cannot listen on %s: %w", s.name, s.address, err)
+		}
+	}
+	return nil
+}
+
+func (p *Process) serve(running *sync.WaitGroup, failed chan<- error) {
+	for _, s := range p.servers {
+		p.log.Info("serving", "server", s.name, "addr", s.listener.Addr().String(), "tls", s.http.TLSConfig != nil)
+		running.Go(func() {
+			if err := s.serve(); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("the %s server failed: %w", s.name, err)
+			}
+		})
+	}
+}
+
+func (s *server) serve() error {
+	if s.http.TLSConfig == nil {
+		return s.http.Serve(s.listener)
+	}
+	return s.http.ServeTLS(s.listener, "", "")
+}
+
+func (p *Process) startWork(ctx context.Context, running *sync.WaitGroup, failed chan<- error) {
+	for _, work := range p.work {
+		running.Go(func() {
+			if err := work(ctx); err != nil {
+				failed <- err
+			}
+		})
+	}
+}
+
+// waitAndDrain returns when the process is to end: the context is done and the shutdown delay is over, or something failed.
+func (p *Process) waitAndDrain(ctx context.Context, failed <-chan error) error {
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	p.draining.Store(true)
+	p.log.Info("draining", "delay", p.shutdownDelay.String())
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(p.shutdownDelay):
+		return nil
+	}
+}
+
+// shutdown closes the servers one after the other, in the order they were added: each takes no new connection, and lets the requests
+// under way end, within bounds.
+func (p *Process) shutdown() {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	for _, s := range p.servers {
+		if err := s.http.Shutdown(ctx); err != nil {
+			p.log.Warn("cut off requests that did not end", "server", s.name, "err", err)
+			_ = s.http.Close()
+		}
+	}
+}
+
+// closingWhenDraining asks clients, with each answer, to give up their connection once the process is draining: a request that a client
+// sends at the very moment when its connection is closed is lost.
+func (p *Process) closingWhenDraining(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
