@@ -8,6 +8,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -41,8 +42,8 @@ const (
 type APIKeyReconciler struct {
 	// Client reads APIKeys from a cache that has seen this client's own writes: see ClientOptions.
 	client.Client
-	// Live reads from the API server itself. Secrets are read by it only.
-	Live client.Reader
+	// Secrets reads and writes Secrets without a cache: a cache would hold every Secret of the cluster, and lag behind.
+	Secrets client.Client
 	// Events tells people what happened to a key.
 	Events events.EventRecorder
 	// Now is the clock.
@@ -56,13 +57,17 @@ func ClientOptions() client.Options {
 }
 
 // NewAPIKeyReconciler returns a reconciler that works through the manager, whose client must be built with ClientOptions.
-func NewAPIKeyReconciler(mgr manager.Manager) *APIKeyReconciler {
-	return &APIKeyReconciler{
-		Client: mgr.GetClient(),
-		Live:   mgr.GetAPIReader(),
-		Events: mgr.GetEventRecorder("apikey-controller"),
-		Now:    time.Now,
+func NewAPIKeyReconciler(mgr manager.Manager) (*APIKeyReconciler, error) {
+	secrets, err := client.New(mgr.GetConfig(), client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+	if err != nil {
+		return nil, fmt.Errorf("make a client for Secrets: %w", err)
 	}
+	return &APIKeyReconciler{
+		Client:  mgr.GetClient(),
+		Secrets: secrets,
+		Events:  mgr.GetEventRecorder("apikey-controller"),
+		Now:     time.Now,
+	}, nil
 }
 
 // SetupWithManager starts the reconciler with the manager, whose cache must be indexed by competitors.Index.

@@ -134,7 +134,7 @@ func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, m
 	if minted == "" {
 		return nil
 	}
-	err := r.Create(ctx, newSecret(key, minted))
+	err := r.Secrets.Create(ctx, newSecret(key, minted))
 	if apierrors.IsAlreadyExists(err) {
 		// Somebody put a Secret there meanwhile. The next look at the key says whose it is.
 		return apierrors.NewConflict(secretResource, secretName(key), err)

@@ -100,7 +100,7 @@ func (r *APIKeyReconciler) removeSecret(ctx context.Context, key *v1alpha1.APIKe
 		return err
 	}
 	if secret != nil && isOurs(secret, key) {
-		if err := r.Delete(ctx, secret, client.Preconditions{UID: &secret.UID}); err != nil && !isGoneOrReplaced(err) {
+		if err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID}); err != nil && !isGoneOrReplaced(err) {
 			return fmt.Errorf("delete the one-time Secret %q: %w", secret.Name, err)
 		}
 	}
@@ -116,7 +116,7 @@ func isGoneOrReplaced(err error) bool {
 // readSecret reads the key's Secret from the API server itself; nil when there is none.
 func (r *APIKeyReconciler) readSecret(ctx context.Context, key *v1alpha1.APIKey) (*corev1.Secret, error) {
 	secret := &corev1.Secret{}
-	err := r.Live.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: secretName(key)}, secret)
+	err := r.Secrets.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: secretName(key)}, secret)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, nil

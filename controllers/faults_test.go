@@ -1,0 +1,231 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+var errInjected = errors.New("the connection broke, as this test wants")
+
+// intercept is a transport that shows the calls by which the controller works on a key (all but watches, lists, events) to a function
+// that answers them, with or without the API server.
+type intercept struct {
+	next   http.RoundTripper
+	answer func(call string, send func() (*http.Response, error)) (*http.Response, error)
+}
+
+func (i *intercept) RoundTrip(request *http.Request) (*http.Response, error) {
+	send := func() (*http.Response, error) { return i.next.RoundTrip(request) }
+	switch path := request.URL.Path; {
+	case strings.Contains(path, "/secrets/"), strings.HasSuffix(path, "/secrets"):
+		return i.answer(request.Method+" secret", send)
+	case strings.HasSuffix(path, "/status"):
+		return i.answer(request.Method+" status", send)
+	default:
+		return send()
+	}
+}
+
+// crash is a controller process that dies around one of its calls: from then on none of its calls arrives.
+type crash struct {
+	mu     sync.Mutex
+	at     int
+	after  bool
+	calls  []string
+	dead   bool
+	happen chan struct{}
+}
+
+func (c *crash) answer(call string, send func() (*http.Response, error)) (*http.Response, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return nil, errInjected
+	}
+	c.calls = append(c.calls, call)
+	if len(c.calls)-1 != c.at {
+		return send()
+	}
+	if c.after {
+		response, err := send()
+		if err != nil {
+			return nil, err
+		}
+		response.Body.Close()
+	}
+	c.dead = true
+	close(c.happen)
+	return nil, errInjected
+}
+
+func (c *crash) transport(next http.RoundTripper) http.RoundTripper {
+	return &intercept{next: next, answer: c.answer}
+}
+
+// The calls of a key's life, in their order. The tests below fail when the controller makes others.
+var (
+	callsOfIssuing = []string{"GET secret", "PUT status", "POST secret", "PUT status"}
+	callsOfEnding  = []string{"GET secret", "DELETE secret", "PUT status"}
+)
+
+func TestTheCallsOfAKeysLife(t *testing.T) {
+	w := newWorld(t)
+	observed := &crash{at: -1}
+	w.startController(observed.transport)
+	w.createKey("frontend")
+	w.await("frontend", v1alpha1.ReasonIssued)
+	w.deactivate("frontend")
+	w.await("frontend", v1alpha1.ReasonDeactivated)
+	observed.mu.Lock()
+	defer observed.mu.Unlock()
+	if diff := cmp.Diff(append(callsOfIssuing, callsOfEnding...), observed.calls); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+}
+
+func TestInvariant3_OneTokenWhicheverCallOfIssuingFails(t *testing.T) {
+	for at, call := range callsOfIssuing {
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d %s after=%v", at, call, after), func(t *testing.T) {
+				w := newWorld(t)
+				crash := &crash{at: at, after: after, happen: make(chan struct{})}
+				stop := w.startController(crash.transport)
+				w.createKey("frontend")
+				<-crash.happen
+				stop()
+
+				w.startController(nil)
+				w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+				w.assertOneHandover("frontend")
+			})
+		}
+	}
+}
+
+func TestAKeyEndsWhicheverCallOfEndingFails(t *testing.T) {
+	for at, call := range callsOfEnding {
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d %s after=%v", at, call, after), func(t *testing.T) {
+				w := newWorld(t)
+				stopFirst := w.startController(nil)
+				w.createKey("frontend")
+				w.await("frontend", v1alpha1.ReasonIssued)
+				stopFirst()
+				crash := &crash{at: at, after: after, happen: make(chan struct{})}
+				stop := w.startController(crash.transport)
+				w.deactivate("frontend")
+				<-crash.happen
+				stop()
+
+				w.startController(nil)
+				w.await("frontend", v1alpha1.ReasonDeactivated)
+				w.eventually("the Secret is gone, and off the record", func() bool {
+					return w.secret("frontend-token") == nil && w.get("frontend").Status.SecretName == ""
+				})
+			})
+		}
+	}
+}
+
+// plant returns a Secret that looks like the one-time Secret of the key, with a token that somebody else made.
+func (w *world) plant(key *v1alpha1.APIKey) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: w.namespace,
+			Name:      key.Name + "-token",
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: "keys.squirrel.dev/v1alpha1", Kind: "APIKey", Name: key.Name, UID: key.UID, Controller: ptr.To(true),
+			}},
+		},
+		Type: v1alpha1.SecretTypeToken,
+		Data: map[string][]byte{"token": []byte(token.New())},
+	}
+}
+
+const inTheWay = `Secret "frontend-token" exists already and was not written for this key: delete it, or create this key with another spec.secret.name.`
+
+func TestAPlantedSecretIsNeverAdoptedOverwrittenOrDeleted(t *testing.T) {
+	forgeries := map[string]func(planted *corev1.Secret, another *v1alpha1.APIKey){
+		"with everything forged": func(*corev1.Secret, *v1alpha1.APIKey) {},
+		"with the name only": func(planted *corev1.Secret, _ *v1alpha1.APIKey) {
+			planted.Type, planted.OwnerReferences = corev1.SecretTypeOpaque, nil
+		},
+		"with name and type": func(planted *corev1.Secret, _ *v1alpha1.APIKey) { planted.OwnerReferences = nil },
+		"with another key as its owner": func(planted *corev1.Secret, another *v1alpha1.APIKey) {
+			planted.OwnerReferences[0].Name, planted.OwnerReferences[0].UID = another.Name, another.UID
+		},
+	}
+	for name, forge := range forgeries {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			planted := w.plant(w.createKey("frontend"))
+			forge(planted, w.createKey("another"))
+			w.create(planted)
+
+			w.startController(nil)
+			w.assertStandsBackFrom(planted)
+
+			w.must(w.env.Client.Delete(t.Context(), planted))
+			w.touch("frontend", "after the deletion")
+			w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+		})
+	}
+}
+
+func TestASecretPlantedDuringTheHandoverIsNeverAdopted(t *testing.T) {
+	w := newWorld(t)
+	key := w.createKey("frontend")
+	planted := w.plant(key)
+	var plantOnce sync.Once
+	w.startController(func(next http.RoundTripper) http.RoundTripper {
+		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+			if call == "POST secret" {
+				plantOnce.Do(func() { w.create(planted) })
+			}
+			return send()
+		}}
+	})
+	w.assertStandsBackFrom(planted)
+}
+
+func TestAForeignSecretOutlivesTheKeysEnd(t *testing.T) {
+	w := newWorld(t)
+	w.startController(nil)
+	key := w.createKey("frontend")
+	w.await("frontend", v1alpha1.ReasonIssued)
+	w.must(w.env.Client.Delete(t.Context(), w.secret("frontend-token")))
+	planted := w.plant(key)
+	w.create(planted)
+	w.deactivate("frontend")
+	w.await("frontend", v1alpha1.ReasonDeactivated)
+	if secret := w.secret("frontend-token"); secret == nil || secret.UID != planted.UID {
+		t.Error("a Secret that somebody else wrote was deleted")
+	}
+}
+
+func (w *world) assertStandsBackFrom(planted *corev1.Secret) {
+	w.Helper()
+	key := w.await("frontend", v1alpha1.ReasonSecretConflict)
+	w.assertConditions(key, stalled(v1alpha1.ReasonSecretConflict, inTheWay))
+	if key.Claimed() || key.Status.SecretName != "" {
+		w.Error("the key has a token")
+	}
+	if secret := w.secret("frontend-token"); secret == nil || secret.ResourceVersion != planted.ResourceVersion {
+		w.Error("the planted Secret was changed or deleted")
+	}
+}
