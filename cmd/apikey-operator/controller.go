@@ -11,27 +11,24 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
+	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/controllers"
+	"squirrel.dev/apikey-operator/webhook/admission"
 )
 
 const (
 	leaderElectionID = "controller.keys.squirrel.dev"
-
-	// reconciliationTimeout is shorter than the 15 seconds for which a lease is held: whatever a former leader still has under way
-	// ends before the next one begins.
-	reconciliationTimeout = 10 * time.Second
 
 	// gracefulShutdownTimeout is shorter than the 30 seconds that Kubernetes gives a pod to end.
 	gracefulShutdownTimeout = 20 * time.Second
@@ -92,6 +89,9 @@ func (c *controller) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := c.setUp(ctx, manager); err != nil {
+		return err
+	}
 	return manager.Start(ctx)
 }
 
@@ -103,11 +103,7 @@ func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
 	manager, err := ctrl.NewManager(kubernetes, ctrl.Options{
 		Scheme: scheme,
 		Cache:  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
-		Client: client.Options{Cache: &client.CacheOptions{
-			DisableFor:                      []client.Object{&corev1.Secret{}},
-			EnableReadYourWritesConsistency: new(true),
-		}},
-		Controller:                    config.Controller{ReconciliationTimeout: reconciliationTimeout},
+		Client: controllers.ClientOptions(),
 		LeaderElection:                c.leaderElect,
 		LeaderElectionID:              leaderElectionID,
 		LeaderElectionNamespace:       c.leaderElectionNamespace,
@@ -121,6 +117,25 @@ func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
 		return nil, err
 	}
 	return manager, c.addHealthChecks(manager)
+}
+
+// setUp adds to the manager what it manages.
+func (c *controller) setUp(ctx context.Context, manager ctrl.Manager) error {
+	if err := competitors.Index(ctx, manager.GetFieldIndexer()); err != nil {
+		return err
+	}
+	reconciler, err := controllers.NewAPIKeyReconciler(manager)
+	if err != nil {
+		return err
+	}
+	if err := reconciler.SetupWithManager(manager); err != nil {
+		return err
+	}
+	controllers.RegisterMetrics(metrics.Registry)
+	if !c.webhook {
+		return nil
+	}
+	return admission.SetupWebhookWithManager(manager)
 }
 
 func newScheme() (*runtime.Scheme, error) {
