@@ -101,9 +101,9 @@ func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
 		return nil, err
 	}
 	manager, err := ctrl.NewManager(kubernetes, ctrl.Options{
-		Scheme: scheme,
-		Cache:  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
-		Client: controllers.ClientOptions(),
+		Scheme:                        scheme,
+		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Client:                        controllers.ClientOptions(),
 		LeaderElection:                c.leaderElect,
 		LeaderElectionID:              leaderElectionID,
 		LeaderElectionNamespace:       c.leaderElectionNamespace,
