@@ -1,0 +1,639 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// Hashes of nothing in particular.
+var (
+	hashA = "sha256:" + strings.Repeat("0a", 32)
+	hashB = "sha256:" + strings.Repeat("0b", 32)
+)
+
+// Causes that several tests expect.
+const (
+	secretPresenceImmutable = "spec: Invalid value: spec.secret cannot be added or removed once the key exists: " +
+		"create a new APIKey, and deactivate this one"
+	secretNameImmutable = "spec.secret: Invalid value: spec.secret.name is immutable, and cannot be added or removed: " +
+		"create a new APIKey, and deactivate this one"
+	tokenHashImmutable = "spec: Invalid value: spec.tokenHash is immutable, and cannot be added or removed: " +
+		"create a new APIKey, and deactivate this one"
+	deactivationIsFinal = "spec.active: Invalid value: true: a deactivated key stays deactivated: create a new APIKey instead"
+	noAccess            = "spec: Invalid value: a key needs at least one of readAccess and writeAccess"
+
+	// rulesNotChecked is added by the API server when a field is so wrong that it does not run the rules.
+	rulesNotChecked = "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; " +
+		"correct the existing errors to complete validation"
+)
+
+// step is one write of a whole spec, in YAML, and the causes for which the API server refuses it. None: it accepts.
+type step struct {
+	spec string
+	want []string
+}
+
+// history of one object: the first step creates it, each later one updates it.
+type history struct {
+	rule  string
+	steps []step
+}
+
+func accepted(spec string) step                  { return step{spec: spec} }
+func refused(spec string, causes ...string) step { return step{spec: spec, want: causes} }
+
+func onCreate(rule string, only step) history { return history{rule, []step{only}} }
+func onUpdate(rule string, create step, rest ...step) history {
+	return history{rule, append([]step{create}, rest...)}
+}
+
+// check lives through the histories, each with an object of its own, and expects each write to be answered in exactly these words.
+// Whatever is accepted must be readable by Go programs too: one object that is not would stop them from listing all others.
+func check(t *testing.T, histories ...history) {
+	t.Helper()
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	for i, history := range histories {
+		t.Run(history.rule, func(t *testing.T) {
+			key := newObject(namespace, fmt.Sprintf("key-%d", i))
+			write := func() error { return env.Client.Create(t.Context(), key) }
+			for _, step := range history.steps {
+				before := key.DeepCopy()
+				key.Object["spec"] = parse(t, step.spec)
+				err := write()
+				if got, want := messageOf(err), invalid(key.GetName(), step.want); got != want {
+					t.Fatalf("the API server's answer to %s:\n got: %s\nwant: %s", step.spec, got, want)
+				}
+				if err != nil {
+					key = before
+					continue
+				}
+				if err := env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), &v1alpha1.APIKey{}); err != nil {
+					t.Fatalf("%s was accepted, but cannot be read: %v", step.spec, err)
+				}
+				write = func() error { return env.Client.Update(t.Context(), key) }
+			}
+		})
+	}
+}
+
+func newObject(namespace, name string) *unstructured.Unstructured {
+	key := &unstructured.Unstructured{}
+	key.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("APIKey"))
+	key.SetNamespace(namespace)
+	key.SetName(name)
+	return key
+}
+
+func parse(t *testing.T, document string) map[string]any {
+	t.Helper()
+	var object map[string]any
+	if err := yaml.Unmarshal([]byte(document), &object); err != nil {
+		t.Fatalf("%s: %v", document, err)
+	}
+	return object
+}
+
+// invalid is the message with which the API server refuses an object for these causes.
+func invalid(name string, causes []string) string {
+	switch len(causes) {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("APIKey.keys.squirrel.dev %q is invalid: %s", name, causes[0])
+	default:
+		return fmt.Sprintf("APIKey.keys.squirrel.dev %q is invalid: [%s]", name, strings.Join(causes, ", "))
+	}
+}
+
+func messageOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func TestAppNameIsRequiredAndBounded(t *testing.T) {
+	named := func(name string) string { return fmt.Sprintf("{appName: %q, readAccess: true}", name) }
+	tooLong := []string{"spec.appName: Too long: may not be more than 255 bytes", rulesNotChecked}
+	check(t,
+		onCreate("missing", refused("{readAccess: true}", "spec.appName: Required value", rulesNotChecked)),
+		onCreate("null", refused("{appName: null, readAccess: true}", "spec.appName: Required value", rulesNotChecked)),
+		onCreate("not a string", refused("{appName: 1, readAccess: true}",
+			`spec.appName: Invalid value: "integer": spec.appName in body must be of type string: "integer"`, rulesNotChecked)),
+		onCreate("empty", refused(named(""),
+			`spec.appName: Invalid value: "": spec.appName in body should be at least 1 chars long`,
+			`spec.appName: Invalid value: "": appName must consist of printable characters, without leading or trailing space`)),
+		onCreate("1 character", accepted(named("a"))),
+		onCreate("255 characters", accepted(named(strings.Repeat("a", 255)))),
+		onCreate("255 characters of 4 bytes", accepted(named(strings.Repeat("🐿", 255)))),
+		onCreate("256 characters", refused(named(strings.Repeat("a", 256)), tooLong...)),
+		onCreate("500 characters", refused(named(strings.Repeat("a", 500)), tooLong...)),
+	)
+}
+
+func TestAppNameIsPrintableInAnyLanguage(t *testing.T) {
+	var histories []history
+	spec := func(name string) string { return fmt.Sprintf("{appName: %+q, readAccess: true}", name) }
+	for rule, name := range map[string]string{
+		"words":                          "Frontend App",
+		"spaces in a row inside":         "Frontend  App",
+		"punctuation":                    `~!@#$%^&*()_+{}|:"<>?,./;'[]\-=` + "`",
+		"a single quote":                 "'",
+		"Arabic, right to left":          "تطبيق الواجهة",
+		"Hebrew, right to left":          "יישום חזית",
+		"Hindi, with combining marks":    "फ़्रंटएंड ऐप",
+		"Chinese":                        "前端应用",
+		"an emoji":                       "🐿",
+		"an emoji of several":            "👩‍👩‍👧‍👦 family",
+		"a flag and a keycap":            "🇨🇭 1️⃣",
+		"Persian, with U+200C inside":    "می‌خواهم",
+		"a combining accent (U+0301)":    "Cafe\u0301",
+		"a left-over of invalid UTF-8":   "a\uFFFDb",
+		"something that looks like YAML": "{a: b} # c",
+	} {
+		histories = append(histories, onCreate(rule, accepted(spec(name))))
+	}
+	for rule, name := range map[string]string{
+		"only spaces":                      "   ",
+		"a leading space":                  " a",
+		"a trailing space":                 "a ",
+		"a newline inside":                 "a\nb",
+		"a newline at the end":             "a\n",
+		"a carriage return":                "a\rb",
+		"a tab":                            "a\tb",
+		"a NUL":                            "a\x00b",
+		"an escape":                        "a\x1b[31mb",
+		"a DEL":                            "a\x7fb",
+		"a C1 control (U+0085)":            "a\u0085b",
+		"a line separator (U+2028)":        "a\u2028b",
+		"a no-break space (U+00A0)":        "a\u00A0b",
+		"an ideographic space (U+3000)":    "a\u3000b",
+		"a zero-width space (U+200B)":      "a\u200Bb",
+		"a byte order mark (U+FEFF)":       "\uFEFFa",
+		"a bidi override (U+202E)":         "a\u202Eb",
+		"a bidi isolate (U+2066)":          "a\u2066b",
+		"a soft hyphen (U+00AD)":           "a\u00ADb",
+		"a private character (U+E000)":     "a\uE000b",
+		"U+200C at the start":              "\u200Ca",
+		"U+200D at the end":                "a\u200D",
+		"only U+200D":                      "\u200D",
+		"an unassigned character (U+0378)": "a\u0378b",
+	} {
+		histories = append(histories, onCreate(rule, refused(spec(name),
+			fmt.Sprintf("spec.appName: Invalid value: %q: appName must consist of printable characters, without leading or trailing space", name))))
+	}
+	check(t, histories...)
+}
+
+func TestAppNameIsImmutable(t *testing.T) {
+	const immutable = "appName is immutable: create a new APIKey, and deactivate this one"
+	check(t,
+		onUpdate("changed", accepted("{appName: a, readAccess: true}"),
+			refused("{appName: b, readAccess: true}", `spec.appName: Invalid value: "b": `+immutable)),
+		onUpdate("changed in case only", accepted("{appName: a, readAccess: true}"),
+			refused("{appName: A, readAccess: true}", `spec.appName: Invalid value: "A": `+immutable)),
+		onUpdate("changed when deactivated", accepted("{appName: a, readAccess: true, active: false}"),
+			refused("{appName: b, readAccess: true, active: false}", `spec.appName: Invalid value: "b": `+immutable)),
+		onUpdate("removed", accepted("{appName: a, readAccess: true}"),
+			refused("{readAccess: true}", "spec.appName: Required value", rulesNotChecked)),
+	)
+}
+
+func TestAccessIsAtLeastOneRight(t *testing.T) {
+	check(t,
+		onCreate("neither", refused("{appName: a}", noAccess)),
+		onCreate("both false", refused("{appName: a, readAccess: false, writeAccess: false}", noAccess)),
+		onCreate("both null", refused("{appName: a, readAccess: null, writeAccess: null}", noAccess)),
+		onCreate("only read", accepted("{appName: a, readAccess: true}")),
+		onCreate("only write", accepted("{appName: a, writeAccess: true}")),
+		onCreate("not a boolean", refused("{appName: a, readAccess: 'yes'}",
+			`spec.readAccess: Invalid value: "string": spec.readAccess in body must be of type boolean: "string"`, rulesNotChecked)),
+		onUpdate("changed", accepted("{appName: a, readAccess: true}"),
+			accepted("{appName: a, readAccess: true, writeAccess: true}"),
+			accepted("{appName: a, writeAccess: true}"),
+			refused("{appName: a}", noAccess),
+			accepted("{appName: a, readAccess: true}")),
+	)
+}
+
+func TestDeactivationIsFinal(t *testing.T) {
+	check(t,
+		onCreate("not a boolean", refused("{appName: a, readAccess: true, active: 'no'}",
+			`spec.active: Invalid value: "string": spec.active in body must be of type boolean: "string"`, rulesNotChecked)),
+		onCreate("deactivated from the start", accepted("{appName: a, readAccess: true, active: false}")),
+		onUpdate("set back to true", accepted("{appName: a, readAccess: true}"),
+			accepted("{appName: a, readAccess: true, active: false}"),
+			refused("{appName: a, readAccess: true, active: true}", deactivationIsFinal)),
+		onUpdate("removed", accepted("{appName: a, readAccess: true, active: false}"),
+			refused("{appName: a, readAccess: true}", deactivationIsFinal)),
+		onUpdate("set to null", accepted("{appName: a, readAccess: true, active: false}"),
+			refused("{appName: a, readAccess: true, active: null}", deactivationIsFinal)),
+		onUpdate("left out and written out mean the same", accepted("{appName: a, readAccess: true}"),
+			accepted("{appName: a, readAccess: true, active: true}"),
+			accepted("{appName: a, readAccess: true}")),
+		onUpdate("all else of a deactivated key still changes", accepted("{appName: a, readAccess: true, active: false}"),
+			accepted("{appName: a, writeAccess: true, active: false, expiresAt: '2027-06-01T00:00:00Z'}")),
+	)
+}
+
+func TestExpiresAtIsADateAndTime(t *testing.T) {
+	const rule = "expiresAt must be a date and time in the years 1970 to 9999, such as 2027-06-01T00:00:00Z"
+	at := func(instant string) string {
+		return fmt.Sprintf("{appName: a, readAccess: true, expiresAt: %q}", instant)
+	}
+	format := func(instant string) []string {
+		cause := fmt.Sprintf("spec.expiresAt: Invalid value: %q: spec.expiresAt in body must be of type date-time: %[1]q", instant)
+		return []string{cause, rulesNotChecked}
+	}
+	outside := func(instant string) string {
+		return fmt.Sprintf("spec.expiresAt: Invalid value: %q: %s", instant, rule)
+	}
+	check(t,
+		onCreate("in the future", accepted(at("2999-06-01T00:00:00Z"))),
+		onCreate("in the past", accepted(at("2001-06-01T00:00:00Z"))),
+		onCreate("in 1970", accepted(at("1970-01-01T00:00:00Z"))),
+		onCreate("in 9999", accepted(at("9999-12-30T23:59:59Z"))),
+		onCreate("with a fraction and a zone", accepted(at("2027-06-01T00:00:00.123456789+02:00"))),
+		onCreate("before 1970", refused(at("1969-12-31T23:59:59Z"), outside("1969-12-31T23:59:59Z"))),
+		onCreate("the zero of Go", refused(at("0001-01-01T00:00:00Z"), outside("0001-01-01T00:00:00Z"))),
+		onCreate("in 10000, by its zone", refused(at("9999-12-31T23:59:59-12:00"), outside("9999-12-31T23:59:59-12:00"))),
+		onCreate("empty", refused(at(""), format("")...)),
+		onCreate("a word", refused(at("tomorrow"), format("tomorrow")...)),
+		onCreate("a date", refused(at("2027-06-01"), format("2027-06-01")...)),
+		onCreate("without a zone", refused(at("2027-06-01T00:00:00"), format("2027-06-01T00:00:00")...)),
+		onCreate("on 30 February", refused(at("2027-02-30T00:00:00Z"), format("2027-02-30T00:00:00Z")...)),
+		onCreate("at 25 o'clock", refused(at("2027-06-01T25:00:00Z"), format("2027-06-01T25:00:00Z")...)),
+		onCreate("a number", refused("{appName: a, readAccess: true, expiresAt: 1811808000}", format("int64")...)),
+		// The next ones pass as date-time, but no Go program could read them.
+		onCreate("in lower case", refused(at("2027-06-01t00:00:00z"),
+			`spec.expiresAt: Invalid value: "string": Invalid date-time formatted string 2027-06-01t00:00:00z: `+
+				`parsing time "2027-06-01t00:00:00z" as "2006-01-02T15:04:05": cannot parse "t00:00:00z" as "T" evaluating rule: `+rule)),
+		onCreate("with something behind it", refused(at("2027-06-01T00:00:00ZTea"),
+			`spec.expiresAt: Invalid value: "string": Invalid date-time formatted string 2027-06-01T00:00:00ZTea: `+
+				`parsing time "2027-06-01T00:00:00ZTea": extra text: "ZTea" evaluating rule: `+rule)),
+		onCreate("with an impossible zone", refused(at("2027-06-01T00:00:00+99:99"),
+			`spec.expiresAt: Invalid value: "string": Invalid date-time formatted string 2027-06-01T00:00:00+99:99: `+
+				`parsing time "2027-06-01T00:00:00+99:99": extra text: "+99:99" evaluating rule: `+rule)),
+		onUpdate("added, moved and removed", accepted("{appName: a, readAccess: true}"),
+			accepted(at("2999-06-01T00:00:00Z")),
+			accepted(at("2001-06-01T00:00:00Z")),
+			refused(at("1969-12-31T23:59:59Z"), outside("1969-12-31T23:59:59Z")),
+			accepted("{appName: a, readAccess: true, expiresAt: null}"),
+			accepted("{appName: a, readAccess: true}")),
+	)
+}
+
+func TestSecretIsImmutableInItsPresence(t *testing.T) {
+	const without, with = "{appName: a, readAccess: true}", "{appName: a, readAccess: true, secret: {}}"
+	check(t,
+		onCreate("not an object", refused("{appName: a, readAccess: true, secret: token}",
+			`spec.secret: Invalid value: "string": spec.secret in body must be of type object: "string"`, rulesNotChecked)),
+		onUpdate("added", accepted(without), refused(with, secretPresenceImmutable)),
+		onUpdate("removed", accepted(with), refused(without, secretPresenceImmutable)),
+		onUpdate("set to null", accepted(with), refused("{appName: a, readAccess: true, secret: null}", secretPresenceImmutable)),
+		onUpdate("removed, then another added", accepted("{appName: a, readAccess: true, secret: {name: one}}"),
+			refused(without, secretPresenceImmutable),
+			refused("{appName: a, readAccess: true, secret: {name: other}}", secretNameImmutable)),
+		onUpdate("null is as good as left out", accepted(without), accepted("{appName: a, readAccess: true, secret: null}")),
+	)
+}
+
+func TestSecretNameIsOneAndImmutable(t *testing.T) {
+	named := func(name string) string {
+		return fmt.Sprintf("{appName: a, readAccess: true, secret: {name: %q}}", name)
+	}
+	malformed := func(name string) string {
+		return fmt.Sprintf("spec.secret.name: Invalid value: %q: secret.name must be a valid Secret name: "+
+			"lower-case letters, digits, '-' and '.', starting and ending with a letter or digit", name)
+	}
+	check(t,
+		onCreate("usual", accepted(named("frontend-token"))),
+		onCreate("with dots", accepted(named("a.b-c.1"))),
+		onCreate("253 characters", accepted(named(strings.Repeat("a", 253)))),
+		onCreate("254 characters", refused(named(strings.Repeat("a", 254)),
+			"spec.secret.name: Too long: may not be more than 253 bytes", rulesNotChecked)),
+		onCreate("empty", refused(named(""), malformed(""))),
+		onCreate("upper case", refused(named("Token"), malformed("Token"))),
+		onCreate("underscore", refused(named("a_b"), malformed("a_b"))),
+		onCreate("slash", refused(named("other/token"), malformed("other/token"))),
+		onCreate("leading dash", refused(named("-a"), malformed("-a"))),
+		onCreate("trailing dot", refused(named("a."), malformed("a."))),
+		onCreate("two dots", refused(named("a..b"), malformed("a..b"))),
+		onCreate("newline at the end", refused(named("a\n"), malformed("a\n"))),
+		onUpdate("changed", accepted(named("one")), refused(named("other"), secretNameImmutable)),
+		onUpdate("added", accepted("{appName: a, readAccess: true, secret: {}}"), refused(named("one"), secretNameImmutable)),
+		onUpdate("removed", accepted(named("one")), refused("{appName: a, readAccess: true, secret: {}}", secretNameImmutable)),
+		onUpdate("set to null", accepted(named("one")),
+			refused("{appName: a, readAccess: true, secret: {name: null}}", secretNameImmutable)),
+		onUpdate("removed, then another added", accepted(named("one")),
+			refused("{appName: a, readAccess: true, secret: {}}", secretNameImmutable),
+			refused(named("other"), secretNameImmutable),
+			accepted(named("one"))),
+	)
+}
+
+func TestSecretKeyIsOneAndImmutable(t *testing.T) {
+	keyed := func(key string) string { return fmt.Sprintf("{appName: a, readAccess: true, secret: {key: %q}}", key) }
+	malformed := func(key string) string {
+		return fmt.Sprintf("spec.secret.key: Invalid value: %q: secret.key must consist of letters, digits, '-', '_' and '.', "+
+			"and not start with '..' or be '.'", key)
+	}
+	immutable := func(key string) string {
+		return fmt.Sprintf("spec.secret.key: Invalid value: %q: spec.secret.key is immutable: create a new APIKey, and deactivate this one", key)
+	}
+	const defaulted = "{appName: a, readAccess: true, secret: {}}"
+	check(t,
+		onCreate("usual", accepted(keyed("API_KEY"))),
+		onCreate("a file name", accepted(keyed(".api-key.txt"))),
+		onCreate("253 characters", accepted(keyed(strings.Repeat("a", 253)))),
+		onCreate("254 characters", refused(keyed(strings.Repeat("a", 254)),
+			"spec.secret.key: Too long: may not be more than 253 bytes", rulesNotChecked)),
+		onCreate("empty", refused(keyed(""), malformed(""))),
+		onCreate("a dot", refused(keyed("."), malformed("."))),
+		onCreate("two dots", refused(keyed(".."), malformed(".."))),
+		onCreate("starting with two dots", refused(keyed("..data"), malformed("..data"))),
+		onCreate("slash", refused(keyed("a/b"), malformed("a/b"))),
+		onCreate("space", refused(keyed("a b"), malformed("a b"))),
+		onCreate("not ASCII", refused(keyed("ключ"), malformed("ключ"))),
+		onCreate("newline at the end", refused(keyed("a\n"), malformed("a\n"))),
+		onUpdate("changed", accepted(keyed("x")), refused(keyed("y"), immutable("y"))),
+		onUpdate("added", accepted(defaulted), refused(keyed("x"), immutable("x"))),
+		onUpdate("removed", accepted(keyed("x")), refused(defaulted, immutable("token"))),
+		onUpdate("set to null", accepted(keyed("x")),
+			refused("{appName: a, readAccess: true, secret: {key: null}}", immutable("token"))),
+		onUpdate("removed, then another added", accepted(keyed("x")),
+			refused(defaulted, immutable("token")),
+			refused(keyed("y"), immutable("y")),
+			accepted(keyed("x"))),
+		onUpdate("the default written out is the same", accepted(defaulted), accepted(keyed("token")), accepted(defaulted)),
+	)
+}
+
+func TestSecretTTLIsAtLeastAMinuteAndMutable(t *testing.T) {
+	lasting := func(ttl string) string { return fmt.Sprintf("{appName: a, readAccess: true, secret: {ttl: %q}}", ttl) }
+	malformed := func(ttl string) string {
+		return fmt.Sprintf("spec.secret.ttl: Invalid value: %q: secret.ttl must be a duration of at least 1m, such as 90s, 30m or 24h", ttl)
+	}
+	var histories []history
+	for _, ttl := range []string{"1m", "60s", "0h1m", "90s", "30m", "24h", "1h30m", "1h0m0s", "1m0.5s", "60.000000001s", "525600m",
+		"999999h999999m99999999s"} {
+		histories = append(histories, onCreate(ttl, accepted(lasting(ttl))))
+	}
+	for _, ttl := range []string{"", "30s", "59.999999999s", "0s", "-1h", "+1h", "abc", "1", "60", "1d", "1H", "1 h", " 1h", "1h\n",
+		"30m1h", "1.5h", "60000ms", "PT1H", "1000000h", "9999999999999999999h", "∞"} {
+		histories = append(histories, onCreate("not "+ttl, refused(lasting(ttl), malformed(ttl))))
+	}
+	check(t, append(histories,
+		onCreate("a number", refused("{appName: a, readAccess: true, secret: {ttl: 60}}",
+			`spec.secret.ttl: Invalid value: "integer": spec.secret.ttl in body must be of type string: "integer"`, rulesNotChecked)),
+		onCreate("33 characters", refused(lasting(strings.Repeat("0", 32)+"h"),
+			"spec.secret.ttl: Too long: may not be more than 32 bytes", rulesNotChecked)),
+		onUpdate("added, changed, removed and added again", accepted("{appName: a, readAccess: true, secret: {}}"),
+			accepted(lasting("1h")),
+			accepted(lasting("2h")),
+			refused(lasting("2s"), malformed("2s")),
+			accepted("{appName: a, readAccess: true, secret: {ttl: null}}"),
+			accepted("{appName: a, readAccess: true, secret: {}}"),
+			accepted(lasting("1m"))),
+	)...)
+}
+
+func TestTokenHashIsOneAndImmutable(t *testing.T) {
+	brought := func(hash string) string { return fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hash) }
+	malformed := func(hash string) string {
+		return fmt.Sprintf(`spec.tokenHash: Invalid value: %q: tokenHash must be "sha256:" followed by 64 lower-case hexadecimal digits`, hash)
+	}
+	tooLong := []string{"spec.tokenHash: Too long: may not be more than 71 bytes", rulesNotChecked}
+	const minted = "{appName: a, readAccess: true}"
+	digits := strings.TrimPrefix(hashA, "sha256:")
+	check(t,
+		onCreate("well-formed", accepted(brought(hashA))),
+		onCreate("empty", refused(brought(""), malformed(""))),
+		onCreate("a token", refused(brought("sq_KnIrtn1btDx"), malformed("sq_KnIrtn1btDx"))),
+		onCreate("without prefix", refused(brought(digits), malformed(digits))),
+		onCreate("another algorithm", refused(brought("sha512:"+digits), malformed("sha512:"+digits))),
+		onCreate("63 digits", refused(brought(hashA[:70]), malformed(hashA[:70]))),
+		onCreate("65 digits", refused(brought(hashA+"0"), tooLong...)),
+		onCreate("upper-case digits", refused(brought("sha256:"+strings.ToUpper(digits)), malformed("sha256:"+strings.ToUpper(digits)))),
+		onCreate("another letter", refused(brought("sha256:"+digits[:63]+"g"), malformed("sha256:"+digits[:63]+"g"))),
+		onCreate("newline at the end", refused(brought(hashA[:70]+"\n"), malformed(hashA[:70]+"\n"))),
+		onUpdate("changed", accepted(brought(hashA)), refused(brought(hashB), tokenHashImmutable)),
+		onUpdate("added", accepted(minted), refused(brought(hashA), tokenHashImmutable)),
+		onUpdate("removed", accepted(brought(hashA)), refused(minted, tokenHashImmutable)),
+		onUpdate("set to null", accepted(brought(hashA)), refused("{appName: a, readAccess: true, tokenHash: null}", tokenHashImmutable)),
+		onUpdate("removed, then another added", accepted(brought(hashA)),
+			refused(minted, tokenHashImmutable),
+			refused(brought(hashB), tokenHashImmutable),
+			accepted(brought(hashA))),
+	)
+}
+
+func TestTokenHintStandsBesideATokenHash(t *testing.T) {
+	const withoutHash = "spec: Invalid value: spec.tokenHint describes a token that you bring: set it only beside spec.tokenHash"
+	hinted := func(hint string) string {
+		return fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q, tokenHint: %q}", hashA, hint)
+	}
+	malformed := func(hint string) string {
+		return fmt.Sprintf("spec.tokenHint: Invalid value: %q: "+
+			"tokenHint must be 1 to 7 visible ASCII characters: the first ones of the token", hint)
+	}
+	unhinted := fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hashA)
+	check(t,
+		onCreate("1 character", accepted(hinted("s"))),
+		onCreate("7 characters", accepted(hinted("sq_KnIr"))),
+		onCreate("8 characters", refused(hinted("sq_KnIrt"), "spec.tokenHint: Too long: may not be more than 7 bytes", rulesNotChecked)),
+		onCreate("empty", refused(hinted(""), malformed(""))),
+		onCreate("a space", refused(hinted("a b"), malformed("a b"))),
+		onCreate("a newline at the end", refused(hinted("a\n"), malformed("a\n"))),
+		onCreate("not ASCII", refused(hinted("clé"), malformed("clé"))),
+		onCreate("without a hash", refused("{appName: a, readAccess: true, tokenHint: sq_KnIr}", withoutHash)),
+		onUpdate("added without a hash", accepted("{appName: a, readAccess: true}"),
+			refused("{appName: a, readAccess: true, tokenHint: sq_KnIr}", withoutHash)),
+		onUpdate("left behind by its hash", accepted(hinted("sq_KnIr")),
+			refused("{appName: a, readAccess: true, tokenHint: sq_KnIr}", tokenHashImmutable, withoutHash)),
+		onUpdate("added, changed, removed and added again", accepted(unhinted),
+			accepted(hinted("sq_KnIr")),
+			accepted(hinted("other")),
+			accepted(unhinted),
+			accepted(hinted("sq_KnIr"))),
+	)
+}
+
+func TestSecretAndTokenHashExcludeEachOther(t *testing.T) {
+	const both = "spec: Invalid value: spec.secret hands over a minted token, and nothing is minted beside spec.tokenHash: " +
+		"set only one of the two"
+	const onlySecret = "{appName: a, readAccess: true, secret: {}}"
+	withBoth := fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q, secret: {}}", hashA)
+	onlyHash := fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hashA)
+	check(t,
+		onCreate("both", refused(withBoth, both)),
+		onUpdate("a secret beside the hash", accepted(onlyHash), refused(withBoth, secretPresenceImmutable, both)),
+		onUpdate("a hash beside the secret", accepted(onlySecret), refused(withBoth, tokenHashImmutable, both)),
+		onUpdate("one for the other", accepted(onlySecret), refused(onlyHash, secretPresenceImmutable, tokenHashImmutable)),
+	)
+}
+
+func TestSpecIsRequired(t *testing.T) {
+	env := testenv.Shared(t)
+	key := newObject(env.Namespace(t), "key")
+	want := invalid("key", []string{"spec: Required value", rulesNotChecked})
+	if got := messageOf(env.Client.Create(t.Context(), key)); got != want {
+		t.Errorf("created without a spec:\n got: %s\nwant: %s", got, want)
+	}
+	key.Object["spec"] = parse(t, "{appName: a, readAccess: true}")
+	if err := env.Client.Create(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	delete(key.Object, "spec")
+	if got := messageOf(env.Client.Update(t.Context(), key)); got != want {
+		t.Errorf("spec removed:\n got: %s\nwant: %s", got, want)
+	}
+}
+
+func TestObjectNameLeavesRoomForTheDefaultSecretName(t *testing.T) {
+	const tooLong = "<nil>: Invalid value: metadata.name is longer than 247 characters, which leaves no room for the Secret's default name " +
+		"(<metadata.name>-token): shorten it or set spec.secret.name"
+	const usual = "{appName: a, readAccess: true}"
+	const unnamed = "{appName: a, readAccess: true, secret: {ttl: 1h}}"
+	const named = "{appName: a, readAccess: true, secret: {name: short}}"
+	brought := fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hashA)
+	const length254 = `metadata.name: Invalid value: %q: must be no more than 253 characters`
+	for _, test := range []struct {
+		length int
+		spec   string
+		want   []string
+	}{
+		{1, usual, nil},
+		{247, usual, nil},
+		{247, unnamed, nil},
+		{248, usual, []string{tooLong}},
+		{248, unnamed, []string{tooLong}},
+		{248, named, nil},
+		{248, brought, nil},
+		{253, usual, []string{tooLong}},
+		{253, unnamed, []string{tooLong}},
+		{253, named, nil},
+		{253, brought, nil},
+		{254, named, []string{fmt.Sprintf(length254, strings.Repeat("n", 254))}},
+	} {
+		t.Run(fmt.Sprintf("%d characters with %s", test.length, test.spec), func(t *testing.T) {
+			env := testenv.Shared(t)
+			key := newObject(env.Namespace(t), strings.Repeat("n", test.length))
+			key.Object["spec"] = parse(t, test.spec)
+			if got, want := messageOf(env.Client.Create(t.Context(), key)), invalid(key.GetName(), test.want); got != want {
+				t.Errorf("the API server's answer:\n got: %s\nwant: %s", got, want)
+			}
+		})
+	}
+}
+
+func TestGeneratedNameIsAccepted(t *testing.T) {
+	env := testenv.Shared(t)
+	key := newObject(env.Namespace(t), "")
+	key.SetGenerateName("frontend-")
+	key.Object["spec"] = parse(t, "{appName: a, readAccess: true}")
+	if err := env.Client.Create(t.Context(), key); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDefaultsAreWrittenOut(t *testing.T) {
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	for i, test := range []struct{ rule, spec, want string }{
+		{"least", "{appName: a, readAccess: true}",
+			"{appName: a, readAccess: true, writeAccess: false, active: true}"},
+		{"a secret", "{appName: a, writeAccess: true, secret: {ttl: 1h}}",
+			"{appName: a, readAccess: false, writeAccess: true, active: true, secret: {key: token, ttl: 1h}}"},
+		{"nulls", "{appName: a, readAccess: true, writeAccess: null, active: null, expiresAt: null, secret: {key: null}, " +
+			"tokenHash: null, tokenHint: null}",
+			"{appName: a, readAccess: true, writeAccess: false, active: true, secret: {key: token}}"},
+		{"deactivated", "{appName: a, readAccess: true, active: false}",
+			"{appName: a, readAccess: true, writeAccess: false, active: false}"},
+	} {
+		t.Run(test.rule, func(t *testing.T) {
+			key := newObject(namespace, fmt.Sprintf("key-%d", i))
+			key.Object["spec"] = parse(t, test.spec)
+			if err := env.Client.Create(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(parse(t, test.want), key.Object["spec"]); diff != "" {
+				t.Errorf("the spec that was stored (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestUnknownFieldsAreNamed(t *testing.T) {
+	env := testenv.Shared(t)
+	key := newObject(env.Namespace(t), "key")
+	key.Object["spec"] = parse(t, "{appName: a, readAccess: true, expires: soon, secret: {namespace: other}}")
+	const want = `APIKey in version "v1alpha1" cannot be handled as a APIKey: strict decoding error: ` +
+		`unknown field "spec.expires", unknown field "spec.secret.namespace"`
+	err := env.Client.Create(t.Context(), key.DeepCopy(), client.FieldValidation(metav1.FieldValidationStrict))
+	if got := messageOf(err); !apierrors.IsBadRequest(err) || got != want {
+		t.Errorf("with strict validation, as kubectl asks for:\n got: %s\nwant: %s", got, want)
+	}
+	if err := env.Client.Create(t.Context(), key, client.FieldValidation(metav1.FieldValidationIgnore)); err != nil {
+		t.Fatal(err)
+	}
+	known := parse(t, "{appName: a, readAccess: true, writeAccess: false, active: true, secret: {key: token}}")
+	if diff := cmp.Diff(known, key.Object["spec"]); diff != "" {
+		t.Errorf("unknown fields must be dropped (-want +got):\n%s", diff)
+	}
+}
+
+// A manifest in Git that loses a field is the usual way in which one is removed.
+func TestFieldsRemovedFromAnAppliedManifest(t *testing.T) {
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	for i, test := range []struct {
+		rule, before, after string
+		want                []string
+	}{
+		{"active of a deactivated key", "{appName: a, readAccess: true, active: false}", "{appName: a, readAccess: true}",
+			[]string{deactivationIsFinal}},
+		{"active of an active key", "{appName: a, readAccess: true, active: true}", "{appName: a, readAccess: true}", nil},
+		{"secret", "{appName: a, readAccess: true, secret: {name: one}}", "{appName: a, readAccess: true}",
+			[]string{secretPresenceImmutable}},
+		{"secret.name", "{appName: a, readAccess: true, secret: {name: one, ttl: 1h}}", "{appName: a, readAccess: true, secret: {ttl: 1h}}",
+			[]string{secretNameImmutable}},
+		{"secret.ttl", "{appName: a, readAccess: true, secret: {ttl: 1h}}", "{appName: a, readAccess: true, secret: {}}", nil},
+		{"tokenHash", "{appName: a, readAccess: true, tokenHash: '" + hashA + "'}", "{appName: a, readAccess: true}",
+			[]string{tokenHashImmutable}},
+		{"expiresAt", "{appName: a, readAccess: true, expiresAt: '2999-01-01T00:00:00Z'}", "{appName: a, readAccess: true}", nil},
+		{"the only right", "{appName: a, readAccess: true}", "{appName: a}",
+			[]string{noAccess}},
+	} {
+		t.Run(test.rule, func(t *testing.T) {
+			apply := func(spec string) error {
+				key := newObject(namespace, fmt.Sprintf("key-%d", i))
+				key.Object["spec"] = parse(t, spec)
+				return env.Client.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(key), client.FieldOwner("git"))
+			}
+			if err := apply(test.before); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := messageOf(apply(test.after)), invalid(fmt.Sprintf("key-%d", i), test.want); got != want {
+				t.Errorf("the API server's answer to %s:\n got: %s\nwant: %s", test.after, got, want)
+			}
+		})
+	}
+}
