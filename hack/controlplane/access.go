@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"strings"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -18,6 +20,22 @@ import (
 
 // AdminConfig gives access to everything.
 func (p *ControlPlane) AdminConfig() *rest.Config { return rest.CopyConfig(p.admin) }
+
+// Kubeconfig is the path of a kubeconfig file that gives access to everything.
+func (p *ControlPlane) Kubeconfig() string { return p.file("kubeconfig") }
+
+// Kubectl runs kubectl with access to everything, and returns what it prints to its standard output and error. If it fails, the error
+// says that too.
+func (p *ControlPlane) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	command := exec.CommandContext(ctx, p.Binary("kubectl"), args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+p.Kubeconfig(), "KUBECACHEDIR="+p.file("kubectl"))
+	command.Stdin = strings.NewReader(stdin)
+	output, err := command.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, output)
+	}
+	return string(output), err
+}
 
 // UserConfig gives access as this user in these groups, who may do what RBAC grants them.
 func (p *ControlPlane) UserConfig(user string, groups ...string) (*rest.Config, error) {

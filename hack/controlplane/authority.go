@@ -21,7 +21,7 @@ import (
 
 const certificateLifetime = 365 * 24 * time.Hour
 
-// authority is the certificate authority of one control plane: it signs the API server's certificate and those of its users.
+// authority is the certificate authority of one control plane: it signs the certificates of its servers and users.
 type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -44,10 +44,11 @@ func newAuthority() (*authority, error) {
 
 func (a *authority) pem() []byte { return encode(a.certificate.Raw) }
 
-func (a *authority) issueServing() (pair, error) {
+// issueServing issues the certificate of a server on the loopback address.
+func (a *authority) issueServing(name string) (pair, error) {
 	return a.issue(&x509.Certificate{
-		Subject:     pkix.Name{CommonName: "kube-apiserver"},
-		DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
+		Subject:     pkix.Name{CommonName: name},
+		DNSNames:    []string{"localhost"},
 		IPAddresses: []net.IP{net.ParseIP(loopback)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})

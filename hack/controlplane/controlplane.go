@@ -29,7 +29,7 @@ import (
 // Options say which control plane to start.
 type Options struct {
 	// Dir holds all that the control plane writes: its data, which a later control plane in the same directory finds again,
-	// certificates and kubeconfigs. It is made when it is missing.
+	// certificates and a kubeconfig. It is made when it is missing.
 	Dir string
 	// LogDir gets one log file per process. It is made when it is missing.
 	LogDir string
@@ -162,7 +162,7 @@ func (p *ControlPlane) makeIdentities(context.Context) (err error) {
 	if p.authority, err = newAuthority(); err != nil {
 		return err
 	}
-	serving, err := p.authority.issueServing()
+	serving, err := p.authority.issueServing("kube-apiserver")
 	if err != nil {
 		return err
 	}
@@ -184,8 +184,10 @@ func (p *ControlPlane) makeIdentities(context.Context) (err error) {
 	if p.admin, err = p.UserConfig("admin", "system:masters"); err != nil {
 		return err
 	}
-	p.clients, err = kubernetes.NewForConfig(p.admin)
-	return err
+	if p.clients, err = kubernetes.NewForConfig(p.admin); err != nil {
+		return err
+	}
+	return WriteKubeconfig(p.Kubeconfig(), p.admin, metav1.NamespaceDefault)
 }
 
 func (p *ControlPlane) startEtcd(ctx context.Context) (err error) {

@@ -19,7 +19,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-const crdTimeout = 20 * time.Second
+const (
+	fieldManager = "embedded-control-plane"
+	crdTimeout   = 20 * time.Second
+)
 
 // installCRDs applies the CustomResourceDefinitions of a directory and returns when the API server serves their resources.
 func (p *ControlPlane) installCRDs(ctx context.Context) error {
@@ -37,7 +40,7 @@ func (p *ControlPlane) installCRDs(ctx context.Context) error {
 			return err
 		}
 		_, err = clients.ApiextensionsV1().CustomResourceDefinitions().Patch(ctx, crd.Name, types.ApplyYAMLPatchType, manifest,
-			metav1.PatchOptions{FieldManager: "controlplane", Force: new(true)})
+			metav1.PatchOptions{FieldManager: fieldManager, Force: new(true)})
 		if err != nil {
 			return fmt.Errorf("cannot install the CustomResourceDefinition %s: %w", crd.Name, err)
 		}

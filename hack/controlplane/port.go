@@ -55,3 +55,15 @@ func (p *port) String() string { return strconv.Itoa(p.number) }
 func (p *port) url(scheme string) string {
 	return scheme + "://" + net.JoinHostPort(loopback, p.String())
 }
+
+// FreePort returns a free TCP port of the loopback address: the preferred one if it is free. It is not held.
+func FreePort(preferred int) (int, error) {
+	listener, err := net.Listen("tcp", net.JoinHostPort(loopback, strconv.Itoa(preferred)))
+	if err != nil {
+		if listener, err = net.Listen("tcp", net.JoinHostPort(loopback, "0")); err != nil {
+			return 0, fmt.Errorf("cannot choose a free port: %w", err)
+		}
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port, nil
+}

@@ -18,21 +18,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
@@ -208,32 +206,27 @@ func (e *Env) Kubeconfig(t testing.TB, config *rest.Config) string {
 // Kubectl runs kubectl as administrator and returns what it prints to its standard output and error. A failure is the error.
 func (e *Env) Kubectl(t testing.TB, args ...string) (string, error) {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), e.Binary("kubectl"), args...)
-	command.Env = append(os.Environ(), "KUBECONFIG="+e.Kubeconfig(t, e.Config), "KUBECACHEDIR="+filepath.Join(e.dir, "kubectl"))
-	output, err := command.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, output)
-	}
-	return string(output), err
+	return e.ControlPlane.Kubectl(t.Context(), "", args...)
 }
 
-// Webhook registers the ValidatingWebhookConfigurations of these files or directories for the time of this test, and returns where the
-// API server calls them: the address that the test has to serve, and the directory of the certificate (tls.crt, tls.key) to serve with.
-func (e *Env) Webhook(t testing.TB, paths ...string) (host string, port int, certDir string) {
+// Webhook registers the webhooks of a file with one ValidatingWebhookConfiguration for the time of this test, and returns where the API
+// server calls them: the loopback port to serve, and the directory of the certificate (tls.crt, tls.key) to serve with.
+func (e *Env) Webhook(t testing.TB, file string) (port int, certDir string) {
 	t.Helper()
-	webhook := envtest.WebhookInstallOptions{Paths: paths}
+	port, err := controlplane.FreePort(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certDir = t.TempDir()
+	name, err := e.RegisterWebhooks(t.Context(), file, port, certDir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		for _, configuration := range webhook.ValidatingWebhooks {
-			if err := e.Client.Delete(context.Background(), configuration); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := webhook.Cleanup(); err != nil {
+		configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if err := e.Client.Delete(context.Background(), configuration); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := webhook.Install(e.Config); err != nil {
-		t.Fatal(err)
-	}
-	return webhook.LocalServingHost, webhook.LocalServingPort, webhook.LocalServingCertDir
+	return port, certDir
 }
