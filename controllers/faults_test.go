@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -109,6 +110,7 @@ func TestInvariant3_OneTokenWhicheverCallOfIssuingFails(t *testing.T) {
 				<-crash.happen
 				stop()
 
+				w.clock.advance(time.Minute) // the fresh controller leaves a claim alone while the one who made it may go on
 				w.startController(nil)
 				w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
 				w.assertOneHandover("frontend")
@@ -228,4 +230,62 @@ func (w *world) assertStandsBackFrom(planted *corev1.Secret) {
 	if secret := w.secret("frontend-token"); secret == nil || secret.ResourceVersion != planted.ResourceVersion {
 		w.Error("the planted Secret was changed or deleted")
 	}
+}
+
+// TestInvariant2_TwoClaimsAtOnce lets another controller claim for a second key at the instant at which this one claims for the first.
+// Whoever hands over while both claims stand makes two active keys.
+func TestInvariant2_TwoClaimsAtOnce(t *testing.T) {
+	for _, otherGoesOn := range []bool{true, false} {
+		t.Run(fmt.Sprintf("other controller goes on=%v", otherGoesOn), func(t *testing.T) {
+			w := newWorld(t)
+			w.createKey("first", appName("Frontend"))
+			var claimOnce sync.Once
+			transport := func(next http.RoundTripper) http.RoundTripper {
+				return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+					switch call {
+					case "PUT status":
+						claimOnce.Do(func() { w.claimElsewhere(w.createKey("second", appName("Frontend"))) })
+					case "POST secret":
+						w.assertOneClaim()
+					}
+					return send()
+				}}
+			}
+			w.startController(transport)
+			if otherGoesOn {
+				w.startController(transport)
+			}
+			w.eventually("one key is issued, and the other stands back", func() bool {
+				keys := w.keys()
+				return len(keys) == 2 && keys[0].Issued() != keys[1].Issued() &&
+					(len(keys[0].Status.Conditions) == 3 || len(keys[1].Status.Conditions) == 3)
+			})
+			for _, key := range w.keys() {
+				if key.Issued() {
+					w.assertIssued(&key, key.Name+"-token")
+					w.assertOneHandover(key.Name)
+				}
+			}
+		})
+	}
+}
+
+// assertOneClaim checks, at the instant of a handover, that only one key claims or holds the name.
+func (w *world) assertOneClaim() {
+	claims := 0
+	for _, key := range w.keys() {
+		if key.Claimed() {
+			claims++
+		}
+	}
+	if claims != 1 {
+		w.Errorf("a token is handed over while %d keys claim the name", claims)
+	}
+}
+
+// claimElsewhere writes the claim of a controller that minted a token and has not handed it over yet.
+func (w *world) claimElsewhere(key *v1alpha1.APIKey) {
+	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(token.New())}}
+	key.Status.SecretName = key.Name + "-token"
+	w.must(w.env.Client.Status().Update(w.Context(), key))
 }

@@ -6,6 +6,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -25,11 +26,18 @@ const (
 
 	// rivalClaimDelay passes before a key claims again that met another claim.
 	rivalClaimDelay = 250 * time.Millisecond
+
+	// claimLifetime is how long a claim is left alone by all but the one who made it. It ends some seconds, which clocks may differ by,
+	// after the calls of that one have ended.
+	claimLifetime = reconcileTimeout + 5*time.Second
 )
 
 var (
 	// errRivalClaim means that another key claims the same app name or hash at this time, and that neither is issued yet.
 	errRivalClaim = errors.New("another key claims the same app name or token hash")
+
+	// errHandoverUnderWay means that another controller may be handing over a token of this key at this time.
+	errHandoverUnderWay = errors.New("a token of this key may be on its way to its Secret")
 
 	// errClaimNotSeen means that the cache lacks the claim that was just written: ClientOptions are not in force.
 	errClaimNotSeen = errors.New("the cache of APIKeys has not seen the claim that was just written")
@@ -46,6 +54,8 @@ func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctr
 		return r.standBack(key, conflict), nil
 	case errors.Is(err, errRivalClaim):
 		return r.withdraw(key), nil
+	case errors.Is(err, errHandoverUnderWay):
+		return ctrl.Result{RequeueAfter: soonest(r.untilClaimIsVoid(key), r.untilExpiry(key))}, nil
 	default:
 		return ctrl.Result{}, err
 	}
@@ -56,10 +66,14 @@ func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctr
 // Two controllers may work at once, each from a cache that lags behind. What makes that safe is the order of claim and look: every
 // key writes its hash (the claim), then looks at the competing keys in a cache that has seen this write, and goes on only when it
 // sees no other claim. Of two claims one is the later write, and whoever made it sees the earlier one. A key that went on keeps its
-// claim, which becomes its token, so that all who come later see it.
+// claim, which becomes its token, so that all who come later see it; nobody else touches the claim of a minted token until whoever made
+// it must have stopped.
 func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.APIKey) error {
 	if done, err := r.wasHandedOver(ctx, key); done || err != nil {
 		return err // done: and then the controller was stopped before it could say so
+	}
+	if r.untilClaimIsVoid(key) > 0 {
+		return errHandoverUnderWay
 	}
 	if err := r.settle(ctx, key); err != nil {
 		return err
@@ -94,7 +108,7 @@ func (r *APIKeyReconciler) claim(ctx context.Context, key *v1alpha1.APIKey) (min
 		claimed.Status.Tokens = []v1alpha1.TokenRecord{{Hash: key.Spec.TokenHash, Hint: key.Spec.TokenHint}}
 	} else {
 		minted = token.New()
-		claimed.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(minted), Hint: token.Hint(minted)}}
+		claimed.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(minted), Hint: token.Hint(minted), ClaimedAt: ptr.To(r.timestamp())}}
 		claimed.Status.SecretName = secretName(key)
 	}
 	setPending(claimed, "Handing over the token.")
@@ -135,16 +149,30 @@ func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, m
 		return nil
 	}
 	err := r.Secrets.Create(ctx, newSecret(key, minted))
-	if apierrors.IsAlreadyExists(err) {
-		// Somebody put a Secret there meanwhile. The next look at the key says whose it is.
-		return apierrors.NewConflict(secretResource, secretName(key), err)
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsAlreadyExists(err): // somebody put it there meanwhile
+		return secretConflict(secretName(key))
+	default:
+		// The Secret may be there all the same: the claim stays until that is known.
+		setPending(key, fmt.Sprintf("Secret %q could not be written (%s): the controller tries again.", secretName(key), failureOf(err)))
+		return fmt.Errorf("write the one-time Secret %q: %w", secretName(key), err)
 	}
-	return err
+}
+
+// failureOf names an error of the API server without its text, which may repeat what was sent.
+func failureOf(err error) string {
+	if reason := apierrors.ReasonForError(err); reason != metav1.StatusReasonUnknown {
+		return string(reason)
+	}
+	return "no answer"
 }
 
 // accept makes the token count.
 func (r *APIKeyReconciler) accept(key *v1alpha1.APIKey) ctrl.Result {
 	key.Status.Tokens[0].NotBefore = ptr.To(r.timestamp())
+	key.Status.Tokens[0].ClaimedAt = nil
 	setIssued(key)
 	return ctrl.Result{RequeueAfter: r.untilNextInstant(key)}
 }

@@ -29,6 +29,14 @@ func (r *APIKeyReconciler) untilExpiry(key *v1alpha1.APIKey) time.Duration {
 	return key.Spec.ExpiresAt.Sub(r.Now())
 }
 
+// untilClaimIsVoid is how long whoever claimed for the key may still be handing over its token; 0 or less when nobody is.
+func (r *APIKeyReconciler) untilClaimIsVoid(key *v1alpha1.APIKey) time.Duration {
+	if !key.Claimed() || key.Status.Tokens[0].ClaimedAt == nil {
+		return 0
+	}
+	return key.Status.Tokens[0].ClaimedAt.Add(claimLifetime).Sub(r.Now())
+}
+
 // soonest returns the shortest of the durations as a RequeueAfter, where 0 means that there is nothing to wait for.
 func soonest(durations ...time.Duration) time.Duration {
 	shortest := never

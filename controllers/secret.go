@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -20,8 +19,6 @@ import (
 )
 
 const defaultSecretKey = "token"
-
-var secretResource = schema.GroupResource{Resource: "secrets"}
 
 // secretName is the name of the key's one-time Secret.
 func secretName(key *v1alpha1.APIKey) string {
@@ -82,11 +79,15 @@ func (r *APIKeyReconciler) findForeignSecret(ctx context.Context, key *v1alpha1.
 	if secret == nil || err != nil {
 		return err
 	}
+	return secretConflict(secret.Name)
+}
+
+func secretConflict(name string) *v1alpha1.Conflict {
 	return &v1alpha1.Conflict{
 		Reason: v1alpha1.ReasonSecretConflict,
-		Holder: secret.Name,
+		Holder: name,
 		Message: fmt.Sprintf("Secret %q exists already and was not written for this key: delete it, or create this key with another spec.secret.name.",
-			secret.Name),
+			name),
 	}
 }
 

@@ -173,6 +173,11 @@ type TokenRecord struct {
 	// +kubebuilder:validation:MaxLength=7
 	Hint string `json:"hint,omitempty"`
 
+	// claimedAt is when the hash was recorded, while the token is on its way to its Secret. It goes when notBefore comes. A claim that
+	// has not come to that within 15 seconds is void: whoever made it has stopped.
+	// +optional
+	ClaimedAt *metav1.Time `json:"claimedAt,omitempty"`
+
 	// notBefore is when the token was settled and handed over. Authenticators accept a token that has it, whatever their own clock
 	// says, and none that lacks it.
 	// +optional
