@@ -19,8 +19,6 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// +kubebuilder:webhook:path=/validate-keys-squirrel-dev-v1alpha1-apikey,mutating=false,failurePolicy=ignore,sideEffects=None,timeoutSeconds=2,matchPolicy=Equivalent,groups=keys.squirrel.dev,resources=apikeys,verbs=create;update,versions=v1alpha1,name=apikeys.keys.squirrel.dev,admissionReviewVersions=v1
-
 // Warnings of what is legal but unwise.
 const (
 	warningBroughtHash = "spec.tokenHash is safe only for a token of at least 128 random bits: a guessable token can be found from its hash"

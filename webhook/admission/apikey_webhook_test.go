@@ -1,0 +1,241 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package admission_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
+	"github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"squirrel.dev/apikey-operator/api/competitors"
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/webhook/admission"
+)
+
+func TestMain(m *testing.M) {
+	log.SetLogger(logr.Discard())
+	testenv.Main(m)
+}
+
+// user is somebody who creates keys in one namespace, and reads the warnings.
+type user struct {
+	client.Client
+	namespace string
+
+	mu       sync.Mutex
+	warnings []string
+}
+
+// HandleWarningHeaderWithContext collects what kubectl would print.
+func (u *user) HandleWarningHeaderWithContext(_ context.Context, _ int, _ string, text string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.warnings = append(u.warnings, text)
+}
+
+func (u *user) takeWarnings() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	defer func() { u.warnings = nil }()
+	return slices.Clone(u.warnings)
+}
+
+func newUser(t *testing.T, env *testenv.Env) *user {
+	t.Helper()
+	u := &user{namespace: env.Namespace(t)}
+	config := rest.CopyConfig(env.Config)
+	config.WarningHandlerWithContext = u
+	var err error
+	if u.Client, err = client.New(config, client.Options{Scheme: env.Scheme}); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func (u *user) key(name string, change ...func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
+	key := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: u.namespace, Name: name},
+		Spec:       v1alpha1.APIKeySpec{AppName: "App " + name, ReadAccess: true},
+	}
+	for _, c := range change {
+		c(key)
+	}
+	return key
+}
+
+// startWebhook serves the admission webhook until the test ends, and returns when the API server reaches it.
+func startWebhook(t *testing.T, env *testenv.Env) {
+	t.Helper()
+	port, certDir := env.Webhook(t, "../../config/webhook/validating.yaml")
+	mgr, err := ctrl.NewManager(env.Config, ctrl.Options{
+		Scheme:        env.Scheme,
+		Metrics:       metricsserver.Options{BindAddress: "0"},
+		WebhookServer: webhook.NewServer(webhook.Options{Host: "127.0.0.1", Port: port, CertDir: certDir}),
+		Logger:        logr.Discard(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := competitors.Index(ctx, mgr.GetFieldIndexer()); err != nil {
+		t.Fatal(err)
+	}
+	if err := admission.SetupWebhookWithManager(mgr); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- mgr.Start(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	probe := newUser(t, env)
+	gomega.NewWithT(t).Eventually(func() []string { // the API server takes a moment to see the webhook
+		_ = probe.Create(ctx, probe.key("probe", brought("probe")), client.DryRunAll)
+		return probe.takeWarnings()
+	}, 30*time.Second, 50*time.Millisecond).ShouldNot(gomega.BeEmpty())
+}
+
+func appName(name string) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) { key.Spec.AppName = name }
+}
+
+func brought(plaintext string) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(plaintext) }
+}
+
+func expiring(in time.Duration) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = ptr.To(metav1.NewTime(time.Now().Add(in))) }
+}
+
+func inactive(key *v1alpha1.APIKey) { key.Spec.Active = ptr.To(false) }
+
+const (
+	denied      = `admission webhook "apikeys.keys.squirrel.dev" denied the request: `
+	hashWarning = "spec.tokenHash is safe only for a token of at least 128 random bits: a guessable token can be found from its hash"
+	pastWarning = "spec.expiresAt has passed: the key is not accepted, and that is final"
+)
+
+func TestWhatTheWebhookSaysOfNewKeys(t *testing.T) {
+	env := testenv.Shared(t)
+	startWebhook(t, env)
+	u := newUser(t, env)
+	elsewhere := newUser(t, env)
+
+	// Two keys that are there already: issued, as the controller would say. A third one has ended.
+	issue(t, u, u.key("first", appName("Frontend"), brought("brought")))
+	issue(t, elsewhere, elsewhere.key("elsewhere", appName("Backend")))
+	issue(t, u, u.key("ended", appName("Ended"), inactive))
+	awaitSeen(t, u)
+
+	for name, test := range map[string]struct {
+		key      *v1alpha1.APIKey
+		err      string
+		warnings []string
+	}{
+		"a free name":                  {key: u.key("second")},
+		"a name in use":                {key: u.key("second", appName("Frontend")), err: denied + `App name "Frontend" is held by APIKey "first": deactivate or delete that key, or create this one with another app name.`},
+		"the name of another's":        {key: u.key("second", appName("Backend"))},
+		"the name of an ended key":     {key: u.key("second", appName("Ended"))},
+		"a name in use, but inactive":  {key: u.key("second", appName("Frontend"), inactive)},
+		"a brought hash":               {key: u.key("second", brought("new")), warnings: []string{hashWarning}},
+		"a hash in use":                {key: u.key("second", brought("brought")), err: denied + `The token hash is that of APIKey "first": delete that key, or bring another token.`, warnings: []string{hashWarning}},
+		"a hash in use in another's":   {key: elsewhere.key("second", brought("brought")), warnings: []string{hashWarning}},
+		"an expiry in the past":        {key: u.key("second", expiring(-time.Hour)), warnings: []string{pastWarning}},
+		"an expiry in the future":      {key: u.key("second", expiring(time.Hour))},
+		"the same object created anew": {key: u.key("first", appName("Frontend")), err: denied + `App name "Frontend" is held by APIKey "first": deactivate or delete that key, or create this one with another app name.`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := u.Create(t.Context(), test.key, client.DryRunAll)
+			if got := messageOf(err); got != test.err {
+				t.Errorf("the answer is %q, want %q", got, test.err)
+			}
+			if diff := cmp.Diff(test.warnings, u.takeWarnings()); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestWhatTheWebhookSaysOfChanges(t *testing.T) {
+	env := testenv.Shared(t)
+	startWebhook(t, env)
+	u := newUser(t, env)
+	key := u.key("frontend", brought("brought elsewhere"))
+	issue(t, u, key)
+	u.takeWarnings()
+
+	for _, step := range []struct {
+		change   func(*v1alpha1.APIKey)
+		warnings []string
+	}{
+		{change: func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = true }},
+		{change: expiring(time.Hour)},
+		{change: expiring(-time.Hour), warnings: []string{pastWarning}},
+		{change: func(key *v1alpha1.APIKey) { key.Labels = map[string]string{"a": "b"} }},
+		{change: inactive},
+	} {
+		step.change(key)
+		if err := u.Update(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(step.warnings, u.takeWarnings()); diff != "" {
+			t.Errorf("warnings (-want +got):\n%s", diff)
+		}
+	}
+	if err := u.Delete(t.Context(), key); err != nil {
+		t.Error(err)
+	}
+}
+
+// issue creates a key and writes the status that the controller would give it.
+func issue(t *testing.T, u *user, key *v1alpha1.APIKey) {
+	t.Helper()
+	if err := u.Create(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	now := metav1.Now()
+	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(key.Namespace + key.Name), NotBefore: &now}}
+	if key.Spec.TokenHash != "" {
+		key.Status.Tokens[0].Hash = key.Spec.TokenHash
+	}
+	if err := u.Status().Update(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitSeen waits until the webhook's cache has caught up with the last key that was issued.
+func awaitSeen(t *testing.T, u *user) {
+	t.Helper()
+	issue(t, u, u.key("last", brought("last")))
+	gomega.NewWithT(t).Eventually(func() error {
+		return u.Create(t.Context(), u.key("probe", brought("last")), client.DryRunAll)
+	}, 30*time.Second, 20*time.Millisecond).ShouldNot(gomega.Succeed())
+	u.takeWarnings()
+}
+
+func messageOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
