@@ -1,0 +1,395 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package serving
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait for something that must come.
+const patience = 10 * time.Second
+
+// running is a Process under test, in the order of construction: newRunning, add, start, stop, wait.
+type running struct {
+	*Process
+	t     *testing.T
+	lines *logLines
+	stop  context.CancelFunc
+	ended chan error
+}
+
+func newRunning(t *testing.T, shutdownDelay time.Duration) *running {
+	lines := &logLines{addresses: map[string]chan string{}}
+	return &running{Process: NewProcess(slog.New(slog.NewJSONHandler(lines, nil)), shutdownDelay), t: t, lines: lines, ended: make(chan error, 1)}
+}
+
+// start runs the process until stop is called.
+func (r *running) start() {
+	ctx, stop := context.WithCancel(r.t.Context())
+	r.stop = stop
+	go func() { r.ended <- r.Run(ctx) }()
+}
+
+// wait returns what Run returned.
+func (r *running) wait() error {
+	r.t.Helper()
+	select {
+	case err := <-r.ended:
+		return err
+	case <-time.After(patience):
+		r.t.Fatal("the process does not end")
+		return nil
+	}
+}
+
+// address is where a server listens, as the log says.
+func (r *running) address(name string) string {
+	r.t.Helper()
+	select {
+	case address := <-r.lines.address(name):
+		r.lines.address(name) <- address
+		return address
+	case <-time.After(patience):
+		r.t.Fatalf("no server logged that it is serving as %q", name)
+		return ""
+	}
+}
+
+// logLines finds the addresses in a log.
+type logLines struct {
+	mu        sync.Mutex
+	addresses map[string]chan string
+}
+
+func (l *logLines) address(name string) chan string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.addresses[name] == nil {
+		l.addresses[name] = make(chan string, 1)
+	}
+	return l.addresses[name]
+}
+
+func (l *logLines) Write(line []byte) (int, error) {
+	var entry struct{ Msg, Server, Addr string }
+	if err := json.Unmarshal(line, &entry); err != nil {
+		return 0, err
+	}
+	if entry.Msg == "serving" {
+		l.address(entry.Server) <- entry.Addr
+	}
+	return len(line), nil
+}
+
+func answering(text string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })
+}
+
+// get asks on a connection of its own.
+func get(t *testing.T, url string) (status int, body string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	response, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+func assertGet(t *testing.T, url string, wantStatus int, wantBody string) {
+	t.Helper()
+	if status, body := get(t, url); status != wantStatus || body != wantBody {
+		t.Errorf("%s answered %d %q, want %d %q", url, status, body, wantStatus, wantBody)
+	}
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
+func TestHealthSaysAliveAndReadyOrWhyNot(t *testing.T) {
+	r := newRunning(t, 0)
+	var ready error
+	r.AddHealth("127.0.0.1:0", func() error { return ready })
+	r.start()
+	address := "http://" + r.address("health")
+	assertGet(t, address+"/healthz", 200, "ok\n")
+	assertGet(t, address+"/readyz", 200, "ok\n")
+	ready = errors.New("the keys are not here yet")
+	assertGet(t, address+"/healthz", 200, "ok\n")
+	assertGet(t, address+"/readyz", 503, "the keys are not here yet\n")
+	r.stop()
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDrainServesUnreadyForTheDelayThenLetsRequestsEnd(t *testing.T) {
+	const delay = time.Second
+	r := newRunning(t, delay)
+	entered, release := make(chan struct{}), make(chan struct{})
+	var workEnded time.Time
+	r.AddServer("main", "127.0.0.1:0", nil, http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if request.URL.Path == "/slow" {
+			close(entered)
+			<-release
+		}
+		_, _ = io.WriteString(w, "answered")
+	}))
+	r.AddHealth("127.0.0.1:0", func() error { return nil })
+	r.AddWork(func(ctx context.Context) error {
+		<-ctx.Done()
+		workEnded = time.Now()
+		return nil
+	})
+	r.start()
+	main, health := "http://"+r.address("main"), "http://"+r.address("health")
+
+	// A client that keeps its connection, and one whose request is under way.
+	keeping := &http.Client{Timeout: patience}
+	if response, err := keeping.Get(main); err != nil || response.Close {
+		t.Fatalf("before the drain: close %v, %v", response, err)
+	} else {
+		drainBody(response)
+	}
+	slow := make(chan string, 1)
+	go func() {
+		response, err := http.Get(main + "/slow")
+		if err != nil {
+			slow <- err.Error()
+			return
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(response.Body)
+		slow <- string(body)
+	}()
+	<-entered
+
+	stopped := time.Now()
+	r.stop()
+	eventually(t, "not ready", func() bool { status, _ := get(t, health+"/readyz"); return status == 503 })
+	assertGet(t, health+"/readyz", 503, "shutting down\n")
+	assertGet(t, health+"/healthz", 200, "ok\n")
+	assertGet(t, main, 200, "answered")
+	if response, err := keeping.Get(main); err != nil || !response.Close {
+		t.Errorf("a kept connection is not given up while draining: %v, %v", response, err)
+	} else {
+		drainBody(response)
+	}
+
+	eventually(t, "no new connections", func() bool {
+		connection, err := net.Dial("tcp", strings.TrimPrefix(main, "http://"))
+		if err == nil {
+			_ = connection.Close()
+		}
+		return err != nil
+	})
+	if served := time.Since(stopped); served < delay {
+		t.Errorf("new connections were refused after %s, before the delay of %s was over", served, delay)
+	}
+	released := time.Now()
+	close(release)
+	if body := <-slow; body != "answered" {
+		t.Errorf("the request under way ended with %q", body)
+	}
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	if workEnded.Before(released) {
+		t.Error("the work ended before the last request did")
+	}
+}
+
+func drainBody(response *http.Response) {
+	_, _ = io.Copy(io.Discard, response.Body)
+	_ = response.Body.Close()
+}
+
+func TestSlowClientsAreCutOff(t *testing.T) {
+	for name, c := range map[string]struct {
+		configure func(*http.Server)
+		sent      string
+		answered  bool
+	}{
+		"nothing is sent": {
+			configure: func(s *http.Server) { s.ReadHeaderTimeout = 50 * time.Millisecond },
+		},
+		"the headers do not end": {
+			configure: func(s *http.Server) { s.ReadHeaderTimeout = 50 * time.Millisecond },
+			sent:      "GET / HTTP/1.1\r\nHost: main\r\nX-Slow: ",
+		},
+		"the body does not end": {
+			configure: func(s *http.Server) { s.ReadTimeout = 50 * time.Millisecond },
+			sent:      "POST / HTTP/1.1\r\nHost: main\r\nContent-Length: 5\r\n\r\nabc",
+			answered:  true,
+		},
+		"no next request comes": {
+			configure: func(s *http.Server) { s.IdleTimeout = 50 * time.Millisecond },
+			sent:      "GET / HTTP/1.1\r\nHost: main\r\n\r\n",
+			answered:  true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRunning(t, 0)
+			r.AddServer("main", "127.0.0.1:0", nil, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			c.configure(r.servers[0].http)
+			r.start()
+			defer r.stop()
+			connection, err := net.Dial("tcp", r.address("main"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer connection.Close()
+			if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(connection, c.sent); err != nil {
+				t.Fatal(err)
+			}
+			received, err := io.ReadAll(bufio.NewReader(connection)) // until the server closes it
+			if err != nil {
+				t.Fatalf("the connection was not closed: %v", err)
+			}
+			if answered := strings.HasPrefix(string(received), "HTTP/1.1 200 OK\r\n"); answered != c.answered {
+				t.Errorf("received %q", received)
+			}
+		})
+	}
+}
+
+func TestEveryServerHasBounds(t *testing.T) {
+	p := NewProcess(slog.New(slog.DiscardHandler), 0)
+	p.AddServer("main", ":0", nil, nil)
+	p.AddHealth(":0", nil)
+	for _, s := range p.servers {
+		for name, bound := range map[string]time.Duration{
+			"ReadHeaderTimeout": s.http.ReadHeaderTimeout,
+			"ReadTimeout":       s.http.ReadTimeout,
+			"WriteTimeout":      s.http.WriteTimeout,
+			"IdleTimeout":       s.http.IdleTimeout,
+		} {
+			if bound <= 0 {
+				t.Errorf("the %s server has no %s", s.name, name)
+			}
+		}
+	}
+}
+
+func TestOverLongHeadersAreRefused(t *testing.T) {
+	r := newRunning(t, 0)
+	r.AddServer("main", "127.0.0.1:0", nil, answering("answered"))
+	r.start()
+	defer r.stop()
+	for size, want := range map[int]int{60 << 10: 200, 80 << 10: http.StatusRequestHeaderFieldsTooLarge} {
+		request, err := http.NewRequest("GET", "http://"+r.address("main"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Cookie", strings.Repeat("c", size))
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		drainBody(response)
+		if response.StatusCode != want {
+			t.Errorf("headers of %d bytes were answered %s, want %d", size, response.Status, want)
+		}
+	}
+}
+
+func TestTLSServerSpeaksNoPlainHTTP(t *testing.T) {
+	certified := httptest.NewUnstartedServer(nil)
+	certified.StartTLS() // for its certificate
+	defer certified.Close()
+	r := newRunning(t, 0)
+	r.AddServer("main", "127.0.0.1:0", &tls.Config{Certificates: certified.TLS.Certificates}, answering("answered"))
+	r.start()
+	defer r.stop()
+	address := r.address("main")
+
+	for _, protocol := range []string{"h2", "http/1.1"} {
+		config := certified.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		config.NextProtos = []string{protocol}
+		connection, err := tls.Dial("tcp", address, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := connection.ConnectionState().NegotiatedProtocol; got != protocol {
+			t.Errorf("asked for %s, the server speaks %q", protocol, got)
+		}
+		_ = connection.Close()
+	}
+	if status, body := get(t, "http://"+address); status != 400 || body == "answered" {
+		t.Errorf("plain HTTP was answered %d %q", status, body)
+	}
+}
+
+func TestATakenAddressIsAnErrorThatLeavesNothingOpen(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	r := newRunning(t, 0)
+	r.AddServer("main", "127.0.0.1:0", nil, answering("answered"))
+	r.AddServer("metrics", taken.Addr().String(), nil, answering("answered"))
+	r.start()
+	err = r.wait()
+	want := "the metrics server cannot listen on " + taken.Addr().String() + ": "
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("the error is %v, want %q...", err, want)
+	}
+	if _, err := r.servers[0].listener.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the other server's address is still open: %v", err)
+	}
+}
+
+func TestFailedWorkEndsTheProcess(t *testing.T) {
+	broken := errors.New("broken")
+	for name, stopFirst := range map[string]bool{"while serving": false, "while draining": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRunning(t, time.Hour)
+			fail := make(chan struct{})
+			r.AddServer("main", "127.0.0.1:0", nil, answering("answered"))
+			r.AddHealth("127.0.0.1:0", func() error { return nil })
+			r.AddWork(func(context.Context) error { <-fail; return broken })
+			r.start()
+			health := "http://" + r.address("health")
+			if stopFirst {
+				r.stop()
+				eventually(t, "not ready", func() bool { status, _ := get(t, health+"/readyz"); return status == 503 })
+			}
+			close(fail)
+			if err := r.wait(); !errors.Is(err, broken) {
+				t.Errorf("the process ended with %v", err)
+			}
+			if _, err := net.Dial("tcp", strings.TrimPrefix(health, "http://")); err == nil {
+				t.Error("it still listens")
+			}
+		})
+	}
+}

@@ -1,0 +1,272 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/webhook/authn"
+	"squirrel.dev/apikey-operator/webhook/gateway"
+)
+
+// patience bounds every wait for an answer.
+const patience = 10 * time.Second
+
+var now = time.Date(2027, 1, 1, 12, 0, 0, 0, time.UTC)
+
+// The tokens of the keys that the tests ask about.
+const (
+	readToken        = "sq_read"
+	writeToken       = "sq_write"
+	bothToken        = "sq_both"
+	deactivatedToken = "sq_deactivated"
+	expiredToken     = "sq_expired"
+	supersededToken  = "sq_superseded"
+	unissuedToken    = "sq_unissued"
+	otherToken       = "sq_other_namespace"
+)
+
+func keys() []any {
+	return []any{
+		newKey("shop", "reader", readToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true; k.Spec.AppName = "Frontend App" }),
+		newKey("shop", "writer", writeToken, func(k *v1alpha1.APIKey) { k.Spec.WriteAccess = true }),
+		newKey("shop", "both", bothToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess, k.Spec.WriteAccess = true, true }),
+		newKey("shop", "deactivated", deactivatedToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true; k.Spec.Active = new(false) }),
+		newKey("shop", "expired", expiredToken, func(k *v1alpha1.APIKey) {
+			k.Spec.ReadAccess = true
+			k.Spec.ExpiresAt = &metav1.Time{Time: now}
+		}),
+		newKey("shop", "superseded", supersededToken, func(k *v1alpha1.APIKey) {
+			k.Spec.ReadAccess = true
+			k.Status.Tokens[0].NotAfter = &metav1.Time{Time: now}
+		}),
+		newKey("shop", "unissued", unissuedToken, func(k *v1alpha1.APIKey) {
+			k.Spec.ReadAccess = true
+			k.Status.Tokens[0].NotBefore = nil
+		}),
+		newKey("other", "reader", otherToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true }),
+		newKey(strings.Repeat("n", 63), "reader", readToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true }),
+	}
+}
+
+func newKey(namespace, name, plaintext string, change func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
+	key := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID(name + "-uid")},
+		Spec:       v1alpha1.APIKeySpec{AppName: name},
+		Status: v1alpha1.APIKeyStatus{
+			Tokens: []v1alpha1.TokenRecord{{Hash: token.Hash(plaintext), NotBefore: &metav1.Time{Time: now.Add(-time.Hour)}}},
+		},
+	}
+	change(key)
+	return key
+}
+
+// setup is a gateway handler and what it works with. The zero value is the default one, with the keys of the tests.
+type setup struct {
+	unsynced                 bool
+	insufficientAccessStatus int
+	registry                 *prometheus.Registry
+	log                      *slog.Logger
+}
+
+func (s setup) handler(tb testing.TB) http.Handler {
+	tb.Helper()
+	keyring := authn.NewKeyring()
+	if !s.unsynced {
+		if err := keyring.Replace(keys(), "1"); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if s.insufficientAccessStatus == 0 {
+		s.insufficientAccessStatus = http.StatusUnauthorized
+	}
+	if s.registry == nil {
+		s.registry = prometheus.NewRegistry()
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	return gateway.NewHandler(authn.NewAuthenticator(keyring, 0, func() time.Time { return now }), gateway.Options{
+		InsufficientAccessStatus: s.insufficientAccessStatus,
+		Metrics:                  gateway.NewMetrics(s.registry, keyring),
+		Log:                      s.log,
+	})
+}
+
+// serve serves the handler on a real socket and returns its address.
+func (s setup) serve(tb testing.TB) string {
+	tb.Helper()
+	server := httptest.NewServer(s.handler(tb))
+	tb.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// protocols are the three ways to ask the same.
+var protocols = []string{"envoy", "nginx", "forward"}
+
+// ask writes, as this protocol does, the head of a request about a GET of /some/path in the namespace shop.
+func ask(protocol string, headers ...string) string {
+	return askMethod(protocol, "GET", headers...)
+}
+
+func askMethod(protocol, method string, headers ...string) string {
+	switch protocol {
+	case "envoy":
+		return head(method+" /auth/envoy/shop/some/path", headers...)
+	case "nginx":
+		return head("GET /auth/nginx/shop", append(headers, "X-Original-Method: "+method)...)
+	default:
+		return head("GET /auth/forward/shop", append(headers, "X-Forwarded-Method: "+method)...)
+	}
+}
+
+func head(methodAndTarget string, headers ...string) string {
+	lines := append([]string{methodAndTarget + " HTTP/1.1", "Host: auth"}, headers...)
+	return strings.Join(lines, "\r\n") + "\r\n\r\n"
+}
+
+// answer is all of an HTTP answer but its date.
+type answer struct {
+	Status int
+	Header map[string]string
+	Body   string
+}
+
+// send writes a request as it stands on a connection of its own, and returns the answer.
+func send(tb testing.TB, address, request string) answer {
+	tb.Helper()
+	connection, err := net.Dial("tcp", address)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := io.WriteString(connection, request); err != nil {
+		tb.Fatal(err)
+	}
+	method, _, _ := strings.Cut(request, " ")
+	response, err := http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: method})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return read(tb, response)
+}
+
+func read(tb testing.TB, response *http.Response) answer {
+	tb.Helper()
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	got := answer{Status: response.StatusCode, Header: map[string]string{}, Body: string(body)}
+	for name, values := range response.Header {
+		if name != "Date" {
+			got.Header[name] = strings.Join(values, " | ")
+		}
+	}
+	if response.Close {
+		got.Header["Connection"] = "close" // net/http takes it away
+	}
+	return got
+}
+
+func assertAnswer(t *testing.T, got, want answer) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the answer differs (-want +got):\n%s", diff)
+	}
+}
+
+// granted is the answer to a granted request.
+func granted(app, namespace, keyID, access string) answer {
+	return answer{Status: 200, Header: map[string]string{
+		"Content-Length":   "0",
+		"Cache-Control":    "no-store",
+		"X-Auth-App":       app,
+		"X-Auth-Namespace": namespace,
+		"X-Auth-Key-Id":    keyID,
+		"X-Auth-Access":    access,
+	}}
+}
+
+// envelope is an error answer.
+func envelope(status int, message string) answer {
+	quoted, err := json.Marshal(message)
+	if err != nil {
+		panic(err)
+	}
+	body := `{"errorCode":` + strconv.Itoa(status) + `,"errorMessage":` + string(quoted) + `,"payload":null}`
+	return answer{Status: status, Body: body, Header: map[string]string{
+		"Cache-Control":  "no-store",
+		"Content-Type":   "application/json",
+		"Content-Length": strconv.Itoa(len(body)),
+	}}
+}
+
+// and returns the answer with one more header.
+func (a answer) and(name, value string) answer {
+	header := map[string]string{name: value}
+	for name, value := range a.Header {
+		header[name] = value
+	}
+	a.Header = header
+	return a
+}
+
+// The error answers, each with its exact text.
+var (
+	unauthenticated = envelope(401, "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.").
+			and("Www-Authenticate", `Bearer realm="apikey-operator"`)
+	noReadAccess = envelope(401, "API key does not have read access").
+			and("Www-Authenticate", `Bearer realm="apikey-operator"`)
+	noWriteAccess = envelope(401, "API key does not have write access").
+			and("Www-Authenticate", `Bearer realm="apikey-operator"`)
+	unavailable = envelope(503, "API keys cannot be checked at the moment: try again.").
+			and("Retry-After", "1")
+
+	// badRequest is net/http's own answer to what is no HTTP.
+	badRequest = answer{
+		Status: 400,
+		Header: map[string]string{"Content-Type": "text/plain; charset=utf-8", "Connection": "close"},
+		Body:   "400 Bad Request",
+	}
+
+	wrongEnvoyMethod = envelope(400, "/auth/envoy takes the method of the request itself, and refuses a request that carries X-Original-Method "+
+		"or X-Forwarded-Method: let nginx ask /auth/nginx/{namespace}, let Traefik and Caddy ask /auth/forward/{namespace}, and let Envoy not "+
+		"pass these headers on.")
+	wrongNginxMethod = envelope(400, "The X-Original-Method header must hold the method of the original request, once: set it in the location "+
+		"that auth_request asks, with proxy_set_header X-Original-Method $request_method;")
+	wrongForwardMethod = envelope(400, "The X-Forwarded-Method header must hold the method of the original request, once: Traefik's "+
+		"ForwardAuth and Caddy's forward_auth set it by themselves, any other gateway has to be told to.")
+
+	wrongEnvoyPath   = wrongPath("Ask /auth/envoy/{namespace}/...")
+	wrongNginxPath   = wrongPath("Ask /auth/nginx/{namespace}")
+	wrongForwardPath = wrongPath("Ask /auth/forward/{namespace}")
+	unknownPath      = wrongPath("Gateways ask /auth/envoy/{namespace}/... or /auth/nginx/{namespace} or /auth/forward/{namespace}")
+)
+
+func wrongPath(ask string) answer {
+	return envelope(404, "There is nothing at this path. "+ask+", where {namespace} is the Kubernetes namespace of the keys: 1 to 63 "+
+		"characters of a-z, 0-9 and '-', starting and ending with a letter or digit, not percent-encoded.")
+}
