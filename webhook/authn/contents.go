@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"crypto/subtle"
 	"hash/maphash"
-	"iter"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -23,8 +22,13 @@ type entry struct {
 	Key
 }
 
-// refusal returns why the token is not accepted at the instant now, or "".
-func (e *entry) refusal(now time.Time) Reason {
+// refusal returns why the token is not accepted now, or "". It reads the clock only for a token that ends, since that takes about
+// half as long as hashing the token.
+func (e *entry) refusal(clock func() time.Time) Reason {
+	var now time.Time
+	if min(e.notAfter, e.validity.ExpiresAt) != v1alpha1.NeverExpires {
+		now = clock()
+	}
 	switch e.validity.State(now) {
 	case v1alpha1.StateDeactivated:
 		return ReasonKeyDeactivated
@@ -44,13 +48,6 @@ type contents struct {
 	byObject index
 	count    atomic.Int64
 }
-
-type tokenID struct {
-	namespace string
-	digest    token.Digest
-}
-
-type objectID struct{ namespace, name string }
 
 // newContents returns empty contents with room for this many entries.
 func newContents(entries int) *contents {
@@ -75,21 +72,24 @@ func contentsOf(objects []any) (*contents, error) {
 	return c, nil
 }
 
-// withToken yields the entries of a token in a namespace.
-func (c *contents) withToken(namespace string, digest token.Digest) iter.Seq[*entry] {
-	return func(yield func(*entry) bool) {
-		for e := range c.byToken.find(maphash.Comparable(c.seed, tokenID{namespace, digest})) {
-			if e.Namespace == namespace && subtle.ConstantTimeCompare(e.digest[:], digest[:]) == 1 && !yield(e) {
-				return
-			}
+// lookup returns the entry of a token in a namespace, or nil, and why the token is not accepted, or "". Should several keys of the
+// namespace have the token, which the controller never lets happen, one that is accepted goes first.
+func (c *contents) lookup(namespace string, digest *token.Digest, clock func() time.Time) (found *entry, refusal Reason) {
+	refusal = ReasonKeyUnknown
+	probe := c.byToken.find(c.tokenHash(namespace, digest))
+	for e := probe.next(); e != nil && refusal != ""; e = probe.next() {
+		if e.Namespace == namespace && subtle.ConstantTimeCompare(e.digest[:], digest[:]) == 1 {
+			found, refusal = e, e.refusal(clock)
 		}
 	}
+	return found, refusal
 }
 
 // ofObject returns the entries of an object's name.
 func (c *contents) ofObject(namespace, name string) []*entry {
 	var entries []*entry
-	for e := range c.byObject.find(maphash.Comparable(c.seed, objectID{namespace, name})) {
+	probe := c.byObject.find(c.objectHash(namespace, name))
+	for e := probe.next(); e != nil; e = probe.next() {
 		if e.Namespace == namespace && e.Name == name {
 			entries = append(entries, e)
 		}
@@ -119,12 +119,21 @@ func (c *contents) exchange(former []*entry, entries []entry) {
 // put exchanges one entry for another of the same object and token; nil on either side adds or removes.
 func (c *contents) put(old, new *entry) {
 	e := cmp.Or(new, old)
-	c.byToken.exchange(maphash.Comparable(c.seed, tokenID{e.Namespace, e.digest}), old, new)
-	c.byObject.exchange(maphash.Comparable(c.seed, objectID{e.Namespace, e.Name}), old, new)
+	c.byToken.exchange(c.tokenHash(e.Namespace, &e.digest), old, new)
+	c.byObject.exchange(c.objectHash(e.Namespace, e.Name), old, new)
 	switch {
 	case old == nil:
 		c.count.Add(1)
 	case new == nil:
 		c.count.Add(-1)
 	}
+}
+
+// tokenHash mixes in the namespace, so that a token brought to many namespaces does not make one long probe.
+func (c *contents) tokenHash(namespace string, digest *token.Digest) uint64 {
+	return maphash.String(c.seed, namespace) ^ maphash.Bytes(c.seed, digest[:])
+}
+
+func (c *contents) objectHash(namespace, name string) uint64 {
+	return maphash.Comparable(c.seed, [2]string{namespace, name})
 }

@@ -5,6 +5,8 @@ package authn
 
 import (
 	"cmp"
+	"fmt"
+	"io"
 	"strings"
 )
 
@@ -74,6 +76,9 @@ func isVisibleASCIIWithoutComma(token string) bool {
 	}
 	return true
 }
+
+// Format keeps the token out of whatever is printed.
+func (c Credential) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(credential)") }
 
 // refusal returns why the credential needs no look at the keys, or "".
 func (c Credential) refusal() Reason {

@@ -5,7 +5,6 @@
 package authn
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -19,12 +18,17 @@ type Access uint8
 const (
 	Read Access = 1 << iota
 	Write
+
+	// nobodys is a right that no key has.
+	nobodys
 )
 
 // AccessFor returns the right that a request of this HTTP method needs: GET, HEAD and OPTIONS need Read; every other method, known
-// or not, needs Write. Methods are case-sensitive (RFC 9110, section 9.1).
+// or not, needs Write; and no key has the right to none. Methods are case-sensitive (RFC 9110, section 9.1).
 func AccessFor(method string) Access {
 	switch method {
+	case "":
+		return nobodys
 	case "GET", "HEAD", "OPTIONS":
 		return Read
 	default:
@@ -102,6 +106,7 @@ const (
 	ReasonTokenSuperseded     Reason = "TokenSuperseded"
 	ReasonNoReadAccess        Reason = "NoReadAccess"
 	ReasonNoWriteAccess       Reason = "NoWriteAccess"
+	ReasonNoMethod            Reason = "NoMethod"
 	ReasonNotSynced           Reason = "NotSynced"
 	ReasonStale               Reason = "Stale"
 )
@@ -134,18 +139,18 @@ func NewAuthenticator(keyring *Keyring, maxStaleness time.Duration, now func() t
 
 // Decide answers a request. It does not allocate.
 func (a *Authenticator) Decide(request Request) Verdict {
-	now := a.now()
-	if reason := a.unavailable(now); reason != "" {
+	if reason := a.unavailable(); reason != "" {
 		return Verdict{Decision: Unavailable, Reason: reason}
 	}
 	if reason := request.Credential.refusal(); reason != "" {
 		return Verdict{Decision: Unauthenticated, Reason: reason}
 	}
-	entry := a.keyring.lookup(request.Namespace, token.Sum(request.Credential.token), now)
-	if entry == nil {
-		return Verdict{Decision: Unauthenticated, Reason: ReasonKeyUnknown}
-	}
-	if reason := entry.refusal(now); reason != "" {
+	digest := token.Sum(request.Credential.token)
+	entry, reason := a.keyring.lookup(request.Namespace, &digest, a.now)
+	switch {
+	case entry == nil:
+		return Verdict{Decision: Unauthenticated, Reason: reason}
+	case reason != "":
 		return Verdict{Decision: Unauthenticated, Reason: reason, Key: &entry.Key}
 	}
 	if reason := missingRight(request.Access &^ entry.Access); reason != "" {
@@ -156,25 +161,24 @@ func (a *Authenticator) Decide(request Request) Verdict {
 
 // Ready returns nil when requests can be decided, else why not and what to do.
 func (a *Authenticator) Ready() error {
-	now := a.now()
-	switch a.unavailable(now) {
+	switch a.unavailable() {
 	case ReasonNotSynced:
-		return errors.New("no list of the APIKeys was received yet: check that the Kubernetes API is reachable, that the APIKey CRD is " +
-			"installed, and that this process's ServiceAccount may list and watch apikeys.keys.squirrel.dev; the log has the last error")
+		return fmt.Errorf("the APIKeys have not been listed yet: check that the Kubernetes API is reachable, that the CRD of APIKey is "+
+			"installed, and that this process may list and watch apikeys.keys.squirrel.dev (last error: %s)", a.keyring.problem())
 	case ReasonStale:
-		return fmt.Errorf("nothing was heard from the Kubernetes API for %s, which is longer than the bound of %s: check that it is "+
-			"reachable; the log has the last error", a.keyring.Age(now).Round(time.Second), a.maxStaleness)
+		return fmt.Errorf("the Kubernetes API was last heard %s ago, and --max-staleness allows %s: check that it is reachable "+
+			"(last error: %s)", a.keyring.Age(a.now()).Round(time.Second), a.maxStaleness, a.keyring.problem())
 	default:
 		return nil
 	}
 }
 
-// unavailable returns why nothing can be said of any key at the instant now, or "".
-func (a *Authenticator) unavailable(now time.Time) Reason {
+// unavailable returns why nothing can be said of any key now, or "".
+func (a *Authenticator) unavailable() Reason {
 	switch {
 	case !a.keyring.Synced():
 		return ReasonNotSynced
-	case a.maxStaleness > 0 && a.keyring.Age(now) > a.maxStaleness:
+	case a.maxStaleness > 0 && a.keyring.Age(a.now()) > a.maxStaleness:
 		return ReasonStale
 	default:
 		return ""
@@ -187,7 +191,9 @@ func missingRight(missing Access) Reason {
 		return ""
 	case missing&Read != 0:
 		return ReasonNoReadAccess
-	default:
+	case missing&Write != 0:
 		return ReasonNoWriteAccess
+	default:
+		return ReasonNoMethod
 	}
 }

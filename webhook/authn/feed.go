@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -28,14 +29,50 @@ func (k *Keyring) Run(ctx context.Context, config *rest.Config, namespace string
 		return fmt.Errorf("cannot watch APIKeys: %w", err)
 	}
 	logger := klog.FromContext(ctx)
-	feed := cache.NewFilteredListWatchFromClient(client, "apikeys", namespace, neverFromThePast)
-	cache.NewReflectorWithOptions(feed, &wireKey{}, k, cache.ReflectorOptions{
+	cache.NewReflectorWithOptions(k.feed(client, namespace), &wireKey{}, k, cache.ReflectorOptions{
 		Name:            "keyring",
 		TypeDescription: "APIKey",
 		Logger:          &logger,
 		Backoff:         reconnect(),
 	}).RunWithContext(ctx)
 	return nil
+}
+
+// feed lists and watches APIKeys, and notes how that goes.
+func (k *Keyring) feed(client rest.Interface, namespace string) *cache.ListWatch {
+	api := cache.NewFilteredListWatchFromClient(client, "apikeys", namespace, neverFromThePast)
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			list, err := api.ListWithContext(ctx, options)
+			k.note(ctx, err)
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			events, err := api.WatchWithContext(ctx, options)
+			k.note(ctx, err)
+			return events, err
+		},
+	}
+}
+
+// note keeps the outcome of a call to the Kubernetes API for whoever asks what is wrong, and logs when it turns. A Reflector logs a
+// refused connection only for developers.
+func (k *Keyring) note(ctx context.Context, err error) {
+	if err == nil {
+		if k.lastError.Swap(nil) != nil {
+			klog.FromContext(ctx).Info("The Kubernetes API answers again")
+		}
+	} else if ctx.Err() == nil && k.lastError.Swap(&err) == nil {
+		klog.FromContext(ctx).Error(err, "The Kubernetes API does not let APIKeys be watched: deciding from memory, and trying again")
+	}
+}
+
+// problem returns what is wrong with the Kubernetes API, as far as the last call to it tells.
+func (k *Keyring) problem() string {
+	if err := k.lastError.Load(); err != nil {
+		return (*err).Error()
+	}
+	return "none"
 }
 
 // neverFromThePast makes the first list a consistent one. A Reflector asks for it at resourceVersion "0", which any API server may
@@ -62,6 +99,7 @@ func newClient(config *rest.Config) (rest.Interface, error) {
 	config.APIPath = "/apis"
 	config.GroupVersion = &v1alpha1.GroupVersion
 	config.ContentConfig.ContentType = runtime.ContentTypeJSON
+	config.QPS = -1 // no limit here: the API server has its own, and a list of many pages must not take minutes
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	return rest.RESTClientFor(config)
 }

@@ -11,10 +11,10 @@ import (
 
 // index finds entries by a hash: open addressing with linear probing. Several entries may have one hash, and whoever looks compares
 // them. One goroutine at a time writes; readers take no lock. What makes that safe: entries never move within an index, an entry is
-// exchanged in its slot by one store, and a slot that was ever taken keeps a hash, so that a reader's way never ends early.
+// exchanged in its slot by one store, and a slot that was ever taken keeps a hash, so that a reader's probe never ends early.
 type index struct {
 	slots []slot
-	taken int // slots that were ever taken; at most three quarters, so that every way ends at a free one
+	taken int // slots that were ever taken; at most three quarters, so that every probe ends at a free one
 }
 
 type slot struct {
@@ -32,18 +32,31 @@ func (x *index) fits(entries int) bool {
 	return x.taken+entries <= len(x.slots)/4*3
 }
 
-// find yields the entries of a hash.
-func (x *index) find(hash uint64) iter.Seq[*entry] {
-	return func(yield func(*entry) bool) {
-		hash |= 1
-		for i := x.home(hash); ; i = x.next(i) {
-			switch x.slots[i].hash.Load() {
-			case 0:
-				return
-			case hash:
-				if e := x.slots[i].entry.Load(); e != nil && !yield(e) {
-					return
-				}
+// find returns a probe for the entries of a hash.
+func (x *index) find(hash uint64) probe {
+	return probe{slots: x.slots, hash: hash | 1, at: x.home(hash | 1)}
+}
+
+// probe walks over the slots where entries of a hash can be.
+type probe struct {
+	slots []slot
+	hash  uint64
+	at    int
+}
+
+// next returns the next entry of the hash, or nil when there are no more.
+func (p *probe) next() *entry {
+	for {
+		s := &p.slots[p.at]
+		if p.at++; p.at == len(p.slots) {
+			p.at = 0
+		}
+		switch s.hash.Load() {
+		case 0:
+			return nil
+		case p.hash:
+			if e := s.entry.Load(); e != nil {
+				return e
 			}
 		}
 	}
@@ -52,15 +65,18 @@ func (x *index) find(hash uint64) iter.Seq[*entry] {
 // exchange puts an entry in the place of an old one with the same hash. Without an old one it adds, without a new one it removes.
 func (x *index) exchange(hash uint64, old, new *entry) {
 	hash |= 1
-	i := x.home(hash)
-	for x.slots[i].entry.Load() != old {
-		i = x.next(i)
+	at := x.home(hash)
+	for x.slots[at].entry.Load() != old {
+		if at++; at == len(x.slots) {
+			at = 0
+		}
 	}
-	if x.slots[i].hash.Load() == 0 {
+	s := &x.slots[at]
+	if s.hash.Load() == 0 {
 		x.taken++
 	}
-	x.slots[i].hash.Store(hash)
-	x.slots[i].entry.Store(new)
+	s.hash.Store(hash) // before the entry: a reader that meets one without the other passes on
+	s.entry.Store(new)
 }
 
 // all yields every entry.
@@ -74,15 +90,8 @@ func (x *index) all() iter.Seq[*entry] {
 	}
 }
 
-// home is where the way of a hash begins: its place on the scale of all hashes, spread over the slots.
+// home is where the probe for a hash begins: the slots share out the scale of all hashes.
 func (x *index) home(hash uint64) int {
 	slot, _ := bits.Mul64(hash, uint64(len(x.slots)))
 	return int(slot)
-}
-
-func (x *index) next(slot int) int {
-	if slot++; slot < len(x.slots) {
-		return slot
-	}
-	return 0
 }

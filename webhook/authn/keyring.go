@@ -18,6 +18,7 @@ import (
 // Key is what a verdict tells of an APIKey. It never changes.
 type Key struct {
 	validity v1alpha1.Validity
+
 	// Access is what the key may do.
 	Access Access
 	// Namespace of the APIKey, and the only one where the key counts.
@@ -34,9 +35,11 @@ type Key struct {
 // requests read it, without a lock and without allocating.
 type Keyring struct {
 	contents atomic.Pointer[contents]
-	synced   atomic.Bool
-	lastWord atomic.Pointer[time.Time]
-	writing  sync.Mutex
+	writing  sync.Mutex // held by whoever changes the contents
+
+	synced    atomic.Bool
+	lastWord  atomic.Pointer[time.Time]
+	lastError atomic.Pointer[error] // nil when the last call to the Kubernetes API succeeded
 }
 
 var (
@@ -48,6 +51,7 @@ var (
 func NewKeyring() *Keyring {
 	k := &Keyring{}
 	k.contents.Store(newContents(0))
+	k.heard()
 	return k
 }
 
@@ -57,26 +61,13 @@ func (k *Keyring) Synced() bool { return k.synced.Load() }
 // Len returns the number of tokens in the Keyring, also those of keys that have ended.
 func (k *Keyring) Len() int { return int(k.contents.Load().count.Load()) }
 
-// Age returns how long before now the last word from the Kubernetes API came: a list, an event or a bookmark. It is 0 before the
-// first one.
-func (k *Keyring) Age(now time.Time) time.Duration {
-	lastWord := k.lastWord.Load()
-	if lastWord == nil {
-		return 0
-	}
-	return now.Sub(*lastWord)
-}
+// Age returns how long before now the last word from the Kubernetes API came: a list, an event or a bookmark. Before the first one
+// it counts from when the Keyring was made.
+func (k *Keyring) Age(now time.Time) time.Duration { return now.Sub(*k.lastWord.Load()) }
 
-// lookup returns the entry of a token in a namespace, or nil. Should several keys of the namespace hold the token, which the
-// controller never lets happen, one that accepts it now goes first.
-func (k *Keyring) lookup(namespace string, digest token.Digest, now time.Time) *entry {
-	var found *entry
-	for e := range k.contents.Load().withToken(namespace, digest) {
-		if found = e; e.refusal(now) == "" {
-			break
-		}
-	}
-	return found
+// lookup returns the entry of a token in a namespace, or nil, and why the token is not accepted, or "".
+func (k *Keyring) lookup(namespace string, digest *token.Digest, clock func() time.Time) (*entry, Reason) {
+	return k.contents.Load().lookup(namespace, digest, clock)
 }
 
 // Replace makes the Keyring hold the tokens of these objects and of no others, at one instant for all readers. Like all that write a
@@ -105,13 +96,13 @@ func (k *Keyring) Update(object any) error {
 	}
 	k.writing.Lock()
 	defer k.writing.Unlock()
-	contents := k.withRoomFor(len(r.tokens))
-	contents.exchange(contents.ofObject(r.Namespace, r.Name), r.tokens)
+	current := k.withRoomFor(len(r.tokens))
+	current.exchange(current.ofObject(r.Namespace, r.Name), r.tokens)
 	k.heard()
 	return nil
 }
 
-// Delete takes the tokens of this object out of the Keyring, and leaves those of a later object of its name.
+// Delete takes the tokens of this object out of the Keyring, and leaves those of another object that has its name since.
 func (k *Keyring) Delete(object any) error {
 	r, err := recordOf(object)
 	if err != nil {
@@ -119,9 +110,9 @@ func (k *Keyring) Delete(object any) error {
 	}
 	k.writing.Lock()
 	defer k.writing.Unlock()
-	contents := k.contents.Load()
-	former := contents.ofObject(r.Namespace, r.Name)
-	contents.exchange(slices.DeleteFunc(former, func(e *entry) bool { return e.UID != r.UID }), nil)
+	current := k.contents.Load()
+	former := current.ofObject(r.Namespace, r.Name)
+	current.exchange(slices.DeleteFunc(former, func(e *entry) bool { return e.UID != r.UID }), nil)
 	k.heard()
 	return nil
 }

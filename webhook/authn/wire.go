@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
@@ -53,13 +54,14 @@ type wireKeyList struct {
 	Items           []wireKey `json:"items"`
 }
 
-// timestamp is an instant as the schema lets it in, which is more than Go reads (a lower-case "t", an offset of 99 hours). One that
-// cannot be read is the zero time, long past: what it bounds has ended. An error would end the watch of all keys.
+// timestamp is an instant. One that cannot be read is the zero time, long past: what it bounds has ended. The schema lets none in,
+// but were it an error, one bad object would end the watch of all.
 type timestamp metav1.Time
 
 // UnmarshalJSON never fails.
 func (t *timestamp) UnmarshalJSON(data []byte) error {
 	if err := (*metav1.Time)(t).UnmarshalJSON(data); err != nil {
+		klog.Background().Error(err, "Counting a time of an APIKey as long past, because it cannot be read")
 		*t = timestamp{}
 	}
 	return nil

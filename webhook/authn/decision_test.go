@@ -1,0 +1,255 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package authn_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/webhook/authn"
+)
+
+func TestInvariant5_AKeyIsRefusedByItsSpecAlone(t *testing.T) {
+	const plaintext = "sq_token"
+	second := time.Second
+	for name, test := range map[string]struct {
+		key  *v1alpha1.APIKey
+		want outcome
+	}{
+		"active":                 {newKey("shop", "k", issued(plaintext)), granted("uid-of-k")},
+		"active is true":         {newKey("shop", "k", issued(plaintext), func(k *v1alpha1.APIKey) { k.Spec.Active = new(true) }), granted("uid-of-k")},
+		"expires in a second":    {newKey("shop", "k", issued(plaintext), expires(today.Add(second))), granted("uid-of-k")},
+		"superseded in a second": {newKey("shop", "k", issued(plaintext, notAfter(today.Add(second)))), granted("uid-of-k")},
+
+		"deactivated":      {newKey("shop", "k", issued(plaintext), inactive), outcome{authn.Unauthenticated, authn.ReasonKeyDeactivated, "uid-of-k"}},
+		"being deleted":    {newKey("shop", "k", issued(plaintext), beingDeleted), outcome{authn.Unauthenticated, authn.ReasonKeyDeactivated, "uid-of-k"}},
+		"expired just now": {newKey("shop", "k", issued(plaintext), expires(today)), outcome{authn.Unauthenticated, authn.ReasonKeyExpired, "uid-of-k"}},
+		"expired":          {newKey("shop", "k", issued(plaintext), expires(today.Add(-second))), outcome{authn.Unauthenticated, authn.ReasonKeyExpired, "uid-of-k"}},
+		"ended on record":  {newKey("shop", "k", issued(plaintext), ended), outcome{authn.Unauthenticated, authn.ReasonKeyExpired, "uid-of-k"}},
+		"superseded just now": {newKey("shop", "k", issued(plaintext, notAfter(today))),
+			outcome{authn.Unauthenticated, authn.ReasonTokenSuperseded, "uid-of-k"}},
+		"not handed over": {newKey("shop", "k", claimed(plaintext)), unknown},
+		"the newer not handed over, the older one asked": {newKey("shop", "k", claimed("sq_newer"), issued(plaintext)), granted("uid-of-k")},
+		"of another token": {newKey("shop", "k", issued("sq_another")), unknown},
+		"no token":         {newKey("shop", "k"), unknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			expect(t, keyringOf(t, test.key), "shop", plaintext, test.want)
+		})
+	}
+}
+
+func TestAnExpiredKeyIsRefusedFromTheSecondOn(t *testing.T) {
+	keyring := keyringOf(t, newKey("shop", "k", issued("t"), expires(today)))
+	now := today.Add(-time.Nanosecond)
+	authenticator := authn.NewAuthenticator(keyring, 0, func() time.Time { return now })
+	request := authn.Request{Namespace: "shop", Credential: authn.CredentialOf("t")}
+	if verdict := authenticator.Decide(request); verdict.Decision != authn.Granted {
+		t.Errorf("before it expires, the verdict is %v, %s", verdict.Decision, verdict.Reason)
+	}
+	now = today
+	if verdict := authenticator.Decide(request); verdict.Reason != authn.ReasonKeyExpired {
+		t.Errorf("once it has expired, the verdict is %v, %s", verdict.Decision, verdict.Reason)
+	}
+}
+
+func TestAccessIsWhatTheKeyHas(t *testing.T) {
+	const both, neither = authn.Read | authn.Write, authn.Access(0)
+	for _, test := range []struct {
+		has, asked authn.Access
+		want       authn.Reason // "" is granted
+	}{
+		{authn.Read, neither, ""}, {authn.Read, authn.Read, ""},
+		{authn.Read, authn.Write, authn.ReasonNoWriteAccess}, {authn.Read, both, authn.ReasonNoWriteAccess},
+		{authn.Write, neither, ""}, {authn.Write, authn.Write, ""},
+		{authn.Write, authn.Read, authn.ReasonNoReadAccess}, {authn.Write, both, authn.ReasonNoReadAccess},
+		{both, neither, ""}, {both, authn.Read, ""}, {both, authn.Write, ""}, {both, both, ""},
+		{neither, neither, ""}, {neither, authn.Read, authn.ReasonNoReadAccess}, {neither, authn.Write, authn.ReasonNoWriteAccess},
+		{both, 1 << 7, authn.ReasonNoMethod},
+	} {
+		keyring := keyringOf(t, newKey("shop", "k", issued("t"), access(test.has&authn.Read != 0, test.has&authn.Write != 0)))
+		verdict := authn.NewAuthenticator(keyring, 0, clock).Decide(
+			authn.Request{Namespace: "shop", Credential: authn.CredentialOf("t"), Access: test.asked})
+		want := outcome{authn.Forbidden, test.want, "uid-of-k"}
+		if test.want == "" {
+			want = granted("uid-of-k")
+		}
+		if got := outcomeOf(verdict); got != want {
+			t.Errorf("a key with %q asked for %q: %v, want %v", test.has, test.asked, got, want)
+		}
+	}
+}
+
+func TestInvariant7_NoMethodMeansNoAccess(t *testing.T) {
+	keyring := keyringOf(t, newKey("shop", "all-powerful", issued("t")))
+	for method, want := range map[string]authn.Reason{
+		"GET": "", "POST": "", "": authn.ReasonNoMethod,
+	} {
+		verdict := authn.NewAuthenticator(keyring, 0, clock).Decide(
+			authn.Request{Namespace: "shop", Credential: authn.CredentialOf("t"), Access: authn.AccessFor(method)})
+		if verdict.Reason != want || (verdict.Decision == authn.Granted) != (want == "") {
+			t.Errorf("the verdict for the method %q is %v, %q; want %q", method, verdict.Decision, verdict.Reason, want)
+		}
+	}
+}
+
+func TestAccessForAMethod(t *testing.T) {
+	for method, want := range map[string]authn.Access{
+		"GET": authn.Read, "HEAD": authn.Read, "OPTIONS": authn.Read,
+		"POST": authn.Write, "PUT": authn.Write, "PATCH": authn.Write, "DELETE": authn.Write, "CONNECT": authn.Write, "TRACE": authn.Write,
+		"PROPFIND": authn.Write, "QUERY": authn.Write, "get": authn.Write, "Get": authn.Write, " GET": authn.Write, "GET ": authn.Write,
+		"GET,HEAD": authn.Write, "\x00": authn.Write,
+	} {
+		if got := authn.AccessFor(method); got != want {
+			t.Errorf("AccessFor(%q) = %q, want %q", method, got, want)
+		}
+	}
+}
+
+func TestNamesOfAccessAndDecisions(t *testing.T) {
+	for access, want := range map[authn.Access]string{
+		0: "", authn.Read: "read", authn.Write: "write", authn.Read | authn.Write: "read,write",
+	} {
+		if got := access.String(); got != want {
+			t.Errorf("Access(%d) is %q, want %q", access, got, want)
+		}
+	}
+	for decision, want := range map[authn.Decision]string{
+		0: "undecided", authn.Granted: "granted", authn.Unauthenticated: "unauthenticated", authn.Forbidden: "forbidden",
+		authn.Unavailable: "unavailable",
+	} {
+		if got := decision.String(); got != want {
+			t.Errorf("Decision(%d) is %q, want %q", decision, got, want)
+		}
+	}
+}
+
+func TestAVerdictTellsWhoseKeyItIs(t *testing.T) {
+	keyring := keyringOf(t, newKey("shop", "frontend", issued("t"), access(true, false)))
+	verdict := decide(keyring, "shop", "t")
+	want := &authn.Key{Namespace: "shop", Name: "frontend", AppName: "App frontend", UID: "uid-of-frontend", Access: authn.Read}
+	if diff := cmp.Diff(want, verdict.Key, cmpopts.IgnoreUnexported(authn.Key{})); diff != "" {
+		t.Errorf("the key is not as declared (-want +got):\n%s", diff)
+	}
+}
+
+func TestInvariant6_AKeyCountsInItsOwnNamespaceOnly(t *testing.T) {
+	keyring := keyringOf(t,
+		newKey("shop", "frontend", issued("shop's")),
+		newKey("bank", "frontend", issued("bank's"), uid("uid-in-bank")))
+	for namespace, tokens := range map[string]map[string]outcome{
+		"shop":  {"shop's": granted("uid-of-frontend"), "bank's": unknown},
+		"bank":  {"shop's": unknown, "bank's": granted("uid-in-bank")},
+		"":      {"shop's": unknown, "bank's": unknown},
+		"Shop":  {"shop's": unknown, "bank's": unknown},
+		"shop ": {"shop's": unknown, "bank's": unknown},
+		"sho":   {"shop's": unknown, "bank's": unknown},
+	} {
+		for plaintext, want := range tokens {
+			expect(t, keyring, namespace, plaintext, want)
+		}
+	}
+}
+
+func TestInvariant4_AnUnsyncedKeyringKnowsNothingOfAnyKey(t *testing.T) {
+	keyring := authn.NewKeyring()
+	authenticator := authn.NewAuthenticator(keyring, 0, clock)
+	succeed(t, keyring.Add(newKey("shop", "k", issued("t"))))
+	succeed(t, keyring.Bookmark("7"))
+	for _, credential := range []authn.Credential{{}, authn.CredentialOf("t"), authn.CredentialOf("another"), authn.CredentialOf("a b")} {
+		verdict := authenticator.Decide(authn.Request{Namespace: "shop", Credential: credential})
+		if got, want := outcomeOf(verdict), (outcome{authn.Unavailable, authn.ReasonNotSynced, ""}); got != want {
+			t.Errorf("before a list, the verdict is %v, want %v", got, want)
+		}
+	}
+	const want = "the APIKeys have not been listed yet: check that the Kubernetes API is reachable, that the CRD of APIKey is installed, " +
+		"and that this process may list and watch apikeys.keys.squirrel.dev (last error: none)"
+	if err := authenticator.Ready(); err == nil || err.Error() != want {
+		t.Errorf("before a list, Ready() = %v, want %s", err, want)
+	}
+
+	succeed(t, keyring.Replace(nil, "8"))
+	expect(t, keyring, "shop", "t", unknown)
+	if err := authenticator.Ready(); err != nil {
+		t.Errorf("after a list, Ready() = %v", err)
+	}
+}
+
+func TestInvariant9_MaxStalenessBoundsHowLongMemoryIsTrusted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := newKey("shop", "k", issued("t"))
+		keyring := keyringOf(t, key)
+		bounded := authn.NewAuthenticator(keyring, authn.MinStaleness, time.Now)
+		unbounded := authn.NewAuthenticator(keyring, 0, time.Now)
+		decision := func(a *authn.Authenticator) outcome {
+			return outcomeOf(a.Decide(authn.Request{Namespace: "shop", Credential: authn.CredentialOf("t")}))
+		}
+		stale := outcome{authn.Unavailable, authn.ReasonStale, ""}
+		for name, word := range map[string]func() error{
+			"a bookmark": func() error { return keyring.Bookmark("2") },
+			"an add":     func() error { return keyring.Add(newKey("bank", "other", issued("o"))) },
+			"an update":  func() error { return keyring.Update(key) },
+			"a delete":   func() error { return keyring.Delete(newKey("bank", "other", issued("o"))) },
+			"a list":     func() error { return keyring.Replace(objects(key), "3") },
+		} {
+			time.Sleep(authn.MinStaleness)
+			if got := decision(bounded); got != granted("uid-of-k") {
+				t.Fatalf("at the bound, before %s: %v", name, got)
+			}
+			time.Sleep(time.Second)
+			if got := decision(bounded); got != stale {
+				t.Errorf("beyond the bound, before %s: %v, want %v", name, got, stale)
+			}
+			const want = "the Kubernetes API was last heard 2m1s ago, and --max-staleness allows 2m0s: check that it is reachable (last error: none)"
+			if err := bounded.Ready(); err == nil || err.Error() != want {
+				t.Errorf("beyond the bound, Ready() = %v, want %s", err, want)
+			}
+			if got := decision(unbounded); got != granted("uid-of-k") || unbounded.Ready() != nil {
+				t.Errorf("without a bound: %v, Ready() = %v", got, unbounded.Ready())
+			}
+			if age := keyring.Age(time.Now()); age != authn.MinStaleness+time.Second {
+				t.Errorf("Age() = %v", age)
+			}
+
+			succeed(t, word())
+			if got := decision(bounded); got != granted("uid-of-k") || bounded.Ready() != nil || keyring.Age(time.Now()) != 0 {
+				t.Errorf("after %s: %v, Ready() = %v, Age() = %v", name, got, bounded.Ready(), keyring.Age(time.Now()))
+			}
+		}
+	})
+}
+
+func TestAVerdictDoesNotAllocate(t *testing.T) {
+	keyring := keyringOf(t,
+		newKey("shop", "frontend", issued(goodToken), expires(time.Now().Add(time.Hour)), access(true, false)),
+		newKey("shop", "old", issued("old"), inactive))
+	authenticator := authn.NewAuthenticator(keyring, time.Hour, time.Now)
+	apiKey, bearer := []string{goodToken}, []string{"Bearer " + goodToken}
+	for name, test := range map[string]struct {
+		extract func() authn.Credential
+		method  string
+		want    outcome
+	}{
+		"granted":     {func() authn.Credential { return authn.ExtractCredential(apiKey, nil) }, "GET", granted("uid-of-frontend")},
+		"bearer":      {func() authn.Credential { return authn.ExtractCredential(nil, bearer) }, "GET", granted("uid-of-frontend")},
+		"unknown":     {func() authn.Credential { return authn.CredentialOf(otherToken) }, "GET", unknown},
+		"missing":     {func() authn.Credential { return authn.Credential{} }, "GET", outcome{authn.Unauthenticated, authn.ReasonCredentialMissing, ""}},
+		"deactivated": {func() authn.Credential { return authn.CredentialOf("old") }, "GET", outcome{authn.Unauthenticated, authn.ReasonKeyDeactivated, "uid-of-old"}},
+		"forbidden":   {func() authn.Credential { return authn.CredentialOf(goodToken) }, "POST", outcome{authn.Forbidden, authn.ReasonNoWriteAccess, "uid-of-frontend"}},
+	} {
+		var verdict authn.Verdict
+		allocations := testing.AllocsPerRun(1000, func() {
+			verdict = authenticator.Decide(
+				authn.Request{Namespace: "shop", Credential: test.extract(), Access: authn.AccessFor(test.method)})
+		})
+		if got := outcomeOf(verdict); got != test.want || allocations != 0 {
+			t.Errorf("%s: the verdict is %v, want %v, and allocates %v times", name, got, test.want, allocations)
+		}
+	}
+}

@@ -1,0 +1,58 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package authn
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"squirrel.dev/apikey-operator/api/token"
+)
+
+// Whoever brings token hashes chooses them, and the names of objects too.
+func TestChosenHashesAndNamesMakeNoLongProbes(t *testing.T) {
+	const entries, longest = 20_000, 1_000
+	for name, choose := range map[string]func(i int) entry{
+		"digests with one beginning": func(i int) entry {
+			return entry{digest: numbered(i, token.Digest{}, 24), Key: Key{Namespace: "shop", Name: fmt.Sprint(i)}}
+		},
+		"digests with one end": func(i int) entry {
+			return entry{digest: numbered(i, token.Digest{}, 0), Key: Key{Namespace: "shop", Name: fmt.Sprint(i)}}
+		},
+		"one digest in all namespaces": func(i int) entry {
+			return entry{digest: token.Sum("t"), Key: Key{Namespace: fmt.Sprint("namespace-", i), Name: "name"}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			contents := newContents(entries)
+			chosen := make([]entry, entries)
+			for i := range chosen {
+				chosen[i] = choose(i)
+				contents.put(nil, &chosen[i])
+			}
+			for i := range chosen {
+				e := &chosen[i]
+				if probed := slotsProbed(contents.byToken.find(contents.tokenHash(e.Namespace, &e.digest)), e); probed > longest {
+					t.Fatalf("it takes %d slots to find a token among %d", probed, entries)
+				}
+				if probed := slotsProbed(contents.byObject.find(contents.objectHash(e.Namespace, e.Name)), e); probed > longest {
+					t.Fatalf("it takes %d slots to find an object among %d", probed, entries)
+				}
+			}
+		})
+	}
+}
+
+func numbered(i int, digest token.Digest, offset int) token.Digest {
+	binary.BigEndian.PutUint64(digest[offset:], uint64(i))
+	return digest
+}
+
+func slotsProbed(p probe, wanted *entry) int {
+	home := p.at
+	for p.next() != wanted {
+	}
+	return (p.at - home + len(p.slots)) % len(p.slots)
+}
