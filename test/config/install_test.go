@@ -1,0 +1,101 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package config_test
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+func TestEverythingIsAppliedWithoutAWarning(t *testing.T) {
+	env := installed(t)
+	for _, line := range strings.Split(strings.TrimSpace(installation.output), "\n") {
+		if !strings.HasSuffix(line, " serverside-applied") {
+			t.Errorf("kubectl apply says: %s", line)
+		}
+	}
+	again, err := env.Kubectl(t, "diff", "--server-side", "--kustomize", configDir+"/default")
+	if err != nil {
+		t.Errorf("what the API server has is not what config/default says: %s", again)
+	}
+}
+
+func TestSamplesAreAccepted(t *testing.T) {
+	g := NewWithT(t)
+	env := installed(t)
+	namespace := env.Namespace(t)
+	output, err := env.Kubectl(t, "apply", "--namespace", namespace, "--kustomize", configDir+"/samples")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(output).NotTo(ContainSubstring("Warning"))
+
+	var keys v1alpha1.APIKeyList
+	g.Expect(env.Client.List(t.Context(), &keys, client.InNamespace(namespace))).To(Succeed())
+	samples, err := filepath.Glob(configDir + "/samples/*.yaml")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(keys.Items).To(HaveLen(len(samples)-1), "one in each file but kustomization.yaml")
+	for i := range keys.Items {
+		g.Expect(v1alpha1.FindConflict(&keys.Items[i], keys.Items)).To(BeNil(), keys.Items[i].Name)
+	}
+}
+
+// The namespace's label has the API server refuse every pod that is not of the restricted profile.
+func TestPodsAreAdmittedAsRestricted(t *testing.T) {
+	env := installed(t)
+	for _, deployment := range deployments(t) {
+		t.Run(deployment.Name, func(t *testing.T) {
+			pod := &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: deployment.Name, Labels: deployment.Spec.Template.Labels},
+				Spec:       deployment.Spec.Template.Spec,
+			}
+			expectAnswer(t, "its pod", env.Client.Create(t.Context(), pod.DeepCopy(), client.DryRunAll), "")
+
+			pod.Spec.Containers[0].SecurityContext = nil
+			err := env.Client.Create(t.Context(), pod, client.DryRunAll)
+			NewWithT(t).Expect(err).To(MatchError(ContainSubstring(`violates PodSecurity "restricted:latest"`)), "a pod with more rights")
+		})
+	}
+}
+
+func TestDeploymentsCallTheBinaryWithFlagsThatItHas(t *testing.T) {
+	binary := buildOperator(t)
+	for _, deployment := range deployments(t) {
+		args := append(deployment.Spec.Template.Spec.Containers[0].Args, "--help")
+		if output, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %v\n%s", deployment.Name, args, err, output)
+		}
+	}
+}
+
+// deployments returns the Deployments of config/default, as they are in the control plane.
+func deployments(t *testing.T) []appsv1.Deployment {
+	t.Helper()
+	var list appsv1.DeploymentList
+	if err := installed(t).Client.List(t.Context(), &list, client.InNamespace(systemNamespace)); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Items) == 0 {
+		t.Fatal("no Deployment is installed")
+	}
+	return list.Items
+}
+
+// buildOperator builds the binary of the image, and returns its path.
+func buildOperator(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "apikey-operator")
+	if output, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/apikey-operator").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	return binary
+}

@@ -1,0 +1,161 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package config_test
+
+import (
+	"fmt"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+const (
+	statusPolicy = "ValidatingAdmissionPolicy 'apikey-status' with binding 'apikey-status' denied request: " +
+		"Only the apikey-operator controller writes the status of an APIKey. Change the spec, and the status follows."
+	secretsPolicy = "ValidatingAdmissionPolicy 'apikey-secrets' with binding 'apikey-secrets' denied request: " +
+		"The apikey-operator controller writes only Secrets of type keys.squirrel.dev/token that an APIKey controls. " +
+		"If you did not ask for another one, somebody else uses the controller's credentials."
+)
+
+func TestInvariant8_OnlyTheControllerWritesAStatus(t *testing.T) {
+	env := installed(t)
+	key := newKey(env.Namespace(t), "frontend")
+	create(t, env.Client, key)
+	denied := `apikeys.keys.squirrel.dev "frontend" is forbidden: ` + statusPolicy
+
+	forged := func() *v1alpha1.APIKey {
+		forged := key.DeepCopy()
+		forged.Status.Tokens = []v1alpha1.TokenRecord{{Hash: "sha256:" + fmt.Sprintf("%064d", 0), NotBefore: ptr.To(metav1.Now())}}
+		return forged
+	}
+	patch := client.MergeFrom(key)
+	admin := env.Client // of system:masters, which RBAC never refuses
+	expectAnswer(t, "an administrator's update", admin.Status().Update(t.Context(), forged()), denied)
+	expectAnswer(t, "an administrator's patch", admin.Status().Patch(t.Context(), forged(), patch), denied)
+	expectAnswer(t, "an administrator's update that changes nothing", admin.Status().Update(t.Context(), key.DeepCopy()), denied)
+	_, err := env.Kubectl(t, "apply", "--server-side", "--subresource=status", "--dry-run=server", "--filename=testdata/forged-status.yaml",
+		"--namespace", key.Namespace)
+	NewWithT(t).Expect(err).To(MatchError(ContainSubstring(statusPolicy)), "an administrator's apply")
+
+	controller := serviceAccount(t, env, "apikey-controller")
+	expectAnswer(t, "the controller's update", controller.Status().Update(t.Context(), forged()), "")
+}
+
+func TestAStatusThatComesWithACreationIsDropped(t *testing.T) {
+	env := installed(t)
+	key := newKey(env.Namespace(t), "frontend")
+	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: "sha256:" + fmt.Sprintf("%064d", 0), NotBefore: ptr.To(metav1.Now())}}
+	create(t, env.Client, key)
+	if key.Claimed() {
+		t.Errorf("created with the status %+v", key.Status)
+	}
+}
+
+func TestInvariant8_TheControllerWritesOnlySecretsOfKeys(t *testing.T) {
+	env := installed(t)
+	key := newKey(env.Namespace(t), "frontend")
+	create(t, env.Client, key)
+	controller := serviceAccount(t, env, "apikey-controller")
+
+	owner := *metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))
+	owner.BlockOwnerDeletion = ptr.To(false)
+	changed := func(change func(*metav1.OwnerReference)) metav1.OwnerReference {
+		reference := owner
+		change(&reference)
+		return reference
+	}
+	noController := changed(func(o *metav1.OwnerReference) { o.Controller = nil })
+	noKey := changed(func(o *metav1.OwnerReference) { o.Kind = "APIServer" })
+	foreignKey := changed(func(o *metav1.OwnerReference) { o.APIVersion = "keys.example.com/v1" })
+
+	for i, test := range []struct {
+		rule       string
+		secretType corev1.SecretType
+		owners     []metav1.OwnerReference
+		allowed    bool
+	}{
+		{"of our type, controlled by a key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{owner}, true},
+		{"of our type, also owned by something else", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noController, owner}, true},
+		{"of no type", "", []metav1.OwnerReference{owner}, false},
+		{"opaque", corev1.SecretTypeOpaque, []metav1.OwnerReference{owner}, false},
+		{"of a type that starts like ours", v1alpha1.SecretTypeToken + "s", []metav1.OwnerReference{owner}, false},
+		{"of our type, without an owner", v1alpha1.SecretTypeToken, nil, false},
+		{"of our type, owned but not controlled by a key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noController}, false},
+		{"of our type, controlled by no key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noKey}, false},
+		{"of our type, controlled by a key of another group", v1alpha1.SecretTypeToken, []metav1.OwnerReference{foreignKey}, false},
+	} {
+		t.Run(test.rule, func(t *testing.T) {
+			secret := func(name string) *corev1.Secret {
+				return &corev1.Secret{
+					ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: name, OwnerReferences: test.owners},
+					Type:       test.secretType,
+				}
+			}
+			written, planted := fmt.Sprintf("written-%d", i), fmt.Sprintf("planted-%d", i)
+			deniedCreation, deniedDeletion := "", ""
+			if !test.allowed {
+				deniedCreation = fmt.Sprintf("secrets %q is forbidden: %s", written, secretsPolicy)
+				deniedDeletion = fmt.Sprintf("secrets %q is forbidden: %s", planted, secretsPolicy)
+			}
+			expectAnswer(t, "creation", controller.Create(t.Context(), secret(written)), deniedCreation)
+
+			create(t, env.Client, secret(planted)) // by somebody else, who may write what they like
+			expectAnswer(t, "deletion", controller.Delete(t.Context(), secret(planted)), deniedDeletion)
+		})
+	}
+}
+
+func TestPoliciesLetKubernetesDoItsWork(t *testing.T) {
+	g := NewWithT(t)
+	env := installed(t)
+	controller := serviceAccount(t, env, "apikey-controller")
+	issue := func(namespace, name string) (*v1alpha1.APIKey, *corev1.Secret) {
+		key := newKey(namespace, name)
+		create(t, env.Client, key)
+		secret := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name,
+				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))}},
+			Type: v1alpha1.SecretTypeToken,
+		}
+		secret.OwnerReferences[0].BlockOwnerDeletion = ptr.To(false)
+		create(t, controller, secret)
+		return key, secret
+	}
+	gone := func(object client.Object) func() bool {
+		return func() bool {
+			return apierrors.IsNotFound(env.Client.Get(t.Context(), client.ObjectKeyFromObject(object), object))
+		}
+	}
+
+	key, secret := issue(env.Namespace(t), "deleted")
+	g.Expect(env.Client.Delete(t.Context(), key, client.PropagationPolicy(metav1.DeletePropagationForeground))).To(Succeed())
+	g.Eventually(gone(secret)).WithTimeout(soon).Should(BeTrue(), "the Secret of a deleted key is collected")
+	g.Eventually(gone(key)).WithTimeout(soon).Should(BeTrue(), "the key goes after its Secret, for whoever asks for that order")
+
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: env.Namespace(t)}}
+	issue(namespace.Name, "deleted-with-its-namespace")
+	g.Expect(env.Client.Delete(t.Context(), namespace)).To(Succeed())
+	g.Eventually(gone(namespace)).WithTimeout(soon).Should(BeTrue(), "a namespace with keys goes")
+}
+
+func TestPoliciesHaveNoTypeErrors(t *testing.T) {
+	g := NewWithT(t)
+	env := installed(t)
+	for _, name := range []string{"apikey-status", "apikey-secrets"} {
+		policy := &admissionregistrationv1.ValidatingAdmissionPolicy{}
+		g.Eventually(func() int64 {
+			g.Expect(env.Client.Get(t.Context(), client.ObjectKey{Name: name}, policy)).To(Succeed())
+			return policy.Status.ObservedGeneration
+		}).WithTimeout(soon).Should(BeNumerically(">", 0), "%s is checked by kube-controller-manager", name)
+		g.Expect(policy.Status.TypeChecking.ExpressionWarnings).To(BeEmpty(), name)
+	}
+}

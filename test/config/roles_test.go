@@ -1,0 +1,145 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package config_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	. "github.com/onsi/gomega"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+func TestInvariant8_EachProcessMayDoExactlyThis(t *testing.T) {
+	env := installed(t)
+	anywhere := env.Namespace(t)
+	nobody := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: anywhere, Name: "nobody"}}
+	create(t, env.Client, nobody)
+	everybody := rulesOf(t, env, env.ServiceAccount(t, anywhere, nobody.Name), anywhere)
+
+	for _, test := range []struct {
+		process, namespace string
+		want               []string
+	}{
+		{"apikey-controller", anywhere, []string{
+			"create,delete,get secrets",
+			"create,patch events.k8s.io/events",
+			"get,list,watch keys.squirrel.dev/apikeys",
+			"update keys.squirrel.dev/apikeys/status",
+		}},
+		{"apikey-controller", systemNamespace, []string{
+			"create coordination.k8s.io/leases",
+			"create,delete,get secrets",
+			"create,patch events",
+			"create,patch events.k8s.io/events",
+			"get,list,watch keys.squirrel.dev/apikeys",
+			"get,update coordination.k8s.io/leases controller.keys.squirrel.dev",
+			"update keys.squirrel.dev/apikeys/status",
+		}},
+		{"apikey-authenticator", anywhere, []string{"list,watch keys.squirrel.dev/apikeys"}},
+		{"apikey-authenticator", systemNamespace, []string{"list,watch keys.squirrel.dev/apikeys"}},
+	} {
+		t.Run(test.process+" in "+test.namespace, func(t *testing.T) {
+			rules := rulesOf(t, env, env.ServiceAccount(t, systemNamespace, test.process), test.namespace)
+			maps.DeleteFunc(rules, func(rule string, _ bool) bool { return everybody[rule] })
+			if diff := cmp.Diff(test.want, slices.Sorted(maps.Keys(rules))); diff != "" {
+				t.Errorf("what it may do beyond what everybody may (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// rulesOf returns what this access allows in a namespace, as "verbs group/resource names".
+func rulesOf(t *testing.T, env *testenv.Env, config *rest.Config, namespace string) map[string]bool {
+	t.Helper()
+	review := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace}}
+	create(t, clientFor(t, env, config), review)
+	if review.Status.Incomplete {
+		t.Fatalf("not all rules are known: %s", review.Status.EvaluationError)
+	}
+	rules := map[string]bool{}
+	for _, rule := range review.Status.ResourceRules {
+		slices.Sort(rule.Verbs)
+		for _, group := range rule.APIGroups {
+			for _, resource := range rule.Resources {
+				what := strings.TrimPrefix(group+"/"+resource, "/")
+				rules[strings.TrimSpace(fmt.Sprintf("%s %s %s", strings.Join(rule.Verbs, ","), what, strings.Join(rule.ResourceNames, ",")))] = true
+			}
+		}
+	}
+	for _, rule := range review.Status.NonResourceRules {
+		slices.Sort(rule.Verbs)
+		rules[fmt.Sprintf("%s %s", strings.Join(rule.Verbs, ","), strings.Join(rule.NonResourceURLs, ","))] = true
+	}
+	return rules
+}
+
+func TestInvariant8_TheAuthenticatorReadsNoSecretAndWritesNothing(t *testing.T) {
+	env := installed(t)
+	key := newKey(env.Namespace(t), "frontend")
+	create(t, env.Client, key)
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: "frontend-token"}}
+	create(t, env.Client, secret)
+
+	authenticator := serviceAccount(t, env, "apikey-authenticator")
+	ctx, inNamespace := t.Context(), client.InNamespace(key.Namespace)
+	patch := client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"writeAccess":true}}`))
+	expectAnswer(t, "list keys", authenticator.List(ctx, &v1alpha1.APIKeyList{}), "")
+	for _, refused := range []struct {
+		object, does, resource, group string
+		err                           error
+	}{
+		{`apikeys.keys.squirrel.dev "frontend"`, "get", "apikeys", "keys.squirrel.dev", authenticator.Get(ctx, client.ObjectKeyFromObject(key), key.DeepCopy())},
+		{`apikeys.keys.squirrel.dev "frontend"`, "patch", "apikeys", "keys.squirrel.dev", authenticator.Patch(ctx, key.DeepCopy(), patch)},
+		{`apikeys.keys.squirrel.dev "frontend"`, "update", "apikeys/status", "keys.squirrel.dev", authenticator.Status().Update(ctx, key.DeepCopy())},
+		{`apikeys.keys.squirrel.dev "frontend"`, "delete", "apikeys", "keys.squirrel.dev", authenticator.Delete(ctx, key.DeepCopy())},
+		{`apikeys.keys.squirrel.dev`, "create", "apikeys", "keys.squirrel.dev", authenticator.Create(ctx, newKey(key.Namespace, "other"))},
+		{`secrets "frontend-token"`, "get", "secrets", "", authenticator.Get(ctx, client.ObjectKeyFromObject(secret), secret.DeepCopy())},
+		{`secrets`, "list", "secrets", "", authenticator.List(ctx, &corev1.SecretList{}, inNamespace)},
+	} {
+		expectAnswer(t, "the authenticator's "+refused.does, refused.err, fmt.Sprintf(
+			`%s is forbidden: User "system:serviceaccount:apikey-system:apikey-authenticator" cannot %s resource %q in API group %q in the namespace %q`,
+			refused.object, refused.does, refused.resource, refused.group, key.Namespace))
+	}
+}
+
+func TestRolesForPeopleArePartOfKubernetesOwn(t *testing.T) {
+	env := installed(t)
+	namespace := env.Namespace(t)
+	const read, write = "get,list,watch keys.squirrel.dev/apikeys",
+		"create,delete,deletecollection,get,list,patch,update,watch keys.squirrel.dev/apikeys"
+	for role, want := range map[string][]string{
+		"apikey-viewer": {read},
+		"apikey-editor": {write},
+		"view":          {read},
+		"edit":          {write, read},
+		"admin":         {write, read},
+	} {
+		t.Run(role, func(t *testing.T) {
+			create(t, env.Client, &rbacv1.RoleBinding{
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: role},
+				RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+				Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: role}},
+			})
+			person := env.User(t, role)
+			NewWithT(t).Eventually(func() []string {
+				rules := rulesOf(t, env, person, namespace)
+				maps.DeleteFunc(rules, func(rule string, _ bool) bool { return !strings.Contains(rule, v1alpha1.GroupVersion.Group) })
+				return slices.Sorted(maps.Keys(rules))
+			}).WithTimeout(soon).Should(Equal(want))
+		})
+	}
+}
