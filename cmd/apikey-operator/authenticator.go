@@ -40,7 +40,7 @@ func newAuthenticatorCommand() *cobra.Command {
 		Use:   "authenticator",
 		Short: "Answer gateways that ask whether an API key is good",
 		Args:  cobra.NoArgs,
-		RunE:  runProcess(a),
+		RunE:  runDaemon(a),
 	}
 	flags := command.Flags()
 	a.operationsFlags.register(flags)

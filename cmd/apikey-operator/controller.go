@@ -50,7 +50,7 @@ func newControllerCommand() *cobra.Command {
 		Use:   "controller",
 		Short: "Issue, deactivate and expire API keys, and serve the admission webhook",
 		Args:  cobra.NoArgs,
-		RunE:  runProcess(c),
+		RunE:  runDaemon(c),
 	}
 	flags := command.Flags()
 	c.operationsFlags.register(flags)

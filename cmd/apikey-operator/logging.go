@@ -35,24 +35,30 @@ var logLevels = map[string]slog.Level{
 
 // setUp makes one handler the end of all logs of this process: ours, and those of controller-runtime and client-go.
 func (f *logFlags) setUp(out io.Writer) error {
-	level, ok := logLevels[f.level]
-	if !ok {
-		return fmt.Errorf("--log-level=%q is unknown: give debug, info, warn or error", f.level)
-	}
-	options := &slog.HandlerOptions{Level: level, ReplaceAttr: plainLevel}
-	var handler slog.Handler
-	switch f.format {
-	case "json":
-		handler = slog.NewJSONHandler(out, options)
-	case "text":
-		handler = slog.NewTextHandler(out, options)
-	default:
-		return fmt.Errorf("--log-format=%q is unknown: give json or text", f.format)
+	handler, err := f.newHandler(out)
+	if err != nil {
+		return err
 	}
 	slog.SetDefault(slog.New(handler))
 	ctrl.SetLogger(logr.FromSlogHandler(handler))
 	klog.SetSlogLogger(slog.Default())
 	return nil
+}
+
+func (f *logFlags) newHandler(out io.Writer) (slog.Handler, error) {
+	level, ok := logLevels[f.level]
+	if !ok {
+		return nil, fmt.Errorf("--log-level=%q is unknown: give debug, info, warn or error", f.level)
+	}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: plainLevel}
+	switch f.format {
+	case "json":
+		return slog.NewJSONHandler(out, options), nil
+	case "text":
+		return slog.NewTextHandler(out, options), nil
+	default:
+		return nil, fmt.Errorf("--log-format=%q is unknown: give json or text", f.format)
+	}
 }
 
 // plainLevel writes the verbosities of logr, which lie between info and debug, as DEBUG.

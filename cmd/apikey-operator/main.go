@@ -63,21 +63,21 @@ func newRootCommand() *cobra.Command {
 	return root
 }
 
-// process is what a subcommand runs.
-type process interface {
+// daemon is what a subcommand runs.
+type daemon interface {
 	// validate says which flag is wrong, and what to give instead.
 	validate() error
 	// run returns when the context is done, or on a failure.
 	run(ctx context.Context) error
 }
 
-// runProcess returns the RunE of a subcommand: what validate returns is a mistake of whoever called, what run returns is a failure.
-func runProcess(p process) func(*cobra.Command, []string) error {
+// runDaemon returns the RunE of a subcommand: what validate returns is a mistake of whoever called, what run returns is a failure.
+func runDaemon(d daemon) func(*cobra.Command, []string) error {
 	return func(command *cobra.Command, _ []string) error {
-		if err := p.validate(); err != nil {
+		if err := d.validate(); err != nil {
 			return err
 		}
-		if err := p.run(command.Context()); err != nil {
+		if err := d.run(command.Context()); err != nil {
 			return failure{err}
 		}
 		return nil

@@ -1,0 +1,163 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
+
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+// beTheProgram in the environment makes the test binary the program itself, for tests that need a process of its own.
+const beTheProgram = "TEST_IS_APIKEY_OPERATOR=1"
+
+func TestMain(m *testing.M) {
+	if name, value, _ := strings.Cut(beTheProgram, "="); os.Getenv(name) == value {
+		main()
+	}
+	testenv.Main(m)
+}
+
+func TestWrongCommandLinesSayWhatToGive(t *testing.T) {
+	plaintext := []string{"authenticator", "--plaintext"}
+	cases := []struct {
+		args []string
+		want string
+	}{
+		{[]string{"serve"}, `unknown command "serve" for "apikey-operator"`},
+		{[]string{"authenticator", "now"}, `unknown command "now" for "apikey-operator authenticator"`},
+		{[]string{"authenticator", "--port=1"}, `unknown flag: --port`},
+		{[]string{"authenticator", "--max-staleness=soon"}, `invalid argument "soon" for "--max-staleness" flag: time: invalid duration "soon"`},
+		{[]string{"version", "--log-level=all"}, `--log-level="all" is unknown: give debug, info, warn or error`},
+		{[]string{"version", "--log-format=xml"}, `--log-format="xml" is unknown: give json or text`},
+
+		{[]string{"authenticator"}, "--tls-cert-file and --tls-private-key-file are required; only on loopback, or behind a sidecar that encrypts, " +
+			"give --plaintext instead"},
+		{[]string{"authenticator", "--tls-cert-file=tls.crt"}, "--tls-cert-file and --tls-private-key-file are required; only on loopback, or behind a " +
+			"sidecar that encrypts, give --plaintext instead"},
+		{append(plaintext, "--tls-cert-file=tls.crt"), "--plaintext contradicts --tls-cert-file and --tls-private-key-file: give the one or the others"},
+		{append(plaintext, "--listen-address=8443"), `--listen-address="8443" is no address: give host:port or :port`},
+		{append(plaintext, "--listen-address=:https"), `--listen-address=":https" is no address: give host:port or :port`},
+		{append(plaintext, "--listen-address=:65536"), `--listen-address=":65536" is no address: give host:port or :port`},
+		{append(plaintext, "--metrics-bind-address="), `--metrics-bind-address="" is no address: give host:port or :port`},
+		{append(plaintext, "--health-probe-bind-address=off"), `--health-probe-bind-address="off" is no address: give host:port or :port`},
+		{append(plaintext, "--max-staleness=119s"), "--max-staleness=1m59s is too short: when nothing changes the Kubernetes API says something about " +
+			"once a minute, so give at least 2m0s, or 0 for no bound"},
+		{append(plaintext, "--max-staleness=-1h"), "--max-staleness=-1h0m0s is too short: when nothing changes the Kubernetes API says something about " +
+			"once a minute, so give at least 2m0s, or 0 for no bound"},
+		{append(plaintext, "--shutdown-delay=-1s"), "--shutdown-delay=-1s is negative: give 0 or more"},
+		{append(plaintext, "--insufficient-access-status=404"), "--insufficient-access-status=404 is not allowed: give 401 or 403"},
+
+		{[]string{"controller"}, "--webhook-cert-dir is required; give --webhook=false to run without the admission webhook"},
+		{[]string{"controller", "--webhook-cert-dir=certs", "--webhook-listen-address=:0"},
+			`--webhook-listen-address=":0" is no address: give host:port or :port, with a port other than 0`},
+		{[]string{"controller", "--webhook=false", "--metrics-bind-address=8080"}, `--metrics-bind-address="8080" is no address: give host:port or :port`},
+	}
+	for _, c := range cases {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+			var out, problem bytes.Buffer
+			if code := run(t.Context(), c.args, &out, &problem); code != 2 {
+				t.Errorf("the exit code is %d, want 2", code)
+			}
+			message, help, _ := strings.Cut(problem.String(), "\n")
+			if message != "Error: "+c.want {
+				t.Errorf("it says %q, want %q", message, "Error: "+c.want)
+			}
+			if !regexp.MustCompile(`^Run 'apikey-operator( \w+)? --help' for usage\.\n$`).MatchString(help) {
+				t.Errorf("it goes on with %q", help)
+			}
+			if out.Len() != 0 {
+				t.Errorf("it prints %q", out.String())
+			}
+		})
+	}
+}
+
+func TestVersionIsPrinted(t *testing.T) {
+	var out, problem bytes.Buffer
+	if code := run(t.Context(), []string{"version"}, &out, &problem); code != 0 || problem.Len() != 0 {
+		t.Errorf("the exit code is %d: %s", code, problem.String())
+	}
+	if !regexp.MustCompile(`^apikey-operator \S+ go1\S+ \w+/\w+\n$`).MatchString(out.String()) {
+		t.Errorf("it prints %q", out.String())
+	}
+}
+
+func TestWithoutACommandTheCommandsAreListed(t *testing.T) {
+	var out, problem bytes.Buffer
+	if code := run(t.Context(), nil, &out, &problem); code != 0 || problem.Len() != 0 {
+		t.Errorf("the exit code is %d: %s", code, problem.String())
+	}
+	for _, name := range []string{"authenticator", "controller", "version"} {
+		if !strings.Contains(out.String(), "\n  "+name+" ") {
+			t.Errorf("%s is not in\n%s", name, out.String())
+		}
+	}
+}
+
+func TestLogLevels(t *testing.T) {
+	say := func(handler slog.Handler) {
+		ours, theirs := slog.New(handler), logr.FromSlogHandler(handler) // theirs: controller-runtime's and klog's
+		ours.Debug("debug")
+		ours.Info("info")
+		ours.Warn("warn")
+		ours.Error("error")
+		for verbosity := range 10 {
+			theirs.V(verbosity).Info("verbosity", "v", verbosity)
+		}
+	}
+	type line struct {
+		Level, Msg string
+		V          int
+	}
+	verbosities := []line{{"INFO", "verbosity", 0}, {"DEBUG", "verbosity", 1}, {"DEBUG", "verbosity", 2}, {"DEBUG", "verbosity", 3}, {"DEBUG", "verbosity", 4}}
+	severe := []line{{"WARN", "warn", 0}, {"ERROR", "error", 0}}
+	for level, want := range map[string][]line{
+		"debug": append(append([]line{{"DEBUG", "debug", 0}, {"INFO", "info", 0}}, severe...), verbosities...),
+		"info":  append(append([]line{{"INFO", "info", 0}}, severe...), verbosities[0]),
+		"warn":  severe,
+		"error": severe[1:],
+	} {
+		t.Run(level, func(t *testing.T) {
+			var out bytes.Buffer
+			handler, err := (&logFlags{level: level, format: "json"}).newHandler(&out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			say(handler)
+			var got []line
+			for decoder := json.NewDecoder(&out); decoder.More(); {
+				var l line
+				if err := decoder.Decode(&l); err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, l)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("the log differs (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestLogsCanBeText(t *testing.T) {
+	var out bytes.Buffer
+	handler, err := (&logFlags{level: "info", format: "text"}).newHandler(&out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slog.New(handler).Info("hello", "to", "you")
+	if !strings.HasSuffix(out.String(), " level=INFO msg=hello to=you\n") {
+		t.Errorf("it logs %q", out.String())
+	}
+}

@@ -1,0 +1,383 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	certutil "k8s.io/client-go/util/cert"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+// patience bounds every wait for something that must come.
+const patience = 30 * time.Second
+
+// program is the program under test, as a process of its own.
+type program struct {
+	*process.Process
+	t   *testing.T
+	log string
+}
+
+func startProgram(t *testing.T, args ...string) *program {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(t.TempDir(), "log")
+	p, err := process.Start(t.Context(), process.Command{Path: path, Args: args, Env: []string{beTheProgram}, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Kill)
+	return &program{Process: p, t: t, log: log}
+}
+
+// logLine is what the tests look for in the log of the program.
+type logLine struct{ Level, Msg, Server, Addr, Err string }
+
+func (p *program) lines() []logLine {
+	p.t.Helper()
+	content, err := os.ReadFile(p.log)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var lines []logLine
+	for text := range bytes.Lines(content) {
+		var line logLine
+		if !bytes.HasSuffix(text, []byte("\n")) {
+			break // it is being written
+		}
+		if err := json.Unmarshal(text, &line); err != nil {
+			p.t.Fatalf("the log has a line that is no JSON: %s", text)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// address is where a server of the program listens, as its log says.
+func (p *program) address(server string) string {
+	p.t.Helper()
+	var address string
+	p.eventually("the "+server+" server listens", func() bool {
+		for _, line := range p.lines() {
+			if line.Msg == "serving" && line.Server == server {
+				address = line.Addr
+			}
+		}
+		return address != ""
+	})
+	return address
+}
+
+// eventually waits for a condition, and fails with the end of the program's log.
+func (p *program) eventually(what string, condition func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.Kill()
+			p.t.Fatalf("not within %s: %s: %v", patience, what, p.Err())
+		}
+	}
+}
+
+// assertEnds waits for the end of the program: "exit status 0", for example.
+func (p *program) assertEnds(want string) {
+	p.t.Helper()
+	select {
+	case <-p.Ended():
+		if got, _, _ := strings.Cut(p.Err().Error(), "\n"); got != want {
+			p.t.Errorf("it ended with %q, want %q: %v", got, want, p.Err())
+		}
+	case <-time.After(patience):
+		p.t.Errorf("it does not end")
+	}
+}
+
+// get asks on a connection of its own, and returns 0 when nobody answers.
+func get(t *testing.T, transport *http.Transport, url string, headers ...string) (status int, body string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		request.Header.Set(name, value)
+	}
+	transport = transport.Clone()
+	transport.DisableKeepAlives = true
+	response, err := (&http.Client{Transport: transport, Timeout: patience}).Do(request)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+// certificate is a serving certificate in files.
+type certificate struct{ certFile, keyFile string }
+
+func newCertificate(t *testing.T) certificate {
+	directory := t.TempDir()
+	return certificate{filepath.Join(directory, "tls.crt"), filepath.Join(directory, "tls.key")}
+}
+
+// renew writes a new certificate for loopback to the files, and returns a transport that trusts it alone.
+func (c certificate) renew(t *testing.T) *http.Transport {
+	t.Helper()
+	cert, key, err := certutil.GenerateSelfSignedCertKey("localhost", []net.IP{net.IPv4(127, 0, 0, 1)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, content := range map[string][]byte{c.certFile: cert, c.keyFile: key} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(cert)
+	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+}
+
+// issueKey makes an APIKey that is issued, without a controller, and returns its token.
+func issueKey(t *testing.T, env *testenv.Env, namespace, name string) string {
+	t.Helper()
+	plaintext := token.New()
+	key := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec:       v1alpha1.APIKeySpec{AppName: name, ReadAccess: true},
+	}
+	if err := env.Client.Create(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(plaintext), NotBefore: new(metav1.Now())}}
+	if err := env.Client.Status().Update(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	return plaintext
+}
+
+func TestAuthenticatorAnswersOverTLSAndDrains(t *testing.T) {
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	plaintext := issueKey(t, env, namespace, "frontend")
+	serving := newCertificate(t)
+	first := serving.renew(t)
+
+	p := startProgram(t, "authenticator",
+		"--kubeconfig="+env.Kubeconfig(t, env.Config),
+		"--listen-address=127.0.0.1:0", "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
+		"--tls-cert-file="+serving.certFile, "--tls-private-key-file="+serving.keyFile,
+		"--shutdown-delay=2s", "--log-level=debug")
+	plain := &http.Transport{}
+	health, metrics := "http://"+p.address("health"), "http://"+p.address("metrics")
+	ask := "https://" + p.address("authenticator") + "/auth/forward/" + namespace
+	p.eventually("ready", func() bool { status, body := get(t, plain, health+"/readyz"); return status == 200 && body == "ok\n" })
+
+	if status, body := get(t, first, ask, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext); status != 200 {
+		t.Errorf("a good key was answered %d %s", status, body)
+	}
+	if status, body := get(t, first, ask, "X-Forwarded-Method: GET", "X-API-Key: "+token.New()); status != 401 {
+		t.Errorf("an unknown key was answered %d %s", status, body)
+	}
+	counted := `apikey_authentications_total{protocol="forward",verdict="granted"} 1` + "\n"
+	if _, body := get(t, plain, metrics+"/metrics"); !strings.Contains(body, counted) || strings.Contains(body, "frontend") {
+		t.Errorf("the metrics are\n%s", body)
+	}
+
+	second := serving.renew(t)
+	p.eventually("the new certificate is served", func() bool {
+		status, _ := get(t, second, ask, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext)
+		return status == 200
+	})
+
+	p.Signal(syscall.SIGTERM)
+	p.eventually("not ready", func() bool { status, _ := get(t, plain, health+"/readyz"); return status == 503 })
+	if status, body := get(t, second, ask, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext); status != 200 {
+		t.Errorf("while draining, a good key was answered %d %s", status, body)
+	}
+	p.assertEnds("exit status 0")
+
+	content, err := os.ReadFile(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(content, []byte(plaintext)) || !bytes.Contains(content, []byte(`"reason":"KeyUnknown"`)) {
+		t.Errorf("the log, which has the refusal and no token, is\n%s", content)
+	}
+}
+
+func TestInvariant4_AnAuthenticatorWithoutTheAPIAnswers503(t *testing.T) {
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = nobody.Close()
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := controlplane.WriteKubeconfig(kubeconfig, &rest.Config{Host: "http://" + nobody.Addr().String()}, "default"); err != nil {
+		t.Fatal(err)
+	}
+	p := startProgram(t, "authenticator", "--kubeconfig="+kubeconfig, "--plaintext", "--shutdown-delay=1h",
+		"--listen-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0")
+	plain := &http.Transport{}
+	health, ask := "http://"+p.address("health"), "http://"+p.address("authenticator")
+
+	if status, body := get(t, plain, health+"/healthz"); status != 200 || body != "ok\n" {
+		t.Errorf("/healthz answered %d %s", status, body)
+	}
+	if status, body := get(t, plain, health+"/readyz"); status != 503 || !strings.HasPrefix(body, "the APIKeys have not been listed yet: ") {
+		t.Errorf("/readyz answered %d %s", status, body)
+	}
+	for _, path := range []string{"/auth/envoy/shop/", "/auth/nginx/shop", "/auth/forward/shop"} {
+		headers := []string{"X-API-Key: " + token.New()}
+		switch path {
+		case "/auth/nginx/shop":
+			headers = append(headers, "X-Original-Method: GET")
+		case "/auth/forward/shop":
+			headers = append(headers, "X-Forwarded-Method: GET")
+		}
+		if status, body := get(t, plain, ask+path, headers...); status != 503 {
+			t.Errorf("%s answered %d %s", path, status, body)
+		}
+	}
+
+	p.Signal(syscall.SIGINT)
+	p.eventually("draining", func() bool { _, body := get(t, plain, health+"/readyz"); return body == "shutting down\n" })
+	p.Signal(syscall.SIGINT) // in a hurry
+	p.assertEnds("exit status 1")
+}
+
+func TestControllerIssuesAndGivesUpItsLease(t *testing.T) {
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	port, certDir := env.Webhook(t, "../../config/webhook/validating.yaml")
+	healthPort, err := controlplane.FreePort(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	webhook, health := address(port), address(healthPort)
+	p := startProgram(t, "controller", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--leader-election-namespace="+namespace,
+		"--health-probe-bind-address="+health, "--webhook-listen-address="+webhook, "--webhook-cert-dir="+certDir)
+	plain := &http.Transport{}
+	p.eventually("ready", func() bool { status, _ := get(t, plain, "http://"+health+"/readyz"); return status == 200 })
+
+	key := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "frontend"},
+		Spec:       v1alpha1.APIKeySpec{AppName: "Frontend App", ReadAccess: true},
+	}
+	if err := env.Client.Create(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	p.eventually("the key is issued", func() bool {
+		if err := env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), key); err != nil {
+			t.Fatal(err)
+		}
+		return meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady)
+	})
+	secret := &corev1.Secret{}
+	if err := env.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "frontend-token"}, secret); err != nil {
+		t.Fatal(err)
+	}
+	second := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "second"}, Spec: key.Spec}
+	p.eventually("the webhook refuses a second key of the app name", func() bool { // a slow one is passed over
+		err := env.Client.Create(t.Context(), second.DeepCopy(), client.DryRunAll)
+		return err != nil && strings.Contains(err.Error(), `"frontend"`)
+	})
+
+	p.Signal(syscall.SIGTERM)
+	p.assertEnds("exit status 0")
+	lease := &coordinationv1.Lease{}
+	if err := env.Client.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: leaderElectionID}, lease); err != nil {
+		t.Fatal(err)
+	}
+	if holder := lease.Spec.HolderIdentity; holder != nil && *holder != "" {
+		t.Errorf("the lease is still held by %q", *holder)
+	}
+	content, err := os.ReadFile(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plaintext := secret.Data["token"]; len(plaintext) != token.Length || bytes.Contains(content, plaintext) {
+		t.Errorf("the token, of %d bytes, is missing or in the log", len(plaintext))
+	}
+}
+
+func TestFailuresAreLoggedAndExitWith1(t *testing.T) {
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := controlplane.WriteKubeconfig(kubeconfig, &rest.Config{Host: "http://127.0.0.1:1"}, "default"); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	missing := filepath.Join(t.TempDir(), "missing")
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no kubeconfig": {
+			args: []string{"authenticator", "--plaintext", "--kubeconfig=" + missing},
+			want: "no Kubernetes API is configured: stat " + missing + ": no such file or directory",
+		},
+		"no certificate": {
+			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--tls-cert-file=" + missing, "--tls-private-key-file=" + missing},
+			want: "the serving certificate cannot be used: open " + missing + ": no such file or directory",
+		},
+		"a taken address": {
+			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--plaintext", "--listen-address=" + taken.Addr().String()},
+			want: "the authenticator server cannot listen on " + taken.Addr().String() + ": listen tcp " + taken.Addr().String() +
+				": bind: address already in use",
+		},
+		"no kubeconfig for the controller": {
+			args: []string{"controller", "--webhook=false", "--kubeconfig=" + missing},
+			want: "no Kubernetes API is configured: stat " + missing + ": no such file or directory",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startProgram(t, c.args...)
+			p.assertEnds("exit status 1")
+			lines := p.lines()
+			if last := lines[len(lines)-1]; last.Level != "ERROR" || last.Msg != "exiting" || last.Err != c.want {
+				t.Errorf("the last line of the log is %+v, want the error %q", last, c.want)
+			}
+		})
+	}
+}
+
+func address(port int) string {
+	return (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}).String()
+}
