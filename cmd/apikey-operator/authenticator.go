@@ -43,12 +43,12 @@ func newAuthenticatorCommand() *cobra.Command {
 		RunE:  runDaemon(a),
 	}
 	flags := command.Flags()
-	a.operationsFlags.register(flags)
+	a.register(flags)
 	flags.StringVar(&a.listenAddress, "listen-address", ":8443", "Address that gateways ask.")
 	flags.StringVar(&a.certFile, "tls-cert-file", "", "PEM file of the serving certificate and its chain; read again when it changes.")
 	flags.StringVar(&a.keyFile, "tls-private-key-file", "", "PEM file of the certificate's private key; read again when it changes.")
 	flags.BoolVar(&a.plaintext, "plaintext", false,
-		"Serve plain HTTP at --listen-address. API keys then cross the network unprotected: only for loopback, or behind a sidecar that encrypts.")
+		"Serve plain HTTP at --listen-address, where API keys then go unprotected: only for loopback, or behind a sidecar that encrypts.")
 	flags.DurationVar(&a.maxStaleness, "max-staleness", 0,
 		"How long to go on answering from memory, at least 2m, when the Kubernetes API says nothing; 0 is without bound.")
 	flags.DurationVar(&a.shutdownDelay, "shutdown-delay", 5*time.Second,

@@ -53,7 +53,7 @@ func newControllerCommand() *cobra.Command {
 		RunE:  runDaemon(c),
 	}
 	flags := command.Flags()
-	c.operationsFlags.register(flags)
+	c.register(flags)
 	flags.BoolVar(&c.leaderElect, "leader-elect", true, "Let one of several replicas work at a time.")
 	flags.StringVar(&c.leaderElectionNamespace, "leader-election-namespace", "",
 		"Namespace of the lease that the replicas elect their leader by. Default: that of this pod.")

@@ -29,6 +29,12 @@ func TestMain(m *testing.M) {
 }
 
 func TestWrongCommandLinesSayWhatToGive(t *testing.T) {
+	const (
+		noCertificate = "--tls-cert-file and --tls-private-key-file are required; only on loopback, or behind a sidecar that encrypts, " +
+			"give --plaintext instead"
+		tooShort = " is too short: when nothing changes the Kubernetes API says something about once a minute, so give at least 2m0s, " +
+			"or 0 for no bound"
+	)
 	plaintext := []string{"authenticator", "--plaintext"}
 	cases := []struct {
 		args []string
@@ -41,27 +47,25 @@ func TestWrongCommandLinesSayWhatToGive(t *testing.T) {
 		{[]string{"version", "--log-level=all"}, `--log-level="all" is unknown: give debug, info, warn or error`},
 		{[]string{"version", "--log-format=xml"}, `--log-format="xml" is unknown: give json or text`},
 
-		{[]string{"authenticator"}, "--tls-cert-file and --tls-private-key-file are required; only on loopback, or behind a sidecar that encrypts, " +
-			"give --plaintext instead"},
-		{[]string{"authenticator", "--tls-cert-file=tls.crt"}, "--tls-cert-file and --tls-private-key-file are required; only on loopback, or behind a " +
-			"sidecar that encrypts, give --plaintext instead"},
-		{append(plaintext, "--tls-cert-file=tls.crt"), "--plaintext contradicts --tls-cert-file and --tls-private-key-file: give the one or the others"},
+		{[]string{"authenticator"}, noCertificate},
+		{[]string{"authenticator", "--tls-cert-file=tls.crt"}, noCertificate},
+		{append(plaintext, "--tls-cert-file=tls.crt"),
+			"--plaintext contradicts --tls-cert-file and --tls-private-key-file: give the one or the others"},
 		{append(plaintext, "--listen-address=8443"), `--listen-address="8443" is no address: give host:port or :port`},
 		{append(plaintext, "--listen-address=:https"), `--listen-address=":https" is no address: give host:port or :port`},
 		{append(plaintext, "--listen-address=:65536"), `--listen-address=":65536" is no address: give host:port or :port`},
 		{append(plaintext, "--metrics-bind-address="), `--metrics-bind-address="" is no address: give host:port or :port`},
 		{append(plaintext, "--health-probe-bind-address=off"), `--health-probe-bind-address="off" is no address: give host:port or :port`},
-		{append(plaintext, "--max-staleness=119s"), "--max-staleness=1m59s is too short: when nothing changes the Kubernetes API says something about " +
-			"once a minute, so give at least 2m0s, or 0 for no bound"},
-		{append(plaintext, "--max-staleness=-1h"), "--max-staleness=-1h0m0s is too short: when nothing changes the Kubernetes API says something about " +
-			"once a minute, so give at least 2m0s, or 0 for no bound"},
+		{append(plaintext, "--max-staleness=119s"), "--max-staleness=1m59s" + tooShort},
+		{append(plaintext, "--max-staleness=-1h"), "--max-staleness=-1h0m0s" + tooShort},
 		{append(plaintext, "--shutdown-delay=-1s"), "--shutdown-delay=-1s is negative: give 0 or more"},
 		{append(plaintext, "--insufficient-access-status=404"), "--insufficient-access-status=404 is not allowed: give 401 or 403"},
 
 		{[]string{"controller"}, "--webhook-cert-dir is required; give --webhook=false to run without the admission webhook"},
 		{[]string{"controller", "--webhook-cert-dir=certs", "--webhook-listen-address=:0"},
 			`--webhook-listen-address=":0" is no address: give host:port or :port, with a port other than 0`},
-		{[]string{"controller", "--webhook=false", "--metrics-bind-address=8080"}, `--metrics-bind-address="8080" is no address: give host:port or :port`},
+		{[]string{"controller", "--webhook=false", "--metrics-bind-address=8080"},
+			`--metrics-bind-address="8080" is no address: give host:port or :port`},
 	}
 	for _, c := range cases {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
@@ -120,7 +124,10 @@ func TestLogLevels(t *testing.T) {
 		Level, Msg string
 		V          int
 	}
-	verbosities := []line{{"INFO", "verbosity", 0}, {"DEBUG", "verbosity", 1}, {"DEBUG", "verbosity", 2}, {"DEBUG", "verbosity", 3}, {"DEBUG", "verbosity", 4}}
+	verbosities := []line{{"INFO", "verbosity", 0}}
+	for verbosity := 1; verbosity <= 4; verbosity++ {
+		verbosities = append(verbosities, line{"DEBUG", "verbosity", verbosity})
+	}
 	severe := []line{{"WARN", "warn", 0}, {"ERROR", "error", 0}}
 	for level, want := range map[string][]line{
 		"debug": append(append([]line{{"DEBUG", "debug", 0}, {"INFO", "info", 0}}, severe...), verbosities...),

@@ -150,6 +150,7 @@ func get(t *testing.T, transport *http.Transport, url string, headers ...string)
 type certificate struct{ certFile, keyFile string }
 
 func newCertificate(t *testing.T) certificate {
+	t.Helper()
 	directory := t.TempDir()
 	return certificate{filepath.Join(directory, "tls.crt"), filepath.Join(directory, "tls.key")}
 }
@@ -240,7 +241,7 @@ func TestAuthenticatorAnswersOverTLSAndDrains(t *testing.T) {
 }
 
 func TestInvariant4_AnAuthenticatorWithoutTheAPIAnswers503(t *testing.T) {
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	nobody, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +340,7 @@ func TestFailuresAreLoggedAndExitWith1(t *testing.T) {
 	if err := controlplane.WriteKubeconfig(kubeconfig, &rest.Config{Host: "http://127.0.0.1:1"}, "default"); err != nil {
 		t.Fatal(err)
 	}
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,8 +33,10 @@ type running struct {
 }
 
 func newRunning(t *testing.T, shutdownDelay time.Duration) *running {
+	t.Helper()
 	lines := &logLines{addresses: map[string]chan string{}}
-	return &running{Process: NewProcess(slog.New(slog.NewJSONHandler(lines, nil)), shutdownDelay), t: t, lines: lines, ended: make(chan error, 1)}
+	log := slog.New(slog.NewJSONHandler(lines, nil))
+	return &running{Process: NewProcess(log, shutdownDelay), t: t, lines: lines, ended: make(chan error, 1)}
 }
 
 // start runs the process until stop is called.
@@ -95,9 +97,7 @@ func (l *logLines) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func answering(text string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })
-}
+var answering = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "answered") })
 
 // get asks on a connection of its own.
 func get(t *testing.T, url string) (status int, body string) {
@@ -202,7 +202,7 @@ func TestDrainServesUnreadyForTheDelayThenLetsRequestsEnd(t *testing.T) {
 	}
 
 	eventually(t, "no new connections", func() bool {
-		connection, err := net.Dial("tcp", strings.TrimPrefix(main, "http://"))
+		connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(main, "http://"))
 		if err == nil {
 			_ = connection.Close()
 		}
@@ -259,7 +259,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 			c.configure(r.servers[0].http)
 			r.start()
 			defer r.stop()
-			connection, err := net.Dial("tcp", r.address("main"))
+			connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", r.address("main"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -301,11 +301,11 @@ func TestEveryServerHasBounds(t *testing.T) {
 
 func TestOverLongHeadersAreRefused(t *testing.T) {
 	r := newRunning(t, 0)
-	r.AddServer("main", "127.0.0.1:0", nil, answering("answered"))
+	r.AddServer("main", "127.0.0.1:0", nil, answering)
 	r.start()
 	defer r.stop()
 	for size, want := range map[int]int{60 << 10: 200, 80 << 10: http.StatusRequestHeaderFieldsTooLarge} {
-		request, err := http.NewRequest("GET", "http://"+r.address("main"), nil)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+r.address("main"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -326,7 +326,7 @@ func TestTLSServerSpeaksNoPlainHTTP(t *testing.T) {
 	certified.StartTLS() // for its certificate
 	defer certified.Close()
 	r := newRunning(t, 0)
-	r.AddServer("main", "127.0.0.1:0", &tls.Config{Certificates: certified.TLS.Certificates}, answering("answered"))
+	r.AddServer("main", "127.0.0.1:0", &tls.Config{Certificates: certified.TLS.Certificates}, answering)
 	r.start()
 	defer r.stop()
 	address := r.address("main")
@@ -334,11 +334,11 @@ func TestTLSServerSpeaksNoPlainHTTP(t *testing.T) {
 	for _, protocol := range []string{"h2", "http/1.1"} {
 		config := certified.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 		config.NextProtos = []string{protocol}
-		connection, err := tls.Dial("tcp", address, config)
+		connection, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := connection.ConnectionState().NegotiatedProtocol; got != protocol {
+		if got := connection.(*tls.Conn).ConnectionState().NegotiatedProtocol; got != protocol {
 			t.Errorf("asked for %s, the server speaks %q", protocol, got)
 		}
 		_ = connection.Close()
@@ -349,14 +349,14 @@ func TestTLSServerSpeaksNoPlainHTTP(t *testing.T) {
 }
 
 func TestATakenAddressIsAnErrorThatLeavesNothingOpen(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
 	r := newRunning(t, 0)
-	r.AddServer("main", "127.0.0.1:0", nil, answering("answered"))
-	r.AddServer("metrics", taken.Addr().String(), nil, answering("answered"))
+	r.AddServer("main", "127.0.0.1:0", nil, answering)
+	r.AddServer("metrics", taken.Addr().String(), nil, answering)
 	r.start()
 	err = r.wait()
 	want := "the metrics server cannot listen on " + taken.Addr().String() + ": "
@@ -374,7 +374,7 @@ func TestFailedWorkEndsTheProcess(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRunning(t, time.Hour)
 			fail := make(chan struct{})
-			r.AddServer("main", "127.0.0.1:0", nil, answering("answered"))
+			r.AddServer("main", "127.0.0.1:0", nil, answering)
 			r.AddHealth("127.0.0.1:0", func() error { return nil })
 			r.AddWork(func(context.Context) error { <-fail; return broken })
 			r.start()
@@ -387,7 +387,7 @@ func TestFailedWorkEndsTheProcess(t *testing.T) {
 			if err := r.wait(); !errors.Is(err, broken) {
 				t.Errorf("the process ended with %v", err)
 			}
-			if _, err := net.Dial("tcp", strings.TrimPrefix(health, "http://")); err == nil {
+			if _, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(health, "http://")); err == nil {
 				t.Error("it still listens")
 			}
 		})

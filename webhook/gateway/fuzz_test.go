@@ -35,7 +35,7 @@ func FuzzCutTarget(f *testing.F) {
 
 // Kubernetes names its namespaces by the same rule.
 func FuzzIsDNSLabel(f *testing.F) {
-	for _, seed := range []string{"shop", "a", "-", "a-", "-a", "a-b", "A", "", "a.b", "a_b", "é", strings.Repeat("n", 63), strings.Repeat("n", 64), "a\n"} {
+	for _, seed := range []string{"shop", "a", "-", "a-", "-a", "a-b", "A", "", "a.b", "a_b", "é", strings.Repeat("n", 63), "a\n"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, name string) {

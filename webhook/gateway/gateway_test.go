@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -153,7 +154,7 @@ type answer struct {
 // send writes a request as it stands on a connection of its own, and returns the answer.
 func send(tb testing.TB, address, request string) answer {
 	tb.Helper()
-	connection, err := net.Dial("tcp", address)
+	connection, err := new(net.Dialer).DialContext(tb.Context(), "tcp", address)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -226,11 +227,8 @@ func envelope(status int, message string) answer {
 
 // and returns the answer with one more header.
 func (a answer) and(name, value string) answer {
-	header := map[string]string{name: value}
-	for name, value := range a.Header {
-		header[name] = value
-	}
-	a.Header = header
+	a.Header = maps.Clone(a.Header)
+	a.Header[name] = value
 	return a
 }
 
@@ -252,11 +250,11 @@ var (
 		Body:   "400 Bad Request",
 	}
 
-	wrongEnvoyMethod = envelope(400, "/auth/envoy takes the method of the request itself, and refuses a request that carries X-Original-Method "+
-		"or X-Forwarded-Method: let nginx ask /auth/nginx/{namespace}, let Traefik and Caddy ask /auth/forward/{namespace}, and let Envoy not "+
-		"pass these headers on.")
-	wrongNginxMethod = envelope(400, "The X-Original-Method header must hold the method of the original request, once: set it in the location "+
-		"that auth_request asks, with proxy_set_header X-Original-Method $request_method;")
+	wrongEnvoyMethod = envelope(400, "/auth/envoy takes the method of the request itself, and refuses a request that carries "+
+		"X-Original-Method or X-Forwarded-Method: let nginx ask /auth/nginx/{namespace}, let Traefik and Caddy ask "+
+		"/auth/forward/{namespace}, and let Envoy not pass these headers on.")
+	wrongNginxMethod = envelope(400, "The X-Original-Method header must hold the method of the original request, once: set it in the "+
+		"location that auth_request asks, with proxy_set_header X-Original-Method $request_method;")
 	wrongForwardMethod = envelope(400, "The X-Forwarded-Method header must hold the method of the original request, once: Traefik's "+
 		"ForwardAuth and Caddy's forward_auth set it by themselves, any other gateway has to be told to.")
 

@@ -59,9 +59,11 @@ func TestMethodIsReadFromOnePlaceOnly(t *testing.T) {
 		name, request string
 		want          answer
 	}{
-		{"nginx ignores X-Forwarded-Method", head("GET /auth/nginx/shop", readKey, "X-Original-Method: POST", "X-Forwarded-Method: GET"), noWriteAccess},
+		{"nginx ignores X-Forwarded-Method",
+			head("GET /auth/nginx/shop", readKey, "X-Original-Method: POST", "X-Forwarded-Method: GET"), noWriteAccess},
 		{"nginx does not fall back to it", head("GET /auth/nginx/shop", readKey, "X-Forwarded-Method: GET"), wrongNginxMethod},
-		{"forward ignores X-Original-Method", head("GET /auth/forward/shop", readKey, "X-Forwarded-Method: POST", "X-Original-Method: GET"), noWriteAccess},
+		{"forward ignores X-Original-Method",
+			head("GET /auth/forward/shop", readKey, "X-Forwarded-Method: POST", "X-Original-Method: GET"), noWriteAccess},
 		{"forward does not fall back to it", head("GET /auth/forward/shop", readKey, "X-Original-Method: GET"), wrongForwardMethod},
 		{"X-HTTP-Method-Override is ignored", head("GET /auth/envoy/shop/", readKey, "X-HTTP-Method-Override: POST"), readGranted},
 		{"a method in the query is ignored", head("GET /auth/nginx/shop?method=POST", readKey, "X-Original-Method: GET"), readGranted},

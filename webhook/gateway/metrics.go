@@ -50,7 +50,7 @@ func NewMetrics(registry prometheus.Registerer, keyring *authn.Keyring) *Metrics
 		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "apikey_keyring_last_word_age_seconds",
-			Help: "Time since the Kubernetes API last sent keys, a change or a bookmark (about one a minute); 0 before the first.",
+			Help: "Time since the Kubernetes API last sent keys, a change or a bookmark (about one a minute); before the first, since the start.",
 		}, func() float64 { return keyring.Age(time.Now()).Seconds() }),
 	)
 	return m

@@ -47,11 +47,9 @@ func pathOf(requestURI string) string {
 // afterAuthority returns what follows the scheme and the authority of an http or https URI (RFC 9110, section 4.2).
 func afterAuthority(uri string) string {
 	scheme, rest, ok := strings.Cut(uri, "://")
-	if !ok || !(strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
-		return ""
-	}
+	isHTTP := strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")
 	end := strings.IndexAny(rest, "/?")
-	if end < 0 {
+	if !ok || !isHTTP || end < 0 {
 		return ""
 	}
 	return rest[end:]

@@ -70,8 +70,9 @@ type question struct {
 }
 
 func (q *question) connect(b *testing.B, address string) {
+	b.Helper()
 	for range connections {
-		connection, err := net.Dial("tcp", address)
+		connection, err := new(net.Dialer).DialContext(b.Context(), "tcp", address)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -86,6 +87,7 @@ func (q *question) connect(b *testing.B, address string) {
 
 // ask sends a number of requests, on all connections at once.
 func (q *question) ask(b *testing.B, requests int) {
+	b.Helper()
 	var asking sync.WaitGroup
 	start := time.Now()
 	for i, client := range q.clients {
@@ -121,6 +123,7 @@ func (c *client) learn(request, status string) error {
 	if err != nil {
 		return err
 	}
+	defer response.Body.Close()
 	if _, err := io.Copy(io.Discard, response.Body); err != nil {
 		return err
 	}
@@ -153,7 +156,7 @@ func BenchmarkHandler(b *testing.B) {
 		"refused": {"X-Forwarded-Method": {"GET"}, "X-Api-Key": {"sq_unknown"}},
 	} {
 		b.Run(name, func(b *testing.B) {
-			request := httptest.NewRequest("GET", "/auth/forward/shop", nil)
+			request := httptest.NewRequestWithContext(b.Context(), "GET", "/auth/forward/shop", nil)
 			request.Header = headers
 			answer := &discarded{header: http.Header{}}
 			b.ReportAllocs()
