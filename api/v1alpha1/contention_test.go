@@ -13,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
@@ -44,16 +43,16 @@ func brings(hash string) func(*v1alpha1.APIKey) {
 }
 func claimed(hash string) func(*v1alpha1.APIKey) { return records(v1alpha1.TokenRecord{Hash: hash}) }
 func issued(hash string) func(*v1alpha1.APIKey) {
-	return records(v1alpha1.TokenRecord{Hash: hash, NotBefore: ptr.To(metav1.Now())})
+	return records(v1alpha1.TokenRecord{Hash: hash, NotBefore: new(metav1.Now())})
 }
 func records(token v1alpha1.TokenRecord) func(*v1alpha1.APIKey) {
 	return func(k *v1alpha1.APIKey) { k.Status.Tokens = append(k.Status.Tokens, token) }
 }
 
-func deactivated(k *v1alpha1.APIKey)  { k.Spec.Active = ptr.To(false) }
-func endRecorded(k *v1alpha1.APIKey)  { k.Status.DeactivatedAt = ptr.To(metav1.Now()) }
-func beingDeleted(k *v1alpha1.APIKey) { k.DeletionTimestamp = ptr.To(metav1.Now()) }
-func expired(k *v1alpha1.APIKey)      { k.Spec.ExpiresAt = ptr.To(metav1.Unix(0, 0)) }
+func deactivated(k *v1alpha1.APIKey)  { k.Spec.Active = new(false) }
+func endRecorded(k *v1alpha1.APIKey)  { k.Status.DeactivatedAt = new(metav1.Now()) }
+func beingDeleted(k *v1alpha1.APIKey) { k.DeletionTimestamp = new(metav1.Now()) }
+func expired(k *v1alpha1.APIKey)      { k.Spec.ExpiresAt = new(metav1.Unix(0, 0)) }
 
 func nameHeldBy(holder string) *v1alpha1.Conflict {
 	return &v1alpha1.Conflict{

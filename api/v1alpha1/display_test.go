@@ -96,7 +96,7 @@ func TestColumnsOfKubectlGet(t *testing.T) {
 func readTable(output string) [][]string {
 	lines := strings.Split(strings.TrimRight(output, "\n"), "\n")
 	var starts []int
-	for _, word := range strings.Fields(lines[0]) {
+	for word := range strings.FieldsSeq(lines[0]) {
 		starts = append(starts, strings.Index(lines[0], word))
 	}
 	table := make([][]string, len(lines))

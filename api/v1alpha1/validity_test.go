@@ -8,7 +8,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
@@ -32,9 +31,9 @@ func TestStateAtTheInstant(t *testing.T) {
 		want          v1alpha1.State
 	}{
 		{rule: "active is the default", now: "2026-06-01T00:00:00Z", want: active},
-		{rule: "active, written out", active: ptr.To(true), now: "2026-06-01T00:00:00Z", want: active},
-		{rule: "deactivated by spec alone", active: ptr.To(false), now: "2026-06-01T00:00:00Z", want: deactivated},
-		{rule: "deactivated, on record", active: ptr.To(false), deactivatedAt: "2026-05-01T00:00:00Z",
+		{rule: "active, written out", active: new(true), now: "2026-06-01T00:00:00Z", want: active},
+		{rule: "deactivated by spec alone", active: new(false), now: "2026-06-01T00:00:00Z", want: deactivated},
+		{rule: "deactivated, on record", active: new(false), deactivatedAt: "2026-05-01T00:00:00Z",
 			now: "2026-06-01T00:00:00Z", want: deactivated},
 		{rule: "being deleted", deletedAt: "2026-06-01T00:00:00Z", now: "2026-06-01T00:00:00Z", want: deactivated},
 		{rule: "being deleted at a time to come", deletedAt: "2026-06-02T00:00:00Z", now: "2026-06-01T00:00:00Z", want: deactivated},
@@ -55,7 +54,7 @@ func TestStateAtTheInstant(t *testing.T) {
 			now: "2026-06-01T00:00:00Z", want: expired},
 		{rule: "a recorded end stays the end though the clock went back", expiresAt: "2026-01-01T00:00:00Z",
 			deactivatedAt: "2026-01-01T00:00:00Z", now: "2025-12-31T00:00:00Z", want: expired},
-		{rule: "deactivated after it expired", active: ptr.To(false), expiresAt: "2026-01-01T00:00:00Z",
+		{rule: "deactivated after it expired", active: new(false), expiresAt: "2026-01-01T00:00:00Z",
 			deactivatedAt: "2026-01-01T00:00:00Z", now: "2026-06-01T00:00:00Z", want: deactivated},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
@@ -87,7 +86,7 @@ func TestValidityOfAKeyThatNeverExpires(t *testing.T) {
 }
 
 func TestClaimedAndIssued(t *testing.T) {
-	now := ptr.To(metav1.Now())
+	now := new(metav1.Now())
 	for _, test := range []struct {
 		rule            string
 		tokens          []v1alpha1.TokenRecord

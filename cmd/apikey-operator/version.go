@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version of this build: set by the linker for a release, else what Go recorded.
-var version = recordedVersion()
+// version of a release, set by the linker: -ldflags="-X main.version=v1.2.3".
+var version string
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -20,13 +20,18 @@ func newVersionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(command.OutOrStdout(), "apikey-operator %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(command.OutOrStdout(), "apikey-operator %s %s %s/%s\n",
+				buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
 }
 
-func recordedVersion() string {
+// buildVersion is the version of the release, else what Go recorded.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	if build, ok := debug.ReadBuildInfo(); ok {
 		return build.Main.Version
 	}

@@ -6,6 +6,7 @@ package config_test
 import (
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,7 +21,7 @@ import (
 
 func TestEverythingIsAppliedWithoutAWarning(t *testing.T) {
 	env := installed(t)
-	for _, line := range strings.Split(strings.TrimSpace(installation.output), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(installation.output), "\n") {
 		if !strings.HasSuffix(line, " serverside-applied") {
 			t.Errorf("kubectl apply says: %s", line)
 		}
@@ -70,7 +71,7 @@ func TestPodsAreAdmittedAsRestricted(t *testing.T) {
 func TestDeploymentsCallTheBinaryWithFlagsThatItHas(t *testing.T) {
 	binary := buildOperator(t)
 	for _, deployment := range deployments(t) {
-		args := append(deployment.Spec.Template.Spec.Containers[0].Args, "--help")
+		args := slices.Concat(deployment.Spec.Template.Spec.Containers[0].Args, []string{"--help"})
 		if output, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v: %v\n%s", deployment.Name, args, err, output)
 		}

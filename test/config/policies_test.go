@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -34,7 +33,7 @@ func TestInvariant8_OnlyTheControllerWritesAStatus(t *testing.T) {
 
 	forged := func() *v1alpha1.APIKey {
 		forged := key.DeepCopy()
-		forged.Status.Tokens = []v1alpha1.TokenRecord{{Hash: "sha256:" + fmt.Sprintf("%064d", 0), NotBefore: ptr.To(metav1.Now())}}
+		forged.Status.Tokens = []v1alpha1.TokenRecord{{Hash: "sha256:" + fmt.Sprintf("%064d", 0), NotBefore: new(metav1.Now())}}
 		return forged
 	}
 	patch := client.MergeFrom(key)
@@ -53,7 +52,7 @@ func TestInvariant8_OnlyTheControllerWritesAStatus(t *testing.T) {
 func TestAStatusThatComesWithACreationIsDropped(t *testing.T) {
 	env := installed(t)
 	key := newKey(env.Namespace(t), "frontend")
-	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: "sha256:" + fmt.Sprintf("%064d", 0), NotBefore: ptr.To(metav1.Now())}}
+	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: "sha256:" + fmt.Sprintf("%064d", 0), NotBefore: new(metav1.Now())}}
 	create(t, env.Client, key)
 	if key.Claimed() {
 		t.Errorf("created with the status %+v", key.Status)
@@ -67,7 +66,7 @@ func TestInvariant8_TheControllerWritesOnlySecretsOfKeys(t *testing.T) {
 	controller := serviceAccount(t, env, "apikey-controller")
 
 	owner := *metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))
-	owner.BlockOwnerDeletion = ptr.To(false)
+	owner.BlockOwnerDeletion = new(false)
 	changed := func(change func(*metav1.OwnerReference)) metav1.OwnerReference {
 		reference := owner
 		change(&reference)
@@ -126,7 +125,7 @@ func TestPoliciesLetKubernetesDoItsWork(t *testing.T) {
 				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))}},
 			Type: v1alpha1.SecretTypeToken,
 		}
-		secret.OwnerReferences[0].BlockOwnerDeletion = ptr.To(false)
+		secret.OwnerReferences[0].BlockOwnerDeletion = new(false)
 		create(t, controller, secret)
 		return key, secret
 	}

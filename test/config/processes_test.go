@@ -15,7 +15,6 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -55,7 +54,7 @@ func TestInvariant8_TheRolesAreEnoughForTheProcesses(t *testing.T) {
 	g.Expect(readSecret()).To(Succeed())
 	g.Eventually(ask).WithTimeout(soon).Should(Equal(http.StatusOK))
 
-	key.Spec.Active = ptr.To(false)
+	key.Spec.Active = new(false)
 	g.Expect(env.Client.Update(t.Context(), key)).To(Succeed())
 	g.Eventually(ask).WithTimeout(soon).Should(Equal(http.StatusUnauthorized))
 	g.Eventually(func() bool { return apierrors.IsNotFound(readSecret()) }).WithTimeout(soon).Should(BeTrue(), "the Secret is taken away")

@@ -1,0 +1,22 @@
+# The image of all processes. Base images that are not to be had where you build are replaced by build arguments:
+#
+#   docker build --build-arg BUILDER=registry.example.com/golang:1.26 --build-arg BASE=registry.example.com/static:nonroot .
+ARG BUILDER=golang:1.26
+ARG BASE=gcr.io/distroless/static:nonroot
+
+# Go compiles for other platforms by itself: the builder runs on the platform of whoever builds.
+FROM --platform=${BUILDPLATFORM} ${BUILDER} AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+ARG TARGETOS
+ARG TARGETARCH
+ARG VERSION
+RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
+    go build -trimpath -ldflags="-s -w -X main.version=${VERSION}" -o /apikey-operator ./cmd/apikey-operator
+
+FROM ${BASE}
+COPY --from=build /apikey-operator /apikey-operator
+USER 65532:65532
+ENTRYPOINT ["/apikey-operator"]
