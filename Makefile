@@ -22,7 +22,7 @@ run: build kube bin/dev/dev ## Run it all until Ctrl-C, and say how to try it. R
 
 .PHONY: build
 build: check-go ## Build bin/apikey-operator.
-	CGO_ENABLED=0 go build -trimpath -o bin/apikey-operator ./cmd/apikey-operator
+	go build -o bin/apikey-operator ./cmd/apikey-operator
 
 .PHONY: kube
 kube: ## Build the embedded control plane in bin/kube, unless KUBEBUILDER_ASSETS names a directory of binaries. First time: 6 to 9 minutes.

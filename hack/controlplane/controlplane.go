@@ -53,13 +53,8 @@ type ControlPlane struct {
 
 // Start starts a control plane and returns when it is ready. On any error, cancellation of ctx included, nothing is left running.
 // Stop ends it.
-func Start(ctx context.Context, options Options) (plane *ControlPlane, err error) {
+func Start(ctx context.Context, options Options) (*ControlPlane, error) {
 	p := &ControlPlane{options: options}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.Stop())
-		}
-	}()
 	steps := []func(context.Context) error{
 		p.checkBinaries,
 		p.makeDirectories,
@@ -72,7 +67,7 @@ func Start(ctx context.Context, options Options) (plane *ControlPlane, err error
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
-			return nil, fmt.Errorf("the embedded control plane did not start: %w", err)
+			return nil, errors.Join(fmt.Errorf("the embedded control plane did not start: %w", err), p.Stop())
 		}
 	}
 	return p, nil

@@ -139,6 +139,9 @@ func (p *Process) Name() string { return filepath.Base(p.command.Path) }
 // PID is the id of the process, and of the process group that it leads.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
+// Log is the file that gets what the process prints.
+func (p *Process) Log() string { return p.command.Log }
+
 // Ended is closed when the process has ended, by itself or not.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 

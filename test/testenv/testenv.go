@@ -114,16 +114,7 @@ func Start(t testing.TB) *Env {
 	return env
 }
 
-func start(ctx context.Context) (env *Env, err error) {
-	env = &Env{Scheme: newScheme()}
-	if env.dir, err = os.MkdirTemp("", "apikey-operator-test-"); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(env.dir))
-		}
-	}()
+func start(ctx context.Context) (*Env, error) {
 	root, err := controlplane.FindRepository()
 	if err != nil {
 		return nil, err
@@ -132,19 +123,23 @@ func start(ctx context.Context) (env *Env, err error) {
 	if err != nil {
 		return nil, err
 	}
-	env.ControlPlane, err = controlplane.Start(ctx, controlplane.Options{
-		Dir:    env.dir,
-		LogDir: filepath.Join(env.dir, "log"),
+	dir, err := os.MkdirTemp("", "apikey-operator-test-")
+	if err != nil {
+		return nil, err
+	}
+	plane, err := controlplane.Start(ctx, controlplane.Options{
+		Dir:    dir,
+		LogDir: filepath.Join(dir, "log"),
 		Assets: assets,
 		CRDDir: filepath.Join(root, "config", "crd"),
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	env.Config = env.AdminConfig()
+	env := &Env{ControlPlane: plane, Scheme: newScheme(), Config: plane.AdminConfig(), dir: dir}
 	env.Client, err = client.NewWithWatch(env.Config, client.Options{Scheme: env.Scheme})
 	if err != nil {
-		return nil, errors.Join(err, env.Stop())
+		return nil, errors.Join(err, env.stop())
 	}
 	return env, nil
 }

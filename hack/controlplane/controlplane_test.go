@@ -1,0 +1,88 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controlplane_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"squirrel.dev/apikey-operator/hack/controlplane"
+)
+
+// linked returns a directory that has only these of the control plane's binaries.
+func linked(t *testing.T, names ...string) string {
+	t.Helper()
+	assets, err := controlplane.FindAssets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range names {
+		if err := os.Symlink(filepath.Join(assets, name), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func options(t *testing.T, assets string) controlplane.Options {
+	t.Helper()
+	dir := t.TempDir()
+	return controlplane.Options{Dir: dir, LogDir: filepath.Join(dir, "log"), Assets: assets}
+}
+
+func TestStartNamesTheBinaryThatIsMissing(t *testing.T) {
+	assets := linked(t, "etcd", "kubectl")
+	_, err := controlplane.Start(t.Context(), options(t, assets))
+	want := "the embedded control plane did not start: no program " + filepath.Join(assets, "kube-apiserver") +
+		": run `make kube`, or set KUBEBUILDER_ASSETS to a directory that has etcd, kube-apiserver and kubectl"
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("the error is %v, want %s", err, want)
+	}
+}
+
+func TestStartInterruptedEndsAtOnce(t *testing.T) {
+	g := NewWithT(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	_, err := controlplane.Start(ctx, options(t, linked(t, "etcd", "kube-apiserver", "kubectl")))
+	g.Expect(err).To(MatchError(context.Canceled))
+}
+
+// Those are the binaries that envtest's own releases have.
+func TestControlPlaneWorksWithoutAControllerManager(t *testing.T) {
+	g := NewWithT(t)
+	plane, err := controlplane.Start(t.Context(), options(t, linked(t, "etcd", "kube-apiserver", "kubectl")))
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { g.Expect(plane.Stop()).To(Succeed()) }()
+	g.Expect(plane.HasControllerManager()).To(BeFalse())
+
+	_, err = plane.Kubectl(t.Context(), "", "create", "serviceaccount", "robot")
+	g.Expect(err).NotTo(HaveOccurred())
+	robot, err := plane.ServiceAccountConfig(t.Context(), "default", "robot")
+	g.Expect(err).NotTo(HaveOccurred())
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	g.Expect(controlplane.WriteKubeconfig(kubeconfig, robot, "default")).To(Succeed())
+	g.Expect(plane.Kubectl(t.Context(), "", "--kubeconfig", kubeconfig, "auth", "whoami", "--output", "jsonpath={.status.userInfo.username}")).
+		To(Equal("system:serviceaccount:default:robot"))
+}
+
+func TestFreePortIsThePreferredOneIfItIsFree(t *testing.T) {
+	g := NewWithT(t)
+	free, err := controlplane.FreePort(0)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(controlplane.FreePort(free)).To(Equal(free))
+
+	taken, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	g.Expect(err).NotTo(HaveOccurred())
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	g.Expect(controlplane.FreePort(port)).NotTo(Equal(port))
+}

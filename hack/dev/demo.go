@@ -1,0 +1,253 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"squirrel.dev/apikey-operator/api/token"
+)
+
+const (
+	demoTimeout   = 3 * time.Minute
+	answerTimeout = 15 * time.Second
+	answerPoll    = 50 * time.Millisecond
+)
+
+const demoManifest = `apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+---
+apiVersion: keys.squirrel.dev/v1alpha1
+kind: APIKey
+metadata:
+  name: frontend
+  namespace: shop
+spec:
+  appName: Frontend App
+  readAccess: true
+`
+
+// demo starts everything on data that is thrown away, shows what a key does, and checks each answer.
+func demo(ctx context.Context, place place) (err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, demoTimeout, fmt.Errorf("the demo took longer than %s", demoTimeout))
+	defer cancel()
+	started := time.Now()
+	dir, err := os.MkdirTemp("", "apikey-operator-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s, err := startStack(ctx, place, dir, filepath.Join(place.home, "demo-log"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	t := &tour{stack: s}
+	if err := t.take(ctx); err != nil {
+		return fmt.Errorf("%w\nThe logs are in %s", err, relative(s.logDir))
+	}
+	place.say("\nEverything answered as it should, in %.0f seconds. Play with it yourself: make run", time.Since(started).Seconds())
+	return nil
+}
+
+// tour is a series of commands and requests that shows what an API key does.
+type tour struct {
+	*stack
+	token string
+}
+
+func (t *tour) take(ctx context.Context) error {
+	steps := []struct {
+		title string
+		do    func(context.Context) error
+	}{
+		{"Declare an API key that may read.", t.declare},
+		{"Its token was minted once. The one-time Secret has it; the APIKey keeps only its hash.", t.readToken},
+		{"A gateway asks whether a request may pass that reads. It may.", t.mayRead},
+		{"The same key with a request that writes. It may not: 401.", t.mayNotWrite},
+		{"Deactivate the key. That is final.", t.deactivate},
+		{"The same read as before, and the answer is 401.", t.mayNotRead},
+	}
+	for i, step := range steps {
+		t.say("\n%d. %s\n", i+1, step.title)
+		if err := step.do(ctx); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return fmt.Errorf("step %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+func (t *tour) declare(ctx context.Context) error {
+	if _, err := t.kubectl(ctx, demoManifest, "apply", "--filename", "-"); err != nil {
+		return err
+	}
+	if _, err := t.kubectl(ctx, "", "wait", "apikey", "frontend", "--namespace", "shop", "--for=condition=Ready", "--timeout=30s"); err != nil {
+		return err
+	}
+	_, err := t.kubectl(ctx, "", "get", "apikey", "frontend", "--namespace", "shop")
+	return err
+}
+
+func (t *tour) readToken(ctx context.Context) error {
+	recorded, err := t.kubectl(ctx, "", "get", "apikey", "frontend", "--namespace", "shop", "--output", "jsonpath={.status.tokens[0].hash}")
+	if err != nil {
+		return err
+	}
+	t.token, err = t.kubectl(ctx, "", "get", "secret", "frontend-token", "--namespace", "shop",
+		"--output", "go-template={{.data.token | base64decode}}")
+	if err != nil {
+		return err
+	}
+	if hash := token.Hash(t.token); recorded != hash {
+		return fmt.Errorf("the APIKey records the hash %s, but that of the token in the Secret is %s", recorded, hash)
+	}
+	return nil
+}
+
+func (t *tour) mayRead(ctx context.Context) error {
+	return t.ask(ctx, http.MethodGet, expectation{status: http.StatusOK, header: map[string]string{
+		"X-Auth-App": "Frontend%20App", "X-Auth-Namespace": "shop", "X-Auth-Access": "read",
+	}})
+}
+
+func (t *tour) mayNotWrite(ctx context.Context) error {
+	return t.ask(ctx, http.MethodPost, expectation{status: http.StatusUnauthorized, message: "API key does not have write access"})
+}
+
+func (t *tour) deactivate(ctx context.Context) error {
+	_, err := t.kubectl(ctx, "", "patch", "apikey", "frontend", "--namespace", "shop", "--type=merge", "--patch", `{"spec": {"active": false}}`)
+	return err
+}
+
+func (t *tour) mayNotRead(ctx context.Context) error {
+	return t.ask(ctx, http.MethodGet, expectation{status: http.StatusUnauthorized})
+}
+
+// kubectl shows a command and what it prints, and returns that. Of a token it shows only the first characters.
+func (t *tour) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	words := make([]string, 0, len(args))
+	for _, arg := range args {
+		words = append(words, shellQuote(arg))
+	}
+	if stdin != "" {
+		words = append(words, "<<END\n"+stdin+"END")
+	}
+	t.say("%s", indent("$ kubectl "+strings.Join(words, " ")))
+	output, err := t.plane.Kubectl(ctx, stdin, args...)
+	t.say("%s", indent(maskTokens(output)))
+	return output, err
+}
+
+// expectation is what an answer has to be.
+type expectation struct {
+	status  int
+	header  map[string]string
+	message string // in the body; empty expects nothing of it
+}
+
+// ask asks the authenticator as a gateway would, about a request of this method, until the answer is as expected: the authenticator
+// hears of a change a few milliseconds after kubectl has it acknowledged. It shows the last answer.
+func (t *tour) ask(ctx context.Context, method string, want expectation) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	url := t.authURL + "/auth/forward/shop"
+	for {
+		answer, err := t.askOnce(ctx, url, method)
+		if err != nil {
+			return err
+		}
+		difference := want.differenceFrom(answer)
+		if difference == nil || waitFor(ctx, answerPoll) != nil {
+			t.say("  GET %s\n  X-API-Key: %s\n  X-Forwarded-Method: %s\n\n%s", url, maskTokens(t.token), method, indent(answer.String()))
+			return difference
+		}
+	}
+}
+
+func (t *tour) askOnce(ctx context.Context, url, method string) (*answer, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("X-API-Key", t.token)
+	request.Header.Set("X-Forwarded-Method", method)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return &answer{Response: response, body: string(body)}, err
+}
+
+func (e expectation) differenceFrom(got *answer) error {
+	if got.StatusCode != e.status {
+		return fmt.Errorf("the answer was %s, and %d was expected", got.Status, e.status)
+	}
+	for name, value := range e.header {
+		if got.Header.Get(name) != value {
+			return fmt.Errorf("the answer's header %s was %q, and %q was expected", name, got.Header.Get(name), value)
+		}
+	}
+	if !strings.Contains(got.body, e.message) {
+		return fmt.Errorf("the answer was %s, and %q was expected in it", got.body, e.message)
+	}
+	return nil
+}
+
+// answer is a response whose body was read.
+type answer struct {
+	*http.Response
+	body string
+}
+
+// String shows what matters of an answer: its status, whose key it was about, and its body.
+func (a *answer) String() string {
+	lines := []string{a.Proto + " " + a.Status}
+	for _, name := range slices.Sorted(maps.Keys(a.Header)) {
+		if strings.HasPrefix(name, "X-Auth-") || name == "Www-Authenticate" {
+			lines = append(lines, name+": "+a.Header.Get(name))
+		}
+	}
+	if a.body != "" {
+		lines = append(lines, a.body)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func waitFor(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var mintedToken = regexp.MustCompile(token.Prefix + `[\w-]{43}`)
+
+// maskTokens leaves of each token in a text only its hint.
+func maskTokens(text string) string {
+	return mintedToken.ReplaceAllStringFunc(text, func(minted string) string { return token.Hint(minted) + "..." })
+}
+
+func indent(text string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n  ")
+}

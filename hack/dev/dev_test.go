@@ -1,0 +1,264 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/hack/controlplane"
+)
+
+const patience = 90 * time.Second
+
+// binary is this program, built.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+// runTests builds what `make run` and `make demo` depend on, and runs the tests.
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "dev-test-")
+	if err != nil {
+		log.Print(err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "dev")
+	for output, pkg := range map[string]string{binary: ".", "../../bin/apikey-operator": "../../cmd/apikey-operator"} {
+		if message, err := exec.Command("go", "build", "-o", output, pkg).CombinedOutput(); err != nil {
+			log.Printf("%v\n%s", err, message)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+// program is this program, running as a process of its own. What it starts inherits its TMPDIR, and can be told by it.
+type program struct {
+	*exec.Cmd
+	tmp   string
+	lines chan string // of its standard output; closed at its end
+}
+
+func startProgram(t *testing.T, args ...string) *program {
+	t.Helper()
+	p := &program{Cmd: exec.CommandContext(t.Context(), binary, args...), tmp: t.TempDir(), lines: make(chan string, 1000)}
+	p.Env = append(os.Environ(), "TMPDIR="+p.tmp)
+	output, err := p.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.lines)
+		for scanner := bufio.NewScanner(output); scanner.Scan(); {
+			p.lines <- scanner.Text()
+		}
+	}()
+	return p
+}
+
+// waitFor waits for a line that starts like this.
+func (p *program) waitFor(t *testing.T, start string) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		select {
+		case line, more := <-p.lines:
+			if strings.HasPrefix(line, start) {
+				return
+			}
+			if !more {
+				t.Fatalf("it ended before it printed %q", start)
+			}
+		case <-deadline:
+			t.Fatalf("waited %s in vain for %q", patience, start)
+		}
+	}
+}
+
+// end returns what else it printed, and its exit code: -1 if a signal killed it.
+func (p *program) end(t *testing.T) (output string, exitCode int) {
+	t.Helper()
+	var rest strings.Builder
+	for line := range p.lines {
+		rest.WriteString(line + "\n")
+	}
+	if err := p.Wait(); err != nil {
+		if exit := (&exec.ExitError{}); !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+	}
+	return rest.String(), p.ProcessState.ExitCode()
+}
+
+func TestDemoTellsTheWholeTourAndLeavesNothing(t *testing.T) {
+	g := NewWithT(t)
+	demo := startProgram(t, "demo")
+	output, exitCode := demo.end(t)
+
+	g.Expect(exitCode).To(Equal(0), output)
+	g.Expect(output).To(MatchRegexp(`(?s)` + strings.Join([]string{
+		`apikey\.keys\.squirrel\.dev/frontend created`,
+		`sha256:[0-9a-f]{64}`,
+		`sq_....\.\.\.`,
+		`X-Forwarded-Method: GET`, `200 OK`, `X-Auth-App: Frontend%20App`,
+		`X-Forwarded-Method: POST`, `401 Unauthorized`, `API key does not have write access`,
+		`apikey\.keys\.squirrel\.dev/frontend patched`,
+		`X-Forwarded-Method: GET`, `401 Unauthorized`,
+		`Everything answered as it should`,
+	}, ".*")))
+	g.Expect(mintedToken.FindString(output)).To(BeEmpty(), "a whole token is shown")
+	g.Expect(processesWithTemporary(t, demo.tmp)).To(BeEmpty())
+	g.Expect(os.ReadDir(demo.tmp)).To(BeEmpty())
+}
+
+func TestDemoInterruptedLeavesNothing(t *testing.T) {
+	for _, moment := range []struct {
+		line   string
+		signal syscall.Signal
+	}{
+		{"Starting a Kubernetes control plane", syscall.SIGINT},
+		{"Starting the authenticator", syscall.SIGHUP},
+		{"4. ", syscall.SIGTERM},
+	} {
+		t.Run(moment.signal.String()+" at "+moment.line, func(t *testing.T) {
+			g := NewWithT(t)
+			demo := startProgram(t, "demo")
+			demo.waitFor(t, moment.line)
+			g.Expect(demo.Process.Signal(moment.signal)).To(Succeed())
+			_, exitCode := demo.end(t)
+
+			g.Expect(exitCode).To(Equal(130))
+			g.Expect(processesWithTemporary(t, demo.tmp)).To(BeEmpty())
+			g.Expect(os.ReadDir(demo.tmp)).To(BeEmpty())
+		})
+	}
+}
+
+func TestDemoKilledLeavesNoProcess(t *testing.T) {
+	g := NewWithT(t)
+	demo := startProgram(t, "demo")
+	demo.waitFor(t, "Starting the authenticator")
+	g.Expect(processesWithTemporary(t, demo.tmp)).NotTo(BeEmpty())
+	g.Expect(demo.Process.Kill()).To(Succeed())
+	demo.end(t)
+
+	g.Eventually(func() []string { return processesWithTemporary(t, demo.tmp) }).WithTimeout(patience).Should(BeEmpty())
+}
+
+// processesWithTemporary returns the names of the running processes that have this TMPDIR.
+func processesWithTemporary(t *testing.T, tmp string) []string {
+	t.Helper()
+	environments, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil || len(environments) == 0 {
+		t.Fatal("this test looks for processes in /proc, as Linux has it")
+	}
+	var found []string
+	for _, path := range environments {
+		environment, _ := os.ReadFile(path) // it may have ended since
+		if strings.Contains("\x00"+string(environment), "\x00TMPDIR="+tmp+"\x00") {
+			name, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+			found = append(found, strings.ReplaceAll(string(name), "\x00", " "))
+		}
+	}
+	return found
+}
+
+// running is `make run` in a directory of the test.
+type running struct {
+	lines *bufio.Scanner
+	stop  context.CancelFunc
+	ended chan error
+}
+
+func startRun(t *testing.T, place place) *running {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	reader, writer := io.Pipe()
+	place.out = writer
+	r := &running{lines: bufio.NewScanner(reader), stop: stop, ended: make(chan error, 1)}
+	go func() {
+		r.ended <- run(ctx, place, false)
+		_ = writer.Close()
+	}()
+	for r.lines.Scan() {
+		if r.lines.Text() == "ready" {
+			go func() { _, _ = io.Copy(io.Discard, reader) }()
+			return r
+		}
+	}
+	t.Fatalf("it ended before it was ready: %v", <-r.ended)
+	return nil
+}
+
+func TestRunFindsItsOldDataUntilAReset(t *testing.T) {
+	g := NewWithT(t)
+	root, err := controlplane.FindRepository()
+	g.Expect(err).NotTo(HaveOccurred())
+	place := place{root: root, home: t.TempDir(), out: io.Discard}
+	env := filepath.Join(place.home, "env")
+
+	first := startRun(t, place)
+	uid := shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)
+	g.Expect(shell(t, env, `TOKEN=$($KUBECTL get secret frontend-token --output go-template='{{.data.token | base64decode}}')
+		printf '%s %s' "$AUTH_URL" "${#TOKEN}"`)).To(MatchRegexp(`^http://127\.0\.0\.1:[0-9]+ 46$`))
+	g.Expect(run(t.Context(), place, false)).To(MatchError(ContainSubstring("is running already")))
+	first.stop()
+	g.Expect(<-first.ended).To(Succeed())
+	g.Expect(env).NotTo(BeAnExistingFile())
+
+	second := startRun(t, place)
+	g.Expect(shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)).To(Equal(uid))
+	second.stop()
+	g.Expect(<-second.ended).To(Succeed())
+
+	interrupted, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	g.Expect(run(interrupted, place, true)).To(MatchError(context.Canceled))
+	g.Expect(filepath.Join(place.home, "data", "etcd", "member")).NotTo(BeADirectory())
+}
+
+// shell returns what a script prints that reads the environment file first.
+func shell(t *testing.T, env, script string) string {
+	t.Helper()
+	output, err := exec.CommandContext(t.Context(), "sh", "-euc", ". "+shellQuote(env)+"\n"+script).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	return string(output)
+}
+
+func TestShellQuoteIsReadBackByAShell(t *testing.T) {
+	for _, word := range []string{"plain", "/a/path", "http://127.0.0.1:1", "", "two words", "it's", `$HOME "quoted" \n`, "*"} {
+		output, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+shellQuote(word)).Output()
+		if err != nil || string(output) != word {
+			t.Errorf("a shell reads %s as %q (%v), want %q", shellQuote(word), output, err, word)
+		}
+	}
+}
+
+func TestTokensAreMasked(t *testing.T) {
+	minted := token.New()
+	masked := maskTokens("before " + minted + " after")
+	if want := "before " + minted[:7] + "... after"; masked != want {
+		t.Errorf("masked is %q, want %q", masked, want)
+	}
+}

@@ -1,0 +1,194 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+
+	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/hack/process"
+)
+
+const systemNamespace = "apikey-system"
+
+// The ports that are taken if they are free, so that addresses stay the same from run to run.
+const (
+	authenticatorPort = 9180 + iota
+	authenticatorHealthPort
+	controllerHealthPort
+	webhookPort
+)
+
+// stack is apikey-operator on a control plane of its own. Each of its processes has only the rights of its ServiceAccount.
+type stack struct {
+	place
+	dir    string // of what the control plane keeps
+	logDir string
+
+	plane     *controlplane.ControlPlane
+	processes []*process.Process
+	authURL   string
+}
+
+// startStack starts everything and returns when it is ready. On any error, cancellation of ctx included, nothing is left running.
+func startStack(ctx context.Context, place place, dir, logDir string) (*stack, error) {
+	s := &stack{place: place, dir: dir, logDir: logDir}
+	steps := []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"Starting a Kubernetes control plane", s.startControlPlane},
+		{"Installing the APIKey resource, roles and policies", s.installConfiguration},
+		{"Starting the controller", s.startController},
+		{"Starting the authenticator", s.startAuthenticator},
+	}
+	for _, step := range steps {
+		s.say("%s ...", step.what)
+		if err := step.do(ctx); err != nil {
+			return nil, errors.Join(err, s.stop())
+		}
+	}
+	return s, nil
+}
+
+// stop ends what was started last first.
+func (s *stack) stop() error {
+	var errs []error
+	for len(s.processes) > 0 {
+		last := len(s.processes) - 1
+		errs = append(errs, s.processes[last].Stop())
+		s.processes = s.processes[:last]
+	}
+	if s.plane != nil {
+		errs = append(errs, s.plane.Stop())
+	}
+	return errors.Join(errs...)
+}
+
+// wait returns nil when ctx is done, and an error when a process ends by itself before.
+func (s *stack) wait(ctx context.Context) error {
+	ended := make(chan *process.Process)
+	for _, p := range append(s.plane.Processes(), s.processes...) {
+		go func() {
+			select {
+			case <-p.Ended():
+				select {
+				case ended <- p:
+				case <-ctx.Done():
+				}
+			case <-ctx.Done():
+			}
+		}()
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case p := <-ended:
+		return fmt.Errorf("%s ended by itself: %w", p.Name(), p.Err())
+	}
+}
+
+func (s *stack) startControlPlane(ctx context.Context) error {
+	assets, err := controlplane.FindAssets()
+	if err != nil {
+		return err
+	}
+	s.plane, err = controlplane.Start(ctx, controlplane.Options{
+		Dir:    s.dir,
+		LogDir: s.logDir,
+		Assets: assets,
+		CRDDir: s.config("crd"),
+	})
+	if err == nil && !s.plane.HasControllerManager() {
+		s.say("%s has no kube-controller-manager: without it, deleting an APIKey leaves its Secret, and a deleted namespace stays.", assets)
+	}
+	return err
+}
+
+func (s *stack) installConfiguration(ctx context.Context) error {
+	for _, from := range [][]string{
+		{"--filename", s.config("default", "namespace.yaml")},
+		{"--kustomize", s.config("rbac")},
+		{"--kustomize", s.config("policies")},
+	} {
+		if _, err := s.plane.Kubectl(ctx, "", append([]string{"apply", "--server-side"}, from...)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *stack) startController(ctx context.Context) error {
+	health, err := controlplane.FreePort(controllerHealthPort)
+	if err != nil {
+		return err
+	}
+	webhook, err := controlplane.FreePort(webhookPort)
+	if err != nil {
+		return err
+	}
+	certDir := filepath.Join(s.dir, "webhook")
+	if _, err := s.plane.RegisterWebhooks(ctx, s.config("webhook", "validating.yaml"), webhook, certDir); err != nil {
+		return err
+	}
+	return s.startProcess(ctx, "controller", "http://"+address(health)+"/readyz",
+		"--health-probe-bind-address="+address(health),
+		"--leader-election-namespace="+systemNamespace,
+		"--webhook-listen-address="+address(webhook),
+		"--webhook-cert-dir="+certDir,
+	)
+}
+
+func (s *stack) startAuthenticator(ctx context.Context) error {
+	listen, err := controlplane.FreePort(authenticatorPort)
+	if err != nil {
+		return err
+	}
+	health, err := controlplane.FreePort(authenticatorHealthPort)
+	if err != nil {
+		return err
+	}
+	s.authURL = "http://" + address(listen)
+	return s.startProcess(ctx, "authenticator", "http://"+address(health)+"/readyz",
+		"--health-probe-bind-address="+address(health),
+		"--listen-address="+address(listen),
+		"--plaintext",
+		"--shutdown-delay=0s",
+	)
+}
+
+// startProcess starts a subcommand of apikey-operator with the rights of its ServiceAccount.
+func (s *stack) startProcess(ctx context.Context, subcommand, readyURL string, flags ...string) error {
+	program := filepath.Join(s.root, "bin", "apikey-operator")
+	if _, err := exec.LookPath(program); err != nil {
+		return fmt.Errorf("run `make build` first: %w", err)
+	}
+	account, err := s.plane.ServiceAccountConfig(ctx, systemNamespace, "apikey-"+subcommand)
+	if err != nil {
+		return err
+	}
+	kubeconfig := filepath.Join(s.dir, subcommand+".kubeconfig")
+	if err := controlplane.WriteKubeconfig(kubeconfig, account, systemNamespace); err != nil {
+		return err
+	}
+	p, err := process.Start(ctx, process.Command{
+		Path:  program,
+		Args:  append([]string{subcommand, "--kubeconfig=" + kubeconfig, "--log-format=text"}, flags...),
+		Log:   filepath.Join(s.logDir, subcommand+".log"),
+		Ready: process.HTTPReady(readyURL),
+	})
+	if err != nil {
+		return err
+	}
+	s.processes = append(s.processes, p)
+	return nil
+}
+
+func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -1,0 +1,91 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package process_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"squirrel.dev/apikey-operator/hack/process"
+)
+
+// script is a process that runs a shell script, ready once it has made the file that $READY names.
+func script(t *testing.T, source string) process.Command {
+	t.Helper()
+	ready := filepath.Join(t.TempDir(), "ready")
+	return process.Command{
+		Path: "/bin/sh",
+		Args: []string{"-c", source},
+		Env:  []string{"READY=" + ready},
+		Log:  filepath.Join(t.TempDir(), "script.log"),
+		Ready: func(context.Context) error {
+			_, err := os.Stat(ready)
+			return err
+		},
+	}
+}
+
+func TestStartReturnsWhenReadyAndStopWhenEnded(t *testing.T) {
+	g := NewWithT(t)
+	p, err := process.Start(t.Context(), script(t, `trap 'echo told to end; exit 0' TERM; : >"$READY"; while :; do sleep 0.1; done`))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(syscall.Kill(p.PID(), 0)).To(Succeed())
+
+	g.Expect(p.Stop()).To(Succeed())
+	g.Expect(p.Ended()).To(BeClosed())
+	g.Expect(syscall.Kill(p.PID(), 0)).To(MatchError(syscall.ESRCH))
+	g.Expect(p.Err()).To(MatchError(And(ContainSubstring("exit status 0"), ContainSubstring("told to end"))))
+	g.Expect(p.Stop()).To(Succeed(), "of one that has ended")
+}
+
+func TestStopReachesItsChildrenToo(t *testing.T) {
+	g := NewWithT(t)
+	command := script(t, `sh -c 'trap "echo child told to end; exit" TERM; : >"$READY"; while :; do sleep 0.1; done' & trap wait TERM; wait`)
+	p, err := process.Start(t.Context(), command)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(p.Stop()).To(Succeed())
+	g.Expect(os.ReadFile(command.Log)).To(ContainSubstring("child told to end"))
+}
+
+func TestStartSaysWhyAProcessEndedBeforeItWasReady(t *testing.T) {
+	g := NewWithT(t)
+	command := script(t, `for i in $(seq 100); do echo line $i; done; exit 3`)
+	_, err := process.Start(t.Context(), command)
+	g.Expect(err).To(MatchError(And(
+		HavePrefix("sh ended before it was ready: exit status 3\nthe last lines of "+command.Log+":\n  line 86\n"),
+		HaveSuffix("  line 100"))))
+}
+
+func TestStartInterruptedLeavesNothing(t *testing.T) {
+	g := NewWithT(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	command := script(t, `echo $$; exec sleep 1000`)
+	var pid int
+	command.Ready = func(context.Context) error {
+		if log, _ := os.ReadFile(command.Log); len(log) > 0 {
+			pid, _ = strconv.Atoi(strings.TrimSpace(string(log)))
+			interrupt()
+		}
+		return errors.New("never")
+	}
+	_, err := process.Start(ctx, command)
+	g.Expect(err).To(MatchError(context.Canceled))
+	g.Expect(pid).To(BeNumerically(">", 1))
+	g.Expect(syscall.Kill(pid, 0)).To(MatchError(syscall.ESRCH))
+}
+
+func TestStartSaysWhatCannotBeRun(t *testing.T) {
+	g := NewWithT(t)
+	_, err := process.Start(t.Context(), process.Command{Path: "/nowhere/etcd", Log: filepath.Join(t.TempDir(), "log")})
+	g.Expect(err).To(MatchError(HavePrefix("cannot start etcd: ")))
+	g.Expect(err).To(MatchError(os.ErrNotExist))
+}
