@@ -70,7 +70,7 @@ func launch(ctx context.Context, command Command) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot log what %s prints: %w", filepath.Base(command.Path), err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the process has its own
 
 	cmd := exec.Command(command.Path, command.Args...)
 	cmd.Env = append(os.Environ(), command.Env...)

@@ -18,13 +18,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
@@ -44,6 +47,7 @@ const (
 var program string
 
 func TestMain(m *testing.M) {
+	ctrllog.SetLogger(logr.Discard())
 	var err error
 	if program, err = build(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -73,7 +77,6 @@ type operator struct {
 	*process.Process
 	t          testing.TB
 	subcommand string
-	logFile    string
 }
 
 // startProcess runs the program with these arguments, as whom config says. It is killed when the test ends, and fails the test if it
@@ -83,13 +86,13 @@ func startProcess(t testing.TB, config *rest.Config, args ...string) *operator {
 	dir := t.TempDir()
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	must(t, controlplane.WriteKubeconfig(kubeconfig, config, metav1.NamespaceDefault))
-	o := &operator{t: t, subcommand: args[0], logFile: filepath.Join(dir, "log")}
+	o := &operator{t: t, subcommand: args[0]}
 	var err error
 	o.Process, err = process.Start(t.Context(), process.Command{
 		Path: program,
 		Args: args,
 		Env:  []string{"KUBECONFIG=" + kubeconfig},
-		Log:  o.logFile,
+		Log:  filepath.Join(dir, "log"),
 	})
 	must(t, err)
 	t.Cleanup(func() {
@@ -119,7 +122,7 @@ func startAuthenticator(t testing.TB, config *rest.Config, args ...string) *oper
 // printed returns all that the process has printed.
 func (o *operator) printed() string {
 	o.t.Helper()
-	content, err := os.ReadFile(o.logFile)
+	content, err := os.ReadFile(o.Log())
 	must(o.t, err)
 	return string(content)
 }
@@ -159,8 +162,18 @@ func (o *operator) address(server string) string {
 	return address
 }
 
+// freeAddress returns an address for a server that does not tell which port it got. Nothing holds it until that server listens.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	port, err := controlplane.FreePort(0)
+	must(t, err)
+	return "127.0.0.1:" + strconv.Itoa(port)
+}
+
 // exit waits for the end of the process and says how it ended: "exit status 0" or "signal: killed".
 func (o *operator) exit() string {
+	o.t.Helper()
+	await(o.t, "the process ends", o.Ended())
 	how, _, _ := strings.Cut(o.Err().Error(), "\n")
 	return how
 }
@@ -245,6 +258,16 @@ func eventually(t testing.TB, what string, condition func() bool) {
 			t.Fatalf("waited %s in vain until %s", patience, what)
 		case <-time.After(poll):
 		}
+	}
+}
+
+// await waits for what a channel tells by being closed.
+func await(t testing.TB, what string, told <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-told:
+	case <-time.After(patience):
+		t.Fatalf("waited %s in vain until %s", patience, what)
 	}
 }
 
