@@ -157,7 +157,7 @@ func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, m
 	default:
 		// The Secret may be there all the same: the claim stays until that is known.
 		setPending(key, fmt.Sprintf("Secret %q could not be written (%s): the controller tries again.", secretName(key), failureOf(err)))
-		return fmt.Errorf("write the one-time Secret %q: %w", secretName(key), err)
+		return fmt.Errorf("write the one-time Secret %q: %s", secretName(key), failureOf(err))
 	}
 }
 
