@@ -53,12 +53,14 @@ type APIKeyReconciler struct {
 // ClientOptions are what the client of the controller's manager must be built with: issuing looks again at the competing keys after
 // its own write, and that look must have seen the write.
 func ClientOptions() client.Options {
-	return client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: ptr.To(true)}}
+	return client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: new(true)}}
 }
 
 // NewAPIKeyReconciler returns a reconciler that works through the manager, whose client must be built with ClientOptions.
 func NewAPIKeyReconciler(mgr manager.Manager) (*APIKeyReconciler, error) {
-	secrets, err := client.New(mgr.GetConfig(), client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+	secrets, err := client.New(mgr.GetConfig(), client.Options{
+		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("make a client for Secrets: %w", err)
 	}
@@ -116,7 +118,7 @@ func (r *APIKeyReconciler) advance(ctx context.Context, key *v1alpha1.APIKey) (c
 // end records, once, that the key has been deactivated or has expired, and takes its Secret away.
 func (r *APIKeyReconciler) end(ctx context.Context, key *v1alpha1.APIKey, state v1alpha1.State) (ctrl.Result, error) {
 	if key.Status.DeactivatedAt == nil {
-		key.Status.DeactivatedAt = ptr.To(r.timestamp())
+		key.Status.DeactivatedAt = new(r.timestamp())
 	}
 	setEnded(key, state)
 	return ctrl.Result{}, r.removeSecret(ctx, key)

@@ -39,7 +39,8 @@ func (r *APIKeyReconciler) competitorsToWake(ctx context.Context, object client.
 	key := object.(*v1alpha1.APIKey)
 	others, err := competitors.List(ctx, r, key, client.DisableReadYourWritesConsistency)
 	if err != nil {
-		log.FromContext(ctx).Error(err, "cannot find the keys that compete with one whose standing has changed", "apikey", client.ObjectKeyFromObject(key))
+		log.FromContext(ctx).Error(err, "cannot find the keys that compete with one whose standing has changed",
+			"apikey", client.ObjectKeyFromObject(key))
 		return nil
 	}
 	var requests []reconcile.Request

@@ -151,7 +151,7 @@ func (w *world) plant(key *v1alpha1.APIKey) *corev1.Secret {
 			Namespace: w.namespace,
 			Name:      key.Name + "-token",
 			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: "keys.squirrel.dev/v1alpha1", Kind: "APIKey", Name: key.Name, UID: key.UID, Controller: ptr.To(true),
+				APIVersion: "keys.squirrel.dev/v1alpha1", Kind: "APIKey", Name: key.Name, UID: key.UID, Controller: new(true),
 			}},
 		},
 		Type: v1alpha1.SecretTypeToken,

@@ -108,7 +108,7 @@ func (r *APIKeyReconciler) claim(ctx context.Context, key *v1alpha1.APIKey) (min
 		claimed.Status.Tokens = []v1alpha1.TokenRecord{{Hash: key.Spec.TokenHash, Hint: key.Spec.TokenHint}}
 	} else {
 		minted = token.New()
-		claimed.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(minted), Hint: token.Hint(minted), ClaimedAt: ptr.To(r.timestamp())}}
+		claimed.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(minted), Hint: token.Hint(minted), ClaimedAt: new(r.timestamp())}}
 		claimed.Status.SecretName = secretName(key)
 	}
 	setPending(claimed, "Handing over the token.")
@@ -171,7 +171,7 @@ func failureOf(err error) string {
 
 // accept makes the token count.
 func (r *APIKeyReconciler) accept(key *v1alpha1.APIKey) ctrl.Result {
-	key.Status.Tokens[0].NotBefore = ptr.To(r.timestamp())
+	key.Status.Tokens[0].NotBefore = new(r.timestamp())
 	key.Status.Tokens[0].ClaimedAt = nil
 	setIssued(key)
 	return ctrl.Result{RequeueAfter: r.untilNextInstant(key)}

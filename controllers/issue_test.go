@@ -78,7 +78,7 @@ func TestAKeyIsIssuedThroughAOneTimeSecret(t *testing.T) {
 	}
 	wantOwner := []metav1.OwnerReference{{
 		APIVersion: "keys.squirrel.dev/v1alpha1", Kind: "APIKey", Name: "frontend", UID: key.UID,
-		Controller: ptr.To(true), BlockOwnerDeletion: ptr.To(false),
+		Controller: new(true), BlockOwnerDeletion: new(false),
 	}}
 	if diff := cmp.Diff(wantOwner, secret.OwnerReferences); diff != "" {
 		t.Errorf("owner references (-want +got):\n%s", diff)
@@ -218,7 +218,7 @@ func TestADeletedKeyFreesItsName(t *testing.T) {
 func TestAKeyCreatedInactiveNeverGetsAToken(t *testing.T) {
 	w := newWorld(t)
 	w.startController(nil)
-	w.createKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.Active = ptr.To(false) })
+	w.createKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) })
 	key := w.await("frontend", v1alpha1.ReasonDeactivated)
 	if key.Claimed() || w.secret("frontend-token") != nil {
 		t.Error("an inactive key has a token")
@@ -241,7 +241,7 @@ func TestExpiryIsAtTheInstantAndFinal(t *testing.T) {
 		t.Error("the Secret of an expired key is still there")
 	}
 
-	w.update("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = ptr.To(metav1.NewTime(time.Now().Add(time.Hour))) })
+	w.update("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour))) })
 	if key := w.await("frontend", v1alpha1.ReasonExpired); key.State(time.Now()) != v1alpha1.StateExpired {
 		t.Error("a later expiry brings an expired key back")
 	}
@@ -250,7 +250,7 @@ func TestExpiryIsAtTheInstantAndFinal(t *testing.T) {
 func TestAKeyThatExpiredBeforeItsCreationNeverGetsAToken(t *testing.T) {
 	w := newWorld(t)
 	w.startController(nil)
-	w.createKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = ptr.To(metav1.NewTime(time.Now().Add(-time.Hour))) })
+	w.createKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(-time.Hour))) })
 	key := w.await("frontend", v1alpha1.ReasonExpired)
 	if key.Claimed() || w.secret("frontend-token") != nil {
 		t.Error("an expired key has a token")

@@ -39,7 +39,7 @@ func secretKey(key *v1alpha1.APIKey) string {
 // newSecret is the one-time Secret that hands over the minted token. It belongs to the key, and goes when the key goes.
 func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 	owner := *metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))
-	owner.BlockOwnerDeletion = ptr.To(false)
+	owner.BlockOwnerDeletion = new(false)
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:       key.Namespace,
@@ -48,7 +48,7 @@ func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 			OwnerReferences: []metav1.OwnerReference{owner},
 		},
 		Type:      v1alpha1.SecretTypeToken,
-		Immutable: ptr.To(true),
+		Immutable: new(true),
 		Data:      map[string][]byte{secretKey(key): []byte(minted)},
 	}
 }
@@ -86,8 +86,8 @@ func secretConflict(name string) *v1alpha1.Conflict {
 	return &v1alpha1.Conflict{
 		Reason: v1alpha1.ReasonSecretConflict,
 		Holder: name,
-		Message: fmt.Sprintf("Secret %q exists already and was not written for this key: delete it, or create this key with another spec.secret.name.",
-			name),
+		Message: fmt.Sprintf("Secret %q exists already and was not written for this key: "+
+			"delete it, or create this key with another spec.secret.name.", name),
 	}
 }
 

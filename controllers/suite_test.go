@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -23,8 +24,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-
-	"github.com/go-logr/logr"
 
 	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/token"
@@ -93,7 +92,7 @@ func (w *world) startController(transport func(http.RoundTripper) http.RoundTrip
 		Client:     controllers.ClientOptions(),
 		Cache:      cache.Options{DefaultNamespaces: map[string]cache.Config{w.namespace: {}}},
 		Metrics:    metricsserver.Options{BindAddress: "0"},
-		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+		Controller: config.Controller{SkipNameValidation: new(true)},
 		Logger:     logr.Discard(),
 	})
 	w.must(err)
@@ -163,7 +162,7 @@ func (w *world) update(name string, change func(*v1alpha1.APIKey)) {
 
 func (w *world) deactivate(name string) {
 	w.Helper()
-	w.update(name, func(key *v1alpha1.APIKey) { key.Spec.Active = ptr.To(false) })
+	w.update(name, func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) })
 }
 
 // touch makes the controller look at a key without changing what it declares.

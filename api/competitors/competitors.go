@@ -52,7 +52,9 @@ func List(ctx context.Context, reader client.Reader, key *v1alpha1.APIKey, optio
 	return found, nil
 }
 
-func list(ctx context.Context, reader client.Reader, namespace, index, value string, options []client.ListOption) ([]v1alpha1.APIKey, error) {
+func list(
+	ctx context.Context, reader client.Reader, namespace, index, value string, options []client.ListOption,
+) ([]v1alpha1.APIKey, error) {
 	var keys v1alpha1.APIKeyList
 	options = append([]client.ListOption{client.InNamespace(namespace), client.MatchingFields{index: value}}, options...)
 	if err := reader.List(ctx, &keys, options...); err != nil {

@@ -124,10 +124,10 @@ func brought(plaintext string) func(*v1alpha1.APIKey) {
 }
 
 func expiring(in time.Duration) func(*v1alpha1.APIKey) {
-	return func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = ptr.To(metav1.NewTime(time.Now().Add(in))) }
+	return func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(in))) }
 }
 
-func inactive(key *v1alpha1.APIKey) { key.Spec.Active = ptr.To(false) }
+func inactive(key *v1alpha1.APIKey) { key.Spec.Active = new(false) }
 
 const (
 	denied      = `admission webhook "apikeys.keys.squirrel.dev" denied the request: `
