@@ -93,6 +93,7 @@ check-go:
 	  { echo "$$have is too old. Install Go $(GO_REQUIRED) or newer: https://go.dev/doc/install" >&2; exit 1; }
 
 ifdef KUBEBUILDER_ASSETS
+override export KUBEBUILDER_ASSETS := $(abspath $(KUBEBUILDER_ASSETS))
 kube:
 	@echo "The control plane's binaries are those in KUBEBUILDER_ASSETS=$(KUBEBUILDER_ASSETS)."
 else

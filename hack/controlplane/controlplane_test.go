@@ -82,7 +82,7 @@ func TestFreePortIsThePreferredOneIfItIsFree(t *testing.T) {
 
 	taken, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	g.Expect(err).NotTo(HaveOccurred())
-	defer taken.Close()
+	defer func() { g.Expect(taken.Close()).To(Succeed()) }()
 	port := taken.Addr().(*net.TCPAddr).Port
 	g.Expect(controlplane.FreePort(port)).NotTo(Equal(port))
 }

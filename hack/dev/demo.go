@@ -98,7 +98,7 @@ func (t *tour) declare(ctx context.Context) error {
 	if _, err := t.kubectl(ctx, demoManifest, "apply", "--filename", "-"); err != nil {
 		return err
 	}
-	if _, err := t.kubectl(ctx, "", "wait", "apikey", "frontend", "--namespace", "shop", "--for=condition=Ready", "--timeout=30s"); err != nil {
+	if _, err := t.kubectl(ctx, "", "wait", "apikey", "frontend", "--namespace", "shop", "--for=condition=Ready"); err != nil {
 		return err
 	}
 	_, err := t.kubectl(ctx, "", "get", "apikey", "frontend", "--namespace", "shop")
@@ -132,7 +132,8 @@ func (t *tour) mayNotWrite(ctx context.Context) error {
 }
 
 func (t *tour) deactivate(ctx context.Context) error {
-	_, err := t.kubectl(ctx, "", "patch", "apikey", "frontend", "--namespace", "shop", "--type=merge", "--patch", `{"spec": {"active": false}}`)
+	_, err := t.kubectl(ctx, "", "patch", "apikey", "frontend", "--namespace", "shop", "--type=merge",
+		"--patch", `{"spec": {"active": false}}`)
 	return err
 }
 

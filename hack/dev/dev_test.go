@@ -37,7 +37,7 @@ func runTests(m *testing.M) int {
 		log.Print(err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "dev")
 	for output, pkg := range map[string]string{binary: ".", "../../bin/apikey-operator": "../../cmd/apikey-operator"} {
 		if message, err := exec.Command("go", "build", "-o", output, pkg).CombinedOutput(); err != nil {

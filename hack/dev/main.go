@@ -21,12 +21,10 @@ const usage = `usage: dev run [--reset]   run until Ctrl-C; --reset forgets the 
        dev demo            tour, and exit`
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), endingSignals()...)
-	defer stop()
-	err := command(ctx, os.Args[1:])
-	switch {
+	ctx, _ := signal.NotifyContext(context.Background(), endingSignals()...)
+	switch err := command(ctx, os.Args[1:]); {
 	case err == nil:
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(os.Stderr, "interrupted")
 		os.Exit(130)
 	default:

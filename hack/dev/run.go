@@ -52,7 +52,7 @@ func run(ctx context.Context, place place, reset bool) (err error) {
 	if err := s.writeEnvironment(env); err != nil {
 		return err
 	}
-	defer os.Remove(env)
+	defer func() { err = errors.Join(err, os.Remove(env)) }()
 	place.say(instructions, relative(env), sampleKey, sampleNamespace, relative(s.logDir))
 	place.say("ready")
 	return s.wait(ctx)
@@ -105,7 +105,7 @@ func (s *stack) applySamples(ctx context.Context) error {
 		_, err := s.plane.Kubectl(ctx, "", append(command, "--namespace", sampleNamespace)...)
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return context.Cause(ctx)
 		case err != nil:
 			s.say("Not every sample is in place; `make run RESET=1` starts afresh. %v", err)
 			return nil

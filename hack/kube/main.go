@@ -1,9 +1,13 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
 // Command kube is a Kubernetes control plane in one binary. It is the program that its name says: linked as etcd, kube-apiserver,
 // kube-controller-manager or kubectl, it is that program, with that program's own flags.
 package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,12 +37,8 @@ func main() {
 	name := filepath.Base(os.Args[0])
 	program, ok := programs[name]
 	if !ok {
-		names := make([]string, 0, len(programs))
-		for n := range programs {
-			names = append(names, n)
-		}
-		slices.Sort(names)
-		fmt.Fprintf(os.Stderr, "%s: link or rename this binary to one of %s, and run it under that name\n", name, strings.Join(names, ", "))
+		names := strings.Join(slices.Sorted(maps.Keys(programs)), ", ")
+		fmt.Fprintf(os.Stderr, "%s: link or rename this binary to one of %s, and run it under that name\n", name, names)
 		os.Exit(2)
 	}
 	program()

@@ -63,8 +63,8 @@ func Start(ctx context.Context, command Command) (*Process, error) {
 }
 
 func launch(ctx context.Context, command Command) (*Process, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	log, err := os.OpenFile(command.Log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
@@ -123,10 +123,10 @@ func (p *Process) waitReady(ctx context.Context) error {
 		case <-p.ended:
 			return fmt.Errorf("%s ended before it was ready: %w", p.Name(), p.Err())
 		case <-ctx.Done():
-			if errors.Is(context.Cause(ctx), errNotReady) {
-				return fmt.Errorf("%s was not ready after %s: %w\n%s", p.Name(), readyTimeout, notReady, p.logTail())
+			if cause := context.Cause(ctx); !errors.Is(cause, errNotReady) {
+				return cause
 			}
-			return ctx.Err()
+			return fmt.Errorf("%s was not ready after %s: %w\n%s", p.Name(), readyTimeout, notReady, p.logTail())
 		}
 	}
 }
