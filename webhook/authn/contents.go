@@ -116,15 +116,15 @@ func (c *contents) exchange(former []*entry, entries []entry) {
 	}
 }
 
-// put exchanges one entry for another of the same object and token; nil on either side adds or removes.
-func (c *contents) put(old, new *entry) {
-	e := cmp.Or(new, old)
-	c.byToken.exchange(c.tokenHash(e.Namespace, &e.digest), old, new)
-	c.byObject.exchange(c.objectHash(e.Namespace, e.Name), old, new)
+// put exchanges one entry for another of the same object and token. From nil it adds, to nil it removes.
+func (c *contents) put(from, to *entry) {
+	e := cmp.Or(to, from)
+	c.byToken.exchange(c.tokenHash(e.Namespace, &e.digest), from, to)
+	c.byObject.exchange(c.objectHash(e.Namespace, e.Name), from, to)
 	switch {
-	case old == nil:
+	case from == nil:
 		c.count.Add(1)
-	case new == nil:
+	case to == nil:
 		c.count.Add(-1)
 	}
 }

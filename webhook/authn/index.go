@@ -62,11 +62,11 @@ func (p *probe) next() *entry {
 	}
 }
 
-// exchange puts an entry in the place of an old one with the same hash. Without an old one it adds, without a new one it removes.
-func (x *index) exchange(hash uint64, old, new *entry) {
+// exchange puts one entry in the place of another with the same hash. From nil it adds, to nil it removes.
+func (x *index) exchange(hash uint64, from, to *entry) {
 	hash |= 1
 	at := x.home(hash)
-	for x.slots[at].entry.Load() != old {
+	for x.slots[at].entry.Load() != from {
 		if at++; at == len(x.slots) {
 			at = 0
 		}
@@ -76,7 +76,7 @@ func (x *index) exchange(hash uint64, old, new *entry) {
 		x.taken++
 	}
 	s.hash.Store(hash) // before the entry: a reader that meets one without the other passes on
-	s.entry.Store(new)
+	s.entry.Store(to)
 }
 
 // all yields every entry.

@@ -7,8 +7,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"testing"
+	"time"
 
 	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
 // Whoever brings token hashes chooses them, and the names of objects too.
@@ -42,6 +44,20 @@ func TestChosenHashesAndNamesMakeNoLongProbes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestInvariant6_EntriesThatMeetInTheIndexAreNotTakenForEachOther(t *testing.T) {
+	asked := token.Sum("t")
+	for name, other := range map[string]entry{
+		"another namespace": {digest: asked, notAfter: v1alpha1.NeverExpires, Key: Key{Namespace: "bank"}},
+		"another token":     {digest: token.Sum("another"), notAfter: v1alpha1.NeverExpires, Key: Key{Namespace: "shop"}},
+	} {
+		contents := newContents(1)
+		contents.byToken.exchange(contents.tokenHash("shop", &asked), nil, &other)
+		if found, refusal := contents.lookup("shop", &asked, time.Now); found != nil || refusal != ReasonKeyUnknown {
+			t.Errorf("a token of %s counts: %v, %q", name, found, refusal)
+		}
 	}
 }
 

@@ -1,0 +1,310 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package authn_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/webhook/authn"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// run feeds a new Keyring from a Kubernetes API until the test ends.
+func run(t *testing.T, config *rest.Config, namespace string) *authn.Keyring {
+	t.Helper()
+	keyring := authn.NewKeyring()
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := keyring.Run(ctx, config, namespace); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		stop()
+		running.Wait()
+	})
+	return keyring
+}
+
+// create creates an issued key, as its owner and the controller do.
+func create(t *testing.T, env *testenv.Env, namespace, name, plaintext string) *v1alpha1.APIKey {
+	t.Helper()
+	key := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec:       v1alpha1.APIKeySpec{AppName: "App " + name, ReadAccess: true},
+	}
+	succeed(t, env.Client.Create(t.Context(), key))
+	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(plaintext), Hint: "sq_", NotBefore: new(metav1.Now())}}
+	succeed(t, env.Client.Status().Update(t.Context(), key))
+	return key
+}
+
+// verdict returns what a Keyring says of a token, to be asked until it says what is wanted.
+func verdict(keyring *authn.Keyring, namespace, plaintext string) func() outcome {
+	return func() outcome { return outcomeOf(decide(keyring, namespace, plaintext)) }
+}
+
+func eventually(g *WithT, get any) AsyncAssertion {
+	return g.Eventually(get).WithTimeout(30 * time.Second).WithPolling(5 * time.Millisecond)
+}
+
+func TestTheKeyringFollowsTheKubernetesAPI(t *testing.T) {
+	g := NewWithT(t)
+	env := testenv.Shared(t)
+	shop, bank := env.Namespace(t), env.Namespace(t)
+	listed := create(t, env, shop, "listed", "listed's")
+	everywhere, shopOnly := run(t, env.Config, metav1.NamespaceAll), run(t, env.Config, shop)
+
+	both := []*authn.Keyring{everywhere, shopOnly}
+	for _, keyring := range both {
+		eventually(g, verdict(keyring, shop, "listed's")).Should(Equal(granted(string(listed.UID))))
+		g.Expect(decide(keyring, shop, "listed's").Key).To(HaveField("AppName", "App listed"))
+	}
+
+	added := create(t, env, shop, "added", "added's")
+	for _, keyring := range both {
+		eventually(g, verdict(keyring, shop, "added's")).Should(Equal(granted(string(added.UID))))
+	}
+
+	added.Spec.Active = new(false)
+	g.Expect(env.Client.Update(t.Context(), added)).To(Succeed())
+	for _, keyring := range both {
+		eventually(g, verdict(keyring, shop, "added's")).Should(
+			Equal(outcome{authn.Unauthenticated, authn.ReasonKeyDeactivated, string(added.UID)}))
+	}
+
+	g.Expect(env.Client.Delete(t.Context(), listed)).To(Succeed())
+	for _, keyring := range both {
+		eventually(g, verdict(keyring, shop, "listed's")).Should(Equal(unknown))
+	}
+
+	elsewhere := create(t, env, bank, "elsewhere", "elsewhere's")
+	after := create(t, env, shop, "after", "after's") // whoever has seen this has seen the one before
+	for _, keyring := range both {
+		eventually(g, verdict(keyring, shop, "after's")).Should(Equal(granted(string(after.UID))))
+	}
+	eventually(g, verdict(everywhere, bank, "elsewhere's")).Should(Equal(granted(string(elsewhere.UID))))
+	g.Expect(verdict(shopOnly, bank, "elsewhere's")()).To(Equal(unknown))
+}
+
+func TestInvariant9_AuthenticationGoesOnFromMemoryWhileTheAPIIsAway(t *testing.T) {
+	g := NewWithT(t)
+	env := testenv.Start(t)
+	shop := env.Namespace(t)
+	kept, revoked := create(t, env, shop, "kept", "kept's"), create(t, env, shop, "revoked", "revoked's")
+	running := run(t, env.Config, metav1.NamespaceAll)
+	eventually(g, verdict(running, shop, "revoked's")).Should(Equal(granted(string(revoked.UID))))
+
+	env.StopAPIServer()
+	restarted := run(t, env.Config, metav1.NamespaceAll)
+	ready := authn.NewAuthenticator(restarted, 0, clock).Ready
+	eventually(g, ready).Should(MatchError(ContainSubstring("connection refused")))
+	g.Expect(verdict(restarted, shop, "kept's")()).To(Equal(outcome{authn.Unavailable, authn.ReasonNotSynced, ""}))
+	g.Expect(verdict(restarted, shop, "nobody's")()).To(Equal(outcome{authn.Unavailable, authn.ReasonNotSynced, ""}))
+	g.Expect(verdict(running, shop, "kept's")()).To(Equal(granted(string(kept.UID))))
+	g.Expect(verdict(running, shop, "revoked's")()).To(Equal(granted(string(revoked.UID))))
+	g.Expect(verdict(running, shop, "nobody's")()).To(Equal(unknown))
+
+	g.Expect(env.StartAPIServer(t.Context())).To(Succeed())
+	g.Expect(env.Client.Delete(t.Context(), revoked)).To(Succeed())
+	deleted := time.Now()
+	eventually(g, verdict(running, shop, "revoked's")).Should(Equal(unknown))
+	t.Logf("the key was refused %v after it was deleted", time.Since(deleted).Round(time.Millisecond))
+	g.Expect(verdict(running, shop, "kept's")()).To(Equal(granted(string(kept.UID))))
+	eventually(g, ready).Should(Succeed())
+	g.Expect(verdict(restarted, shop, "kept's")()).To(Equal(granted(string(kept.UID))))
+	g.Expect(verdict(restarted, shop, "revoked's")()).To(Equal(unknown))
+}
+
+func TestInvariant9_TheFirstListIsConsistent(t *testing.T) {
+	env := testenv.Shared(t)
+	shop := env.Namespace(t)
+	key := create(t, env, shop, "k", "t")
+	for name, test := range map[string]struct {
+		intercept func(*http.Request) *http.Response
+		want      func(url.Values) bool // what the first request that answers with objects asks
+	}{
+		"streamed": {
+			intercept: func(*http.Request) *http.Response { return nil },
+			want: func(query url.Values) bool {
+				return query.Get("watch") == "true" && query.Get("sendInitialEvents") == "true" && query.Get("resourceVersion") == "" &&
+					query.Get("resourceVersionMatch") == "NotOlderThan"
+			},
+		},
+		"listed, by an API server that does not stream": {
+			intercept: refuseToStream,
+			want: func(query url.Values) bool {
+				return !query.Has("watch") && query.Get("resourceVersion") == "" && !query.Has("resourceVersionMatch")
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			recorder := &recorder{intercept: test.intercept}
+			config := rest.CopyConfig(env.Config)
+			config.Wrap(recorder.wrap)
+			keyring := run(t, config, shop)
+
+			eventually(g, verdict(keyring, shop, "t")).Should(Equal(granted(string(key.UID))))
+			asked := recorder.all()
+			g.Expect(test.want(asked[0])).To(BeTrue(), "the first request asked %v", asked[0])
+			for _, query := range asked {
+				g.Expect(query["resourceVersion"]).NotTo(ContainElement("0"), "a request asked %v", query)
+			}
+		})
+	}
+}
+
+// refuseToStream answers as an API server without the feature WatchList.
+func refuseToStream(r *http.Request) *http.Response {
+	if !r.URL.Query().Has("sendInitialEvents") {
+		return nil
+	}
+	return &http.Response{
+		StatusCode: http.StatusUnprocessableEntity,
+		Header:     http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(strings.NewReader(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422,
+			"message":"sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"}`)),
+	}
+}
+
+// recorder keeps the queries of the requests that it lets through.
+type recorder struct {
+	intercept func(*http.Request) *http.Response
+	next      http.RoundTripper
+	mutex     sync.Mutex
+	queries   []url.Values
+}
+
+func (r *recorder) wrap(next http.RoundTripper) http.RoundTripper {
+	r.next = next
+	return r
+}
+
+func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
+	if response := r.intercept(request); response != nil {
+		return response, nil
+	}
+	r.mutex.Lock()
+	r.queries = append(r.queries, request.URL.Query())
+	r.mutex.Unlock()
+	return r.next.RoundTrip(request)
+}
+
+func (r *recorder) all() []url.Values {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return append([]url.Values(nil), r.queries...)
+}
+
+func TestWhatCannotBeReadInAnObjectTakesNoOtherDown(t *testing.T) {
+	g := NewWithT(t)
+	events := make(chan string)
+	keyring := run(t, serveWatch(t, events), metav1.NamespaceAll)
+	object := func(name, spec, status string) string {
+		return fmt.Sprintf(`{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey",
+			"metadata":{"namespace":"shop","name":%[1]q,"uid":"uid-of-%[1]s","resourceVersion":"5","generation":1,
+				"creationTimestamp":"2027-01-01T00:00:00Z","annotations":{"k":"v"},"managedFields":[{"manager":"x","fieldsV1":{"f:spec":{}}}]},
+			"spec":{"appName":"App","readAccess":true,"writeAccess":false,"active":true,"secret":{"key":"token"}%[2]s},
+			"status":{"conditions":[{"type":"Ready","status":"True"}],"tokens":[{"hash":%[3]q,"hint":"sq_","notBefore":"2027-01-01T00:00:00Z"%[4]s}]}}`,
+			name, spec, token.Hash(name), status)
+	}
+	const unreadable = `"2027-06-01t00:00:00+99:99"`
+	for _, added := range []string{
+		object("sound", "", ""),
+		object("future", `,"expiresAt":"2027-06-01T00:00:00Z"`, `,"notAfter":"2027-06-01T00:00:00.5+02:00"`),
+		object("null", `,"expiresAt":null,"active":null`, `,"notAfter":null`),
+		object("past", `,"expiresAt":"2027-02-01T00:00:00Z"`, ""),
+		object("unreadable-end", `,"expiresAt":`+unreadable, ""),
+		object("unreadable-supersession", "", `,"notAfter":`+unreadable),
+		strings.Replace(object("unreadable-hash", "", ""), "sha256:", "sha257:", 1),
+		strings.Replace(object("deleted", "", ""), `"generation"`, `"deletionTimestamp":"2027-01-01T00:00:00Z","generation"`, 1),
+		strings.Replace(object("ended", "", ""), `"conditions"`, `"deactivatedAt":"2027-01-01T00:00:00Z","conditions"`, 1),
+		strings.Replace(object("not-issued", "", ""), `"notBefore"`, `"other"`, 1),
+	} {
+		events <- `{"type":"ADDED","object":` + added + `}`
+	}
+	g.Expect(keyring.Synced()).To(BeFalse(), "before the end of the first events")
+	events <- bookmark(`"k8s.io/initial-events-end":"true"`)
+	eventually(g, keyring.Synced).Should(BeTrue())
+
+	for name, want := range map[string]outcome{
+		"sound":                   granted("uid-of-sound"),
+		"future":                  granted("uid-of-future"),
+		"null":                    granted("uid-of-null"),
+		"past":                    {authn.Unauthenticated, authn.ReasonKeyExpired, "uid-of-past"},
+		"unreadable-end":          {authn.Unauthenticated, authn.ReasonKeyExpired, "uid-of-unreadable-end"},
+		"unreadable-supersession": {authn.Unauthenticated, authn.ReasonTokenSuperseded, "uid-of-unreadable-supersession"},
+		"unreadable-hash":         unknown,
+		"deleted":                 {authn.Unauthenticated, authn.ReasonKeyDeactivated, "uid-of-deleted"},
+		"ended":                   {authn.Unauthenticated, authn.ReasonKeyExpired, "uid-of-ended"},
+		"not-issued":              unknown,
+	} {
+		expect(t, keyring, "shop", name, want)
+	}
+}
+
+func TestInvariant9_ABookmarkIsAWordFromTheAPI(t *testing.T) {
+	g := NewWithT(t)
+	events := make(chan string)
+	keyring := run(t, serveWatch(t, events), metav1.NamespaceAll)
+	events <- bookmark(`"k8s.io/initial-events-end":"true"`)
+	eventually(g, keyring.Synced).Should(BeTrue())
+
+	before := time.Now()
+	lastWordAfterThat := func() bool { return keyring.Age(before) < 0 }
+	g.Expect(lastWordAfterThat()).To(BeFalse())
+	events <- bookmark("")
+	eventually(g, lastWordAfterThat).Should(BeTrue())
+}
+
+func bookmark(annotations string) string {
+	return `{"type":"BOOKMARK","object":{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey",
+		"metadata":{"resourceVersion":"6","creationTimestamp":null,"annotations":{` + annotations + `}},"spec":{"appName":""}}}`
+}
+
+// serveWatch serves these events to whoever watches, as an API server that is too old, or too broken, to be had otherwise.
+func serveWatch(t *testing.T, events <-chan string) *rest.Config {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		for {
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case event := <-events:
+				_, _ = io.WriteString(w, event+"\n")
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}))
+	t.Cleanup(server.Close)
+	return &rest.Config{Host: server.URL}
+}
+
+func TestAConfigThatCannotWorkIsAnError(t *testing.T) {
+	err := authn.NewKeyring().Run(t.Context(), &rest.Config{Host: "not a host"}, metav1.NamespaceAll)
+	const want = `cannot watch APIKeys: parse "http://not a host": invalid character " " in host name`
+	if err == nil || err.Error() != want {
+		t.Errorf("Run() = %v, want %s", err, want)
+	}
+}
