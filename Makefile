@@ -6,7 +6,7 @@ MAKEFLAGS += --no-builtin-rules
 
 # How long each fuzz target runs, and which packages `make bench` measures.
 FUZZTIME ?= 10s
-BENCH ?= ./...
+BENCH ?= ./webhook/...
 
 ##@ Try it
 
@@ -72,7 +72,7 @@ fuzz: check-go ## Fuzz each target for FUZZTIME (10s).
 	hack/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: check-go ## Run the benchmarks of the packages BENCH (all).
+bench: check-go ## Run the benchmarks of the packages BENCH (webhook).
 	go test -run='^$$' -bench=. -benchmem -timeout=60m $(BENCH)
 
 # The rest is what the targets above need.
