@@ -132,7 +132,7 @@ type Authenticator struct {
 }
 
 // NewAuthenticator returns an Authenticator over a Keyring. When the last word from the Kubernetes API is older than maxStaleness, it
-// answers Unavailable; 0 is no bound, any other is at least MinStaleness.
+// answers Unavailable; 0 is no bound, any other is at least MinStaleness. The clock now is time.Now, but in tests.
 func NewAuthenticator(keyring *Keyring, maxStaleness time.Duration, now func() time.Time) *Authenticator {
 	return &Authenticator{keyring: keyring, maxStaleness: maxStaleness, now: now}
 }

@@ -99,12 +99,11 @@ func (w *wireKey) apiKey() *v1alpha1.APIKey {
 
 // GetObjectMeta returns what a Reflector needs to know of an object.
 func (w *wireKey) GetObjectMeta() metav1.Object {
-	return &metav1.ObjectMeta{
-		Namespace:       w.Metadata.Namespace,
-		Name:            w.Metadata.Name,
-		ResourceVersion: w.Metadata.ResourceVersion,
-		Annotations:     map[string]string{metav1.InitialEventsAnnotationKey: w.Metadata.Annotations.InitialEventsEnd},
+	meta := &metav1.ObjectMeta{Namespace: w.Metadata.Namespace, Name: w.Metadata.Name, ResourceVersion: w.Metadata.ResourceVersion}
+	if end := w.Metadata.Annotations.InitialEventsEnd; end != "" {
+		meta.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: end}
 	}
+	return meta
 }
 
 // DeepCopyObject returns a shallow copy: nobody changes what was decoded.
