@@ -25,7 +25,7 @@ build: check-go ## Build bin/apikey-operator.
 	go build -o bin/apikey-operator ./cmd/apikey-operator
 
 .PHONY: kube
-kube: ## Build the embedded control plane in bin/kube, unless KUBEBUILDER_ASSETS names a directory of binaries. First time: 6 to 9 minutes.
+kube: ## Build the embedded control plane in bin/kube, unless KUBEBUILDER_ASSETS names a directory of binaries. The first time takes about 10 minutes.
 
 .PHONY: clean
 clean: ## Remove everything that was built, and the data of `make run`.

@@ -4,6 +4,7 @@
 package controlplane
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"squirrel.dev/apikey-operator/hack/process"
 )
 
 // AdminConfig gives access to everything.
@@ -29,12 +32,16 @@ func (p *ControlPlane) Kubeconfig() string { return p.file("kubeconfig") }
 func (p *ControlPlane) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
 	command := exec.CommandContext(ctx, p.Binary("kubectl"), args...)
 	command.Env = append(os.Environ(), "KUBECONFIG="+p.Kubeconfig(), "KUBECACHEDIR="+p.file("kubectl"))
-	command.Stdin = strings.NewReader(stdin)
-	output, err := command.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, output)
+	var output bytes.Buffer
+	command.Stdin, command.Stdout, command.Stderr = strings.NewReader(stdin), &output, &output
+	err := process.Run(command)
+	switch {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case err != nil:
+		err = fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, output.String())
 	}
-	return string(output), err
+	return output.String(), err
 }
 
 // UserConfig gives access as this user in these groups, who may do what RBAC grants them.

@@ -84,10 +84,11 @@ func (t *tour) take(ctx context.Context) error {
 	}
 	for i, step := range steps {
 		t.say("\n%d. %s\n", i+1, step.title)
-		if err := step.do(ctx); err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
+		err := step.do(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
 			return fmt.Errorf("step %d: %w", i+1, err)
 		}
 	}

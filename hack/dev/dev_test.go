@@ -7,8 +7,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +61,7 @@ func startProgram(t *testing.T, args ...string) *program {
 	t.Helper()
 	p := &program{Cmd: exec.CommandContext(t.Context(), binary, args...), tmp: t.TempDir(), lines: make(chan string, 1000)}
 	p.Env = append(os.Environ(), "TMPDIR="+p.tmp)
+	p.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	output, err := p.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -136,14 +139,14 @@ func TestDemoInterruptedLeavesNothing(t *testing.T) {
 		signal syscall.Signal
 	}{
 		{"Starting a Kubernetes control plane", syscall.SIGINT},
-		{"Starting the authenticator", syscall.SIGHUP},
+		{"Installing", syscall.SIGHUP},
 		{"4. ", syscall.SIGTERM},
 	} {
 		t.Run(moment.signal.String()+" at "+moment.line, func(t *testing.T) {
 			g := NewWithT(t)
 			demo := startProgram(t, "demo")
 			demo.waitFor(t, moment.line)
-			g.Expect(demo.Process.Signal(moment.signal)).To(Succeed())
+			g.Expect(syscall.Kill(-demo.Process.Pid, moment.signal)).To(Succeed()) // to the group, as a terminal does
 			_, exitCode := demo.end(t)
 
 			g.Expect(exitCode).To(Equal(130))
@@ -260,5 +263,28 @@ func TestTokensAreMasked(t *testing.T) {
 	masked := maskTokens("before " + minted + " after")
 	if want := "before " + minted[:7] + "... after"; masked != want {
 		t.Errorf("masked is %q, want %q", masked, want)
+	}
+}
+
+func TestDemoSaysHowAnAnswerDiffersFromWhatItExpects(t *testing.T) {
+	want := expectation{status: http.StatusOK, header: map[string]string{"X-Auth-Access": "read"}, message: "welcome"}
+	for _, test := range []struct {
+		status       int
+		access, body string
+		difference   string
+	}{
+		{http.StatusOK, "read", "you are welcome", "<nil>"},
+		{http.StatusUnauthorized, "read", "welcome", "the answer was 401 Unauthorized, and 200 was expected"},
+		{http.StatusOK, "write", "welcome", `the answer's header X-Auth-Access was "write", and "read" was expected`},
+		{http.StatusOK, "read", "hello", `the answer was hello, and "welcome" was expected in it`},
+	} {
+		got := &answer{body: test.body, Response: &http.Response{
+			StatusCode: test.status,
+			Status:     fmt.Sprintf("%d %s", test.status, http.StatusText(test.status)),
+			Header:     http.Header{"X-Auth-Access": {test.access}},
+		}}
+		if difference := fmt.Sprint(want.differenceFrom(got)); difference != test.difference {
+			t.Errorf("the difference is %s, want %s", difference, test.difference)
+		}
 	}
 }

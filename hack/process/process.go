@@ -62,6 +62,14 @@ func Start(ctx context.Context, command Command) (*Process, error) {
 	return p, nil
 }
 
+// Run runs a command to its end. Ctrl-C in a terminal does not reach it: the command's own context ends it.
+func Run(command *exec.Cmd) error {
+	if err := start(command); err != nil {
+		return err
+	}
+	return command.Wait()
+}
+
 func launch(ctx context.Context, command Command) (*Process, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
