@@ -47,10 +47,6 @@ func RegisterMetrics(registry prometheus.Registerer) {
 
 // announce tells what became of a key, once it is on record: an event for the key's owner, a log line and a metric for the operator.
 func (r *APIKeyReconciler) announce(ctx context.Context, before, key *v1alpha1.APIKey) {
-	if before.Status.SecretName != "" && key.Status.SecretName == "" && key.Issued() {
-		r.Events.Eventf(key, nil, corev1.EventTypeNormal, "SecretRemoved", actionHandOver,
-			"The one-time Secret %q is gone: its time to live is over or the key has ended.", before.Status.SecretName)
-	}
 	reason := readyReason(key)
 	if reason == readyReason(before) {
 		return
@@ -64,10 +60,17 @@ func (r *APIKeyReconciler) announce(ctx context.Context, before, key *v1alpha1.A
 	case v1alpha1.ReasonDeactivated, v1alpha1.ReasonExpired:
 		endedTotal.WithLabelValues(reason).Inc()
 		r.Events.Eventf(key, nil, corev1.EventTypeNormal, reason, actionEnd, "%s", message)
-	case v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict, v1alpha1.ReasonSecretConflict:
+	case v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict, v1alpha1.ReasonSecretConflict,
+		v1alpha1.ReasonSecretRefused:
 		conflictsTotal.WithLabelValues(reason).Inc()
 		r.Events.Eventf(key, nil, corev1.EventTypeWarning, reason, actionIssue, "%s", message)
 	}
+}
+
+// announceSecretRemoved tells that the time of a Secret is over.
+func (r *APIKeyReconciler) announceSecretRemoved(key *v1alpha1.APIKey, name string) {
+	r.Events.Eventf(key, nil, corev1.EventTypeNormal, "SecretRemoved", actionHandOver,
+		"The one-time Secret %q was removed: its time to live is over.", name)
 }
 
 // announceMintedAgain tells that a token is minted although a hash was on record: no Secret held that hash's token, so it was never

@@ -87,9 +87,6 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 	if err := r.Get(ctx, request.NamespacedName, key); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if !key.DeletionTimestamp.IsZero() {
-		return ctrl.Result{}, nil // the Secret goes with its owner
-	}
 	before := key.DeepCopy()
 	result, advanceErr := r.advance(ctx, key)
 	writeErr := r.writeStatus(ctx, before, key)
@@ -118,9 +115,12 @@ func (r *APIKeyReconciler) advance(ctx context.Context, key *v1alpha1.APIKey) (c
 func (r *APIKeyReconciler) end(ctx context.Context, key *v1alpha1.APIKey, state v1alpha1.State) (ctrl.Result, error) {
 	if key.Status.DeactivatedAt == nil {
 		key.Status.DeactivatedAt = new(r.timestamp())
+	} else if readyReason(key) == v1alpha1.ReasonExpired {
+		state = v1alpha1.StateExpired // also when its owner deactivates it later
 	}
 	setEnded(key, state)
-	return ctrl.Result{}, r.removeSecret(ctx, key)
+	_, err := r.removeSecret(ctx, key)
+	return ctrl.Result{}, err
 }
 
 // keep watches over an issued key until its Secret's or its own time is over.
@@ -130,8 +130,13 @@ func (r *APIKeyReconciler) keep(ctx context.Context, key *v1alpha1.APIKey) (ctrl
 	}
 	setIssued(key)
 	if r.secretIsDue(key) {
-		if err := r.removeSecret(ctx, key); err != nil {
+		name := key.Status.SecretName
+		removed, err := r.removeSecret(ctx, key)
+		if err != nil {
 			return ctrl.Result{}, err
+		}
+		if removed {
+			r.announceSecretRemoved(key, name)
 		}
 	}
 	return ctrl.Result{RequeueAfter: r.untilNextInstant(key)}, nil

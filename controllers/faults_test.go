@@ -4,16 +4,21 @@
 package controllers_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"squirrel.dev/apikey-operator/api/token"
@@ -158,28 +163,45 @@ func (w *world) plant(key *v1alpha1.APIKey) *corev1.Secret {
 	}
 }
 
-const inTheWay = `Secret "frontend-token" exists already and was not written for this key: delete it, or create this key with another spec.secret.name.`
+const inTheWay = `Secret "frontend-token" exists already and was not written for this key: delete it if nobody needs it, or create this key with another spec.secret.name. It is looked for again every 15s.`
+
+const ofAnother = `Secret "frontend-token" hands over the token of APIKey "another": create this key with another spec.secret.name.`
 
 func TestAPlantedSecretIsNeverAdoptedOverwrittenOrDeleted(t *testing.T) {
-	forgeries := map[string]func(planted *corev1.Secret, another *v1alpha1.APIKey){
-		"with everything forged": func(*corev1.Secret, *v1alpha1.APIKey) {},
-		"with the name only": func(planted *corev1.Secret, _ *v1alpha1.APIKey) {
-			planted.Type, planted.OwnerReferences = corev1.SecretTypeOpaque, nil
+	forgeries := map[string]struct {
+		forge   func(planted *corev1.Secret, another *v1alpha1.APIKey)
+		message string
+	}{
+		"with everything forged": {
+			forge:   func(*corev1.Secret, *v1alpha1.APIKey) {},
+			message: inTheWay,
 		},
-		"with name and type": func(planted *corev1.Secret, _ *v1alpha1.APIKey) { planted.OwnerReferences = nil },
-		"with another key as its owner": func(planted *corev1.Secret, another *v1alpha1.APIKey) {
-			planted.OwnerReferences[0].Name, planted.OwnerReferences[0].UID = another.Name, another.UID
+		"with the name only": {
+			forge: func(planted *corev1.Secret, _ *v1alpha1.APIKey) {
+				planted.Type, planted.OwnerReferences = corev1.SecretTypeOpaque, nil
+			},
+			message: inTheWay,
+		},
+		"with name and type": {
+			forge:   func(planted *corev1.Secret, _ *v1alpha1.APIKey) { planted.OwnerReferences = nil },
+			message: inTheWay,
+		},
+		"with another key as its owner": {
+			forge: func(planted *corev1.Secret, another *v1alpha1.APIKey) {
+				planted.OwnerReferences[0].Name, planted.OwnerReferences[0].UID = another.Name, another.UID
+			},
+			message: ofAnother,
 		},
 	}
-	for name, forge := range forgeries {
+	for name, test := range forgeries {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			planted := w.plant(w.createKey("frontend"))
-			forge(planted, w.createKey("another"))
+			test.forge(planted, w.createKey("another"))
 			w.create(planted)
 
 			w.startController(nil)
-			w.assertStandsBackFrom(planted)
+			w.assertStandsBackFrom(planted, test.message)
 
 			w.must(w.env.Client.Delete(t.Context(), planted))
 			w.touch("frontend", "after the deletion")
@@ -201,7 +223,7 @@ func TestASecretPlantedDuringTheHandoverIsNeverAdopted(t *testing.T) {
 			return send()
 		}}
 	})
-	w.assertStandsBackFrom(planted)
+	w.assertStandsBackFrom(planted, inTheWay)
 }
 
 func TestAForeignSecretOutlivesTheKeysEnd(t *testing.T) {
@@ -219,10 +241,10 @@ func TestAForeignSecretOutlivesTheKeysEnd(t *testing.T) {
 	}
 }
 
-func (w *world) assertStandsBackFrom(planted *corev1.Secret) {
+func (w *world) assertStandsBackFrom(planted *corev1.Secret, message string) {
 	w.Helper()
 	key := w.await("frontend", v1alpha1.ReasonSecretConflict)
-	w.assertConditions(key, stalled(v1alpha1.ReasonSecretConflict, inTheWay))
+	w.assertConditions(key, stalled(v1alpha1.ReasonSecretConflict, message))
 	if key.Claimed() || key.Status.SecretName != "" {
 		w.Error("the key has a token")
 	}
@@ -287,4 +309,132 @@ func (w *world) claimElsewhere(key *v1alpha1.APIKey) {
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(token.New())}}
 	key.Status.SecretName = key.Name + "-token"
 	w.must(w.env.Client.Status().Update(w.Context(), key))
+}
+
+// failure returns what an API server answers when a call fails.
+func failure(status *metav1.Status, header http.Header) *http.Response {
+	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+	body, err := json.Marshal(status)
+	if err != nil {
+		panic(err) // a Status always marshals
+	}
+	header.Set("Content-Type", "application/json")
+	return &http.Response{StatusCode: int(status.Code), Header: header, Body: io.NopCloser(bytes.NewReader(body))}
+}
+
+func TestInvariant3_OneTokenWhenTheClientRepeatsACallThatTookEffect(t *testing.T) {
+	w := newWorld(t)
+	w.createKey("frontend")
+	var failOnce sync.Once
+	w.startController(func(next http.RoundTripper) http.RoundTripper {
+		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+			response, err := send()
+			if call == "POST secret" {
+				failOnce.Do(func() {
+					response.Body.Close()
+					response = failure(&metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError},
+						http.Header{"Retry-After": {"1"}})
+				})
+			}
+			return response, err
+		}}
+	})
+	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+	w.assertOneHandover("frontend")
+}
+
+func TestARefusedSecretStallsTheKeyAndNamesWhoRefused(t *testing.T) {
+	const repeated = "sq_a-token-that-a-refusal-may-repeat"
+	for refusal, refuser := range map[string]string{
+		`secrets "frontend-token" is forbidden: exceeded quota: few, requested: count/secrets=1`:               "exceeded quota: few",
+		`admission webhook "v.example.com" denied the request: ` + repeated:                                    `admission webhook "v.example.com" denied the request`,
+		`secrets "x" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: ` + repeated: `ValidatingAdmissionPolicy 'p' with binding 'b' denied request`,
+		`secrets "x" is forbidden: ` + repeated:                                                                "Forbidden",
+	} {
+		t.Run(refuser, func(t *testing.T) {
+			w := newWorld(t)
+			var refuse atomic.Bool
+			refuse.Store(true)
+			w.startController(func(next http.RoundTripper) http.RoundTripper {
+				return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+					if call == "POST secret" && refuse.Load() {
+						return failure(&metav1.Status{
+							Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: refusal,
+						}, http.Header{}), nil
+					}
+					return send()
+				}}
+			})
+			w.createKey("frontend")
+			key := w.await("frontend", v1alpha1.ReasonSecretRefused)
+			w.assertConditions(key, stalled(v1alpha1.ReasonSecretRefused, `Secret "frontend-token" was refused (`+refuser+
+				`): nothing is issued until it is let through. The controller tries again every 15s.`))
+			if key.Claimed() || key.Status.SecretName != "" {
+				t.Error("a key whose Secret was refused has a token")
+			}
+			refuse.Store(false)
+			w.touch("frontend", "let through")
+			w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+		})
+	}
+}
+
+func TestTheSecretOfAFormerKeyOfTheNameIsWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	key := w.createKey("frontend")
+	former := w.plant(key)
+	former.OwnerReferences[0].UID = "former"
+	former.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
+	body, err := json.Marshal(former)
+	w.must(err)
+	var stillThere atomic.Bool
+	stillThere.Store(true)
+	w.startController(func(next http.RoundTripper) http.RoundTripper {
+		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+			if call == "GET secret" && stillThere.Load() {
+				header := http.Header{"Content-Type": {"application/json"}}
+				return &http.Response{StatusCode: http.StatusOK, Header: header, Body: io.NopCloser(bytes.NewReader(body))}, nil
+			}
+			return send()
+		}}
+	})
+	const waiting = `Waiting for Secret "frontend-token" of a former key of this name to be removed.`
+	w.eventually("the key waits", func() bool {
+		ready := meta.FindStatusCondition(w.get("frontend").Status.Conditions, v1alpha1.ConditionReady)
+		return ready.Reason == v1alpha1.ReasonPending && ready.Message == waiting
+	})
+	w.clock.advance(time.Minute)
+	w.touch("frontend", "later")
+	w.assertConditions(w.await("frontend", v1alpha1.ReasonSecretConflict), stalled(v1alpha1.ReasonSecretConflict,
+		`Secret "frontend-token" hands over the token of APIKey "frontend": create this key with another spec.secret.name.`))
+	stillThere.Store(false)
+	w.touch("frontend", "collected")
+	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+}
+
+func TestAClaimDatedByAWrongClockIsVoid(t *testing.T) {
+	w := newWorld(t)
+	key := w.createKey("frontend")
+	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("lost"), ClaimedAt: new(metav1.NewTime(time.Now().Add(24 * time.Hour)))}}
+	w.must(w.env.Client.Status().Update(t.Context(), key))
+	w.startController(nil)
+	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+}
+
+func TestAClaimThatAnotherMadeIsLeftAloneUntilItIsVoid(t *testing.T) {
+	w := newWorld(t)
+	key := w.createKey("frontend")
+	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("on its way"), ClaimedAt: new(metav1.Now())}}
+	w.must(w.env.Client.Status().Update(t.Context(), key))
+	w.startController(nil)
+	w.eventually("the key waits", func() bool {
+		ready := meta.FindStatusCondition(w.get("frontend").Status.Conditions, v1alpha1.ConditionReady)
+		return ready.Message == "Waiting for a handover that was begun to end."
+	})
+	if hash := w.get("frontend").Status.Tokens[0].Hash; hash != token.Hash("on its way") {
+		t.Error("the claim was replaced")
+	}
+	w.clock.advance(time.Minute)
+	w.touch("frontend", "later")
+	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
 }

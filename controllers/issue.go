@@ -20,15 +20,22 @@ import (
 )
 
 const (
-	// secretConflictDelay passes before a Secret that is in the way is looked for again: Secrets are not watched.
-	secretConflictDelay = 15 * time.Second
+	// secretDelay passes before the controller tries again to write a Secret that is in the way or was refused: Secrets are not watched.
+	secretDelay = 15 * time.Second
+
+	// formerSecretDelay passes before the controller looks again whether the Secret of a former key of the same name is gone, and
+	// formerSecretPatience is how old a key may be until a person is told that it is still there.
+	formerSecretDelay    = time.Second
+	formerSecretPatience = time.Minute
 
 	// rivalClaimDelay passes before a key claims again that met another claim.
 	rivalClaimDelay = 250 * time.Millisecond
 
-	// claimLifetime is how long a claim is left alone by all but the one who made it. It ends some seconds, which clocks may differ by,
-	// after the calls of that one have ended.
-	claimLifetime = reconcileTimeout + 5*time.Second
+	// clockDifference is what the clocks of two controllers may differ by.
+	clockDifference = 5 * time.Second
+
+	// claimLifetime is how long a claim is left alone by all but the one who made it, whose calls have ended by then.
+	claimLifetime = reconcileTimeout + clockDifference
 )
 
 var (
@@ -37,6 +44,9 @@ var (
 
 	// errHandoverUnderWay means that another controller may be handing over a token of this key at this time.
 	errHandoverUnderWay = errors.New("a token of this key may be on its way to its Secret")
+
+	// errFormerSecret means that the Secret of a former key of the same name is about to be collected.
+	errFormerSecret = errors.New("the Secret of a former key of this name is still there")
 
 	// errClaimNotSeen means that the cache lacks the claim that was just written: ClientOptions are not in force.
 	errClaimNotSeen = errors.New("the cache of APIKeys has not seen the claim that was just written")
@@ -54,8 +64,16 @@ func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctr
 	case errors.Is(err, errRivalClaim):
 		return r.withdraw(key), nil
 	case errors.Is(err, errHandoverUnderWay):
+		setPending(key, "Waiting for a handover that was begun to end.")
 		return ctrl.Result{RequeueAfter: soonest(r.untilClaimIsVoid(key), r.untilExpiry(key))}, nil
+	case errors.Is(err, errFormerSecret):
+		dropClaim(key)
+		setPending(key, fmt.Sprintf("Waiting for Secret %q of a former key of this name to be removed.", secretName(key)))
+		return ctrl.Result{RequeueAfter: formerSecretDelay}, nil
+	case apierrors.IsConflict(err):
+		return ctrl.Result{}, err
 	default:
+		setPending(key, fmt.Sprintf("The token could not be handed over yet (%s): the controller tries again.", failureOf(err)))
 		return ctrl.Result{}, err
 	}
 }
@@ -151,21 +169,20 @@ func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, m
 	switch {
 	case err == nil:
 		return nil
-	case apierrors.IsAlreadyExists(err): // somebody put it there meanwhile
-		return secretConflict(secretName(key))
-	default:
-		// The Secret may be there all the same: the claim stays until that is known.
-		setPending(key, fmt.Sprintf("Secret %q could not be written (%s): the controller tries again.", secretName(key), failureOf(err)))
-		return fmt.Errorf("write the one-time Secret %q: %s", secretName(key), failureOf(err))
+	case apierrors.IsAlreadyExists(err):
+		// By this very call, when its first answer was lost and the client repeated it, or by somebody else meanwhile.
+		if done, err := r.wasHandedOver(ctx, key); done || err != nil {
+			return err
+		}
+		if err := r.findForeignSecret(ctx, key); err != nil {
+			return err
+		}
+		return &writeError{secret: secretName(key), failure: "another one came and went"}
+	case wasRefused(err):
+		return secretRefused(secretName(key), err)
+	default: // the Secret may be there all the same: the claim stays until that is known
+		return &writeError{secret: secretName(key), failure: failureOf(err)}
 	}
-}
-
-// failureOf names an error of the API server without its text, which may repeat what was sent.
-func failureOf(err error) string {
-	if reason := apierrors.ReasonForError(err); reason != metav1.StatusReasonUnknown {
-		return string(reason)
-	}
-	return "no answer"
 }
 
 // accept makes the token count.
@@ -180,8 +197,8 @@ func (r *APIKeyReconciler) accept(key *v1alpha1.APIKey) ctrl.Result {
 func (r *APIKeyReconciler) standBack(key *v1alpha1.APIKey, conflict *v1alpha1.Conflict) ctrl.Result {
 	dropClaim(key)
 	setStalled(key, conflict)
-	if conflict.Reason == v1alpha1.ReasonSecretConflict {
-		return ctrl.Result{RequeueAfter: soonest(secretConflictDelay, r.untilExpiry(key))}
+	if conflict.Reason == v1alpha1.ReasonSecretConflict || conflict.Reason == v1alpha1.ReasonSecretRefused {
+		return ctrl.Result{RequeueAfter: soonest(secretDelay, r.untilExpiry(key))}
 	}
 	return ctrl.Result{RequeueAfter: soonest(r.untilExpiry(key))} // competitorsToWake wakes the key when the holder ends
 }

@@ -172,7 +172,7 @@ func TestTheSecretGoesWhenItsTimeToLiveIsOver(t *testing.T) {
 	})
 	key := w.get("frontend")
 	w.assertConditions(key, conditions(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, acceptedMinted))
-	if _, note := w.awaitEvent("frontend", "SecretRemoved"); note != `The one-time Secret "frontend-token" is gone: its time to live is over or the key has ended.` {
+	if _, note := w.awaitEvent("frontend", "SecretRemoved"); note != `The one-time Secret "frontend-token" was removed: its time to live is over.` {
 		t.Errorf("the event says %q", note)
 	}
 }
@@ -200,6 +200,22 @@ func TestADeactivatedKeyLosesItsSecretAndFreesItsName(t *testing.T) {
 	w.assertKstatus(first, status.CurrentStatus)
 	if first.Status.DeactivatedAt == nil || first.Status.SecretName != "" || w.secret("first-token") != nil {
 		t.Errorf("deactivatedAt %v, secretName %q", first.Status.DeactivatedAt, first.Status.SecretName)
+	}
+	w.assertIssued(w.await("second", v1alpha1.ReasonIssued), "second-token")
+}
+
+func TestAKeyThatIsBeingDeletedLosesItsSecretAndFreesItsName(t *testing.T) {
+	w := newWorld(t)
+	w.startController(nil)
+	first := w.createKey("first", appName("Frontend"), func(key *v1alpha1.APIKey) { key.Finalizers = []string{"example.com/keep"} })
+	w.await("first", v1alpha1.ReasonIssued)
+	w.createKey("second", appName("Frontend"))
+	w.await("second", v1alpha1.ReasonAppNameConflict)
+	w.must(w.env.Client.Delete(t.Context(), first))
+	w.assertConditions(w.await("first", v1alpha1.ReasonDeactivated), conditions(metav1.ConditionTrue, metav1.ConditionFalse,
+		v1alpha1.ReasonDeactivated, "The key is being deleted and is accepted no more."))
+	if w.secret("first-token") != nil {
+		t.Error("the Secret is still there")
 	}
 	w.assertIssued(w.await("second", v1alpha1.ReasonIssued), "second-token")
 }
@@ -245,6 +261,8 @@ func TestExpiryIsAtTheInstantAndFinal(t *testing.T) {
 	if key := w.await("frontend", v1alpha1.ReasonExpired); key.State(time.Now()) != v1alpha1.StateExpired {
 		t.Error("a later expiry brings an expired key back")
 	}
+	w.deactivate("frontend")
+	w.await("frontend", v1alpha1.ReasonExpired) // it had ended before
 }
 
 func TestAKeyThatExpiredBeforeItsCreationNeverGetsAToken(t *testing.T) {

@@ -29,12 +29,17 @@ func (r *APIKeyReconciler) untilExpiry(key *v1alpha1.APIKey) time.Duration {
 	return key.Spec.ExpiresAt.Sub(r.Now())
 }
 
-// untilClaimIsVoid is how long whoever claimed for the key may still be handing over its token; 0 or less when nobody is.
+// untilClaimIsVoid is how long whoever claimed for the key may still be handing over its token; 0 or less when nobody is. A claim from
+// further ahead than clocks may differ by was dated by a clock that was wrong, and is void.
 func (r *APIKeyReconciler) untilClaimIsVoid(key *v1alpha1.APIKey) time.Duration {
 	if !key.Claimed() || key.Status.Tokens[0].ClaimedAt == nil {
 		return 0
 	}
-	return key.Status.Tokens[0].ClaimedAt.Add(claimLifetime).Sub(r.Now())
+	remaining := key.Status.Tokens[0].ClaimedAt.Add(claimLifetime).Sub(r.Now())
+	if remaining > claimLifetime+clockDifference {
+		return 0
+	}
+	return remaining
 }
 
 // soonest returns the shortest of the durations as a RequeueAfter, where 0 means that there is nothing to wait for.

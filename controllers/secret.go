@@ -78,34 +78,58 @@ func (r *APIKeyReconciler) findForeignSecret(ctx context.Context, key *v1alpha1.
 	if secret == nil || err != nil {
 		return err
 	}
-	return secretConflict(secret.Name)
-}
-
-func secretConflict(name string) *v1alpha1.Conflict {
-	return &v1alpha1.Conflict{
-		Reason: v1alpha1.ReasonSecretConflict,
-		Holder: name,
-		Message: fmt.Sprintf("Secret %q exists already and was not written for this key: "+
-			"delete it, or create this key with another spec.secret.name.", name),
+	if r.isOfFormerKey(secret, key) {
+		return errFormerSecret
 	}
+	return secretConflict(secret, key)
 }
 
-// removeSecret deletes the key's one-time Secret, if it is there and is ours, and takes it from the record.
-func (r *APIKeyReconciler) removeSecret(ctx context.Context, key *v1alpha1.APIKey) error {
-	if key.Status.SecretName == "" {
+// isOfFormerKey says whether the Secret belongs to a former key of this name, and the garbage collector can be expected to remove it.
+func (r *APIKeyReconciler) isOfFormerKey(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
+	owner := owningKey(secret)
+	return owner != nil && owner.Name == key.Name && owner.UID != key.UID &&
+		r.Now().Sub(key.CreationTimestamp.Time) < formerSecretPatience
+}
+
+// owningKey returns the reference to the APIKey that controls the Secret, or nil.
+func owningKey(secret *corev1.Secret) *metav1.OwnerReference {
+	owner := metav1.GetControllerOf(secret)
+	if owner == nil || owner.Kind != "APIKey" || secret.Type != v1alpha1.SecretTypeToken {
 		return nil
+	}
+	return owner
+}
+
+// secretConflict says what to do about a Secret that is in the way of the key's own.
+func secretConflict(secret *corev1.Secret, key *v1alpha1.APIKey) *v1alpha1.Conflict {
+	message := fmt.Sprintf("Secret %q exists already and was not written for this key: "+
+		"delete it if nobody needs it, or create this key with another spec.secret.name. It is looked for again every %s.",
+		secret.Name, secretDelay)
+	if owner := owningKey(secret); owner != nil && owner.UID != key.UID {
+		message = fmt.Sprintf("Secret %q hands over the token of APIKey %q: create this key with another spec.secret.name.",
+			secret.Name, owner.Name)
+	}
+	return &v1alpha1.Conflict{Reason: v1alpha1.ReasonSecretConflict, Holder: secret.Name, Message: message}
+}
+
+// removeSecret deletes the key's one-time Secret, if it is there and is ours, and takes it from the record. It says whether it deleted.
+func (r *APIKeyReconciler) removeSecret(ctx context.Context, key *v1alpha1.APIKey) (removed bool, err error) {
+	if key.Status.SecretName == "" {
+		return false, nil
 	}
 	secret, err := r.readSecret(ctx, key)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if secret != nil && isOurs(secret, key) {
-		if err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID}); err != nil && !isGoneOrReplaced(err) {
-			return fmt.Errorf("delete the one-time Secret %q: %w", secret.Name, err)
+		err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
+		if err != nil && !isGoneOrReplaced(err) {
+			return false, fmt.Errorf("delete the one-time Secret %q: %w", secret.Name, err)
 		}
+		removed = err == nil
 	}
 	key.Status.SecretName = ""
-	return nil
+	return removed, nil
 }
 
 // isGoneOrReplaced says whether a deletion failed because the object of that UID is not there any more.

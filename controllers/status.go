@@ -31,8 +31,11 @@ func setIssued(key *v1alpha1.APIKey) {
 // setEnded says that the key is accepted no more, as its owner declared.
 func setEnded(key *v1alpha1.APIKey, state v1alpha1.State) {
 	reason, message := v1alpha1.ReasonDeactivated, "The key was deactivated and is accepted no more."
-	if state == v1alpha1.StateExpired {
+	switch {
+	case state == v1alpha1.StateExpired:
 		reason, message = v1alpha1.ReasonExpired, "The key has expired and is accepted no more."
+	case !key.DeletionTimestamp.IsZero():
+		message = "The key is being deleted and is accepted no more."
 	}
 	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionTrue, reason, message)
 	setCondition(key, v1alpha1.ConditionActive, metav1.ConditionFalse, reason, message)

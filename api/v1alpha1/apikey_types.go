@@ -60,7 +60,7 @@ type APIKeySpec struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS]([\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS\\\\x{200C}\\\\x{200D} ]*[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS])?$')",message="appName must consist of printable characters, without leading or trailing space"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS]([\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS\\\\x{200C}\\\\x{200D} ]*[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS])?$') && !self.matches('[\\\\x{115F}\\\\x{1160}\\\\x{2800}\\\\x{3164}\\\\x{FFA0}]')",message="appName must consist of printable characters, without leading or trailing space"
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="appName is immutable: create a new APIKey, and deactivate this one"
 	AppName string `json:"appName"`
 
@@ -80,8 +80,8 @@ type APIKeySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf || !self",message="a deactivated key stays deactivated: create a new APIKey instead"
 	Active *bool `json:"active,omitempty"`
 
-	// expiresAt is the instant from which the key is no longer accepted, as RFC 3339 has it. It may be moved until it has passed;
-	// then it is final.
+	// expiresAt is the instant from which the key is no longer accepted, as RFC 3339 has it. It may be moved until
+	// the controller has recorded that it passed (status.deactivatedAt); then it is final. Fractions of a second are not counted.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('9999-12-31T00:00:00Z')",message="expiresAt must be a date and time in the years 1970 to 9999, such as 2027-06-01T00:00:00Z"
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
@@ -143,7 +143,7 @@ type APIKeyStatus struct {
 	// +kubebuilder:validation:MaxItems=2
 	Tokens []TokenRecord `json:"tokens,omitempty"`
 
-	// secretName is the Secret that hands the token over. It is empty when there is no such Secret, or none any more.
+	// secretName is the Secret that the token was written to. It is empty before that, and after the controller has removed the Secret.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	SecretName string `json:"secretName,omitempty"`
@@ -211,6 +211,7 @@ const (
 	ReasonAppNameConflict   = "AppNameConflict"
 	ReasonTokenHashConflict = "TokenHashConflict"
 	ReasonSecretConflict    = "SecretConflict"
+	ReasonSecretRefused     = "SecretRefused"
 )
 
 // SecretTypeToken is the type of the one-time Secrets. The controller writes no other type for a key.

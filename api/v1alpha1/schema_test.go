@@ -190,6 +190,8 @@ func TestAppNameIsPrintableInAnyLanguage(t *testing.T) {
 		"a bidi override (U+202E)":         "a\u202Eb",
 		"a bidi isolate (U+2066)":          "a\u2066b",
 		"a soft hyphen (U+00AD)":           "a\u00ADb",
+		"only a Hangul filler (U+3164)":    "\u3164",
+		"a blank Braille cell (U+2800)":    "a\u2800b",
 		"a private character (U+E000)":     "a\uE000b",
 		"U+200C at the start":              "\u200Ca",
 		"U+200D at the end":                "a\u200D",

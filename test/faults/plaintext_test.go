@@ -53,7 +53,7 @@ func TestInvariant1_PlaintextIsInTheOneTimeSecretsAndNowhereElse(t *testing.T) {
 	run.restartTheControllerWithItsWebhook()
 	run.useTheKeys()
 	run.endAKey()
-	run.awaitTheTokenMintedAgain()
+	run.awaitTheRefusedSecret()
 	run.showTheKeys()
 	run.askForMetrics()
 	run.stop()
@@ -306,8 +306,8 @@ func (r *wholeRun) endAKey() {
 	r.awaitAnswer(r.authenticator.address("authenticator"), r.tokensSoFar()["ended-token"], http.StatusUnauthorized)
 }
 
-// awaitTheTokenMintedAgain waits until it is sure that the refused Secret will not be there after all, and another one is.
-func (r *wholeRun) awaitTheTokenMintedAgain() {
+// awaitTheRefusedSecret waits until the controller has tried again, and a Secret with another token was let through.
+func (r *wholeRun) awaitTheRefusedSecret() {
 	r.Helper()
 	r.await("refused", v1alpha1.ReasonIssued)
 	r.awaitAnswer(r.authenticator.address("authenticator"), r.handedOver("refused-token", "token"), http.StatusOK)
@@ -315,7 +315,7 @@ func (r *wholeRun) awaitTheTokenMintedAgain() {
 		events := &eventsv1.EventList{}
 		must(r.T, r.env.Client.List(r.Context(), events, client.InNamespace(r.namespace)))
 		return slices.ContainsFunc(events.Items, func(event eventsv1.Event) bool {
-			return event.Regarding.Name == "refused" && event.Reason == "MintedAgain"
+			return event.Regarding.Name == "refused" && event.Reason == v1alpha1.ReasonSecretRefused
 		})
 	})
 }
@@ -405,7 +405,7 @@ func (r *wholeRun) assertItWasAWholeRun() {
 		"refusal of the webhook":       "The token hash is that of APIKey",
 		"answers":                      "X-Auth-Key-Id",
 		"answers to what is no HTTP":   "400 Bad Request",
-		"kubectl events":               "MintedAgain",
+		"kubectl events":               v1alpha1.ReasonSecretRefused,
 		"log of the controller":        `"reason":"Issued"`,
 		"log of the authenticator":     `"msg":"refused"`,
 		"log of kube-apiserver":        "apiserver",
