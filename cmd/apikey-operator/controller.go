@@ -5,9 +5,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,6 +87,9 @@ func (c *controller) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := c.checkWebhookCertificate(); err != nil {
+		return err
+	}
 	manager, err := c.newManager(kubernetes)
 	if err != nil {
 		return err
@@ -93,6 +98,18 @@ func (c *controller) run(ctx context.Context) error {
 		return err
 	}
 	return manager.Start(ctx)
+}
+
+// checkWebhookCertificate finds out early what would end the process later.
+func (c *controller) checkWebhookCertificate() error {
+	if !c.webhook {
+		return nil
+	}
+	_, err := tls.LoadX509KeyPair(filepath.Join(c.webhookCertDir, "tls.crt"), filepath.Join(c.webhookCertDir, "tls.key"))
+	if err != nil {
+		return fmt.Errorf("the admission webhook's certificate cannot be used: %w", err)
+	}
+	return nil
 }
 
 func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
@@ -113,8 +130,11 @@ func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
 		HealthProbeBindAddress:        c.healthAddress,
 		WebhookServer:                 c.webhookServer(),
 	})
-	if err != nil {
-		return nil, err
+	switch {
+	case err != nil && c.leaderElect && c.leaderElectionNamespace == "":
+		return nil, fmt.Errorf("the controller cannot be set up; outside a cluster, give --leader-election-namespace: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("the controller cannot be set up: %w", err)
 	}
 	return manager, c.addHealthChecks(manager)
 }

@@ -34,11 +34,13 @@ func (f *operationsFlags) register(flags *pflag.FlagSet) {
 func (f *operationsFlags) validate() error {
 	if f.metricsAddress != off {
 		if err := validateAddress("metrics-bind-address", f.metricsAddress); err != nil {
-			return err
+			return fmt.Errorf("%w, or 0 for none", err)
 		}
 	}
 	if f.healthAddress != off {
-		return validateAddress("health-probe-bind-address", f.healthAddress)
+		if err := validateAddress("health-probe-bind-address", f.healthAddress); err != nil {
+			return fmt.Errorf("%w, or 0 for none", err)
+		}
 	}
 	return nil
 }
@@ -48,7 +50,7 @@ func (f *operationsFlags) validate() error {
 func kubernetesConfig(process string) (*rest.Config, error) {
 	kubernetes, err := ctrl.GetConfig()
 	if err != nil {
-		return nil, fmt.Errorf("no Kubernetes API is configured: %w", err)
+		return nil, fmt.Errorf("no Kubernetes API is configured, by --kubeconfig, KUBECONFIG or the cluster that this runs in: %w", err)
 	}
 	return rest.AddUserAgent(kubernetes, process), nil
 }

@@ -54,8 +54,8 @@ func TestWrongCommandLinesSayWhatToGive(t *testing.T) {
 		{append(plaintext, "--listen-address=8443"), `--listen-address="8443" is no address: give host:port or :port`},
 		{append(plaintext, "--listen-address=:https"), `--listen-address=":https" is no address: give host:port or :port`},
 		{append(plaintext, "--listen-address=:65536"), `--listen-address=":65536" is no address: give host:port or :port`},
-		{append(plaintext, "--metrics-bind-address="), `--metrics-bind-address="" is no address: give host:port or :port`},
-		{append(plaintext, "--health-probe-bind-address=off"), `--health-probe-bind-address="off" is no address: give host:port or :port`},
+		{append(plaintext, "--metrics-bind-address="), `--metrics-bind-address="" is no address: give host:port or :port, or 0 for none`},
+		{append(plaintext, "--health-probe-bind-address=off"), `--health-probe-bind-address="off" is no address: give host:port or :port, or 0 for none`},
 		{append(plaintext, "--max-staleness=119s"), "--max-staleness=1m59s" + tooShort},
 		{append(plaintext, "--max-staleness=-1h"), "--max-staleness=-1h0m0s" + tooShort},
 		{append(plaintext, "--shutdown-delay=-1s"), "--shutdown-delay=-1s is negative: give 0 or more"},
@@ -65,7 +65,7 @@ func TestWrongCommandLinesSayWhatToGive(t *testing.T) {
 		{[]string{"controller", "--webhook-cert-dir=certs", "--webhook-listen-address=:0"},
 			`--webhook-listen-address=":0" is no address: give host:port or :port, with a port other than 0`},
 		{[]string{"controller", "--webhook=false", "--metrics-bind-address=8080"},
-			`--metrics-bind-address="8080" is no address: give host:port or :port`},
+			`--metrics-bind-address="8080" is no address: give host:port or :port, or 0 for none`},
 	}
 	for _, c := range cases {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {

@@ -352,7 +352,7 @@ func TestFailuresAreLoggedAndExitWith1(t *testing.T) {
 	}{
 		"no kubeconfig": {
 			args: []string{"authenticator", "--plaintext", "--kubeconfig=" + missing},
-			want: "no Kubernetes API is configured: stat " + missing + ": no such file or directory",
+			want: "no Kubernetes API is configured, by --kubeconfig, KUBECONFIG or the cluster that this runs in: stat " + missing + ": no such file or directory",
 		},
 		"no certificate": {
 			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--tls-cert-file=" + missing, "--tls-private-key-file=" + missing},
@@ -363,9 +363,18 @@ func TestFailuresAreLoggedAndExitWith1(t *testing.T) {
 			want: "the authenticator server cannot listen on " + taken.Addr().String() + ": listen tcp " + taken.Addr().String() +
 				": bind: address already in use",
 		},
+		"no webhook certificate": {
+			args: []string{"controller", "--kubeconfig=" + kubeconfig, "--leader-elect=false", "--webhook-cert-dir=" + missing},
+			want: "the admission webhook's certificate cannot be used: open " + filepath.Join(missing, "tls.crt") + ": no such file or directory",
+		},
+		"no namespace for the lease": {
+			args: []string{"controller", "--kubeconfig=" + kubeconfig, "--webhook=false"},
+			want: "the controller cannot be set up; outside a cluster, give --leader-election-namespace: " +
+				"unable to find leader election namespace: not running in-cluster, please specify LeaderElectionNamespace",
+		},
 		"no kubeconfig for the controller": {
 			args: []string{"controller", "--webhook=false", "--kubeconfig=" + missing},
-			want: "no Kubernetes API is configured: stat " + missing + ": no such file or directory",
+			want: "no Kubernetes API is configured, by --kubeconfig, KUBECONFIG or the cluster that this runs in: stat " + missing + ": no such file or directory",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -86,11 +87,24 @@ func lock(home string) (unlock func(), err error) {
 		return nil, err
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		pid, _ := io.ReadAll(file)
 		_ = file.Close()
-		return nil, fmt.Errorf("`make run` is running already: %s says how to reach it. Stop that one first; `make demo` can run beside it",
-			relative(filepath.Join(home, "env")))
+		return nil, fmt.Errorf("`make run` is running already, as process %s: %s says how to reach it. Stop that one first; "+
+			"`make demo` can run beside it", pid, relative(filepath.Join(home, "env")))
+	}
+	if err := writePID(file); err != nil {
+		_ = file.Close()
+		return nil, err
 	}
 	return func() { _ = file.Close() }, nil
+}
+
+func writePID(file *os.File) error {
+	if err := file.Truncate(0); err != nil {
+		return err
+	}
+	_, err := fmt.Fprint(file, os.Getpid())
+	return err
 }
 
 // applySamples applies the samples, and waits for one of them to be ready. What a user did in an earlier run may contradict them: that is

@@ -63,7 +63,10 @@ func (p *Process) AddWork(work func(context.Context) error) {
 // port, which is logged.
 func (p *Process) AddServer(name, address string, tlsConfig *tls.Config, handler http.Handler) {
 	p.servers = append(p.servers, &server{name: name, address: address, http: &http.Server{
-		Handler:           p.closingWhenDraining(handler),
+		Handler: p.closingWhenDraining(handler),
+
+		DisableGeneralOptionsHandler: true, // which would answer "OPTIONS *" 200, and to a gateway that means granted
+
 		TLSConfig:         tlsConfig,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,

@@ -299,6 +299,29 @@ func TestEveryServerHasBounds(t *testing.T) {
 	}
 }
 
+func TestEveryRequestReachesTheHandler(t *testing.T) {
+	r := newRunning(t, 0)
+	r.AddServer("main", "127.0.0.1:0", nil, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	r.start()
+	defer r.stop()
+	for _, requestLine := range []string{"OPTIONS * HTTP/1.1", "OPTIONS * HTTP/1.0", "GET /a/../b//c HTTP/1.1", "CONNECT a:1 HTTP/1.1"} {
+		connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", r.address("main"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(connection, requestLine+"\r\nHost: h\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		status, err := bufio.NewReader(connection).ReadString('\n')
+		if err != nil || !strings.Contains(status, " 418 ") {
+			t.Errorf("%s is answered %q, %v", requestLine, status, err)
+		}
+		_ = connection.Close()
+	}
+}
+
 func TestOverLongHeadersAreRefused(t *testing.T) {
 	r := newRunning(t, 0)
 	r.AddServer("main", "127.0.0.1:0", nil, answering)
