@@ -5,7 +5,7 @@ package authn
 
 import (
 	"cmp"
-	"encoding/binary"
+	"crypto/subtle"
 	"hash/maphash"
 	"slices"
 	"sync/atomic"
@@ -78,7 +78,7 @@ func (c *contents) lookup(namespace string, digest *token.Digest, clock func() t
 	refusal = ReasonKeyUnknown
 	probe := c.byToken.find(c.tokenHash(namespace, digest))
 	for e := probe.next(); e != nil && refusal != ""; e = probe.next() {
-		if e.Namespace == namespace && sameInConstantTime(&e.digest, digest) {
+		if e.Namespace == namespace && subtle.ConstantTimeCompare(e.digest[:], digest[:]) == 1 {
 			found, refusal = e, e.refusal(clock)
 		}
 	}
@@ -136,13 +136,4 @@ func (c *contents) tokenHash(namespace string, digest *token.Digest) uint64 {
 
 func (c *contents) objectHash(namespace, name string) uint64 {
 	return maphash.Comparable(c.seed, [2]string{namespace, name})
-}
-
-// sameInConstantTime compares word by word: subtle.ConstantTimeCompare goes byte by byte, which takes a quarter as long as the hash.
-func sameInConstantTime(a, b *token.Digest) bool {
-	var difference uint64
-	for i := 0; i < len(a); i += 8 {
-		difference |= binary.NativeEndian.Uint64(a[i:]) ^ binary.NativeEndian.Uint64(b[i:])
-	}
-	return difference == 0
 }
