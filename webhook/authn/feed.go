@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -49,7 +50,9 @@ func (k *Keyring) feed(client rest.Interface, namespace string) *cache.ListWatch
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			events, err := api.WatchWithContext(ctx, options)
-			k.note(ctx, err)
+			if !apierrors.IsInvalid(err) { // an older API server cannot begin a watch with a list: the Reflector lists then
+				k.note(ctx, err)
+			}
 			return events, err
 		},
 	}
@@ -63,7 +66,11 @@ func (k *Keyring) note(ctx context.Context, err error) {
 			klog.FromContext(ctx).Info("The Kubernetes API answers again")
 		}
 	} else if ctx.Err() == nil && k.lastError.Swap(&err) == nil {
-		klog.FromContext(ctx).Error(err, "The Kubernetes API does not let APIKeys be watched: deciding from memory, and trying again")
+		consequence := "keys cannot be checked until it does"
+		if k.Synced() {
+			consequence = "deciding from memory"
+		}
+		klog.FromContext(ctx).Error(err, "The Kubernetes API does not let APIKeys be watched: "+consequence+", and trying again")
 	}
 }
 
