@@ -65,7 +65,7 @@ lint: bin/tools/golangci-lint ## Run the linters; they hold the import rules of 
 
 .PHONY: test
 test: build kube check-go ## Run all tests, with the race detector, against a real Kubernetes API.
-	go test -race -timeout=20m ./...
+	go test -race -timeout=20m -parallel=8 ./... # most tests wait more than they work
 
 .PHONY: fuzz
 fuzz: check-go ## Fuzz each target for FUZZTIME (10s).

@@ -36,7 +36,7 @@ func Index(ctx context.Context, indexer client.FieldIndexer) error {
 }
 
 // List returns the keys of the key's namespace that have its app name or share a token hash with it. The key itself is among them
-// when the reader knows it; a key that shares both may be there twice.
+// when the reader knows it; a key that shares both may be there twice. They are the cache's own: nobody may change them.
 func List(ctx context.Context, reader client.Reader, key *v1alpha1.APIKey, options ...client.ListOption) ([]v1alpha1.APIKey, error) {
 	found, err := list(ctx, reader, key.Namespace, appNameIndex, key.Spec.AppName, options)
 	if err != nil {
@@ -56,7 +56,11 @@ func list(
 	ctx context.Context, reader client.Reader, namespace, index, value string, options []client.ListOption,
 ) ([]v1alpha1.APIKey, error) {
 	var keys v1alpha1.APIKeyList
-	options = append([]client.ListOption{client.InNamespace(namespace), client.MatchingFields{index: value}}, options...)
+	options = append([]client.ListOption{
+		client.InNamespace(namespace),
+		client.MatchingFields{index: value},
+		client.UnsafeDisableDeepCopy, // each of many competitors looks at all the others
+	}, options...)
 	if err := reader.List(ctx, &keys, options...); err != nil {
 		return nil, fmt.Errorf("list the APIKeys that compete: %w", err)
 	}

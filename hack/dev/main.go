@@ -24,7 +24,7 @@ func main() {
 	ctx, _ := signal.NotifyContext(context.Background(), endingSignals()...)
 	switch err := command(ctx, os.Args[1:]); {
 	case err == nil:
-	case errors.Is(err, context.Canceled):
+	case ctx.Err() != nil: // whatever the error is that this led to
 		fmt.Fprintln(os.Stderr, "interrupted")
 		os.Exit(130)
 	default:

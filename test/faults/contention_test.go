@@ -36,6 +36,7 @@ const (
 // TestInvariant2_OneActiveKeyWhenTheLeaderIsStoppedBetweenSettlingAndWriting stops the leader when it has settled that a key may have
 // its name, and holds the write that says so. Another controller takes over; then the write arrives after all.
 func TestInvariant2_OneActiveKeyWhenTheLeaderIsStoppedBetweenSettlingAndWriting(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		// stop is what happens to the leader.
@@ -200,7 +201,7 @@ func (c *contention) keys() []v1alpha1.APIKey {
 func (c *contention) awaitOneHolder() string {
 	c.Helper()
 	var holder string
-	eventuallyWithin(c.T, takeover, "one key holds the name, and all others say so", func() bool {
+	c.eventually("one key holds the name, and all others say so", func() bool {
 		keys := c.keys()
 		for i := range keys {
 			if keys[i].Issued() {
@@ -241,14 +242,15 @@ func (c *contention) assertOneHandover(holder string) {
 	}
 }
 
-func eventuallyWithin(t testing.TB, bound time.Duration, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(bound)
+// eventually waits for what takes a takeover. It looks seldom, since each look reads all keys.
+func (c *contention) eventually(what string, condition func() bool) {
+	c.Helper()
+	deadline := time.After(takeover)
 	for !condition() {
 		select {
 		case <-deadline:
-			t.Fatalf("waited %s in vain until %s", bound, what)
-		case <-time.After(poll):
+			c.Fatalf("waited %s in vain until %s", takeover, what)
+		case <-time.After(time.Second):
 		}
 	}
 }
