@@ -62,14 +62,13 @@ func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctr
 	case errors.As(err, &conflict):
 		return r.standBack(key, conflict), nil
 	case errors.Is(err, errRivalClaim):
-		return r.withdraw(key), nil
+		return withdraw(key, rivalClaimDelay, "Waiting for another key with the same app name or token hash to be settled."), nil
 	case errors.Is(err, errHandoverUnderWay):
 		setPending(key, "Waiting for a handover that was begun to end.")
 		return ctrl.Result{RequeueAfter: soonest(r.untilClaimIsVoid(key), r.untilExpiry(key))}, nil
 	case errors.Is(err, errFormerSecret):
-		dropClaim(key)
-		setPending(key, fmt.Sprintf("Waiting for Secret %q of a former key of this name to be removed.", secretName(key)))
-		return ctrl.Result{RequeueAfter: formerSecretDelay}, nil
+		return withdraw(key, formerSecretDelay,
+			fmt.Sprintf("Waiting for Secret %q of a former key of this name to be removed.", secretName(key))), nil
 	case apierrors.IsConflict(err):
 		return ctrl.Result{}, err
 	default:
@@ -114,7 +113,10 @@ func (r *APIKeyReconciler) settle(ctx context.Context, key *v1alpha1.APIKey) err
 	if err != nil {
 		return err
 	}
-	return conflictOrNil(v1alpha1.FindConflict(key, others))
+	if conflict := v1alpha1.FindConflict(key, others); conflict != nil {
+		return conflict
+	}
+	return nil
 }
 
 // claim writes the hash of the key's token to its status. It returns the token when it minted one: from here until it is in the
@@ -203,24 +205,16 @@ func (r *APIKeyReconciler) standBack(key *v1alpha1.APIKey, conflict *v1alpha1.Co
 	return ctrl.Result{RequeueAfter: soonest(r.untilExpiry(key))} // competitorsToWake wakes the key when the holder ends
 }
 
-// withdraw gives up the claim, to claim again when the other claim has become a token or has been given up too.
-func (r *APIKeyReconciler) withdraw(key *v1alpha1.APIKey) ctrl.Result {
+// withdraw gives up the claim, if there is one, to claim again after a delay: what the key waits for goes without a person.
+func withdraw(key *v1alpha1.APIKey, delay time.Duration, waiting string) ctrl.Result {
 	dropClaim(key)
-	setPending(key, "Waiting for another key with the same app name or token hash to be settled.")
-	return ctrl.Result{RequeueAfter: rivalClaimDelay}
+	setPending(key, waiting)
+	return ctrl.Result{RequeueAfter: delay}
 }
 
 func dropClaim(key *v1alpha1.APIKey) {
 	key.Status.Tokens = nil
 	key.Status.SecretName = ""
-}
-
-// conflictOrNil keeps a nil conflict from becoming an error that is not nil.
-func conflictOrNil(conflict *v1alpha1.Conflict) error {
-	if conflict == nil {
-		return nil
-	}
-	return conflict
 }
 
 // timestamp is the current instant as the API server stores it.

@@ -63,17 +63,15 @@ func (p *Process) AddWork(work func(context.Context) error) {
 // port, which is logged.
 func (p *Process) AddServer(name, address string, tlsConfig *tls.Config, handler http.Handler) {
 	p.servers = append(p.servers, &server{name: name, address: address, http: &http.Server{
-		Handler: p.closingWhenDraining(handler),
-
+		Handler:                      p.closingWhenDraining(handler),
 		DisableGeneralOptionsHandler: true, // which would answer "OPTIONS *" 200, and to a gateway that means granted
-
-		TLSConfig:         tlsConfig,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(p.log.With("server", name).Handler(), slog.LevelWarn),
+		TLSConfig:                    tlsConfig,
+		ReadHeaderTimeout:            readHeaderTimeout,
+		ReadTimeout:                  readTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeaderBytes,
+		ErrorLog:                     slog.NewLogLogger(p.log.With("server", name).Handler(), slog.LevelWarn),
 	}})
 }
 

@@ -31,6 +31,9 @@ const (
 
 	// takeover bounds the wait for what comes after a leader was stopped: its lease has to end first, after 15 seconds.
 	takeover = 2 * time.Minute
+
+	// seldom is how often all contenders are read while waiting.
+	seldom = time.Second
 )
 
 // TestInvariant2_OneActiveKeyWhenTheLeaderIsStoppedBetweenSettlingAndWriting stops the leader when it has settled that a key may have
@@ -55,12 +58,12 @@ func TestInvariant2_OneActiveKeyWhenTheLeaderIsStoppedBetweenSettlingAndWriting(
 			c.startLeader()
 			c.startOther(test.arrivesBeforeTheOthersClaim)
 			c.createContenders()
-			c.await("the leader is stopped", c.leaderIsStopped)
+			awaitWithin(t, takeover, "the leader is stopped", c.leaderIsStopped)
 			if !test.arrivesBeforeTheOthersClaim {
 				c.awaitOneHolder()
 				c.continueLeader()
 			}
-			c.await("the held write has arrived", c.heldWriteHasArrived)
+			awaitWithin(t, takeover, "the held write has arrived", c.heldWriteHasArrived)
 			wantExit := map[syscall.Signal]string{syscall.SIGSTOP: "exit status 1", syscall.SIGKILL: "signal: killed"}[test.stop]
 			if got := c.leader.exit(); got != wantExit {
 				t.Errorf("the former leader ends with %q, want %q", got, wantExit)
@@ -143,15 +146,6 @@ func (c *contention) startOther(leaderGoesFirst bool) {
 	other.address("health probe")
 }
 
-func (c *contention) await(what string, happened <-chan struct{}) {
-	c.Helper()
-	select {
-	case <-happened:
-	case <-time.After(takeover):
-		c.Fatalf("waited %s in vain until %s", takeover, what)
-	}
-}
-
 func (c *contention) continueLeader() {
 	c.continueOnce.Do(func() {
 		if c.stop == syscall.SIGSTOP {
@@ -201,7 +195,7 @@ func (c *contention) keys() []v1alpha1.APIKey {
 func (c *contention) awaitOneHolder() string {
 	c.Helper()
 	var holder string
-	c.eventually("one key holds the name, and all others say so", func() bool {
+	eventuallyWithin(c.T, takeover, seldom, "one key holds the name, and all others say so", func() bool {
 		keys := c.keys()
 		for i := range keys {
 			if keys[i].Issued() {
@@ -238,19 +232,6 @@ func (c *contention) assertOneHandover(holder string) {
 			c.Errorf("%s has a token beside the holder %s", key.Name, holder)
 		case key.Name == holder && key.Status.Tokens[0].Hash != token.Hash(string(secrets.Items[0].Data["token"])):
 			c.Error("the holder's Secret has another token than its status says")
-		}
-	}
-}
-
-// eventually waits for what takes a takeover. It looks seldom, since each look reads all keys.
-func (c *contention) eventually(what string, condition func() bool) {
-	c.Helper()
-	deadline := time.After(takeover)
-	for !condition() {
-		select {
-		case <-deadline:
-			c.Fatalf("waited %s in vain until %s", takeover, what)
-		case <-time.After(time.Second):
 		}
 	}
 }

@@ -251,12 +251,18 @@ func outlivingItsCaller(handler http.Handler) http.Handler {
 
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
+	eventuallyWithin(t, patience, poll, what, condition)
+}
+
+// eventuallyWithin waits until a condition holds, and looks for it at this interval.
+func eventuallyWithin(t testing.TB, bound, interval time.Duration, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(bound)
 	for !condition() {
 		select {
 		case <-deadline:
-			t.Fatalf("waited %s in vain until %s", patience, what)
-		case <-time.After(poll):
+			t.Fatalf("waited %s in vain until %s", bound, what)
+		case <-time.After(interval):
 		}
 	}
 }
@@ -264,10 +270,15 @@ func eventually(t testing.TB, what string, condition func() bool) {
 // await waits for what a channel tells by being closed.
 func await(t testing.TB, what string, told <-chan struct{}) {
 	t.Helper()
+	awaitWithin(t, patience, what, told)
+}
+
+func awaitWithin(t testing.TB, bound time.Duration, what string, told <-chan struct{}) {
+	t.Helper()
 	select {
 	case <-told:
-	case <-time.After(patience):
-		t.Fatalf("waited %s in vain until %s", patience, what)
+	case <-time.After(bound):
+		t.Fatalf("waited %s in vain until %s", bound, what)
 	}
 }
 
