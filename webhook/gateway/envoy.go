@@ -11,10 +11,10 @@ var envoy = protocol{
 	name:      "envoy",
 	path:      "/auth/envoy/{namespace}/...",
 	openEnded: true,
-	method:    ownMethod,
-	misuse: "/auth/envoy takes the method of the request itself, and refuses a request that carries X-Original-Method or " +
-		"X-Forwarded-Method: let nginx ask /auth/nginx/{namespace}, let Traefik and Caddy ask /auth/forward/{namespace}, and let Envoy not " +
-		"pass these headers on.",
+	answer: aboutRequest(ownMethod,
+		"/auth/envoy takes the method of the request itself, and refuses a request that carries X-Original-Method or "+
+			"X-Forwarded-Method: let nginx ask /auth/nginx/{namespace}, let Traefik and Caddy ask /auth/forward/{namespace}, and let Envoy not "+
+			"pass these headers on."),
 }
 
 func ownMethod(r *http.Request) (string, bool) {

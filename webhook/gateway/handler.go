@@ -8,25 +8,25 @@ package gateway
 import (
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"squirrel.dev/apikey-operator/webhook/authn"
+	"squirrel.dev/apikey-operator/webhook/envelope"
 )
 
-// protocol is how one kind of gateway asks.
+// protocol is a way to ask over HTTP.
 type protocol struct {
 	// name of the protocol in paths, metrics and logs.
 	name string
-	// path that the gateway asks, as a person writes it.
+	// path that is asked, as a person writes it.
 	path string
 	// openEnded allows anything to follow the namespace in the path.
 	openEnded bool
-	// method returns the method of the original request, and whether the gateway says it as this protocol wants it.
-	method func(r *http.Request) (method string, ok bool)
-	// misuse tells the gateway's operator what to set, when method does not say it.
-	misuse string
+	// readsBody says that the question is in the request's body.
+	readsBody bool
+	// answer answers one request about the keys of a namespace, and returns the decision, or malformed.
+	answer func(d *desk, w http.ResponseWriter, r *http.Request, namespace string) authn.Decision
 }
 
 var protocols = []protocol{envoy, nginx, forward}
@@ -44,28 +44,22 @@ type Options struct {
 // NewHandler returns the handler of the paths under /auth/. It works on the request target as it stands on the request line, so it
 // must not be put behind an http.ServeMux, which cleans paths and redirects. Any other path is answered 404.
 func NewHandler(authenticator *authn.Authenticator, options Options) http.Handler {
-	answers := newAnswers(options.InsufficientAccessStatus)
 	endpoints := make(map[string]*endpoint, len(protocols))
 	for _, p := range protocols {
 		endpoints[p.name] = &endpoint{
-			protocol:      p,
-			authenticator: authenticator,
-			answers:       answers,
-			wrongPath:     newAnswer(http.StatusNotFound, "There is nothing at this path. Ask "+p.path+", "+namespaceHelp),
-			wrongMethod:   newAnswer(http.StatusBadRequest, p.misuse),
-			metrics:       options.Metrics.of(p.name),
-			log:           options.Log.With("protocol", p.name),
-			warnings:      &rate.Sometimes{Interval: time.Minute},
+			protocol:  p,
+			desk:      newDesk(p.name, authenticator, options),
+			wrongPath: envelope.NewError(http.StatusNotFound, "There is nothing at this path. Ask "+p.path+", "+namespaceHelp),
 		}
 	}
-	unknown := newAnswer(http.StatusNotFound, "There is nothing at this path. Gateways ask "+allPaths()+", "+namespaceHelp)
+	unknown := envelope.NewError(http.StatusNotFound, "There is nothing at this path. Gateways ask "+allPaths()+", "+namespaceHelp)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		leaveBodyUnread(w, r)
 		target := cutTarget(r.RequestURI)
 		if asked, ok := endpoints[target.protocol]; ok {
 			asked.serve(w, r, target)
 		} else {
-			unknown.write(w)
+			leaveBodyUnread(w, r)
+			unknown.Write(w)
 		}
 	})
 }
@@ -73,60 +67,22 @@ func NewHandler(authenticator *authn.Authenticator, options Options) http.Handle
 // endpoint serves one protocol.
 type endpoint struct {
 	protocol
-	authenticator *authn.Authenticator
-	answers       *answers
-	wrongPath     *answer
-	wrongMethod   *answer
-	metrics       *protocolMetrics
-	log           *slog.Logger
-	warnings      *rate.Sometimes
+	desk      *desk
+	wrongPath *envelope.Answer
 }
 
 func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, target target) {
 	start := time.Now()
-	decision := e.answer(w, r, target)
-	e.metrics.observe(decision, time.Since(start))
-}
-
-// answer answers one request and returns the decision, which is none when the gateway does not ask as it should.
-func (e *endpoint) answer(w http.ResponseWriter, r *http.Request, target target) authn.Decision {
-	if !isDNSLabel(target.namespace) || (target.more && !e.openEnded) {
-		e.wrongPath.write(w)
-		return malformed
+	if !e.readsBody {
+		leaveBodyUnread(w, r)
 	}
-	method, ok := e.method(r)
-	if !ok {
-		e.warnings.Do(func() { e.log.Warn("A gateway is not set up right: " + e.misuse) })
-		e.wrongMethod.write(w)
-		return malformed
-	}
-	verdict := e.authenticator.Decide(authn.Request{
-		Namespace:  target.namespace,
-		Credential: authn.ExtractCredential(r.Header["X-Api-Key"], r.Header["Authorization"]),
-		Access:     authn.AccessFor(method),
-	})
-	if verdict.Decision == authn.Granted {
-		writeGranted(w, verdict.Key)
+	decision := malformed
+	if isDNSLabel(target.namespace) && (e.openEnded || !target.more) {
+		decision = e.answer(e.desk, w, r, target.namespace)
 	} else {
-		e.answers.to(verdict).write(w)
-		e.logRefusal(r, target.namespace, verdict)
+		e.wrongPath.Write(w)
 	}
-	return verdict.Decision
-}
-
-func (e *endpoint) logRefusal(r *http.Request, namespace string, verdict authn.Verdict) {
-	if !e.log.Enabled(r.Context(), slog.LevelDebug) {
-		return
-	}
-	attrs := []slog.Attr{
-		slog.String("decision", verdict.Decision.String()),
-		slog.String("reason", string(verdict.Reason)),
-		slog.String("namespace", namespace),
-	}
-	if verdict.Key != nil {
-		attrs = append(attrs, slog.String("keyID", verdict.Key.UID))
-	}
-	e.log.LogAttrs(r.Context(), slog.LevelDebug, "refused", attrs...)
+	e.desk.metrics.observe(decision, time.Since(start))
 }
 
 // leaveBodyUnread makes net/http answer at once when a request has a body. On a connection that it means to use again it would wait
@@ -135,4 +91,15 @@ func leaveBodyUnread(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 && r.ProtoMajor == 1 {
 		w.Header()["Connection"] = connectionClose
 	}
+}
+
+// connectionClose is a full slice of one: appending to it copies it.
+var connectionClose = []string{"close"}
+
+func allPaths() string {
+	paths := make([]string, len(protocols))
+	for i, p := range protocols {
+		paths[i] = p.path
+	}
+	return strings.Join(paths, " or ")
 }

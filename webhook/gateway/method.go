@@ -7,7 +7,36 @@ import (
 	"net/http"
 
 	"golang.org/x/net/http/httpguts"
+
+	"squirrel.dev/apikey-operator/webhook/authn"
+	"squirrel.dev/apikey-operator/webhook/envelope"
 )
+
+// aboutRequest answers a gateway that holds a request back until it knows whether that may pass. The gateway sends the request's
+// headers, and says its method as the protocol wants it; when it does not, misuse tells its operator what to set.
+func aboutRequest(method func(r *http.Request) (method string, ok bool), misuse string) func(
+	d *desk, w http.ResponseWriter, r *http.Request, namespace string) authn.Decision {
+	wrongMethod := envelope.NewError(http.StatusBadRequest, misuse)
+	return func(d *desk, w http.ResponseWriter, r *http.Request, namespace string) authn.Decision {
+		method, ok := method(r)
+		if !ok {
+			d.warnOfMisuse(misuse)
+			wrongMethod.Write(w)
+			return malformed
+		}
+		verdict := d.decide(r.Context(), authn.Request{
+			Namespace:  namespace,
+			Credential: authn.ExtractCredential(r.Header["X-Api-Key"], r.Header["Authorization"]),
+			Access:     authn.AccessFor(method),
+		})
+		if verdict.Decision == authn.Granted {
+			writeGranted(w, verdict.Key)
+		} else {
+			d.refusals.To(verdict).Write(w)
+		}
+		return verdict.Decision
+	}
+}
 
 // methodIn returns the method that a header names. It is not ok when the header is missing, repeated or no method at all; one that
 // nobody knows is a method (RFC 9110, section 9.1: any token, case-sensitive).

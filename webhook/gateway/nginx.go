@@ -10,9 +10,9 @@ const originalMethod = "X-Original-Method"
 
 // nginx is nginx's auth_request module (ngx_http_auth_request_module).
 var nginx = protocol{
-	name:   "nginx",
-	path:   "/auth/nginx/{namespace}",
-	method: func(r *http.Request) (string, bool) { return methodIn(r, originalMethod) },
-	misuse: "The X-Original-Method header must hold the method of the original request, once: set it in the location that " +
-		"auth_request asks, with proxy_set_header X-Original-Method $request_method;",
+	name: "nginx",
+	path: "/auth/nginx/{namespace}",
+	answer: aboutRequest(func(r *http.Request) (string, bool) { return methodIn(r, originalMethod) },
+		"The X-Original-Method header must hold the method of the original request, once: set it in the location that "+
+			"auth_request asks, with proxy_set_header X-Original-Method $request_method;"),
 }

@@ -1,0 +1,71 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package envelope_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"squirrel.dev/apikey-operator/webhook/authn"
+	"squirrel.dev/apikey-operator/webhook/envelope"
+)
+
+func TestEachAnswerIsTheEnvelope(t *testing.T) {
+	cases := []struct {
+		name   string
+		write  func(http.ResponseWriter)
+		status int
+		body   string
+	}{
+		{"a payload", func(w http.ResponseWriter) { envelope.WritePayload(w, []int{1, 2}) },
+			200, `{"errorCode":0,"errorMessage":null,"payload":[1,2]}`},
+		{"no payload", func(w http.ResponseWriter) { envelope.WritePayload(w, nil) },
+			200, `{"errorCode":0,"errorMessage":null,"payload":null}`},
+		{"an error", envelope.NewError(http.StatusConflict, `"app" is in use`).Write,
+			409, `{"errorCode":409,"errorMessage":"\"app\" is in use","payload":null}`},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			got := httptest.NewRecorder()
+			c.write(got)
+			if got.Code != c.status || got.Body.String() != c.body {
+				t.Errorf("the answer is %d %s, want %d %s", got.Code, got.Body, c.status, c.body)
+			}
+			if header := got.Header(); header.Get("Content-Type") != "application/json" || header.Get("Cache-Control") != "no-store" {
+				t.Errorf("the answer's header is %v", header)
+			}
+		})
+	}
+}
+
+func TestEachVerdictHasItsRefusal(t *testing.T) {
+	const (
+		required  = "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer."
+		challenge = `Bearer realm="apikey-operator"`
+	)
+	cases := []struct {
+		verdict             authn.Verdict
+		insufficient        int
+		status              int
+		message             string
+		header, headerValue string
+	}{
+		{authn.Verdict{Decision: authn.Unauthenticated}, 401, 401, required, "Www-Authenticate", challenge},
+		{authn.Verdict{Decision: authn.Unauthenticated}, 403, 401, required, "Www-Authenticate", challenge},
+		{authn.Verdict{Decision: authn.Forbidden, Reason: authn.ReasonNoReadAccess}, 401,
+			401, "API key does not have read access", "Www-Authenticate", challenge},
+		{authn.Verdict{Decision: authn.Forbidden, Reason: authn.ReasonNoWriteAccess}, 403,
+			403, "API key does not have write access", "Www-Authenticate", challenge + `, error="insufficient_scope"`},
+		{authn.Verdict{Decision: authn.Unavailable}, 401, 503, "API keys cannot be checked at the moment: try again.", "Retry-After", "1"},
+		{authn.Verdict{}, 401, 503, "API keys cannot be checked at the moment: try again.", "Retry-After", "1"},
+	}
+	for _, c := range cases {
+		got := envelope.NewRefusals(c.insufficient).To(c.verdict)
+		want := envelope.NewError(c.status, c.message)
+		if got.Status != want.Status || string(got.Body) != string(want.Body) || got.Header.Get(c.header) != c.headerValue {
+			t.Errorf("%v with %d is answered %d %v %s", c.verdict, c.insufficient, got.Status, got.Header, got.Body)
+		}
+	}
+}
