@@ -4,9 +4,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -15,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"squirrel.dev/apikey-operator/internal/serving"
@@ -25,10 +23,9 @@ import (
 
 // authenticator answers gateways, and writes nothing.
 type authenticator struct {
-	operationsFlags
+	operations               operationsFlags
+	tls                      tlsFlags
 	listenAddress            string
-	certFile, keyFile        string
-	plaintext                bool
 	maxStaleness             time.Duration
 	shutdownDelay            time.Duration
 	insufficientAccessStatus int
@@ -43,12 +40,9 @@ func newAuthenticatorCommand() *cobra.Command {
 		RunE:  runDaemon(a),
 	}
 	flags := command.Flags()
-	a.register(flags)
+	a.operations.register(flags)
+	a.tls.register(flags)
 	flags.StringVar(&a.listenAddress, "listen-address", ":8443", "Address that gateways ask.")
-	flags.StringVar(&a.certFile, "tls-cert-file", "", "PEM file of the serving certificate and its chain; read again when it changes.")
-	flags.StringVar(&a.keyFile, "tls-private-key-file", "", "PEM file of the certificate's private key; read again when it changes.")
-	flags.BoolVar(&a.plaintext, "plaintext", false,
-		"Serve plain HTTP at --listen-address, where API keys then go unprotected: only for loopback, or behind a sidecar that encrypts.")
 	flags.DurationVar(&a.maxStaleness, "max-staleness", 0,
 		"How long to go on answering from memory, at least 2m, when the Kubernetes API says nothing; 0 is without bound.")
 	flags.DurationVar(&a.shutdownDelay, "shutdown-delay", 5*time.Second,
@@ -59,18 +53,12 @@ func newAuthenticatorCommand() *cobra.Command {
 }
 
 func (a *authenticator) validate() error {
-	if err := a.operationsFlags.validate(); err != nil {
+	if err := cmp.Or(
+		a.operations.validate(),
+		validateAddress("listen-address", a.listenAddress),
+		a.tls.validate(),
+	); err != nil {
 		return err
-	}
-	if err := validateAddress("listen-address", a.listenAddress); err != nil {
-		return err
-	}
-	switch filesGiven := a.certFile != "" || a.keyFile != ""; {
-	case a.plaintext && filesGiven:
-		return errors.New("--plaintext contradicts --tls-cert-file and --tls-private-key-file: give the one or the others")
-	case !a.plaintext && (a.certFile == "" || a.keyFile == ""):
-		return errors.New("--tls-cert-file and --tls-private-key-file are required; only on loopback, or behind a sidecar that encrypts, " +
-			"give --plaintext instead")
 	}
 	if a.maxStaleness != 0 && a.maxStaleness < authn.MinStaleness {
 		return fmt.Errorf("--max-staleness=%s is too short: when nothing changes the Kubernetes API says something about once a minute, "+
@@ -92,7 +80,7 @@ func (a *authenticator) run(ctx context.Context) error {
 	}
 	log := slog.Default()
 	servers := serving.NewProcess(log, a.shutdownDelay)
-	tlsConfig, err := a.tlsConfig(servers)
+	tlsConfig, err := a.tls.config(servers)
 	if err != nil {
 		return err
 	}
@@ -105,24 +93,11 @@ func (a *authenticator) run(ctx context.Context) error {
 		Metrics:                  gateway.NewMetrics(metrics.Registry, keyring),
 		Log:                      log,
 	}))
-	if a.metricsAddress != off {
-		servers.AddServer("metrics", a.metricsAddress, nil, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+	if a.operations.metricsAddress != off {
+		servers.AddServer("metrics", a.operations.metricsAddress, nil, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
 	}
-	if a.healthAddress != off {
-		servers.AddHealth(a.healthAddress, decider.Ready)
+	if a.operations.healthAddress != off {
+		servers.AddHealth(a.operations.healthAddress, decider.Ready)
 	}
 	return servers.Run(ctx)
-}
-
-// tlsConfig returns nil for plain HTTP.
-func (a *authenticator) tlsConfig(servers *serving.Process) (*tls.Config, error) {
-	if a.plaintext {
-		return nil, nil
-	}
-	certificate, err := certwatcher.New(a.certFile, a.keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("the serving certificate cannot be used: %w", err)
-	}
-	servers.AddWork(certificate.Start)
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.GetCertificate}, nil
 }
