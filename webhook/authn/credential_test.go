@@ -5,6 +5,7 @@ package authn_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -93,6 +94,54 @@ func TestInvariant7_ACredentialThatIsMissingOrContradictoryIsNone(t *testing.T) 
 			}
 			if verdict.Decision != want || verdict.Reason != test.want {
 				t.Errorf("the verdict is %v, %q; want %v, %q", verdict.Decision, verdict.Reason, want, test.want)
+			}
+		})
+	}
+}
+
+func TestInvariant7_TheCredentialOfACallerIsInOneHeader(t *testing.T) {
+	basic := func(credentials string) string {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(credentials))
+	}
+	longest := strings.Repeat("x", 512)
+	keyring := keyringOf(t,
+		newKey("shop", "frontend", issued(goodToken)), newKey("shop", "longest", issued(longest)), newKey("shop", "odd", issued("a:%41+b")))
+	for name, test := range map[string]struct {
+		apiKey, authorization []string
+		want                  authn.Reason // "" is granted
+	}{
+		"nothing":   {nil, nil, authn.ReasonCredentialMissing},
+		"X-API-Key": {[]string{goodToken}, nil, ""},
+		"bearer":    {nil, []string{"Bearer " + goodToken}, ""},
+
+		"password":                          {nil, []string{basic("user:" + goodToken)}, ""},
+		"password, scheme in lower case":    {nil, []string{"basic  " + basic("user:" + goodToken)[6:]}, ""},
+		"password of nobody":                {nil, []string{basic(":" + goodToken)}, ""},
+		"password with colon, as it stands": {nil, []string{basic("user:a:%41+b")}, ""},
+		"password of 512 bytes":             {nil, []string{basic("user:" + longest)}, ""},
+		"password of 513 bytes":             {nil, []string{basic("user:x" + longest)}, authn.ReasonCredentialMalformed},
+		"empty password":                    {nil, []string{basic("user:")}, authn.ReasonCredentialMissing},
+		"no password":                       {nil, []string{basic(goodToken)}, authn.ReasonCredentialMissing},
+		"password with a space":             {nil, []string{basic("user: " + goodToken)}, authn.ReasonCredentialMalformed},
+		"key as user name":                  {nil, []string{basic(goodToken + ":")}, authn.ReasonCredentialMissing},
+		"no base64":                         {nil, []string{"Basic user:" + goodToken}, authn.ReasonCredentialMissing},
+		"base64 without padding":            {nil, []string{strings.TrimRight(basic("user2:"+goodToken), "=")}, authn.ReasonCredentialMissing},
+		"nothing after the scheme":          {nil, []string{"Basic "}, authn.ReasonCredentialMissing},
+
+		"both, both good":           {[]string{goodToken}, []string{"Bearer " + goodToken}, authn.ReasonCredentialRepeated},
+		"both, somebody else's":     {[]string{goodToken}, []string{"Digest x"}, authn.ReasonCredentialRepeated},
+		"both, empty X-API-Key":     {[]string{""}, []string{"Bearer " + goodToken}, authn.ReasonCredentialRepeated},
+		"both, empty Authorization": {[]string{goodToken}, []string{""}, authn.ReasonCredentialRepeated},
+		"X-API-Key twice":           {[]string{goodToken, goodToken}, nil, authn.ReasonCredentialRepeated},
+		"Authorization twice":       {nil, []string{basic("user:" + goodToken), basic("user:" + goodToken)}, authn.ReasonCredentialRepeated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			verdict := authn.NewAuthenticator(keyring, 0, clock).Decide(authn.Request{
+				Namespace:  "shop",
+				Credential: authn.ExtractCallerCredential(test.apiKey, test.authorization),
+			})
+			if verdict.Reason != test.want || (verdict.Decision == authn.Granted) != (test.want == "") {
+				t.Errorf("the verdict is %v, %q; want %q", verdict.Decision, verdict.Reason, test.want)
 			}
 		})
 	}

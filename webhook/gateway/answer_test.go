@@ -69,7 +69,7 @@ func TestCredentialWithAControlCharacterIsABadRequest(t *testing.T) {
 func TestMethodDecidesWhichRightIsNeeded(t *testing.T) {
 	address := setup{}.serve(t)
 	readGranted := granted("Frontend%20App", "shop", "reader-uid", "read")
-	writeGranted := granted("writer", "shop", "writer-uid", "write")
+	writeGranted := granted("Gr%C3%B6%C3%9Fe%20%F0%9F%A6%80", "shop", "writer-uid", "write")
 	bothGranted := granted("both", "shop", "both-uid", "read,write")
 	cases := []struct {
 		method                string

@@ -42,13 +42,14 @@ const (
 	expiredToken     = "sq_expired"
 	supersededToken  = "sq_superseded"
 	unissuedToken    = "sq_unissued"
+	endingToken      = "sq_ending"
 	otherToken       = "sq_other_namespace"
 )
 
 func keys() []any {
 	return []any{
 		newKey("shop", "reader", readToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true; k.Spec.AppName = "Frontend App" }),
-		newKey("shop", "writer", writeToken, func(k *v1alpha1.APIKey) { k.Spec.WriteAccess = true }),
+		newKey("shop", "writer", writeToken, func(k *v1alpha1.APIKey) { k.Spec.WriteAccess = true; k.Spec.AppName = "Größe 🦀" }),
 		newKey("shop", "both", bothToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess, k.Spec.WriteAccess = true, true }),
 		newKey("shop", "deactivated", deactivatedToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true; k.Spec.Active = new(false) }),
 		newKey("shop", "expired", expiredToken, func(k *v1alpha1.APIKey) {
@@ -62,6 +63,10 @@ func keys() []any {
 		newKey("shop", "unissued", unissuedToken, func(k *v1alpha1.APIKey) {
 			k.Spec.ReadAccess = true
 			k.Status.Tokens[0].NotBefore = nil
+		}),
+		newKey("shop", "ending", endingToken, func(k *v1alpha1.APIKey) {
+			k.Spec.ReadAccess = true
+			k.Spec.ExpiresAt = &metav1.Time{Time: now.Add(time.Hour)}
 		}),
 		newKey("other", "reader", otherToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true }),
 		newKey(strings.Repeat("n", 63), "reader", readToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true }),
@@ -154,6 +159,17 @@ type answer struct {
 // send writes a request as it stands on a connection of its own, and returns the answer.
 func send(tb testing.TB, address, request string) answer {
 	tb.Helper()
+	return exchange(tb, address, request, func(net.Conn) error { return nil })
+}
+
+// sendAndClose does what send does, and says that nothing more will be sent.
+func sendAndClose(tb testing.TB, address, request string) answer {
+	tb.Helper()
+	return exchange(tb, address, request, func(connection net.Conn) error { return connection.(*net.TCPConn).CloseWrite() })
+}
+
+func exchange(tb testing.TB, address, request string, sent func(net.Conn) error) answer {
+	tb.Helper()
 	connection, err := new(net.Dialer).DialContext(tb.Context(), "tcp", address)
 	if err != nil {
 		tb.Fatal(err)
@@ -163,6 +179,9 @@ func send(tb testing.TB, address, request string) answer {
 		tb.Fatal(err)
 	}
 	if _, err := io.WriteString(connection, request); err != nil {
+		tb.Fatal(err)
+	}
+	if err := sent(connection); err != nil {
 		tb.Fatal(err)
 	}
 	method, _, _ := strings.Cut(request, " ")
@@ -261,7 +280,8 @@ var (
 	wrongEnvoyPath   = wrongPath("Ask /auth/envoy/{namespace}/...")
 	wrongNginxPath   = wrongPath("Ask /auth/nginx/{namespace}")
 	wrongForwardPath = wrongPath("Ask /auth/forward/{namespace}")
-	unknownPath      = wrongPath("Gateways ask /auth/envoy/{namespace}/... or /auth/nginx/{namespace} or /auth/forward/{namespace}")
+	unknownPath      = wrongPath("Gateways ask /auth/envoy/{namespace}/... or /auth/nginx/{namespace} or /auth/forward/{namespace} or " +
+		"/auth/tokenreview/{namespace} or /auth/introspect/{namespace}")
 )
 
 func wrongPath(ask string) answer {
