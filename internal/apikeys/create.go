@@ -45,7 +45,7 @@ type Created struct {
 }
 
 // Create creates a key and returns when it is accepted, at the latest when ctx is done. The token is minted here, and only its hash is
-// sent. The client must read live. On any error nothing is left of the key: the error says so if it could not be removed.
+// sent. The client must read live. On any error nothing is left of the key, unless the error is also a [*RemainsError].
 //
 // The error is a [*v1alpha1.Conflict] when another key holds the app name, and a [*NotAcceptedError] when ctx was done first.
 func Create(ctx context.Context, c client.WithWatch, creation Creation) (*Created, error) {
@@ -55,7 +55,7 @@ func Create(ctx context.Context, c client.WithWatch, creation Creation) (*Create
 	}
 	accepted, err := AwaitAccepted(ctx, c, created.Key)
 	if err != nil {
-		return nil, errors.Join(err, remove(ctx, c, created.Key))
+		return nil, errors.Join(err, Remove(ctx, c, created.Key))
 	}
 	created.Key = accepted
 	return created, nil
@@ -124,24 +124,33 @@ func removeUnanswered(ctx context.Context, c client.Client, key *v1alpha1.APIKey
 	case apierrors.IsNotFound(err):
 		return nil
 	case err != nil:
-		return mayRemain(key, err)
+		return &RemainsError{Namespace: key.Namespace, Name: key.Name, Err: err}
 	default:
-		return remove(ctx, c, found) // the name has enough random bits to be ours
+		return Remove(ctx, c, found) // the name has enough random bits to be ours
 	}
 }
 
-// remove deletes this very object, also when ctx is done.
-func remove(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
+// Remove deletes this very object, also when ctx is done. The error is a [*RemainsError].
+func Remove(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
 	defer cancel()
 	err := c.Delete(ctx, key, client.Preconditions{UID: &key.UID})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // a conflict: another object has the name now
-		return mayRemain(key, err)
+		return &RemainsError{Namespace: key.Namespace, Name: key.Name, Err: err}
 	}
 	return nil
 }
 
-func mayRemain(key *v1alpha1.APIKey, err error) error {
-	return fmt.Errorf("APIKey %q in namespace %q could not be removed again, and nobody has its token: delete it: %w",
-		key.Name, key.Namespace, err)
+// RemainsError says that a key, whose token nobody has, may not have been removed again.
+type RemainsError struct {
+	Namespace, Name string
+	// Err is what the removal failed with.
+	Err error
 }
+
+func (e *RemainsError) Error() string {
+	return fmt.Sprintf("APIKey %q in namespace %q could not be removed again, and nobody has its token: delete it: %v", e.Name, e.Namespace, e.Err)
+}
+
+// Unwrap returns what the removal failed with.
+func (e *RemainsError) Unwrap() error { return e.Err }
