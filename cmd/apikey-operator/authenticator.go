@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -26,6 +27,8 @@ type authenticator struct {
 	operations               operationsFlags
 	tls                      tlsFlags
 	listenAddress            string
+	grpcListenAddress        string
+	defaultNamespace         string
 	maxStaleness             time.Duration
 	shutdownDelay            time.Duration
 	insufficientAccessStatus int
@@ -42,7 +45,10 @@ func newAuthenticatorCommand() *cobra.Command {
 	flags := command.Flags()
 	a.operations.register(flags)
 	a.tls.register(flags)
-	flags.StringVar(&a.listenAddress, "listen-address", ":8443", "Address that gateways ask.")
+	flags.StringVar(&a.listenAddress, "listen-address", ":8443", "Address that gateways ask over HTTP.")
+	flags.StringVar(&a.grpcListenAddress, "grpc-listen-address", ":9191", "Address that Envoy asks over gRPC (ext_authz v3); 0 is none.")
+	flags.StringVar(&a.defaultNamespace, "default-namespace", "",
+		"Namespace of the keys that a gRPC check without context_extensions[\"namespace\"] is about. Default: such a check is refused.")
 	flags.DurationVar(&a.maxStaleness, "max-staleness", 0,
 		"How long to go on answering from memory, at least 2m, when the Kubernetes API says nothing; 0 is without bound.")
 	flags.DurationVar(&a.shutdownDelay, "shutdown-delay", 5*time.Second,
@@ -56,6 +62,8 @@ func (a *authenticator) validate() error {
 	if err := cmp.Or(
 		a.operations.validate(),
 		validateAddress("listen-address", a.listenAddress),
+		validateAddressOrOff("grpc-listen-address", a.grpcListenAddress),
+		validateNamespace("default-namespace", a.defaultNamespace),
 		a.tls.validate(),
 	); err != nil {
 		return err
@@ -88,11 +96,17 @@ func (a *authenticator) run(ctx context.Context) error {
 	decider := authn.NewAuthenticator(keyring, a.maxStaleness, time.Now)
 
 	servers.AddWork(func(ctx context.Context) error { return keyring.Run(ctx, kubernetes, metav1.NamespaceAll) })
-	servers.AddServer("authenticator", a.listenAddress, tlsConfig, gateway.NewHandler(decider, gateway.Options{
+	options := gateway.Options{
 		InsufficientAccessStatus: a.insufficientAccessStatus,
 		Metrics:                  gateway.NewMetrics(metrics.Registry, keyring),
 		Log:                      log,
-	}))
+	}
+	servers.AddServer("authenticator", a.listenAddress, tlsConfig, gateway.NewHandler(decider, options))
+	if a.grpcListenAddress != off {
+		servers.AddGRPCServer("grpc", a.grpcListenAddress, tlsConfig, decider.Ready, func(registrar grpc.ServiceRegistrar) {
+			gateway.RegisterEnvoy(registrar, decider, a.defaultNamespace, options)
+		})
+	}
 	if a.operations.metricsAddress != off {
 		servers.AddServer("metrics", a.operations.metricsAddress, nil, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
 	}

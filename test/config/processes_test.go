@@ -80,7 +80,7 @@ func startProcess(t *testing.T, env *testenv.Env, binary, subcommand string, fla
 	}
 	address, health := fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[1])
 	if subcommand == "authenticator" {
-		flags = append(flags, "--listen-address="+address, "--shutdown-delay=0")
+		flags = append(flags, "--listen-address="+address, "--grpc-listen-address=127.0.0.1:0", "--shutdown-delay=0")
 	}
 	log = filepath.Join(t.TempDir(), subcommand+".log")
 	running, err := process.Start(t.Context(), process.Command{
