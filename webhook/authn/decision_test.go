@@ -140,6 +140,33 @@ func TestAVerdictTellsWhoseKeyItIs(t *testing.T) {
 	}
 }
 
+func TestAKeyIsAcceptedWhenOneOfItsTokensIs(t *testing.T) {
+	keyring := keyringOf(t,
+		newKey("shop", "good", issued("a")),
+		newKey("shop", "overlapping", issued("b"), issued("c", notAfter(today))),
+		newKey("shop", "superseded", issued("d", notAfter(today))),
+		newKey("shop", "inactive", issued("e"), inactive),
+		newKey("shop", "waiting", claimed("f")),
+	)
+	authenticator := authn.NewAuthenticator(keyring, 0, clock)
+	for _, c := range []struct {
+		namespace, name, uid string
+		want                 bool
+	}{
+		{"shop", "good", "uid-of-good", true},
+		{"shop", "overlapping", "uid-of-overlapping", true},
+		{"shop", "superseded", "uid-of-superseded", false},
+		{"shop", "inactive", "uid-of-inactive", false},
+		{"shop", "waiting", "uid-of-waiting", false},
+		{"shop", "good", "uid-of-a-former-one", false},
+		{"bank", "good", "uid-of-good", false},
+	} {
+		if got := authenticator.Accepts(c.namespace, c.name, c.uid); got != c.want {
+			t.Errorf("%+v is accepted: %t", c, got)
+		}
+	}
+}
+
 func TestAVerdictTellsWhenTheTokenOrItsKeyEnds(t *testing.T) {
 	soon, later := today.Add(time.Minute), today.Add(time.Hour)
 	for name, test := range map[string]struct {
