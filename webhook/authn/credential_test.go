@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -191,6 +192,41 @@ func FuzzExtractCredential(f *testing.F) {
 				authorization, verdict.Decision, verdict.Reason)
 		}
 	})
+}
+
+func FuzzExtractCallerCredential(f *testing.F) {
+	for _, seed := range []string{"", "Bearer a", "Basic", "Basic OmE=", "basic  dXNlcjphOmI=", "Basic dXNlcg==", "Basic ZTrDqQ==", "Basic a", "a,b"} {
+		f.Add("", seed, 0, 1)
+		f.Add(seed, seed, 1, 1)
+		f.Add(seed, seed, 0, 2)
+	}
+	f.Fuzz(func(t *testing.T, apiKey, authorization string, apiKeys, authorizations int) {
+		inKey, inAuthorization := repeat(apiKey, apiKeys), repeat(authorization, authorizations)
+		presented, want := readNaively(apiKey, authorization, inKey, inAuthorization)
+		if password, ok := passwordIn(inAuthorization); ok && len(inKey) == 0 {
+			presented, want = readNaively(password, "", []string{password}, nil)
+		}
+		want = want && (len(inKey) == 0 || len(inAuthorization) == 0)
+		keyring := keyringOf(t, newKey("shop", "frontend", issued(presented)))
+		verdict := authn.NewAuthenticator(keyring, 0, clock).Decide(authn.Request{
+			Namespace:  "shop",
+			Credential: authn.ExtractCallerCredential(inKey, inAuthorization),
+		})
+		if granted := verdict.Decision == authn.Granted; granted != want {
+			t.Errorf("X-API-Key %q, Authorization %q: the verdict is %v, %s", inKey, inAuthorization, verdict.Decision, verdict.Reason)
+		}
+	})
+}
+
+// passwordIn reads HTTP Basic as net/http does, but for the spaces after the scheme.
+func passwordIn(authorization []string) (password string, ok bool) {
+	if len(authorization) != 1 {
+		return "", false
+	}
+	scheme, credentials, _ := strings.Cut(authorization[0], " ")
+	request := http.Request{Header: http.Header{"Authorization": {scheme + " " + strings.TrimLeft(credentials, " ")}}}
+	_, password, ok = request.BasicAuth()
+	return password, ok
 }
 
 // readNaively says in other words which token is presented, if any is.
