@@ -9,19 +9,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikeys"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
@@ -29,13 +29,15 @@ const (
 	// Label marks the APIKeys that were made of key files, with the value "true". They are found again by it, and by their hash.
 	Label = "keys.squirrel.dev/bootstrap"
 
-	// namePrefix, and as many digits of the hash, are the name and the app name of the APIKey: one that nobody else has.
-	namePrefix     = "bootstrap-"
-	nameHashDigits = 12
+	// namePrefix, and the start of the key's hash, are the name and the app name of the APIKey: what nobody else has.
+	namePrefix    = "bootstrap-"
+	nameHashBytes = 6
 
-	// acceptancePatience is how long the controller may take to issue the key before this looks at what holds it up.
-	acceptancePatience = 10 * time.Second
-	acceptancePoll     = 20 * time.Millisecond
+	// attemptTimeout bounds an attempt, which asks the Kubernetes API a few things and waits for the controller.
+	attemptTimeout = 15 * time.Second
+
+	// acceptancePoll is how often this process is asked whether it has heard that the key is issued.
+	acceptancePoll = 5 * time.Millisecond
 )
 
 // Config says which key is to count, and where.
@@ -45,9 +47,9 @@ type Config struct {
 	// Namespace of the APIKey.
 	Namespace string
 	// Client reads and writes APIKeys without a cache.
-	Client client.Client
-	// Decide tells when the key is accepted: the key is ready once this process accepts it.
-	Decide func(authn.Request) authn.Verdict
+	Client client.WithWatch
+	// Authenticator of this process: the key is ready once it grants what the key asks.
+	Authenticator *authn.Authenticator
 	// Log never gets the key.
 	Log *slog.Logger
 }
@@ -56,7 +58,8 @@ type Config struct {
 type Key struct {
 	Config
 	credential authn.Credential
-	hash, hint string
+	digest     token.Digest
+	hint       string
 
 	waiting atomic.Pointer[error] // why it is not settled yet; nil when it is
 }
@@ -67,10 +70,13 @@ func New(config Config) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Key{Config: config, credential: authn.CredentialOf(key), hash: token.Hash(key), hint: token.Hint(key)}
+	k := &Key{Config: config, credential: authn.CredentialOf(key), digest: token.Sum(key), hint: token.Hint(key)}
 	k.wait(errors.New("it was not declared yet"))
 	return k, nil
 }
+
+// Format keeps the key out of whatever is printed.
+func (k *Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(bootstrap key)") }
 
 // Ready returns nil once the key is accepted, or once it is certain that it never will be; else why not. Until then whoever presents
 // an unknown key is to be told that keys cannot be checked: the key may be this one.
@@ -133,6 +139,8 @@ func (e *deadError) Error() string {
 
 // settle returns nil when the key is accepted, and a deadError when it never will be.
 func (k *Key) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
 	object, former, err := k.find(ctx)
 	if err != nil {
 		return err
@@ -142,28 +150,29 @@ func (k *Key) settle(ctx context.Context) error {
 			return err // and former keys are left alone: this one does not take their place
 		}
 	}
-	for i := range former {
-		if err := k.deactivate(ctx, &former[i]); err != nil {
-			return err
-		}
+	if err := k.deactivate(ctx, former); err != nil {
+		return err
 	}
 	if object == nil {
-		if err := k.declare(ctx); err != nil {
+		if object, err = k.declare(ctx); err != nil {
 			return err
 		}
 	}
-	return k.waitUntilAccepted(ctx)
+	if _, err := apikeys.AwaitAccepted(ctx, k.Client, object); err != nil {
+		return err
+	}
+	return k.awaitGranted(ctx)
 }
 
 // find returns the APIKey of this key, or nil, and the active ones that were made of other key files.
 func (k *Key) find(ctx context.Context) (object *v1alpha1.APIKey, former []v1alpha1.APIKey, err error) {
 	var keys v1alpha1.APIKeyList
 	if err := k.Client.List(ctx, &keys, client.InNamespace(k.Namespace), client.MatchingLabels{Label: "true"}); err != nil {
-		return nil, nil, fmt.Errorf("cannot list the bootstrap keys: %w", err)
+		return nil, nil, fmt.Errorf("list the APIKeys with the label %s: %w", Label, err)
 	}
 	for i := range keys.Items {
 		switch key := &keys.Items[i]; {
-		case key.Spec.TokenHash == k.hash:
+		case key.Spec.TokenHash == k.digest.String():
 			object = key
 		case key.State(time.Now()) == v1alpha1.StateActive:
 			former = append(former, *key)
@@ -183,67 +192,57 @@ func (k *Key) checkAlive(object *v1alpha1.APIKey) error {
 	}
 }
 
-func (k *Key) deactivate(ctx context.Context, former *v1alpha1.APIKey) error {
-	patch := fmt.Appendf(nil, `{"metadata": {"uid": %q}, "spec": {"active": false}}`, former.UID)
-	err := k.Client.Patch(ctx, former, client.RawPatch(types.MergePatchType, patch))
-	switch {
-	case apierrors.IsNotFound(err): // gone, which is as good
-		return nil
-	case err != nil:
-		return fmt.Errorf("cannot deactivate the former bootstrap key, APIKey %q: %w", former.Name, err)
+// deactivate ends the keys of former files. That somebody else did so at the same time is fine.
+func (k *Key) deactivate(ctx context.Context, former []v1alpha1.APIKey) error {
+	for i := range former {
+		_, err := apikeys.Deactivate(ctx, k.Client, k.Namespace, former[i].Name, former[i].UID)
+		switch {
+		case err == nil:
+			k.Log.Info("Deactivated the key of a former key file", "apikey", former[i].Name)
+		case errors.Is(err, apikeys.ErrAlreadyInactive), errors.Is(err, apikeys.ErrGone):
+		default:
+			return err
+		}
 	}
-	k.Log.Info("Deactivated the key of a former key file", "apikey", former.Name)
 	return nil
 }
 
-// declare creates the APIKey. That somebody else did so at the same time is fine.
-func (k *Key) declare(ctx context.Context) error {
-	err := k.Client.Create(ctx, &v1alpha1.APIKey{
+// declare creates the APIKey and returns it. That somebody else did so at the same time is fine.
+func (k *Key) declare(ctx context.Context) (*v1alpha1.APIKey, error) {
+	object := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: k.Namespace, Name: k.name(), Labels: map[string]string{Label: "true"}},
 		Spec: v1alpha1.APIKeySpec{
 			AppName:     k.name(),
 			ReadAccess:  true,
 			WriteAccess: true,
-			TokenHash:   k.hash,
+			TokenHash:   k.digest.String(),
 			TokenHint:   k.hint,
 		},
-	})
-	switch {
-	case apierrors.IsAlreadyExists(err):
-		object, _, err := k.find(ctx)
-		if err == nil && object == nil {
-			err = fmt.Errorf("there is another APIKey %q, without the label %s=true: delete it, or give it the label", k.name(), Label)
-		}
-		return err
-	case err != nil:
-		return fmt.Errorf("cannot create APIKey %q: %w", k.name(), err)
-	default:
-		return nil
 	}
+	err := k.Client.Create(ctx, object)
+	switch {
+	case err == nil:
+		return object, nil
+	case !apierrors.IsAlreadyExists(err):
+		return nil, fmt.Errorf("create APIKey %q: %w", k.name(), err)
+	}
+	found, _, err := k.find(ctx)
+	if err == nil && found == nil {
+		err = fmt.Errorf("there is an APIKey %q without the label %s=true: delete it, or give it the label", k.name(), Label)
+	}
+	return found, err
 }
 
-func (k *Key) name() string {
-	digits := k.hash[len(k.hash)-2*len(token.Digest{}):]
-	return namePrefix + digits[:nameHashDigits]
-}
+func (k *Key) name() string { return fmt.Sprintf("%s%x", namePrefix, k.digest[:nameHashBytes]) }
 
-// waitUntilAccepted returns nil as soon as this process accepts the key, or else what the controller says of it.
-func (k *Key) waitUntilAccepted(ctx context.Context) error {
+// awaitGranted returns when this process has heard that the key is issued.
+func (k *Key) awaitGranted(ctx context.Context) error {
 	request := authn.Request{Namespace: k.Namespace, Credential: k.credential}
-	accepted := func(context.Context) (bool, error) { return k.Decide(request).Decision == authn.Granted, nil }
-	if wait.PollUntilContextTimeout(ctx, acceptancePoll, acceptancePatience, true, accepted) == nil {
-		return nil
+	granted := func(context.Context) (bool, error) {
+		return k.Authenticator.Decide(request).Decision == authn.Granted, nil
 	}
-	object, _, err := k.find(ctx)
-	switch {
-	case err != nil:
-		return err
-	case object == nil:
-		return fmt.Errorf("APIKey %q was deleted, and is made again", k.name())
+	if err := wait.PollUntilContextCancel(ctx, acceptancePoll, true, granted); err != nil {
+		return fmt.Errorf("APIKey %q is issued, but this process has not heard of it yet", k.name())
 	}
-	status := "it has no status"
-	if ready := meta.FindStatusCondition(object.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
-		status = fmt.Sprintf("it has the status Ready=%s (%s): %s", ready.Status, ready.Reason, ready.Message)
-	}
-	return fmt.Errorf("APIKey %q was not accepted within %s; %s", object.Name, acceptancePatience, status)
+	return nil
 }
