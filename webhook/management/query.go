@@ -114,11 +114,14 @@ func unprocessable(format string, args ...any) *envelope.Answer {
 	return envelope.NewError(http.StatusUnprocessableEntity, fmt.Sprintf(format, args...))
 }
 
-// listing is a list in a sentence: "a", "a and b", "a, b and c".
+// listing is a list in a sentence: "none", "a", "a and b", "a, b and c".
 func listing(names []string) string {
-	last := len(names) - 1
-	if last == 0 {
+	switch last := len(names) - 1; last {
+	case -1:
+		return "none"
+	case 0:
 		return names[0]
+	default:
+		return strings.Join(names[:last], ", ") + " and " + names[last]
 	}
-	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
