@@ -88,9 +88,18 @@ func (e *grpcEngine) serve(listener net.Listener) error {
 
 func (e *grpcEngine) shutdown(ctx context.Context) error {
 	e.endStreams()
-	defer context.AfterFunc(ctx, e.Stop)()
-	e.GracefulStop()
-	return ctx.Err()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		e.GracefulStop()
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		e.Stop()
+		return ctx.Err()
+	}
 }
 
 // endingStreams ends streams when the server stops: that of whoever watches its health goes on until then.
@@ -107,6 +116,7 @@ type streamUntil struct {
 	ctx context.Context
 }
 
+// Context implements grpc.ServerStream.
 func (s streamUntil) Context() context.Context { return s.ctx }
 
 // reportHealth tells, until the context is done, those who ask and those who watch whether the services are ready.
