@@ -37,6 +37,8 @@ type Options struct {
 	Assets string
 	// CRDDir is a directory whose CustomResourceDefinitions are installed; empty installs none.
 	CRDDir string
+	// APIServerFlags are given to kube-apiserver after all others.
+	APIServerFlags []string
 }
 
 // ControlPlane is a running control plane.
@@ -207,7 +209,7 @@ func (p *ControlPlane) startEtcd(ctx context.Context) (err error) {
 func (p *ControlPlane) StartAPIServer(ctx context.Context) (err error) {
 	p.apiServer, err = process.Start(ctx, process.Command{
 		Path: p.Binary("kube-apiserver"),
-		Args: []string{
+		Args: append([]string{
 			"--etcd-servers=" + p.etcdPort.url("http"),
 			"--bind-address=" + loopback,
 			"--advertise-address=" + loopback,
@@ -223,7 +225,7 @@ func (p *ControlPlane) StartAPIServer(ctx context.Context) (err error) {
 			"--service-account-signing-key-file=" + p.file("pki", "accounts.key"),
 			"--authorization-mode=RBAC",
 			"--allow-privileged",
-		},
+		}, p.options.APIServerFlags...),
 		Log:   p.logFile("kube-apiserver"),
 		Ready: p.apiServerReady,
 	})
