@@ -95,6 +95,12 @@ type setup struct {
 
 func (s setup) handler(tb testing.TB) http.Handler {
 	tb.Helper()
+	return gateway.NewHandler(s.parts(tb))
+}
+
+// parts are what the ways to ask are made of.
+func (s setup) parts(tb testing.TB) (*authn.Authenticator, gateway.Options) {
+	tb.Helper()
 	keyring := authn.NewKeyring()
 	if !s.unsynced {
 		if err := keyring.Replace(keys(), "1"); err != nil {
@@ -110,11 +116,11 @@ func (s setup) handler(tb testing.TB) http.Handler {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	return gateway.NewHandler(authn.NewAuthenticator(keyring, 0, func() time.Time { return now }), gateway.Options{
+	return authn.NewAuthenticator(keyring, 0, func() time.Time { return now }), gateway.Options{
 		InsufficientAccessStatus: s.insufficientAccessStatus,
 		Metrics:                  gateway.NewMetrics(s.registry, keyring),
 		Log:                      s.log,
-	})
+	}
 }
 
 // serve serves the handler on a real socket and returns its address.
@@ -125,7 +131,7 @@ func (s setup) serve(tb testing.TB) string {
 	return server.Listener.Addr().String()
 }
 
-// protocols are the three ways to ask the same.
+// protocols are the three ways to ask the same over HTTP.
 var protocols = []string{"envoy", "nginx", "forward"}
 
 // ask writes, as this protocol does, the head of a request about a GET of /some/path in the namespace shop.
