@@ -112,7 +112,7 @@ type front struct {
 	address string
 }
 
-// stand starts a proxy before a service, which asks this authenticator.
+// stand starts a proxy before a service, which asks at this address.
 func (p proxy) stand(s *shop, authenticator string) *front {
 	s.Helper()
 	f := &front{shop: s, proxy: p, service: startService(s)}
@@ -203,7 +203,7 @@ const challenge = `Bearer realm="apikey-operator"`
 func TestProxies(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, testenv.Shared(t), "retired-nginx", "retired-caddy")
-	authenticator := s.authenticator()
+	authenticator := s.syncedAuthenticator().Address("authenticator")
 	for _, proxy := range proxies {
 		t.Run(proxy.name, func(t *testing.T) {
 			t.Parallel()
@@ -427,7 +427,7 @@ func preflightsAreAnsweredWithoutAKey(f *front) {
 }
 
 func aGoodKeyWithoutTheRightCanBe403(f *front) {
-	f = f.proxy.stand(f.shop, f.authenticator("--insufficient-access-status=403"))
+	f = f.proxy.stand(f.shop, f.syncedAuthenticator("--insufficient-access-status=403").Address("authenticator"))
 	f.refused("POST with a key that may only read", http.StatusForbidden, func() answer {
 		return f.send("POST /", f.apiKey("reader"), "Content-Length: 0")
 	})
@@ -443,13 +443,13 @@ func aDeactivatedKeyIsRefused(f *front) {
 
 func withoutAnAuthenticatorNobodyPasses(f *front) {
 	impostor := f.shop.in(f.T)
-	impostor.makeCertificate()
+	impostor.certificate = newCertificate(f)
 	for what, test := range map[string]struct {
 		authenticator string
 		status        int
 	}{
-		"an authenticator that another authority vouches for": {impostor.authenticator(), f.unreachable},
-		"an authenticator that knows no keys yet":             {f.unsyncedAuthenticator(), f.unavailable},
+		"an authenticator that another authority vouches for": {impostor.syncedAuthenticator().Address("authenticator"), f.unreachable},
+		"an authenticator that knows no keys yet":             {f.unsyncedAuthenticator().Address("authenticator"), f.unavailable},
 		"no authenticator": {freeAddress(f.T), f.unreachable},
 	} {
 		f := f.proxy.stand(f.shop, test.authenticator)

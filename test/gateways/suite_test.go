@@ -38,18 +38,15 @@ const (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// shop is a namespace with keys, and the certificate that authenticators of the test have.
+// shop is a namespace with keys, and the certificate of the authenticators that answer for them.
 type shop struct {
 	*testing.T
+	certificate
 	env       *testenv.Env
 	namespace string
 	// elsewhere is the namespace of the key stranger.
 	elsewhere string
 	keys      map[string]key
-
-	certFile, keyFile string
-	// caFile has the certificate of the authority that signed it.
-	caFile string
 }
 
 // key is an issued APIKey.
@@ -59,22 +56,11 @@ type key struct {
 	id string
 }
 
-// newShop declares the keys reader, writer and both, and stranger in another namespace, and returns once a controller has issued them.
-// More names are those of keys that may read.
+// newShop makes two namespaces, and keys in them. More names are those of keys that may read.
 func newShop(t *testing.T, env *testenv.Env, more ...string) *shop {
 	t.Helper()
-	s := &shop{T: t, env: env, namespace: env.Namespace(t), elsewhere: env.Namespace(t)}
-	s.makeCertificate()
-	specs := map[string]v1alpha1.APIKeySpec{
-		"reader":   {AppName: "Frontend für Läden", ReadAccess: true},
-		"writer":   {AppName: "Importer", WriteAccess: true},
-		"both":     {AppName: "Back office", ReadAccess: true, WriteAccess: true},
-		"stranger": {AppName: "Back office", ReadAccess: true, WriteAccess: true},
-	}
-	for _, name := range more {
-		specs[name] = v1alpha1.APIKeySpec{AppName: name, ReadAccess: true}
-	}
-	s.issue(specs)
+	s := &shop{T: t, certificate: newCertificate(t), env: env, namespace: env.Namespace(t), elsewhere: env.Namespace(t)}
+	s.issueKeys(more...)
 	return s
 }
 
@@ -88,28 +74,46 @@ func (s *shop) in(t *testing.T) *shop {
 // readersApp is the app name of the key reader as headers have it.
 const readersApp = "Frontend%20f%C3%BCr%20L%C3%A4den"
 
-func (s *shop) makeCertificate() {
-	s.Helper()
+// certificate is that of an authenticator.
+type certificate struct {
+	certFile, keyFile string
+	// caFile has the certificate of the authority that signed it.
+	caFile string
+}
+
+func newCertificate(t testing.TB) certificate {
+	t.Helper()
 	chain, key, err := certutil.GenerateSelfSignedCertKey(serviceName, []net.IP{net.IPv4(127, 0, 0, 1)}, []string{"localhost"})
-	s.must(err)
+	must(t, err)
 	_, authority := pem.Decode(chain)
-	dir := s.TempDir()
-	s.certFile, s.keyFile, s.caFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt")
-	for file, content := range map[string][]byte{s.certFile: chain, s.keyFile: key, s.caFile: authority} {
-		s.must(os.WriteFile(file, content, 0o600))
+	dir := t.TempDir()
+	c := certificate{certFile: filepath.Join(dir, "tls.crt"), keyFile: filepath.Join(dir, "tls.key"), caFile: filepath.Join(dir, "ca.crt")}
+	for file, content := range map[string][]byte{c.certFile: chain, c.keyFile: key, c.caFile: authority} {
+		must(t, os.WriteFile(file, content, 0o600))
 	}
+	return c
 }
 
 // issuing lets one test after the other run a controller: each looks after all namespaces.
 var issuing sync.Mutex
 
-func (s *shop) issue(specs map[string]v1alpha1.APIKeySpec) {
+// issueKeys declares the keys reader, writer and both, and stranger in the other namespace, and returns once a controller has issued
+// them. More names are those of keys that may read.
+func (s *shop) issueKeys(more ...string) {
 	s.Helper()
+	specs := map[string]v1alpha1.APIKeySpec{
+		"reader":   {AppName: "Frontend für Läden", ReadAccess: true},
+		"writer":   {AppName: "Importer", WriteAccess: true},
+		"both":     {AppName: "Back office", ReadAccess: true, WriteAccess: true},
+		"stranger": {AppName: "Back office", ReadAccess: true, WriteAccess: true},
+	}
+	for _, name := range more {
+		specs[name] = v1alpha1.APIKeySpec{AppName: name, ReadAccess: true}
+	}
 	issuing.Lock()
 	defer issuing.Unlock()
 	controller := operator.StartController(s, s.env.Config)
 	defer controller.Kill()
-
 	s.keys = make(map[string]key, len(specs))
 	for name, spec := range specs {
 		namespace := s.namespace
@@ -136,25 +140,25 @@ func (s *shop) issue(specs map[string]v1alpha1.APIKeySpec) {
 // apiKey is the header line with a key.
 func (s *shop) apiKey(name string) string { return "X-API-Key: " + s.keys[name].token }
 
-// startAuthenticator starts an authenticator over TLS, which may not know any key yet.
+// startAuthenticator starts an authenticator over TLS.
 func (s *shop) startAuthenticator(config *rest.Config, flags ...string) *operator.Process {
 	s.Helper()
 	return operator.StartAuthenticator(s, config, append([]string{"--tls-cert-file=" + s.certFile, "--tls-private-key-file=" + s.keyFile}, flags...)...)
 }
 
-// authenticator starts an authenticator and returns where it answers, once it knows all keys.
-func (s *shop) authenticator(flags ...string) (address string) {
+// syncedAuthenticator starts an authenticator and returns once it knows all keys.
+func (s *shop) syncedAuthenticator(flags ...string) *operator.Process {
 	s.Helper()
 	authenticator := s.startAuthenticator(s.env.Config, flags...)
 	ready := process.HTTPReady("http://" + authenticator.Address("health") + "/readyz")
 	s.eventually("the authenticator is ready", func() bool { return ready(s.Context()) == nil })
-	return authenticator.Address("authenticator")
+	return authenticator
 }
 
-// unsyncedAuthenticator starts an authenticator that never reaches a Kubernetes API, and returns where it answers.
-func (s *shop) unsyncedAuthenticator() (address string) {
+// unsyncedAuthenticator starts an authenticator that never reaches a Kubernetes API.
+func (s *shop) unsyncedAuthenticator() *operator.Process {
 	s.Helper()
-	return s.startAuthenticator(&rest.Config{Host: "http://127.0.0.1:1"}).Address("authenticator")
+	return s.startAuthenticator(&rest.Config{Host: "http://127.0.0.1:1"})
 }
 
 // deactivate does so as a person does.
