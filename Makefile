@@ -21,8 +21,10 @@ run: build kube bin/dev/dev ## Run it all until Ctrl-C, and say how to try it. R
 ##@ Build
 
 .PHONY: build
-build: check-go ## Build bin/apikey-operator.
+build: check-go ## Build bin/apikey-operator, and the kubectl plugin bin/kubectl-apikey.
 	go build -o bin/apikey-operator ./cmd/apikey-operator
+	go build -o bin/kubectl-apikey ./cmd/kubectl-apikey
+	ln -sf ../cmd/kubectl-apikey/kubectl_complete-apikey bin/
 
 .PHONY: kube
 kube: ## Build the embedded control plane in bin/kube, unless KUBEBUILDER_ASSETS names a directory of binaries. The first time takes about 10 minutes.

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"squirrel.dev/apikey-operator/internal/serving"
+	"squirrel.dev/apikey-operator/internal/version"
 	"squirrel.dev/apikey-operator/webhook/authn"
 	"squirrel.dev/apikey-operator/webhook/management"
 	"squirrel.dev/apikey-operator/webhook/management/bootstrap"
@@ -128,7 +129,7 @@ func (c *console) run(ctx context.Context) error {
 	}
 	api := management.NewAPI(management.Options{
 		Namespace:     c.namespace,
-		Version:       buildVersion(),
+		Version:       version.String(),
 		Authenticator: decider,
 		Catalog:       catalog,
 		Kubernetes:    kubernetes,
