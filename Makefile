@@ -29,6 +29,10 @@ build: check-go ## Build bin/apikey-operator, and the kubectl plugin bin/kubectl
 .PHONY: kube
 kube: ## Build the embedded control plane in bin/kube, unless KUBEBUILDER_ASSETS names a directory of binaries. The first time takes about 10 minutes.
 
+.PHONY: krew
+krew: check-go ## Build a release of the kubectl plugin for krew, in dist/krew: VERSION=v1.2.3 URL=https://... (where its archives will be).
+	hack/krew '$(VERSION)' '$(URL)'
+
 .PHONY: clean
 clean: ## Remove everything that was built, and the data of `make run`.
 	rm -rf bin dist

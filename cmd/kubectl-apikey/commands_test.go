@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -100,32 +103,22 @@ func TestAListOfAllNamespacesTellsThem(t *testing.T) {
 	}
 }
 
-// Several pages of keys are read as one list.
-func TestALongListIsWhole(t *testing.T) {
-	const many = 501
+func TestALongListIsReadPageByPage(t *testing.T) {
 	terminal := newTerminal(t)
-	var creating sync.WaitGroup
-	work := make(chan int, many)
-	for i := range many {
-		work <- i
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		terminal.declare(name)
 	}
-	close(work)
-	for range 20 {
-		creating.Go(func() {
-			for i := range work {
-				key := &v1alpha1.APIKey{
-					ObjectMeta: metav1.ObjectMeta{Namespace: terminal.namespace, GenerateName: "key-"},
-					Spec:       v1alpha1.APIKeySpec{AppName: "App", ReadAccess: i%2 == 0, WriteAccess: true},
-				}
-				if err := terminal.env.Client.Create(t.Context(), key); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	creating.Wait()
-	if got := terminal.run("count"); got.stdout != "501\n" || got.code != 0 {
-		t.Errorf("counted %+v", got)
+	pages := 0
+	ofTwo := interceptor.NewClient(terminal.env.Client, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			pages++
+			return c.List(ctx, list, append(options, client.Limit(2))...)
+		},
+	})
+	keys, err := (&session{WithWatch: ofTwo}).keys(t.Context(), terminal.namespace)
+	terminal.must(err)
+	if len(keys) != 5 || pages != 3 {
+		t.Errorf("%d keys in %d pages", len(keys), pages)
 	}
 }
 
