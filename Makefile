@@ -78,6 +78,11 @@ test-gateways: kube bin/gateways/caddy check-go ## Run the configurations of doc
 	hack/debian nginx apache2-bin libapache2-mod-oauth2 curl
 	go test -race -count=1 -timeout=10m -tags=gateways ./test/gateways # count: what it runs is not among what Go knows of a test
 
+.PHONY: test-console
+test-console: kube bin/axe/axe.min.js check-go ## Use the web console with a real browser, as people do, which it downloads.
+	hack/debian chromium chromium-common fonts-inter fonts-dejavu-core
+	go test -count=1 -timeout=10m -tags=console -bench=. -benchtime=1x ./test/console # count: the page is not among what Go knows of a test
+
 .PHONY: fuzz
 fuzz: check-go ## Fuzz each target for FUZZTIME (10s).
 	hack/fuzz $(FUZZTIME)
@@ -124,6 +129,9 @@ bin/gateways/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check
 .PHONY: bin/dev/dev
 bin/dev/dev: check-go
 	go build -o $@ ./hack/dev
+
+bin/axe/axe.min.js: hack/axe
+	hack/axe $@
 
 bin/tools/controller-gen: package := sigs.k8s.io/controller-tools/cmd/controller-gen
 bin/tools/crd-ref-docs: package := github.com/elastic/crd-ref-docs

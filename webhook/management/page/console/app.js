@@ -46,7 +46,7 @@ function begin() {
   const key = keptKey();
   api = key ? new Api(key, showWait) : null;
   refusal = null;
-  list.clear();
+  clearList();
   show(api ? "keys" : "settings");
 }
 
@@ -128,8 +128,14 @@ function refuse({ message }) {
   refusal = message;
   draft = byId("create").open;
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
-  list.clear();
+  clearList();
   show("settings");
+}
+
+/** Leaves no key on the page: who has no good API key is to see none. */
+function clearList() {
+  list.clear();
+  table.show(false);
 }
 
 function changed(key, text) {

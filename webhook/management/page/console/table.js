@@ -42,7 +42,7 @@ export class Table {
     const { keys, found, page, pages } = this.#list.view(this.#choice);
     this.#choice.page = page;
     this.#pages = pages;
-    keepingFocus(byId("rows"), () => byId("rows").replaceChildren(...keys.map(row)));
+    replaceRows(keys.map(row));
     byId("table").ariaBusy = loading;
     byId("table").hidden = keys.length === 0;
     this.#showOrder();
@@ -156,12 +156,20 @@ async function copyId(row, button) {
   toast("The ID is copied.");
 }
 
-/** Replaces rows, and leaves the focus on the button of the same key if it was on one. */
-function keepingFocus(rows, replace) {
-  const { id } = rows.contains(document.activeElement) ? document.activeElement.closest("tr").dataset : {};
-  const { action } = document.activeElement.dataset;
-  replace();
-  if (!id) return;
-  const same = rows.querySelector(`[data-id="${id}"] [data-action=${action}]`);
+/**
+ * Shows rows in the place of those that are there. Those that have not changed stay, so that what the user is about to press does not go
+ * away, and the focus stays on the button of the same key.
+ */
+function replaceRows(rows) {
+  const body = byId("rows");
+  const before = new Map([...body.children].map((row) => [row.dataset.id, row]));
+  const after = rows.map((row) => before.get(row.dataset.id)?.isEqualNode(row) ? before.get(row.dataset.id) : row);
+  if (after.length === body.children.length && after.every((row, i) => row === body.children[i])) return;
+
+  const focused = body.contains(document.activeElement) ? document.activeElement : null;
+  const { id } = focused?.closest("tr").dataset ?? {};
+  body.replaceChildren(...after);
+  if (!focused) return;
+  const same = body.querySelector(`[data-id="${id}"] [data-action=${focused.dataset.action}]`);
   (same ?? byId("keys-title")).focus({ preventScroll: true });
 }

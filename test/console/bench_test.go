@@ -1,0 +1,88 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build console
+
+package console_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/chromedp/cdproto/page"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/operator"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+// BenchmarkTenThousandKeys says how long the page of 10 000 keys takes to show the first rows and to have all, after a start or a
+// reload, and how long after a letter in the search, or a click on a column, the rows are painted.
+func BenchmarkTenThousandKeys(b *testing.B) {
+	const keys = 10_000
+	env := testenv.Shared(b)
+	controller := operator.StartController(b, env.Config)
+	w := newWorld(b, env)
+	controller.Kill() // it would have to settle each key
+	w.declareMany(keys - 1)
+	w.eventually("the console has heard of all", func() bool {
+		_, body := w.ask("GET", "api-keys/count", w.key)
+		return body == fmt.Sprintf(`{"errorCode":0,"errorMessage":null,"payload":%d}`, keys)
+	})
+	p := w.enter(w.key)
+	call(p, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: stopwatch})
+
+	for b.Loop() {
+		p.visit("")
+		p.sees("1–50 of 10,000")
+		p.eventually("all are there", func() bool { return run[bool](p, `watch.all > 0`) })
+		b.ReportMetric(run[float64](p, `watch.first`), "ms/first-rows")
+		b.ReportMetric(run[float64](p, `watch.all`), "ms/all-rows")
+		run[any](p, `watch.slowest = 0`)
+		p.click("searchbox", search)
+		p.press("s", "e", "r", "v", "i", "c", "e", " ", "9", "9", "9")
+		p.sees("1–11 of 11")
+		b.ReportMetric(run[float64](p, `watch.slowest`), "ms/letter")
+		p.fill("searchbox", search, "")
+		p.sees("1–50 of 10,000")
+		run[any](p, `watch.slowest = 0`)
+		p.click("button", "App name")
+		p.eventually("the order is another", func() bool { return p.rows()[0].Name != "" && run[bool](p, `watch.slowest > 0`) })
+		b.ReportMetric(run[float64](p, `watch.slowest`), "ms/sort")
+	}
+}
+
+// stopwatch measures in the page, in milliseconds: since the start of its load, and from an input to the frame that shows its effect.
+const stopwatch = `
+  globalThis.watch = { first: 0, all: 0, slowest: 0 };
+  new MutationObserver(() => {
+    const range = document.getElementById("range")?.textContent ?? "";
+    if (!watch.first && range) requestAnimationFrame(() => { watch.first ||= performance.now(); });
+    if (!watch.all && range && !range.includes("loading")) requestAnimationFrame(() => { watch.all ||= performance.now(); });
+  }).observe(document, { subtree: true, childList: true, characterData: true });
+  for (const kind of ["input", "click"]) {
+    addEventListener(kind, ({ timeStamp }) => requestAnimationFrame(() => setTimeout(() => {
+      watch.slowest = Math.max(watch.slowest, performance.now() - timeStamp);
+    })), { capture: true });
+  }
+`
+
+// declareMany declares that many keys, "Service 1" being the first.
+func (w *world) declareMany(count int) {
+	w.Helper()
+	numbers := make(chan int)
+	var declaring sync.WaitGroup
+	for range 16 {
+		declaring.Go(func() {
+			for number := range numbers {
+				w.declare(fmt.Sprintf("Service %d", number), func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = number%2 == 0 })
+			}
+		})
+	}
+	for number := range count {
+		numbers <- number + 1
+	}
+	close(numbers)
+	declaring.Wait()
+}

@@ -1,0 +1,490 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build console
+
+package console_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+const (
+	keyRequired = "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer."
+	countCall   = "api/v1/api-keys/count"
+	keysCall    = "api/v1/api-keys"
+	search      = "Search by app name or ID"
+)
+
+// kept is the API key that the browser keeps.
+func (p *tab) kept() string {
+	p.Helper()
+	return run[string](p, `localStorage.getItem("apikey_operator_api_key") ?? ""`)
+}
+
+// row waits until the table shows the key of an app, and returns what it says of it.
+func (p *tab) row(appName string) (found row) {
+	p.Helper()
+	p.eventually("the table has a row of "+appName, func() bool {
+		rows := p.rows()
+		i := slices.IndexFunc(rows, func(r row) bool { return r.Name == appName })
+		if i >= 0 {
+			found = rows[i]
+		}
+		return i >= 0
+	})
+	return found
+}
+
+// awaitState waits until the table says that the key of an app is in this state.
+func (p *tab) awaitState(appName, state string) {
+	p.Helper()
+	p.eventually(appName+" is "+state, func() bool { return p.row(appName).State == state })
+}
+
+func aKeyIsTriedBeforeItIsKept(w *world) {
+	p := open(w, w.url)
+	p.sees("Where to find a key")
+	p.sees("data/.api_key")
+	p.sees("kubectl apikey create")
+
+	p.fill("textbox", "API key", "sq_unknown")
+	p.click("button", "Save")
+	p.sees("This key was refused: " + keyRequired)
+	p.refused("401 " + countCall)
+	p.fill("textbox", "API key", "ключ")
+	p.click("button", "Save")
+	p.sees("This is no API key: it has characters that no key has.")
+	if kept := p.kept(); kept != "" {
+		w.Errorf("the browser keeps %q, which is not good", kept)
+	}
+
+	p.click("button", "Show")
+	if shown := run[string](p, `document.getElementById("key").type`); shown != "text" {
+		w.Errorf("the key is entered in a field of type %q", shown)
+	}
+	p.signIn("  " + w.key + "\n")
+	if kept := p.kept(); kept != w.key {
+		w.Errorf("the browser keeps %q", kept)
+	}
+	p.sees("1 active, 1 in all")
+	p.visit("") // again, as on another day
+	p.sees("1 active, 1 in all")
+
+	p.click("link", "Settings")
+	p.sees("Kept in this browser: " + w.key[:7] + "…")
+	if shown := run[string](p, `document.body.outerHTML`); strings.Contains(shown, w.key) {
+		w.Error("the page holds the whole key")
+	}
+	p.click("button", "Forget")
+	p.sees("Where to find a key")
+	p.click("link", "Keys")
+	p.sees("Where to find a key") // there is nothing else to see without a key
+	if kept := p.kept(); kept != "" {
+		w.Errorf("the browser keeps %q", kept)
+	}
+}
+
+func aKeyThatIsNoLongerGoodLeadsToTheSettings(w *world) {
+	visitor := w.issue("Visitor")
+	p := w.enter(visitor)
+	p.row("Visitor")
+	w.deactivate("Visitor", visitor)
+
+	p.click("button", "Refresh")
+	p.sees("The key of this page was refused: " + keyRequired)
+	p.refused("401 " + keysCall)
+	p.sees("Kept in this browser: " + visitor[:7] + "…")
+	if rows := p.rows(); len(rows) > 0 {
+		w.Errorf("who has no key still sees %v", rows)
+	}
+	p.signIn(w.key)
+	p.awaitState("Visitor", "Inactive")
+	p.click("link", "Settings")
+	p.sees("Kept in this browser")
+	if text := p.text(); strings.Contains(text, "refused") {
+		w.Errorf("the refusal of a former key is still there:\n%s", text)
+	}
+}
+
+func aNewKeyOutlivesALostAPIKey(w *world) {
+	visitor := w.issue("Visitor", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true })
+	p := w.enter(visitor)
+	p.click("button", "New key")
+	p.fill("textbox", "App name", "Patience")
+	p.click("checkbox", "Write all other methods")
+	w.deactivate("Visitor", visitor)
+
+	p.click("button", "Create")
+	p.sees("The key of this page was refused: " + keyRequired)
+	p.refused("401 " + keysCall)
+	p.refused("401 " + countCall)
+	p.signIn(w.key)
+	p.find("dialog", "New key")
+	p.click("button", "Create")
+	p.sees("The token of Patience")
+	p.click("button", "Done")
+	p.click("button", "Close without copying")
+	if got := p.row("Patience").Access; got != "Read + Write" {
+		w.Errorf("Patience has access %q", got)
+	}
+}
+
+func aTokenIsShownOnceAndKeptNowhere(w *world) {
+	p := w.enter(w.key)
+	p.allowClipboard()
+	p.click("button", "New key")
+	p.fill("textbox", "App name", "Frontend App")
+	p.click("button", "Create")
+	p.sees("The token of Frontend App")
+	p.sees("Copy it now")
+	shown := run[string](p, `document.getElementById("token-text").textContent`)
+	if w.status("GET", "api-keys/count", shown) != http.StatusOK {
+		w.Error("the token is not accepted")
+	}
+	if w.status("POST", "api-keys", shown) != http.StatusUnauthorized {
+		w.Error("the token may write")
+	}
+
+	p.press(kb.Escape, kb.Escape)
+	do(p, chromedp.MouseClickXY(5, 400)) // beside the dialog
+	p.sees("The token has not been copied, and cannot be shown again.")
+	if leaving := run[bool](p, `!dispatchEvent(new Event("beforeunload", {cancelable: true}))`); !leaving {
+		w.Error("the page can be left without a question")
+	}
+	for button, want := range map[string]string{
+		"Copy token":   shown,
+		"Copy command": fmt.Sprintf("curl -H 'X-API-Key: %s' %sapi/v1/api-keys/count", shown, w.url),
+	} {
+		p.click("button", button)
+		p.eventually(button+" copies", func() bool { return run[string](p, `navigator.clipboard.readText()`) == want })
+	}
+	p.sees("Copied.")
+	p.click("button", "Done")
+	p.sees("Frontend App is created.")
+	p.row("Frontend App")
+
+	for where, held := range map[string]string{
+		"the document":        run[string](p, `document.documentElement.outerHTML + [...document.querySelectorAll("input, output")].map(e => e.value)`),
+		"the storage":         run[string](p, `JSON.stringify([{...localStorage}, {...sessionStorage}])`),
+		"the history":         run[string](p, `JSON.stringify([history.state, location.href, performance.getEntries()])`),
+		"the scripts' memory": p.memory(),
+	} {
+		if strings.Contains(held, shown) {
+			w.Errorf("%s still has the token", where)
+		}
+	}
+	run[any](p, fmt.Sprintf(`globalThis.held = "%s"; null`, shown))
+	if !strings.Contains(p.memory(), shown) {
+		w.Error("a token that is held is not found: the search shows nothing")
+	}
+}
+
+// allowClipboard lets the page read the clipboard too, which a browser asks its user about.
+func (p *tab) allowClipboard() {
+	p.Helper()
+	_, err := chromedp.CallBrowser(p.ctx, browser.SetPermission, browser.SetPermissionParams{
+		Permission:       &browser.PermissionDescriptor{Name: "clipboard-read"},
+		Setting:          browser.PermissionSettingGranted,
+		BrowserContextID: chromedp.FromContext(p.ctx).BrowserContextID,
+	})
+	p.must(err)
+}
+
+func aKeyExpiresWhenItsCreatorSays(w *world) {
+	p := w.enter(w.key)
+	create := func(appName, expires string, date ...string) { // the date by the keys that are pressed
+		w.Helper()
+		p.click("button", "New key")
+		p.fill("textbox", "App name", appName)
+		p.choose("Expires", expires)
+		if len(date) > 0 {
+			p.tabTo("DateTime", "Date and time, here")
+			p.press(date...)
+		}
+		p.click("button", "Create")
+		p.sees("The token of " + appName)
+		p.click("button", "Done")
+		p.click("button", "Close without copying")
+	}
+	tomorrow := time.Now().UTC().Add(30 * time.Hour)
+	create("For ever", "Never")
+	create("A month", "In 30 days")
+	create("A year", "In a year")
+	create("A day", "On a date …", tomorrow.Format("01022006"), kb.Tab, tomorrow.Format("0304PM"))
+	inDays := func(days int) string { return time.Now().UTC().AddDate(0, 0, days).Format("2006-01-02") }
+	for appName, want := range map[string]string{
+		"For ever": "Never",
+		"A month":  inDays(30),
+		"A year":   inDays(365),
+		"A day":    tomorrow.Format("2006-01-02 15:04") + "\ntomorrow",
+	} {
+		if got := p.row(appName).Expires; !strings.HasPrefix(got, want) {
+			w.Errorf("%s expires %q, want %q", appName, got, want)
+		}
+	}
+
+	w.declare("A moment", func(spec *v1alpha1.APIKeySpec) { spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(3 * time.Second))) })
+	w.awaitActive(6)
+	w.awaitActive(5)
+	p.click("button", "Refresh")
+	p.awaitState("A moment", "Expired")
+}
+
+func aFailedCreationKeepsItsInput(w *world) {
+	w.issue("Frontend App")
+	p := w.enter(w.key)
+	p.click("button", "New key")
+	p.fill("textbox", "App name", "Frontend App")
+	p.click("checkbox", "Write all other methods")
+	p.click("button", "Create")
+	p.sees(`An active key has the app name "Frontend App": deactivate that key, or choose another app name.`)
+	p.refused("409 " + keysCall)
+
+	p.fill("textbox", "App name", " with a space")
+	p.click("button", "Create")
+	p.sees("app_name must be 1 to 255 printable characters of any language, without leading or trailing space.")
+	p.refused("422 " + keysCall)
+
+	w.console.Kill()
+	p.click("button", "Create")
+	p.sees("The console does not answer. The key may have been created all the same, without anybody knowing its token: look for it in the list.")
+	want := map[string]any{"name": " with a space", "read": true, "write": true}
+	got := run[map[string]any](p, `({
+	  name: document.getElementById("app-name").value,
+	  read: document.getElementById("read-access").checked,
+	  write: document.getElementById("write-access").checked,
+	})`)
+	if diff := cmp.Diff(want, got); diff != "" {
+		w.Errorf("the input is lost (-want +got):\n%s", diff)
+	}
+	p.click("button", "Cancel")
+	p.click("button", "Refresh")
+	p.sees("The console does not answer. Trying again …")
+}
+
+func aReadOnlyKeyIsToldSo(w *world) {
+	p := w.enter(w.issue("Reader"))
+	p.click("button", "New key")
+	p.fill("textbox", "App name", "Wish")
+	p.click("button", "Create")
+	p.sees("API key does not have write access")
+	p.refused("401 " + keysCall)
+	p.click("button", "Cancel")
+	p.click("button", "Deactivate Reader")
+	p.click("button", "Deactivate")
+	p.sees("API key does not have write access")
+	p.refused("401 " + keysCall + "/" + p.row("Reader").ID)
+	p.click("button", "Cancel")
+	p.sees("2 active, 2 in all")
+}
+
+func onlyTheKeyThatIsNamedIsDeactivated(w *world) {
+	old, other := w.issue("Old App"), w.issue("Other App")
+	p := w.enter(w.key)
+	p.click("button", "Deactivate Old App")
+	p.find("dialog", "Deactivate Old App?")
+	p.click("button", "Cancel")
+	p.click("button", "Deactivate Old App")
+	p.press(kb.Escape)
+	p.absent("dialog", "Deactivate Old App?")
+	if w.status("GET", "api-keys/count", old) != http.StatusOK {
+		w.Error("the key is deactivated although nobody confirmed it")
+	}
+
+	p.click("button", "Deactivate Old App")
+	p.click("button", "Deactivate")
+	p.sees("Old App is deactivated.")
+	p.awaitState("Old App", "Inactive")
+	if action := p.row("Old App").Action; action != "" {
+		w.Errorf("a key that is inactive can be sent %q", action)
+	}
+	p.sees("2 active, 3 in all")
+	if w.status("GET", "api-keys/count", old) != http.StatusUnauthorized || w.status("GET", "api-keys/count", other) != http.StatusOK {
+		w.Error("another key is deactivated")
+	}
+
+	w.deactivate("Other App", other) // by somebody else, meanwhile
+	p.click("button", "Deactivate Other App")
+	p.click("button", "Deactivate")
+	p.sees("The key is already inactive.")
+	p.refused("409 " + keysCall + "/" + p.row("Other App").ID)
+	p.awaitState("Other App", "Inactive")
+	p.absent("checkbox", forceLabel)
+	p.click("button", "Cancel")
+}
+
+const forceLabel = "Deactivate it all the same. This page then needs another key."
+
+func theOwnKeyNeedsAnExtraStep(w *world) {
+	own := w.issue("Own", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true })
+	p := w.enter(own)
+	call := keysCall + "/" + p.row("Own").ID
+	p.click("button", "Deactivate Own")
+	p.click("button", "Deactivate")
+	p.sees("This is the key that the call is made with")
+	p.refused("409 " + call)
+	p.find("checkbox", forceLabel)
+	p.click("button", "Deactivate") // without the extra step
+	if w.status("GET", "api-keys/count", own) != http.StatusOK {
+		w.Error("the own key is deactivated without the extra step")
+	}
+	p.click("checkbox", forceLabel)
+	p.click("button", "Deactivate")
+	p.sees("The key of this page was refused: " + keyRequired)
+	p.refused("401 " + keysCall)
+}
+
+func allCanBeDoneWithTheKeyboard(w *world) {
+	w.issue("Old App")
+	p := open(w, w.url)
+	p.tabTo("textbox", "API key")
+	p.write(w.key)
+	p.press(kb.Enter)
+	p.sees("in all")
+
+	p.tabTo("button", "New key")
+	p.press(kb.Enter)
+	p.eventually("the first field has the focus", func() bool { return p.focused() == "textbox App name" })
+	p.write("Keyboard App")
+	p.tabTo("checkbox", "Read GET, HEAD, OPTIONS")
+	p.press(" ")
+	p.tabTo("button", "Create")
+	p.press(kb.Enter) // no access at all: the browser says so, and leads there
+	p.eventually("the field that is wrong has the focus", func() bool { return p.focused() == "checkbox Read GET, HEAD, OPTIONS" })
+	p.press(" ")
+	p.tabTo("button", "Create")
+	p.press(" ")
+	p.sees("The token of Keyboard App")
+	p.tabTo("button", "Copy token")
+	p.press(kb.Enter)
+	p.sees("Copied.")
+	p.tabTo("button", "Done")
+	p.press(kb.Enter)
+	p.row("Keyboard App")
+	p.eventually("the focus is where it was", func() bool { return p.focused() == "button New key" })
+
+	p.tabTo("searchbox", search)
+	p.write("old")
+	p.eventually("the search is done", func() bool { return len(p.rows()) == 1 })
+	p.tabTo("button", "Deactivate Old App")
+	p.press(kb.Enter)
+	p.eventually("the harmless button has the focus", func() bool { return p.focused() == "button Cancel" })
+	p.tabTo("button", "Deactivate")
+	p.press(kb.Enter)
+	p.awaitState("Old App", "Inactive")
+	p.tabTo("link", "Settings")
+	p.press(kb.Enter)
+	p.tabTo("button", "Forget")
+	p.press(kb.Enter)
+	p.sees("Where to find a key")
+}
+
+func namesAreTextInEveryScript(w *world) {
+	names := []string{`<img src=x onerror=alert(1)>`, `"><script>alert(2)</script>`, "لوحة التحكم (1)", "ключ & 鍵"}
+	for _, name := range names {
+		w.declare(name)
+	}
+	w.awaitActive(1 + len(names))
+	p := w.enter(w.key)
+	for _, name := range names {
+		p.row(name)
+		p.click("button", "Deactivate "+name)
+		p.find("dialog", "Deactivate "+name+"?")
+		p.click("button", "Cancel")
+		p.fill("searchbox", search, name)
+		p.eventually("the search finds "+name, func() bool { rows := p.rows(); return len(rows) == 1 && rows[0].Name == name })
+		p.fill("searchbox", search, "")
+	}
+	right := run[string](p, `getComputedStyle([...document.querySelectorAll("tbody bdi")].find(e => e.textContent.startsWith("ل"))).direction`)
+	if right != "rtl" {
+		w.Errorf("Arabic is written %q", right)
+	}
+
+	p.click("button", "New key")
+	p.fill("textbox", "App name", `<b onclick="alert(3)">`)
+	p.click("button", "Create")
+	p.sees(`The token of <b onclick="alert(3)">`)
+	p.click("button", "Done")
+	p.click("button", "Close without copying")
+	p.row(`<b onclick="alert(3)">`)
+	if intruders := run[int](p, `document.querySelectorAll("main img, main script, main b").length`); intruders > 0 {
+		w.Errorf("%d elements were made of names", intruders)
+	}
+}
+
+func keysAreSearchedSortedAndPaged(w *world) {
+	const services = 120
+	for i := range services {
+		w.declare(fmt.Sprintf("Service %d", i+1), func(spec *v1alpha1.APIKeySpec) {
+			spec.WriteAccess = i%2 == 0
+			if i%10 == 0 {
+				spec.Active = new(false)
+			}
+		})
+	}
+	w.awaitActive(1 + services - services/10)
+	p := w.enter(w.key)
+	p.sees("109 active, 121 in all")
+	p.sees("1–50 of 121")
+
+	p.click("button", "App name")
+	p.click("button", "Next")
+	p.sees("51–100 of 121")
+	p.click("button", "Last")
+	p.sees("101–121 of 121")
+	if last := p.rows()[20].Name; last != "Service 120" {
+		w.Errorf("the last by name, and number, is %q", last)
+	}
+	if sorted := run[string](p, `[...document.querySelectorAll("th[aria-sort]")].map(th => th.innerText + " " + th.ariaSort).join()`); sorted != "App name ascending" {
+		w.Errorf("assistive technology is told that the order is %q", sorted)
+	}
+	p.click("button", "App name")
+	p.sees("1–50 of 121")
+	if first := p.rows()[0].Name; first != "Service 120" {
+		w.Errorf("the first by name backwards is %q", first)
+	}
+	p.click("button", "Access")
+	if first := p.rows()[0].Access; first != "Read" {
+		w.Errorf("the first by access has %q", first)
+	}
+	p.click("button", "State")
+	p.click("button", "State")
+	if first := p.rows()[0].State; first != "Inactive" {
+		w.Errorf("the first by state backwards is %q", first)
+	}
+
+	p.click("checkbox", "Active only")
+	p.sees("1–50 of 109")
+	p.fill("searchbox", search, "SERVICE 11")
+	p.sees("1–9 of 9") // 11, 110 to 119 but for 11 and 111, which are inactive
+	p.fill("searchbox", search, p.rows()[0].ID[:13])
+	p.sees("1–1 of 1")
+	p.fill("searchbox", search, "nothing like it")
+	p.sees("No active key matches “nothing like it”.")
+	p.fill("searchbox", search, "")
+	p.sees("1–50 of 109")
+}
+
+func whatAnotherTabDoesWithTheAPIKeyIsDoneHere(w *world) {
+	p := w.enter(w.key)
+	other := p.another()
+	other.sees("1 active, 1 in all")
+	other.click("link", "Settings")
+	other.click("button", "Forget")
+	p.sees("Where to find a key")
+	other.signIn(w.key)
+	p.sees("1 active, 1 in all")
+}

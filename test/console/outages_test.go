@@ -1,0 +1,79 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build console
+
+package console_test
+
+import (
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/rest"
+
+	"squirrel.dev/apikey-operator/test/operator"
+)
+
+func aConsoleThatIsStartingIsWaitedFor(ready *world) {
+	gate := newGate(ready, ready.env.Config)
+	w := &world{TB: ready, env: ready.env, namespace: ready.namespace}
+	w.start(gate.config, "--api-key-file=")
+
+	p := open(w, w.url)
+	p.fill("textbox", "API key", ready.key)
+	p.click("button", "Save")
+	p.sees("The console is starting. It says: “API keys cannot be checked at the moment: try again.” Trying again …")
+	p.find("button", "Checking …")
+	close(gate.opened)
+	p.sees("1 active, 1 in all")
+	p.eventually("it no longer says so", func() bool { return !strings.Contains(p.text(), "starting") })
+	p.refused("503 " + countCall)
+}
+
+// gate stands between a process and the API server: until it is opened, nothing answers.
+type gate struct {
+	// config leads a process through the gate.
+	config *rest.Config
+	opened chan struct{}
+}
+
+func newGate(t testing.TB, upstream *rest.Config) *gate {
+	t.Helper()
+	target, err := url.Parse(upstream.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", operator.AnyPort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	g := &gate{config: rest.CopyConfig(upstream), opened: make(chan struct{})}
+	g.config.Host = target.Scheme + "://" + listener.Addr().String()
+	go func() {
+		for {
+			caller, err := listener.Accept()
+			if err != nil {
+				return // the test is over
+			}
+			go g.pass(caller, target.Host)
+		}
+	}()
+	return g
+}
+
+// pass lets a caller through to an address.
+func (g *gate) pass(caller net.Conn, address string) {
+	defer caller.Close()
+	<-g.opened
+	called, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	defer called.Close()
+	go func() { _, _ = io.Copy(called, caller) }()
+	_, _ = io.Copy(caller, called)
+}
