@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,8 +96,11 @@ type result struct {
 	code           int
 }
 
-// command returns the program, ready to be run.
+// command returns the program, ready to be run. What waits for the controller has more time than users need, unless it says otherwise.
 func (t *terminal) command(args ...string) *exec.Cmd {
+	if waits := args[0] == "create" || args[0] == "reveal"; waits && !strings.Contains(strings.Join(args, " "), "--timeout") {
+		args = append(slices.Clone(args), "--timeout="+patience.String())
+	}
 	command := exec.CommandContext(t.Context(), program, args...)
 	command.Env = []string{"KUBECONFIG=" + t.kubeconfig, "HOME=" + filepath.Dir(t.kubeconfig)}
 	return command
@@ -158,7 +162,7 @@ var masks = []struct {
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "00000000-0000-0000-0000-000000000000"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), "2026-01-01T00:00:00Z"},
 	{regexp.MustCompile(`\bsq_[-_A-Za-z0-9]{43}`), "sq_" + strings.Repeat("x", 43)},
-	{regexp.MustCompile(`\bsq_[-_A-Za-z0-9]{4}\b`), "sq_xxxx"},
+	{regexp.MustCompile(`\bsq_[-_A-Za-z0-9]{4}([^-_A-Za-z0-9])`), "sq_xxxx$1"},
 	{regexp.MustCompile(`sha256:[0-9a-f]{64}`), "sha256:" + strings.Repeat("0", 64)},
 	{regexp.MustCompile(`\b(frontend|frontend-app|ci-pipeline|partner)-[a-z2-7]{8}\b`), "$1-xxxxxxxx"},
 	{regexp.MustCompile(`\btest-[a-z0-9]{5}\b`), "test-xxxxx"},
