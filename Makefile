@@ -67,6 +67,11 @@ lint: bin/tools/golangci-lint ## Run the linters; they hold the import rules of 
 test: build kube check-go ## Run all tests, with the race detector, against a real Kubernetes API.
 	go test -race -timeout=20m -parallel=8 ./... # most tests wait more than they work
 
+.PHONY: test-gateways
+test-gateways: kube bin/gateways/caddy check-go ## Run the configurations of docs/gateways with the real gateways, which it downloads.
+	hack/debian nginx apache2-bin libapache2-mod-oauth2
+	go test -race -count=1 -timeout=10m -tags=gateways ./test/gateways # count: what it runs is not among what Go knows of a test
+
 .PHONY: fuzz
 fuzz: check-go ## Fuzz each target for FUZZTIME (10s).
 	hack/fuzz $(FUZZTIME)
@@ -81,7 +86,7 @@ bench: check-go ## Run the benchmarks of the packages BENCH (webhook).
 help:
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET" } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 GO_REQUIRED := $(shell awk '$$1 == "go" { print $$2; exit }' go.mod)
 
@@ -106,6 +111,9 @@ KUBE_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print $$2; exit }' hac
 bin/kube/kube: hack/build hack/kube/main.go hack/kube/go.mod hack/kube/go.sum | check-go
 	hack/build hack/kube . $@ -trimpath -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)"
 	for name in etcd kube-apiserver kube-controller-manager kubectl; do ln -sf kube bin/kube/$$name; done
+
+bin/gateways/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check-go
+	hack/build hack/gateways github.com/caddyserver/caddy/v2/cmd/caddy $@
 
 .PHONY: bin/dev/dev
 bin/dev/dev: check-go

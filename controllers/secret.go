@@ -13,11 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
-
-const defaultSecretKey = "token"
 
 // secretName is the name of the key's one-time Secret.
 func secretName(key *v1alpha1.APIKey) string {
@@ -25,14 +22,6 @@ func secretName(key *v1alpha1.APIKey) string {
 		return key.Spec.Secret.Name
 	}
 	return key.Name + "-token"
-}
-
-// secretKey is the name of the entry that holds the token.
-func secretKey(key *v1alpha1.APIKey) string {
-	if key.Spec.Secret != nil && key.Spec.Secret.Key != "" {
-		return key.Spec.Secret.Key
-	}
-	return defaultSecretKey
 }
 
 // newSecret is the one-time Secret that hands over the minted token. It belongs to the key, and goes when the key goes.
@@ -48,16 +37,14 @@ func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 		},
 		Type:      v1alpha1.SecretTypeToken,
 		Immutable: new(true),
-		Data:      map[string][]byte{secretKey(key): []byte(minted)},
+		Data:      map[string][]byte{key.SecretKey(): []byte(minted)},
 	}
 }
 
-// isOurs says whether the Secret is the one that this controller wrote for the key: its owner reference and type can be forged, a
-// token of the recorded hash cannot.
+// isOurs says whether the Secret is the one that this controller wrote for the key.
 func isOurs(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
-	return secret.Type == v1alpha1.SecretTypeToken &&
-		metav1.IsControlledBy(secret, key) &&
-		key.Claimed() && token.Hash(string(secret.Data[secretKey(key)])) == key.Status.Tokens[0].Hash
+	_, ours := key.TokenIn(secret)
+	return ours
 }
 
 // wasHandedOver says whether the key's Secret is there already, with a token of the recorded hash.

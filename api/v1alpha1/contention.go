@@ -5,14 +5,18 @@ package v1alpha1
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Conflict is why a key cannot be issued: another key of its namespace holds what it needs.
 type Conflict struct {
 	// Reason is ReasonAppNameConflict or ReasonTokenHashConflict.
 	Reason string
-	// Holder is the metadata.name of the key that holds it.
+	// Holder is the metadata.name of the key that holds it; empty in a conflict that ConflictIn returned.
 	Holder string
 	// Message tells the owner of the key what to do.
 	Message string
@@ -20,6 +24,27 @@ type Conflict struct {
 
 // Error returns the message: a conflict is the error of whoever asks for what somebody else holds.
 func (c *Conflict) Error() string { return c.Message }
+
+// Status returns the conflict as the API server tells it to whoever asked, if the admission webhook finds it.
+func (c *Conflict) Status() metav1.Status {
+	return metav1.Status{
+		Status:  metav1.StatusFailure,
+		Code:    http.StatusForbidden,
+		Reason:  metav1.StatusReasonForbidden,
+		Message: c.Message,
+		Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: metav1.CauseType(c.Reason), Message: c.Message}}},
+	}
+}
+
+// ConflictIn returns the conflict that an error of the API server tells of, or nil.
+func ConflictIn(err error) *Conflict {
+	for _, reason := range []string{ReasonAppNameConflict, ReasonTokenHashConflict} {
+		if cause, ok := apierrors.StatusCause(err, metav1.CauseType(reason)); ok {
+			return &Conflict{Reason: reason, Message: cause.Message}
+		}
+	}
+	return nil
+}
 
 // FindConflict returns why the key must stand back behind one of the others, or nil. The others are APIKeys of the same namespace;
 // the key itself may be among them. The controller decides by it, and the admission webhook tells the user early.

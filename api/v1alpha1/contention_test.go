@@ -4,6 +4,8 @@
 package v1alpha1_test
 
 import (
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -224,5 +227,23 @@ func TestHashesAreThoseDeclaredAndRecorded(t *testing.T) {
 				t.Errorf("Hashes() (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestAConflictIsFoundInTheAnswerThatTellsOfIt(t *testing.T) {
+	for _, conflict := range []*v1alpha1.Conflict{nameHeldBy("first"), hashHeldBy("first")} {
+		answer := &apierrors.StatusError{ErrStatus: conflict.Status()}
+		want := &v1alpha1.Conflict{Reason: conflict.Reason, Message: conflict.Message}
+		if diff := cmp.Diff(want, v1alpha1.ConflictIn(fmt.Errorf("create: %w", answer))); diff != "" {
+			t.Errorf("conflict (-want +got):\n%s", diff)
+		}
+		if !apierrors.IsForbidden(answer) {
+			t.Error("the answer is not the webhook's usual one")
+		}
+	}
+	for _, err := range []error{nil, errors.New("no answer"), apierrors.NewBadRequest("no"), apierrors.NewUnauthorized("no")} {
+		if conflict := v1alpha1.ConflictIn(err); conflict != nil {
+			t.Errorf("a conflict in %v", err)
+		}
 	}
 }

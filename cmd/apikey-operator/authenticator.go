@@ -4,9 +4,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -14,8 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"squirrel.dev/apikey-operator/internal/serving"
@@ -25,10 +24,11 @@ import (
 
 // authenticator answers gateways, and writes nothing.
 type authenticator struct {
-	operationsFlags
+	operations               operationsFlags
+	tls                      tlsFlags
 	listenAddress            string
-	certFile, keyFile        string
-	plaintext                bool
+	grpcListenAddress        string
+	defaultNamespace         string
 	maxStaleness             time.Duration
 	shutdownDelay            time.Duration
 	insufficientAccessStatus int
@@ -43,12 +43,12 @@ func newAuthenticatorCommand() *cobra.Command {
 		RunE:  runDaemon(a),
 	}
 	flags := command.Flags()
-	a.register(flags)
-	flags.StringVar(&a.listenAddress, "listen-address", ":8443", "Address that gateways ask.")
-	flags.StringVar(&a.certFile, "tls-cert-file", "", "PEM file of the serving certificate and its chain; read again when it changes.")
-	flags.StringVar(&a.keyFile, "tls-private-key-file", "", "PEM file of the certificate's private key; read again when it changes.")
-	flags.BoolVar(&a.plaintext, "plaintext", false,
-		"Serve plain HTTP at --listen-address, where API keys then go unprotected: only for loopback, or behind a sidecar that encrypts.")
+	a.operations.register(flags)
+	a.tls.register(flags)
+	flags.StringVar(&a.listenAddress, "listen-address", ":8443", "Address that gateways ask over HTTP.")
+	flags.StringVar(&a.grpcListenAddress, "grpc-listen-address", ":9191", "Address that Envoy asks over gRPC (ext_authz v3); 0 is none.")
+	flags.StringVar(&a.defaultNamespace, "default-namespace", "",
+		"Namespace of the keys that a gRPC check without context_extensions[\"namespace\"] is about. Default: such a check is refused.")
 	flags.DurationVar(&a.maxStaleness, "max-staleness", 0,
 		"How long to go on answering from memory, at least 2m, when the Kubernetes API says nothing; 0 is without bound.")
 	flags.DurationVar(&a.shutdownDelay, "shutdown-delay", 5*time.Second,
@@ -59,18 +59,14 @@ func newAuthenticatorCommand() *cobra.Command {
 }
 
 func (a *authenticator) validate() error {
-	if err := a.operationsFlags.validate(); err != nil {
+	if err := cmp.Or(
+		a.operations.validate(),
+		validateAddress("listen-address", a.listenAddress),
+		validateAddressOrOff("grpc-listen-address", a.grpcListenAddress),
+		validateNamespace("default-namespace", a.defaultNamespace),
+		a.tls.validate(),
+	); err != nil {
 		return err
-	}
-	if err := validateAddress("listen-address", a.listenAddress); err != nil {
-		return err
-	}
-	switch filesGiven := a.certFile != "" || a.keyFile != ""; {
-	case a.plaintext && filesGiven:
-		return errors.New("--plaintext contradicts --tls-cert-file and --tls-private-key-file: give the one or the others")
-	case !a.plaintext && (a.certFile == "" || a.keyFile == ""):
-		return errors.New("--tls-cert-file and --tls-private-key-file are required; only on loopback, or behind a sidecar that encrypts, " +
-			"give --plaintext instead")
 	}
 	if a.maxStaleness != 0 && a.maxStaleness < authn.MinStaleness {
 		return fmt.Errorf("--max-staleness=%s is too short: when nothing changes the Kubernetes API says something about once a minute, "+
@@ -92,7 +88,7 @@ func (a *authenticator) run(ctx context.Context) error {
 	}
 	log := slog.Default()
 	servers := serving.NewProcess(log, a.shutdownDelay)
-	tlsConfig, err := a.tlsConfig(servers)
+	tlsConfig, err := a.tls.config(servers)
 	if err != nil {
 		return err
 	}
@@ -100,29 +96,22 @@ func (a *authenticator) run(ctx context.Context) error {
 	decider := authn.NewAuthenticator(keyring, a.maxStaleness, time.Now)
 
 	servers.AddWork(func(ctx context.Context) error { return keyring.Run(ctx, kubernetes, metav1.NamespaceAll) })
-	servers.AddServer("authenticator", a.listenAddress, tlsConfig, gateway.NewHandler(decider, gateway.Options{
+	options := gateway.Options{
 		InsufficientAccessStatus: a.insufficientAccessStatus,
 		Metrics:                  gateway.NewMetrics(metrics.Registry, keyring),
 		Log:                      log,
-	}))
-	if a.metricsAddress != off {
-		servers.AddServer("metrics", a.metricsAddress, nil, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
 	}
-	if a.healthAddress != off {
-		servers.AddHealth(a.healthAddress, decider.Ready)
+	servers.AddServer("authenticator", a.listenAddress, tlsConfig, gateway.NewHandler(decider, options))
+	if a.grpcListenAddress != off {
+		servers.AddGRPCServer("grpc", a.grpcListenAddress, tlsConfig, decider.Ready, func(registrar grpc.ServiceRegistrar) {
+			gateway.RegisterEnvoy(registrar, decider, a.defaultNamespace, options)
+		})
+	}
+	if a.operations.metricsAddress != off {
+		servers.AddServer("metrics", a.operations.metricsAddress, nil, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+	}
+	if a.operations.healthAddress != off {
+		servers.AddHealth(a.operations.healthAddress, decider.Ready)
 	}
 	return servers.Run(ctx)
-}
-
-// tlsConfig returns nil for plain HTTP.
-func (a *authenticator) tlsConfig(servers *serving.Process) (*tls.Config, error) {
-	if a.plaintext {
-		return nil, nil
-	}
-	certificate, err := certwatcher.New(a.certFile, a.keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("the serving certificate cannot be used: %w", err)
-	}
-	servers.AddWork(certificate.Start)
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.GetCertificate}, nil
 }

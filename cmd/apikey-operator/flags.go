@@ -4,12 +4,14 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"net"
 	"strconv"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
@@ -32,17 +34,10 @@ func (f *operationsFlags) register(flags *pflag.FlagSet) {
 }
 
 func (f *operationsFlags) validate() error {
-	if f.metricsAddress != off {
-		if err := validateAddress("metrics-bind-address", f.metricsAddress); err != nil {
-			return fmt.Errorf("%w, or 0 for none", err)
-		}
-	}
-	if f.healthAddress != off {
-		if err := validateAddress("health-probe-bind-address", f.healthAddress); err != nil {
-			return fmt.Errorf("%w, or 0 for none", err)
-		}
-	}
-	return nil
+	return cmp.Or(
+		validateAddressOrOff("metrics-bind-address", f.metricsAddress),
+		validateAddressOrOff("health-probe-bind-address", f.healthAddress),
+	)
 }
 
 // kubernetesConfig finds the Kubernetes API: --kubeconfig, KUBECONFIG, the cluster this runs in, or ~/.kube/config. The API server's
@@ -58,6 +53,26 @@ func kubernetesConfig(process string) (*rest.Config, error) {
 func validateAddress(flag, address string) error {
 	if _, _, err := splitAddress(address); err != nil {
 		return fmt.Errorf("--%s=%q is no address: give host:port or :port", flag, address)
+	}
+	return nil
+}
+
+func validateAddressOrOff(flag, address string) error {
+	if address == off {
+		return nil
+	}
+	if err := validateAddress(flag, address); err != nil {
+		return fmt.Errorf("%w, or 0 for none", err)
+	}
+	return nil
+}
+
+func validateNamespace(flag, namespace string) error {
+	if namespace == "" {
+		return nil
+	}
+	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
+		return fmt.Errorf("--%s=%q is no namespace: %s", flag, namespace, problems[0])
 	}
 	return nil
 }

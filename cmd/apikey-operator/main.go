@@ -1,7 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command apikey-operator is the controller that issues API keys and the authenticator that answers whether one is good.
+// Command apikey-operator is the controller that issues API keys, the authenticator that answers whether one is good, and the console that
+// manages those of one namespace.
 package main
 
 import (
@@ -59,7 +60,7 @@ func newRootCommand() *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	logs.register(root.PersistentFlags())
-	root.AddCommand(newAuthenticatorCommand(), newControllerCommand(), newVersionCommand())
+	root.AddCommand(newAuthenticatorCommand(), newConsoleCommand(), newControllerCommand(), newVersionCommand())
 	return root
 }
 

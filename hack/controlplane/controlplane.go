@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -41,6 +42,8 @@ type Options struct {
 	CRDDir string
 	// Cluster is set for a control plane that nodes join.
 	Cluster *Cluster
+	// APIServerFlags are given to kube-apiserver after all others.
+	APIServerFlags []string
 }
 
 // ControlPlane is a running control plane.
@@ -222,7 +225,7 @@ func (p *ControlPlane) startEtcd(ctx context.Context) (err error) {
 func (p *ControlPlane) StartAPIServer(ctx context.Context) (err error) {
 	p.apiServer, err = process.Start(ctx, process.Command{
 		Path: p.Binary("kube-apiserver"),
-		Args: append([]string{
+		Args: slices.Concat([]string{
 			"--etcd-servers=" + p.etcdPort.url("http"),
 			"--bind-address=" + p.apiPort.Addr().String(),
 			"--advertise-address=" + p.apiPort.Addr().String(),
@@ -236,7 +239,7 @@ func (p *ControlPlane) StartAPIServer(ctx context.Context) (err error) {
 			"--service-account-key-file=" + p.file("pki", "accounts.key"),
 			"--service-account-signing-key-file=" + p.file("pki", "accounts.key"),
 			"--allow-privileged",
-		}, p.nodeFlags()...),
+		}, p.nodeFlags(), p.options.APIServerFlags),
 		Log:   p.logFile("kube-apiserver"),
 		Ready: p.apiServerReady,
 	})

@@ -134,6 +134,7 @@ func (s *stack) writeEnvironment(path string) error {
 		{"KUBECONFIG", s.plane.Kubeconfig()},
 		{"KUBECTL", s.plane.Binary("kubectl")},
 		{"AUTH_URL", s.authURL},
+		{"AUTH_GRPC", s.authGRPC},
 	}
 	var content, names strings.Builder
 	for _, variable := range variables {

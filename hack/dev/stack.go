@@ -21,6 +21,7 @@ const systemNamespace = "apikey-system"
 // The ports that are taken if they are free, so that addresses stay the same from run to run.
 const (
 	authenticatorPort = 9180 + iota
+	authenticatorGRPCPort
 	authenticatorHealthPort
 	controllerHealthPort
 	webhookPort
@@ -35,6 +36,7 @@ type stack struct {
 	plane     *controlplane.ControlPlane
 	processes []*process.Process
 	authURL   string
+	authGRPC  string // host and port
 }
 
 // startStack starts everything and returns when it is ready. On any error, cancellation of ctx included, nothing is left running.
@@ -133,14 +135,19 @@ func (s *stack) startAuthenticator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	listenGRPC, err := controlplane.FreePort(authenticatorGRPCPort)
+	if err != nil {
+		return err
+	}
 	health, err := controlplane.FreePort(authenticatorHealthPort)
 	if err != nil {
 		return err
 	}
-	s.authURL = "http://" + address(listen)
+	s.authURL, s.authGRPC = "http://"+address(listen), address(listenGRPC)
 	return s.startProcess(ctx, "authenticator", "http://"+address(health)+"/readyz",
 		"--health-probe-bind-address="+address(health),
 		"--listen-address="+address(listen),
+		"--grpc-listen-address="+s.authGRPC,
 		"--plaintext",
 		"--shutdown-delay=0s",
 	)

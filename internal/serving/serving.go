@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package serving runs the HTTP servers of a process, tells whether the process is ready, and drains it when it is told to stop.
+// Package serving runs the HTTP and gRPC servers of a process, tells whether the process is ready, and drains it when it is told to stop.
 package serving
 
 import (
@@ -16,21 +16,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-)
 
-// What one client may cost. Gateways keep connections and send small requests; nothing here reads a body.
-const (
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 10 * time.Second
-	writeTimeout      = 10 * time.Second
-	idleTimeout       = 5 * time.Minute // longer than gateways keep idle connections, so that they close them, and no request is lost
-	maxHeaderBytes    = 64 << 10        // more than Envoy and nginx pass on by default
+	"google.golang.org/grpc"
 )
 
 // shutdownTimeout bounds how long the requests under way may take at the end of a drain.
 const shutdownTimeout = 10 * time.Second
 
-// Process is the HTTP servers of one process, and the work that they rely on.
+// Process is the servers of one process, and the work that they rely on.
 type Process struct {
 	log           *slog.Logger
 	shutdownDelay time.Duration
@@ -41,10 +34,20 @@ type Process struct {
 
 // server is one address.
 type server struct {
+	engine
 	name     string
 	address  string
-	http     *http.Server
+	tls      bool
 	listener net.Listener
+}
+
+// engine answers at an address: net/http or gRPC.
+type engine interface {
+	// serve returns nil once it is shut down.
+	serve(listener net.Listener) error
+	// shutdown takes no new connection and lets the requests under way end. When the context is done before, it cuts them off, and
+	// returns an error.
+	shutdown(ctx context.Context) error
 }
 
 // NewProcess returns a Process without servers. When it is told to stop, it goes on serving for shutdownDelay, while its readiness
@@ -59,35 +62,45 @@ func (p *Process) AddWork(work func(context.Context) error) {
 	p.work = append(p.work, work)
 }
 
-// AddServer adds a server, by a name for logs. Without a TLS configuration it serves plain HTTP. An address with port 0 gets any free
-// port, which is logged.
+// AddServer adds an HTTP server, by a name for logs. Without a TLS configuration it serves plain HTTP. An address with port 0 gets any
+// free port, which is logged.
 func (p *Process) AddServer(name, address string, tlsConfig *tls.Config, handler http.Handler) {
-	p.servers = append(p.servers, &server{name: name, address: address, http: &http.Server{
-		Handler:                      p.closingWhenDraining(handler),
-		DisableGeneralOptionsHandler: true, // which would answer "OPTIONS *" 200, and to a gateway that means granted
-		TLSConfig:                    tlsConfig,
-		ReadHeaderTimeout:            readHeaderTimeout,
-		ReadTimeout:                  readTimeout,
-		WriteTimeout:                 writeTimeout,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHeaderBytes,
-		ErrorLog:                     slog.NewLogLogger(p.log.With("server", name).Handler(), slog.LevelWarn),
-	}})
+	p.servers = append(p.servers, &server{
+		name:    name,
+		address: address,
+		tls:     tlsConfig != nil,
+		engine:  newHTTPEngine(p.closingWhenDraining(handler), tlsConfig, p.log.With("server", name)),
+	})
+}
+
+// AddGRPCServer adds a server of the gRPC services that register registers, and of two more: reflection, and health (grpc.health.v1),
+// which says of each what /readyz says. For all else see AddServer.
+func (p *Process) AddGRPCServer(
+	name, address string, tlsConfig *tls.Config, ready func() error, register func(grpc.ServiceRegistrar),
+) {
+	engine := newGRPCEngine(tlsConfig, register)
+	p.AddWork(func(ctx context.Context) error { return engine.reportHealth(ctx, p.orDraining(ready)) })
+	p.servers = append(p.servers, &server{name: name, address: address, tls: tlsConfig != nil, engine: engine})
 }
 
 // AddHealth adds a plain HTTP server of /healthz, which says that the process is alive, and /readyz, which says whether it can do its
 // work, or why not.
 func (p *Process) AddHealth(address string, ready func() error) {
+	ready = p.orDraining(ready)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, nil) })
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if p.draining.Load() {
-			writeHealth(w, errors.New("shutting down"))
-		} else {
-			writeHealth(w, ready())
-		}
-	})
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, ready()) })
 	p.AddServer("health", address, nil, mux)
+}
+
+// orDraining is ready, until the process drains.
+func (p *Process) orDraining(ready func() error) func() error {
+	return func() error {
+		if p.draining.Load() {
+			return errors.New("shutting down")
+		}
+		return ready()
+	}
 }
 
 func writeHealth(w http.ResponseWriter, problem error) {
@@ -132,20 +145,13 @@ func (p *Process) listen(ctx context.Context) error {
 
 func (p *Process) serve(running *sync.WaitGroup, failed chan<- error) {
 	for _, s := range p.servers {
-		p.log.Info("serving", "server", s.name, "addr", s.listener.Addr().String(), "tls", s.http.TLSConfig != nil)
+		p.log.Info("serving", "server", s.name, "addr", s.listener.Addr().String(), "tls", s.tls)
 		running.Go(func() {
-			if err := s.serve(); !errors.Is(err, http.ErrServerClosed) {
+			if err := s.serve(s.listener); err != nil {
 				failed <- fmt.Errorf("the %s server failed: %w", s.name, err)
 			}
 		})
 	}
-}
-
-func (s *server) serve() error {
-	if s.http.TLSConfig == nil {
-		return s.http.Serve(s.listener)
-	}
-	return s.http.ServeTLS(s.listener, "", "")
 }
 
 func (p *Process) startWork(ctx context.Context, running *sync.WaitGroup, failed chan<- error) {
@@ -181,20 +187,8 @@ func (p *Process) shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	for _, s := range p.servers {
-		if err := s.http.Shutdown(ctx); err != nil {
+		if err := s.shutdown(ctx); err != nil {
 			p.log.Warn("cut off requests that did not end", "server", s.name, "err", err)
-			_ = s.http.Close()
 		}
 	}
-}
-
-// closingWhenDraining asks clients, with each answer, to give up their connection once the process is draining: a request that a client
-// sends at the very moment when its connection is closed is lost.
-func (p *Process) closingWhenDraining(handler http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if p.draining.Load() {
-			w.Header().Set("Connection", "close")
-		}
-		handler.ServeHTTP(w, r)
-	})
 }

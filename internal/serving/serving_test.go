@@ -256,7 +256,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRunning(t, 0)
 			r.AddServer("main", "127.0.0.1:0", nil, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-			c.configure(r.servers[0].http)
+			c.configure(r.servers[0].engine.(httpEngine).Server)
 			r.start()
 			defer r.stop()
 			connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", r.address("main"))
@@ -281,16 +281,17 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	}
 }
 
-func TestEveryServerHasBounds(t *testing.T) {
+func TestEveryHTTPServerHasBounds(t *testing.T) {
 	p := NewProcess(slog.New(slog.DiscardHandler), 0)
 	p.AddServer("main", ":0", nil, nil)
 	p.AddHealth(":0", nil)
 	for _, s := range p.servers {
+		engine := s.engine.(httpEngine)
 		for name, bound := range map[string]time.Duration{
-			"ReadHeaderTimeout": s.http.ReadHeaderTimeout,
-			"ReadTimeout":       s.http.ReadTimeout,
-			"WriteTimeout":      s.http.WriteTimeout,
-			"IdleTimeout":       s.http.IdleTimeout,
+			"ReadHeaderTimeout": engine.ReadHeaderTimeout,
+			"ReadTimeout":       engine.ReadTimeout,
+			"WriteTimeout":      engine.WriteTimeout,
+			"IdleTimeout":       engine.IdleTimeout,
 		} {
 			if bound <= 0 {
 				t.Errorf("the %s server has no %s", s.name, name)

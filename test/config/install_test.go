@@ -26,9 +26,17 @@ func TestEverythingIsAppliedWithoutAWarning(t *testing.T) {
 			t.Errorf("kubectl apply says: %s", line)
 		}
 	}
-	again, err := env.Kubectl(t, "diff", "--server-side", "--kustomize", configDir+"/default")
+	for _, kustomization := range kustomizations(t) {
+		if again, err := env.Kubectl(t, "diff", "--server-side", "--kustomize", kustomization); err != nil {
+			t.Errorf("what the API server has is not what %s says: %s", kustomization, again)
+		}
+	}
+}
+
+func TestTheConsoleCanBeAppliedAsItIs(t *testing.T) {
+	output, err := installed(t).Kubectl(t, "apply", "--server-side", "--dry-run=server", "--kustomize", configDir+"/overlays/console")
 	if err != nil {
-		t.Errorf("what the API server has is not what config/default says: %s", again)
+		t.Errorf("%v\n%s", err, output)
 	}
 }
 
@@ -50,13 +58,13 @@ func TestSamplesAreAccepted(t *testing.T) {
 	}
 }
 
-// The namespace's label has the API server refuse every pod that is not of the restricted profile.
+// The namespaces' labels have the API server refuse every pod that is not of the restricted profile.
 func TestPodsAreAdmittedAsRestricted(t *testing.T) {
 	env := installed(t)
 	for _, deployment := range deployments(t) {
 		t.Run(deployment.Name, func(t *testing.T) {
 			pod := &corev1.Pod{
-				ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: deployment.Name, Labels: deployment.Spec.Template.Labels},
+				ObjectMeta: metav1.ObjectMeta{Namespace: deployment.Namespace, Name: deployment.Name, Labels: deployment.Spec.Template.Labels},
 				Spec:       deployment.Spec.Template.Spec,
 			}
 			expectAnswer(t, "its pod", env.Client.Create(t.Context(), pod.DeepCopy(), client.DryRunAll), "")
@@ -78,15 +86,13 @@ func TestDeploymentsCallTheBinaryWithFlagsThatItHas(t *testing.T) {
 	}
 }
 
-// deployments returns the Deployments of config/default, as they are in the control plane.
+// deployments returns the Deployments of all processes, as they are in the control plane.
 func deployments(t *testing.T) []appsv1.Deployment {
 	t.Helper()
 	var list appsv1.DeploymentList
-	if err := installed(t).Client.List(t.Context(), &list, client.InNamespace(systemNamespace)); err != nil {
-		t.Fatal(err)
-	}
-	if len(list.Items) == 0 {
-		t.Fatal("no Deployment is installed")
+	must(t, installed(t).Client.List(t.Context(), &list))
+	if len(list.Items) != 3 {
+		t.Fatalf("%d Deployments are installed", len(list.Items))
 	}
 	return list.Items
 }

@@ -45,7 +45,7 @@ func TestInvariant8_OnlyTheControllerWritesAStatus(t *testing.T) {
 		"--namespace", key.Namespace)
 	NewWithT(t).Expect(err).To(MatchError(ContainSubstring(statusPolicy)), "an administrator's apply")
 
-	controller := serviceAccount(t, env, "apikey-controller")
+	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
 	expectAnswer(t, "the controller's update", controller.Status().Update(t.Context(), forged()), "")
 }
 
@@ -63,7 +63,7 @@ func TestInvariant8_TheControllerWritesOnlySecretsOfKeys(t *testing.T) {
 	env := installed(t)
 	key := newKey(env.Namespace(t), "frontend")
 	create(t, env.Client, key)
-	controller := serviceAccount(t, env, "apikey-controller")
+	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
 
 	owner := *metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))
 	owner.BlockOwnerDeletion = new(false)
@@ -116,7 +116,7 @@ func TestInvariant8_TheControllerWritesOnlySecretsOfKeys(t *testing.T) {
 func TestPoliciesLetKubernetesDoItsWork(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
-	controller := serviceAccount(t, env, "apikey-controller")
+	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
 	issue := func(namespace, name string) (*v1alpha1.APIKey, *corev1.Secret) {
 		key := newKey(namespace, name)
 		create(t, env.Client, key)

@@ -4,10 +4,12 @@
 package config_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -18,18 +20,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/hack/controlplane"
-	"squirrel.dev/apikey-operator/hack/process"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/operator"
 )
 
 // The real processes, each with its own ServiceAccount and under the policies, take a key through its life.
 func TestInvariant8_TheRolesAreEnoughForTheProcesses(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
-	binary := buildOperator(t)
-	controllerLog, _ := startProcess(t, env, binary, "controller", "--webhook=false", "--leader-election-namespace="+systemNamespace)
-	authenticatorLog, authenticator := startProcess(t, env, binary, "authenticator", "--plaintext")
+	controller := operator.StartController(t, env.ServiceAccount(t, systemNamespace, "apikey-controller"),
+		"--leader-elect=true", "--leader-election-namespace="+systemNamespace)
+	authenticator := operator.StartAuthenticator(t, env.ServiceAccount(t, systemNamespace, "apikey-authenticator"), "--plaintext")
 
 	key := newKey(env.Namespace(t), "frontend")
 	read := func() error { return env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), key) }
@@ -59,63 +59,70 @@ func TestInvariant8_TheRolesAreEnoughForTheProcesses(t *testing.T) {
 	g.Eventually(ask).WithTimeout(soon).Should(Equal(http.StatusUnauthorized))
 	g.Eventually(func() bool { return apierrors.IsNotFound(readSecret()) }).WithTimeout(soon).Should(BeTrue(), "the Secret is taken away")
 	g.Eventually(reasons).WithTimeout(soon).Should(ContainElements(v1alpha1.ReasonIssued, v1alpha1.ReasonDeactivated))
-
-	for _, log := range []string{controllerLog, authenticatorLog} {
-		content, err := os.ReadFile(log)
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(string(content)).NotTo(ContainSubstring("forbidden"), log)
-	}
+	expectNothingForbidden(t, controller, authenticator)
 }
 
-// startProcess starts a process with the rights of its ServiceAccount, and returns its log and the address that it serves, if any, when
-// it is ready.
-func startProcess(t *testing.T, env *testenv.Env, binary, subcommand string, flags ...string) (log, address string) {
+// The console makes a first key, and serves all its calls, with the rights of its ServiceAccount.
+func TestInvariant8_TheRoleIsEnoughForTheConsole(t *testing.T) {
+	g := NewWithT(t)
+	env := installed(t)
+	controller := operator.StartController(t, env.ServiceAccount(t, systemNamespace, "apikey-controller"))
+	authenticator := operator.StartAuthenticator(t, env.ServiceAccount(t, systemNamespace, "apikey-authenticator"), "--plaintext")
+	file := filepath.Join(t.TempDir(), ".api_key")
+	console := operator.Start(t, env.ServiceAccount(t, tenantNamespace, "apikey-console"), "console",
+		"--namespace="+tenantNamespace, "--api-key-file="+file, "--plaintext",
+		"--listen-address="+operator.AnyPort, "--health-probe-bind-address="+operator.AnyPort)
+
+	keys := "http://" + console.Address("console") + "/api/v1/api-keys"
+	bootstrapKey := func() string {
+		content, err := os.ReadFile(file)
+		must(t, err)
+		return strings.TrimSpace(string(content))
+	}()
+	var app struct{ ID, Token string }
+	g.Eventually(func() int { return call(t, http.MethodGet, keys, bootstrapKey, "", nil) }).WithTimeout(soon).Should(Equal(http.StatusOK))
+	g.Expect(call(t, http.MethodPost, keys, bootstrapKey, `{"app_name": "Frontend App", "read_access": true, "write_access": false}`, &app)).To(Equal(http.StatusOK))
+	g.Eventually(func() int { return askToRead(t, authenticator, tenantNamespace, app.Token) }).WithTimeout(soon).Should(Equal(http.StatusOK))
+	g.Expect(call(t, http.MethodPost, keys, bootstrapKey, `{"app_name": "Frontend App", "read_access": true, "write_access": false}`, nil)).To(Equal(http.StatusConflict),
+		"and what was created of the second one is removed")
+	var count int
+	g.Expect(call(t, http.MethodGet, keys+"/count", bootstrapKey, "", &count)).To(Equal(http.StatusOK))
+	g.Expect(count).To(Equal(2))
+	g.Expect(call(t, http.MethodDelete, keys+"/"+app.ID, bootstrapKey, "", nil)).To(Equal(http.StatusOK))
+	g.Expect(call(t, http.MethodGet, keys, app.Token, "", nil)).To(Equal(http.StatusUnauthorized))
+	expectNothingForbidden(t, controller, authenticator, console)
+}
+
+// expectNothingForbidden expects that the Kubernetes API refused a process nothing.
+func expectNothingForbidden(t *testing.T, processes ...*operator.Process) {
 	t.Helper()
-	ports := make([]int, 2)
-	for i := range ports {
-		var err error
-		if ports[i], err = controlplane.FreePort(0); err != nil {
-			t.Fatal(err)
+	for _, process := range processes {
+		if printed := process.Printed(); strings.Contains(printed, "forbidden") {
+			t.Errorf("the log of the %s:\n%s", process.Subcommand, printed)
 		}
 	}
-	address, health := fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[1])
-	if subcommand == "authenticator" {
-		flags = append(flags, "--listen-address="+address, "--shutdown-delay=0")
-	}
-	log = filepath.Join(t.TempDir(), subcommand+".log")
-	running, err := process.Start(t.Context(), process.Command{
-		Path: binary,
-		Args: append([]string{subcommand, "--health-probe-bind-address=" + health,
-			"--kubeconfig=" + env.Kubeconfig(t, env.ServiceAccount(t, systemNamespace, "apikey-"+subcommand))}, flags...),
-		Log:   log,
-		Ready: process.HTTPReady("http://" + health + "/readyz"),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := running.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return log, address
 }
 
 // askToRead asks the authenticator whether this token may read in a namespace, and returns the status of its answer.
-func askToRead(t *testing.T, authenticator, namespace, token string) int {
+func askToRead(t *testing.T, authenticator *operator.Process, namespace, token string) int {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+authenticator+"/auth/forward/"+namespace, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("X-Forwarded-Method", http.MethodGet)
-	request.Header.Set("X-API-Key", token)
+	return call(t, http.MethodGet, "http://"+authenticator.Address("authenticator")+"/auth/envoy/"+namespace+"/", token, "", nil)
+}
+
+// call makes a call with a key, reads the payload of a good answer, if that is wanted, and returns the status.
+func call(t *testing.T, method, url, key, body string, payload any) int {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	must(t, err)
+	request.Header.Set("X-API-Key", key)
+	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := response.Body.Close(); err != nil {
-		t.Fatal(err)
+	must(t, err)
+	defer response.Body.Close()
+	if payload != nil && response.StatusCode == http.StatusOK {
+		if err := json.NewDecoder(response.Body).Decode(&struct{ Payload any }{payload}); err != nil {
+			t.Fatal(fmt.Errorf("the answer of %s: %w", url, err))
+		}
 	}
 	return response.StatusCode
 }

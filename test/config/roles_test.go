@@ -31,16 +31,16 @@ func TestInvariant8_EachProcessMayDoExactlyThis(t *testing.T) {
 	everybody := rulesOf(t, env, env.ServiceAccount(t, anywhere, nobody.Name), anywhere)
 
 	for _, test := range []struct {
-		process, namespace string
-		want               []string
+		home, process, namespace string
+		want                     []string
 	}{
-		{"apikey-controller", anywhere, []string{
+		{systemNamespace, "apikey-controller", anywhere, []string{
 			"create,delete,get secrets",
 			"create,patch events.k8s.io/events",
 			"get,list,watch keys.squirrel.dev/apikeys",
 			"update keys.squirrel.dev/apikeys/status",
 		}},
-		{"apikey-controller", systemNamespace, []string{
+		{systemNamespace, "apikey-controller", systemNamespace, []string{
 			"create coordination.k8s.io/leases",
 			"create,delete,get secrets",
 			"create,patch events",
@@ -49,11 +49,13 @@ func TestInvariant8_EachProcessMayDoExactlyThis(t *testing.T) {
 			"get,update coordination.k8s.io/leases controller.keys.squirrel.dev",
 			"update keys.squirrel.dev/apikeys/status",
 		}},
-		{"apikey-authenticator", anywhere, []string{"list,watch keys.squirrel.dev/apikeys"}},
-		{"apikey-authenticator", systemNamespace, []string{"list,watch keys.squirrel.dev/apikeys"}},
+		{systemNamespace, "apikey-authenticator", anywhere, []string{"list,watch keys.squirrel.dev/apikeys"}},
+		{systemNamespace, "apikey-authenticator", systemNamespace, []string{"list,watch keys.squirrel.dev/apikeys"}},
+		{tenantNamespace, "apikey-console", tenantNamespace, []string{"create,delete,get,list,patch,watch keys.squirrel.dev/apikeys"}},
+		{tenantNamespace, "apikey-console", anywhere, nil},
 	} {
 		t.Run(test.process+" in "+test.namespace, func(t *testing.T) {
-			rules := rulesOf(t, env, env.ServiceAccount(t, systemNamespace, test.process), test.namespace)
+			rules := rulesOf(t, env, env.ServiceAccount(t, test.home, test.process), test.namespace)
 			maps.DeleteFunc(rules, func(rule string, _ bool) bool { return everybody[rule] })
 			if diff := cmp.Diff(test.want, slices.Sorted(maps.Keys(rules))); diff != "" {
 				t.Errorf("what it may do beyond what everybody may (-want +got):\n%s", diff)
@@ -94,7 +96,7 @@ func TestInvariant8_TheAuthenticatorReadsNoSecretAndWritesNothing(t *testing.T) 
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: "frontend-token"}}
 	create(t, env.Client, secret)
 
-	authenticator := serviceAccount(t, env, "apikey-authenticator")
+	authenticator := serviceAccount(t, env, systemNamespace, "apikey-authenticator")
 	ctx, inNamespace := t.Context(), client.InNamespace(key.Namespace)
 	patch := client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"writeAccess":true}}`))
 	expectAnswer(t, "list keys", authenticator.List(ctx, &v1alpha1.APIKeyList{}), "")
@@ -114,6 +116,25 @@ func TestInvariant8_TheAuthenticatorReadsNoSecretAndWritesNothing(t *testing.T) 
 			`%s is forbidden: User "system:serviceaccount:apikey-system:apikey-authenticator" cannot %s resource %q in API group %q in the namespace %q`,
 			refused.object, refused.does, refused.resource, refused.group, key.Namespace))
 	}
+}
+
+func TestInvariant8_TheConsoleReadsNoSecretWritesNoStatusAndKnowsOneNamespace(t *testing.T) {
+	env := installed(t)
+	key := newKey(tenantNamespace, "of-the-console")
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNamespace, Name: "of-somebody"}}
+	create(t, env.Client, secret)
+	elsewhere := newKey(env.Namespace(t), "elsewhere")
+	create(t, env.Client, elsewhere)
+
+	console := serviceAccount(t, env, tenantNamespace, "apikey-console")
+	must(t, console.Create(t.Context(), key, client.DryRunAll))
+	const who = `is forbidden: User "system:serviceaccount:tenant:apikey-console" cannot `
+	expectAnswer(t, "read a Secret", console.Get(t.Context(), client.ObjectKeyFromObject(secret), secret),
+		`secrets "of-somebody" `+who+`get resource "secrets" in API group "" in the namespace "tenant"`)
+	expectAnswer(t, "write a status", console.Status().Update(t.Context(), key.DeepCopy()),
+		`apikeys.keys.squirrel.dev "of-the-console" `+who+`update resource "apikeys/status" in API group "keys.squirrel.dev" in the namespace "tenant"`)
+	expectAnswer(t, "read a key of another namespace", console.Get(t.Context(), client.ObjectKeyFromObject(elsewhere), elsewhere),
+		`apikeys.keys.squirrel.dev "elsewhere" `+who+`get resource "apikeys" in API group "keys.squirrel.dev" in the namespace "`+elsewhere.Namespace+`"`)
 }
 
 func TestRolesForPeopleArePartOfKubernetesOwn(t *testing.T) {

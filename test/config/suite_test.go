@@ -8,6 +8,9 @@ package config_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -27,28 +30,40 @@ const (
 	configDir       = "../../config"
 	systemNamespace = "apikey-system"
 
+	// tenantNamespace has a console.
+	tenantNamespace = "tenant"
+
 	// soon bounds what the control plane does by itself, a little later.
 	soon = 30 * time.Second
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// installation of config/default in the shared control plane.
+// installation in the shared control plane.
 var installation struct {
 	once   sync.Once
 	output string
 	err    error
 }
 
-// installed returns the shared control plane once config/default is applied to it and the policies are in force.
+// installed returns the shared control plane once config/default is applied to it, with the console of a tenant, and the policies are in
+// force.
 func installed(t *testing.T) *testenv.Env {
 	t.Helper()
 	env := testenv.Shared(t)
 	installation.once.Do(func() {
-		installation.output, installation.err = env.Kubectl(t, "apply", "--server-side", "--kustomize", configDir+"/default")
-		if installation.err == nil {
-			installation.err = waitForPolicies(t, env)
+		create(t, env.Client, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+			Name: tenantNamespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
+		}})
+		for _, kustomization := range kustomizations(t) {
+			var output string
+			output, installation.err = env.Kubectl(t, "apply", "--server-side", "--kustomize", kustomization)
+			if installation.err != nil {
+				return
+			}
+			installation.output += output
 		}
+		installation.err = waitForPolicies(t, env)
 	})
 	if installation.err != nil {
 		t.Fatal(installation.err)
@@ -56,12 +71,31 @@ func installed(t *testing.T) *testenv.Env {
 	return env
 }
 
+// kustomizations returns the directories of what is installed.
+func kustomizations(t *testing.T) []string {
+	t.Helper()
+	return []string{configDir + "/default", consoleFor(t, tenantNamespace)}
+}
+
+// consoleFor returns the directory of a kustomization that has the console in this namespace.
+func consoleFor(t *testing.T, namespace string) string {
+	t.Helper()
+	overlay, err := filepath.Abs(configDir + "/overlays/console")
+	must(t, err)
+	dir := t.TempDir()
+	overlay, err = filepath.Rel(dir, overlay)
+	must(t, err)
+	kustomization := fmt.Sprintf("namespace: %s\nresources: [%s]\n", namespace, overlay)
+	must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
+	return dir
+}
+
 // waitForPolicies returns when the API server refuses what the policies forbid: it takes notice of new ones a little later.
 func waitForPolicies(t *testing.T, env *testenv.Env) error {
 	t.Helper()
 	key := newKey(env.Namespace(t), "probe")
 	err := env.Client.Create(t.Context(), key)
-	controller := serviceAccount(t, env, "apikey-controller")
+	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
 	opaque := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: "probe"}}
 	return errors.Join(err, wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, soon, true, func(ctx context.Context) (bool, error) {
 		return apierrors.IsForbidden(env.Client.Status().Update(ctx, key, client.DryRunAll)) &&
@@ -69,18 +103,16 @@ func waitForPolicies(t *testing.T, env *testenv.Env) error {
 	}))
 }
 
-// serviceAccount is a client with the rights of a ServiceAccount of the system's namespace.
-func serviceAccount(t *testing.T, env *testenv.Env, name string) client.Client {
+// serviceAccount is a client with the rights of a ServiceAccount.
+func serviceAccount(t *testing.T, env *testenv.Env, namespace, name string) client.Client {
 	t.Helper()
-	return clientFor(t, env, env.ServiceAccount(t, systemNamespace, name))
+	return clientFor(t, env, env.ServiceAccount(t, namespace, name))
 }
 
 func clientFor(t *testing.T, env *testenv.Env, config *rest.Config) client.Client {
 	t.Helper()
 	c, err := client.New(config, client.Options{Scheme: env.Scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return c
 }
 
@@ -93,7 +125,12 @@ func newKey(namespace, name string) *v1alpha1.APIKey {
 
 func create(t *testing.T, c client.Client, object client.Object) {
 	t.Helper()
-	if err := c.Create(t.Context(), object); err != nil {
+	must(t, c.Create(t.Context(), object))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
 		t.Fatal(err)
 	}
 }

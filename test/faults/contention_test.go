@@ -23,6 +23,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/operator"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -65,7 +66,7 @@ func TestInvariant2_OneActiveKeyWhenTheLeaderIsStoppedBetweenSettlingAndWriting(
 			}
 			awaitWithin(t, takeover, "the held write has arrived", c.heldWriteHasArrived)
 			wantExit := map[syscall.Signal]string{syscall.SIGSTOP: "exit status 1", syscall.SIGKILL: "signal: killed"}[test.stop]
-			if got := c.leader.exit(); got != wantExit {
+			if got := c.leader.Exit(); got != wantExit {
 				t.Errorf("the former leader ends with %q, want %q", got, wantExit)
 			}
 			holder := c.awaitOneHolder()
@@ -80,7 +81,7 @@ type contention struct {
 	env       *testenv.Env
 	namespace string
 	stop      syscall.Signal
-	leader    *operator
+	leader    *operator.Process
 
 	leaderIsStopped     chan struct{}
 	leaderContinues     chan struct{}
@@ -99,8 +100,8 @@ func newContention(t *testing.T, stop syscall.Signal) *contention {
 	}
 }
 
-func (c *contention) startElected(intercept func(http.Handler) http.Handler) *operator {
-	return startController(c.T, startProxy(c.T, c.env.Config, intercept).config,
+func (c *contention) startElected(intercept func(http.Handler) http.Handler) *operator.Process {
+	return operator.StartController(c.T, startProxy(c.T, c.env.Config, intercept).config,
 		"--leader-elect=true", "--leader-election-namespace="+c.namespace)
 }
 
@@ -143,7 +144,7 @@ func (c *contention) startOther(leaderGoesFirst bool) {
 		})
 	})
 	c.Cleanup(c.continueLeader) // a failed test waits for nobody
-	other.address("health probe")
+	other.Address("health probe")
 }
 
 func (c *contention) continueLeader() {

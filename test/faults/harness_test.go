@@ -7,30 +7,23 @@ package faults_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
-	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/operator"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -39,127 +32,17 @@ const (
 	patience = 30 * time.Second
 	// poll is how often it is looked for.
 	poll = 20 * time.Millisecond
-	// anyPort is an address for a server that logs where it listens.
-	anyPort = "127.0.0.1:0"
 )
-
-// program is the path of the built program.
-var program string
 
 func TestMain(m *testing.M) {
 	ctrllog.SetLogger(logr.Discard())
-	var err error
-	if program, err = build(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
 	testenv.Main(m)
 }
 
-// build builds the program with the race detector, whose findings fail the test that ran it. What was built stays: the next run has it
-// at once when nothing changed.
-func build() (path string, err error) {
-	root, err := controlplane.FindRepository()
-	if err != nil {
-		return "", err
-	}
-	path = filepath.Join(root, "bin", "race", "apikey-operator")
-	command := exec.Command("go", "build", "-race", "-o", path, "./cmd/apikey-operator")
-	command.Dir = root
-	if output, err := command.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", command, err, output)
-	}
-	return path, nil
-}
-
-// operator is a running process of the program.
-type operator struct {
-	*process.Process
-	t          testing.TB
-	subcommand string
-}
-
-// startProcess runs the program with these arguments, as whom config says. It is killed when the test ends, and fails the test if it
-// panicked or had a data race.
-func startProcess(t testing.TB, config *rest.Config, args ...string) *operator {
-	t.Helper()
-	dir := t.TempDir()
-	kubeconfig := filepath.Join(dir, "kubeconfig")
-	must(t, controlplane.WriteKubeconfig(kubeconfig, config, metav1.NamespaceDefault))
-	o := &operator{t: t, subcommand: args[0]}
-	var err error
-	o.Process, err = process.Start(t.Context(), process.Command{
-		Path: program,
-		Args: args,
-		Env:  []string{"KUBECONFIG=" + kubeconfig},
-		Log:  filepath.Join(dir, "log"),
-	})
-	must(t, err)
-	t.Cleanup(func() {
-		o.Kill()
-		o.examineLog()
-	})
-	return o
-}
-
-// startController runs a controller without webhook and election, unless the arguments say otherwise.
-func startController(t testing.TB, config *rest.Config, args ...string) *operator {
-	t.Helper()
-	return startProcess(t, config, append([]string{
-		"controller", "--webhook=false", "--leader-elect=false", "--health-probe-bind-address=" + anyPort,
-	}, args...)...)
-}
-
 // startAuthenticator runs an authenticator over plain HTTP.
-func startAuthenticator(t testing.TB, config *rest.Config, args ...string) *operator {
+func startAuthenticator(t testing.TB, config *rest.Config, args ...string) *operator.Process {
 	t.Helper()
-	return startProcess(t, config, append([]string{
-		"authenticator", "--plaintext", "--listen-address=" + anyPort, "--health-probe-bind-address=" + anyPort,
-		"--metrics-bind-address=" + anyPort,
-	}, args...)...)
-}
-
-// printed returns all that the process has printed.
-func (o *operator) printed() string {
-	o.t.Helper()
-	content, err := os.ReadFile(o.Log())
-	must(o.t, err)
-	return string(content)
-}
-
-func (o *operator) examineLog() {
-	printed := o.printed()
-	for _, fault := range []string{"DATA RACE", "panic"} {
-		if strings.Contains(printed, fault) {
-			o.t.Errorf("the log of the %s has a %s", o.subcommand, fault)
-		}
-	}
-	if o.t.Failed() {
-		o.t.Logf("the log of the %s:\n%s", o.subcommand, printed)
-	}
-}
-
-// address waits until the process serves and returns where. The authenticator's servers are "authenticator", "metrics" and "health", the
-// controller's "health probe".
-func (o *operator) address(server string) string {
-	o.t.Helper()
-	var address string
-	eventually(o.t, "the process serves "+server, func() bool {
-		select {
-		case <-o.Ended():
-			o.t.Fatalf("the process ended: %v", o.Err())
-		default:
-		}
-		for line := range strings.Lines(o.printed()) {
-			var entry struct{ Msg, Server, Name, Addr string }
-			if json.Unmarshal([]byte(line), &entry) == nil && entry.Addr != "" && (entry.Server == server || entry.Name == server) {
-				address = entry.Addr
-				return true
-			}
-		}
-		return false
-	})
-	return address
+	return operator.StartAuthenticator(t, config, append([]string{"--plaintext"}, args...)...)
 }
 
 // freeAddress returns an address for a server that does not tell which port it got. Nothing holds it until that server listens.
@@ -168,14 +51,6 @@ func freeAddress(t testing.TB) string {
 	port, err := controlplane.FreePort(0)
 	must(t, err)
 	return "127.0.0.1:" + strconv.Itoa(port)
-}
-
-// exit waits for the end of the process and says how it ended: "exit status 0" or "signal: killed".
-func (o *operator) exit() string {
-	o.t.Helper()
-	await(o.t, "the process ends", o.Ended())
-	how, _, _ := strings.Cut(o.Err().Error(), "\n")
-	return how
 }
 
 // proxy stands between a process and the API server.

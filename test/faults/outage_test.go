@@ -20,6 +20,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/operator"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -28,9 +29,9 @@ var apiKeys = schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource:
 func TestInvariant9_AuthenticationGoesOnWhileTheAPIServerIsStopped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testenv.Start(t))
-	startController(t, w.env.Config)
+	operator.StartController(t, w.env.Config)
 	authenticator := startAuthenticator(t, w.env.Config, "--log-level=debug")
-	gateway, health := authenticator.address("authenticator"), authenticator.address("health")
+	gateway, health := authenticator.Address("authenticator"), authenticator.Address("health")
 	tokens := w.issue("frontend", "backend", "revoked")
 	for _, issued := range tokens {
 		w.awaitAnswer(gateway, issued, http.StatusOK)
@@ -44,7 +45,7 @@ func TestInvariant9_AuthenticationGoesOnWhileTheAPIServerIsStopped(t *testing.T)
 
 	w.env.StopAPIServer()
 	eventually(t, "the authenticator has missed the API server", func() bool {
-		return strings.Count(authenticator.printed(), "connection refused") >= 3
+		return strings.Count(authenticator.Printed(), "connection refused") >= 3
 	})
 	vigil.goOn(20)
 	if status := w.ask(gateway, tokens["revoked"]); status != http.StatusOK {
@@ -63,7 +64,7 @@ func TestInvariant9_AuthenticationGoesOnWhileTheAPIServerIsStopped(t *testing.T)
 
 func TestInvariant9_WhatHappenedWhileTheAuthenticatorWasCutOffCountsAfterwards(t *testing.T) {
 	env := testenv.Shared(t)
-	startController(t, env.Config)
+	operator.StartController(t, env.Config)
 	for name, expired := range map[string]bool{
 		"the API server remembers what it has to tell": false,
 		"the API server has forgotten":                 true,
@@ -80,7 +81,7 @@ func TestInvariant9_WhatHappenedWhileTheAuthenticatorWasCutOffCountsAfterwards(t
 					forward.ServeHTTP(w, r)
 				})
 			})
-			gateway := startAuthenticator(t, proxy.config).address("authenticator")
+			gateway := startAuthenticator(t, proxy.config).Address("authenticator")
 			before := w.issue("kept", "revoked", "deleted", "replaced")
 			for _, issued := range before {
 				w.awaitAnswer(gateway, issued, http.StatusOK)
@@ -124,7 +125,7 @@ func TestInvariant4_ThereIsNoVerdictBeforeTheFirstList(t *testing.T) {
 	var api faultyAPI
 	api.suffer(brokenConnection)
 	authenticator := startAuthenticator(t, startProxy(t, w.env.Config, api.intercept).config)
-	gateway, health := authenticator.address("authenticator"), authenticator.address("health")
+	gateway, health := authenticator.Address("authenticator"), authenticator.Address("health")
 
 	for _, fault := range []struct {
 		what      string
@@ -255,7 +256,7 @@ func TestInvariant9_ARevokedKeyStaysRevokedWhenTheWatchCacheLags(t *testing.T) {
 	tokens := w.issueOnce("kept", "revoked", "deleted")
 	lagging := startProxy(t, w.env.Config, newLaggingCache(w).intercept)
 	first := startAuthenticator(t, w.env.Config)
-	gateway := first.address("authenticator")
+	gateway := first.Address("authenticator")
 	for _, issued := range tokens {
 		w.awaitAnswer(gateway, issued, http.StatusOK)
 	}
@@ -266,7 +267,7 @@ func TestInvariant9_ARevokedKeyStaysRevokedWhenTheWatchCacheLags(t *testing.T) {
 	first.Kill()
 	w.assertLags(lagging)
 
-	gateway = startAuthenticator(t, lagging.config).address("authenticator")
+	gateway = startAuthenticator(t, lagging.config).Address("authenticator")
 	eventually(t, "the restarted authenticator has all keys", func() bool {
 		for _, name := range []string{"revoked", "deleted"} {
 			if status := w.ask(gateway, tokens[name]); status != http.StatusServiceUnavailable && status != http.StatusUnauthorized {

@@ -38,6 +38,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/operator"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -74,9 +75,9 @@ func TestInvariant1_PlaintextIsInTheOneTimeSecretsAndNowhereElse(t *testing.T) {
 // wholeRun is a life of a controller with its admission webhook and of an authenticator, both as talkative as they can be.
 type wholeRun struct {
 	*world
-	controller, authenticator *operator
+	controller, authenticator *operator.Process
 	controllerMetrics         string
-	ended                     []*operator
+	ended                     []*operator.Process
 
 	mu      sync.Mutex
 	tokens  map[string]string // by the Secret that they were to be handed over in
@@ -135,7 +136,7 @@ func (r *wholeRun) startController(args ...string) {
 		})
 	})
 	r.controllerMetrics = freeAddress(r.T)
-	r.controller = startController(r.T, api.config,
+	r.controller = operator.StartController(r.T, api.config,
 		append(args, "--log-level=debug", "--metrics-bind-address="+r.controllerMetrics)...)
 }
 
@@ -187,7 +188,7 @@ func (r *wholeRun) restartTheControllerWithItsWebhook() {
 	port, certDir := r.env.Webhook(r.T, filepath.Join(root, "config", "webhook", "validating.yaml"))
 	r.startController("--webhook=true", "--webhook-listen-address=127.0.0.1:"+strconv.Itoa(port), "--webhook-cert-dir="+certDir)
 	eventually(r.T, "the webhook is ready", func() bool {
-		status, _ := r.health(r.controller.address("health probe"), "/readyz")
+		status, _ := r.health(r.controller.Address("health probe"), "/readyz")
 		return status == http.StatusOK
 	})
 	err = r.env.Client.Create(r.Context(), &v1alpha1.APIKey{
@@ -204,7 +205,7 @@ func (r *wholeRun) restartTheControllerWithItsWebhook() {
 func (r *wholeRun) useTheKeys() {
 	r.Helper()
 	r.authenticator = startAuthenticator(r.T, r.env.Config, "--log-level=debug", "--shutdown-delay=0")
-	gateway := r.authenticator.address("authenticator")
+	gateway := r.authenticator.Address("authenticator")
 	for name, secret := range r.tokensSoFar() {
 		want := http.StatusOK
 		if name == "refused-token" {
@@ -244,8 +245,8 @@ func (r *wholeRun) requestsWith(secret, gateway string) []*http.Request {
 		{gateway + "/auth/forward/elsewhere", http.Header{"X-Forwarded-Method": {"GET"}}},
 		{gateway + "/auth/forward" + uri, http.Header{"X-Forwarded-Method": {"GET"}}},
 		{gateway + uri, nil},
-		{r.authenticator.address("health") + uri, nil},
-		{r.authenticator.address("metrics") + uri, nil},
+		{r.authenticator.Address("health") + uri, nil},
+		{r.authenticator.Address("metrics") + uri, nil},
 		{r.controllerMetrics + uri, nil},
 	} {
 		for _, credential := range []http.Header{
@@ -303,14 +304,14 @@ func (r *wholeRun) endAKey() {
 	r.Helper()
 	r.deactivate("ended")
 	r.await("ended", v1alpha1.ReasonDeactivated)
-	r.awaitAnswer(r.authenticator.address("authenticator"), r.tokensSoFar()["ended-token"], http.StatusUnauthorized)
+	r.awaitAnswer(r.authenticator.Address("authenticator"), r.tokensSoFar()["ended-token"], http.StatusUnauthorized)
 }
 
 // awaitTheRefusedSecret waits until the controller has tried again, and a Secret with another token was let through.
 func (r *wholeRun) awaitTheRefusedSecret() {
 	r.Helper()
 	r.await("refused", v1alpha1.ReasonIssued)
-	r.awaitAnswer(r.authenticator.address("authenticator"), r.handedOver("refused-token", "token"), http.StatusOK)
+	r.awaitAnswer(r.authenticator.Address("authenticator"), r.handedOver("refused-token", "token"), http.StatusOK)
 	eventually(r.T, "an event tells of it", func() bool {
 		events := &eventsv1.EventList{}
 		must(r.T, r.env.Client.List(r.Context(), events, client.InNamespace(r.namespace)))
@@ -329,7 +330,7 @@ func (r *wholeRun) showTheKeys() {
 
 func (r *wholeRun) askForMetrics() {
 	r.Helper()
-	for process, address := range map[string]string{"controller": r.controllerMetrics, "authenticator": r.authenticator.address("metrics")} {
+	for process, address := range map[string]string{"controller": r.controllerMetrics, "authenticator": r.authenticator.Address("metrics")} {
 		status, text := r.health(address, "/metrics")
 		if status != http.StatusOK || !strings.Contains(text, "apikey_") {
 			r.Errorf("the metrics of the %s are answered %d %s", process, status, text)
@@ -348,7 +349,7 @@ func (r *wholeRun) stop() {
 func (r *wholeRun) collectLogs() {
 	r.Helper()
 	for _, process := range r.ended {
-		r.note("log of the "+process.subcommand, process.printed())
+		r.note("log of the "+process.Subcommand, process.Printed())
 	}
 	for _, process := range r.env.Processes() {
 		content, err := os.ReadFile(process.Log())

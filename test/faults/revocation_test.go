@@ -17,7 +17,7 @@ import (
 func TestInvariant5_KeysEndWithoutTheController(t *testing.T) {
 	w := newWorld(t, testenv.Shared(t))
 	tokens := w.issueOnce("kept", "deactivated", "deleted", "expiring")
-	gateway := startAuthenticator(t, w.env.Config).address("authenticator")
+	gateway := startAuthenticator(t, w.env.Config).Address("authenticator")
 	for _, issued := range tokens {
 		w.awaitAnswer(gateway, issued, http.StatusOK)
 	}

@@ -24,7 +24,7 @@ func TestNoRequestIsLostWhileTheAuthenticatorDrains(t *testing.T) {
 	w := newWorld(t, testenv.Shared(t))
 	issued := w.issueOnce("frontend")["frontend"]
 	authenticator := startAuthenticator(t, w.env.Config, "--shutdown-delay=3s")
-	gateway, health := authenticator.address("authenticator"), authenticator.address("health")
+	gateway, health := authenticator.Address("authenticator"), authenticator.Address("health")
 	w.awaitAnswer(gateway, issued, http.StatusOK)
 
 	load := &load{world: w, gateway: gateway, token: issued}
@@ -40,7 +40,7 @@ func TestNoRequestIsLostWhileTheAuthenticatorDrains(t *testing.T) {
 		t.Errorf("/readyz says %d %s during the drain", status, text)
 	}
 	load.stop()
-	if how := authenticator.exit(); how != "exit status 0" {
+	if how := authenticator.Exit(); how != "exit status 0" {
 		t.Errorf("the process ended with %s", how)
 	}
 }
@@ -87,12 +87,12 @@ func (l *load) stop() {
 
 func TestTooShortAMaxStalenessIsAMistakeOfWhoeverCalls(t *testing.T) {
 	authenticator := startAuthenticator(t, &rest.Config{Host: "http://127.0.0.1:1"}, "--max-staleness=1m")
-	if how := authenticator.exit(); how != "exit status 2" {
+	if how := authenticator.Exit(); how != "exit status 2" {
 		t.Errorf("the process ended with %s", how)
 	}
 	const want = "Error: --max-staleness=1m0s is too short: when nothing changes the Kubernetes API says something about once a minute, " +
 		"so give at least 2m0s, or 0 for no bound\nRun 'apikey-operator authenticator --help' for usage.\n"
-	if got := authenticator.printed(); got != want {
+	if got := authenticator.Printed(); got != want {
 		t.Errorf("it printed %q, want %q", got, want)
 	}
 }

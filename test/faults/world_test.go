@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/operator"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -75,7 +76,7 @@ func (w *world) issue(names ...string) (tokens map[string]string) {
 // issueOnce runs a controller until it has issued these keys, and no longer.
 func (w *world) issueOnce(names ...string) (tokens map[string]string) {
 	w.Helper()
-	controller := startController(w.T, w.env.Config)
+	controller := operator.StartController(w.T, w.env.Config)
 	tokens = w.issue(names...)
 	controller.Kill()
 	return tokens

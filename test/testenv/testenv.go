@@ -99,10 +99,10 @@ func Shared(t testing.TB) *Env {
 	return shared.env
 }
 
-// Start returns a control plane for this test alone.
-func Start(t testing.TB) *Env {
+// Start returns a control plane for this test alone, whose API server is given these flags too.
+func Start(t testing.TB, apiServerFlags ...string) *Env {
 	t.Helper()
-	env, err := start(t.Context())
+	env, err := start(t.Context(), apiServerFlags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func Start(t testing.TB) *Env {
 	return env
 }
 
-func start(ctx context.Context) (*Env, error) {
+func start(ctx context.Context, apiServerFlags ...string) (*Env, error) {
 	root, err := controlplane.FindRepository()
 	if err != nil {
 		return nil, err
@@ -132,6 +132,8 @@ func start(ctx context.Context) (*Env, error) {
 		LogDir: filepath.Join(dir, "log"),
 		Assets: assets,
 		CRDDir: filepath.Join(root, "config", "crd"),
+
+		APIServerFlags: apiServerFlags,
 	})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))

@@ -7,6 +7,7 @@ package admission
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -16,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"squirrel.dev/apikey-operator/api/competitors"
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
@@ -73,7 +75,8 @@ func (v *APIKeyValidator) ValidateDelete(context.Context, *v1alpha1.APIKey) (adm
 
 func (v *APIKeyValidator) warnings(key *v1alpha1.APIKey) admission.Warnings {
 	warnings := v.expiryWarning(key)
-	if key.Spec.TokenHash != "" {
+	// The hint of a minted token vouches for it: a key that a client minted, or that was brought from another cluster, gives no warning.
+	if key.Spec.TokenHash != "" && !strings.HasPrefix(key.Spec.TokenHint, token.Prefix) {
 		warnings = append(warnings, warningBroughtHash)
 	}
 	return warnings

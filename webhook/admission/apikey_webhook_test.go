@@ -122,6 +122,10 @@ func brought(plaintext string) func(*v1alpha1.APIKey) {
 	return func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(plaintext) }
 }
 
+func hinted(hint string) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) { key.Spec.TokenHint = hint }
+}
+
 func expiring(in time.Duration) func(*v1alpha1.APIKey) {
 	return func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(in))) }
 }
@@ -157,6 +161,8 @@ func TestWhatTheWebhookSaysOfNewKeys(t *testing.T) {
 		"the name of an ended key":     {key: u.key("second", appName("Ended"))},
 		"a name in use, but inactive":  {key: u.key("second", appName("Frontend"), inactive)},
 		"a brought hash":               {key: u.key("second", brought("new")), warnings: []string{hashWarning}},
+		"a hash of a minted token":     {key: u.key("second", brought("new"), hinted("sq_KnIr"))},
+		"a hash of another token":      {key: u.key("second", brought("new"), hinted("KnIr")), warnings: []string{hashWarning}},
 		"a hash in use":                {key: u.key("second", brought("brought")), err: denied + `The token hash is that of APIKey "first": delete that key, or bring another token.`, warnings: []string{hashWarning}},
 		"a hash in use in another's":   {key: elsewhere.key("second", brought("brought")), warnings: []string{hashWarning}},
 		"an expiry in the past":        {key: u.key("second", expiring(-time.Hour)), warnings: []string{pastWarning}},
@@ -167,6 +173,9 @@ func TestWhatTheWebhookSaysOfNewKeys(t *testing.T) {
 			err := u.Create(t.Context(), test.key, client.DryRunAll)
 			if got := messageOf(err); got != test.err {
 				t.Errorf("the answer is %q, want %q", got, test.err)
+			}
+			if conflict := v1alpha1.ConflictIn(err); err != nil && (conflict == nil || denied+conflict.Message != test.err) {
+				t.Errorf("the conflict in the answer is %v", conflict)
 			}
 			if diff := cmp.Diff(test.warnings, u.takeWarnings()); diff != "" {
 				t.Errorf("warnings (-want +got):\n%s", diff)

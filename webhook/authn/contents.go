@@ -17,8 +17,7 @@ import (
 
 // entry is a token and its key. It never changes. What decides comes first, to share a cache line.
 type entry struct {
-	digest   token.Digest
-	notAfter int64 // seconds since 1970; v1alpha1.NeverExpires is no end
+	digest token.Digest
 	Key
 }
 
@@ -26,7 +25,7 @@ type entry struct {
 // half as long as hashing the token.
 func (e *entry) refusal(clock func() time.Time) Reason {
 	var now time.Time
-	if min(e.notAfter, e.validity.ExpiresAt) != v1alpha1.NeverExpires {
+	if e.ExpiresAt() != v1alpha1.NeverExpires {
 		now = clock()
 	}
 	switch e.validity.State(now) {

@@ -5,6 +5,7 @@ package authn
 
 import (
 	"cmp"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"strings"
@@ -33,6 +34,20 @@ func ExtractCredential(apiKey, authorization []string) Credential {
 	}
 }
 
+// ExtractCallerCredential finds the credential of whoever asks about a token that is not in a header, given the same values. HTTP Basic
+// (RFC 7617) is accepted too: the password is the token as it stands, and the user name is not read. Nobody else's credential comes with
+// such a request, so that both headers at once are contradictory.
+func ExtractCallerCredential(apiKey, authorization []string) Credential {
+	switch {
+	case len(apiKey) > 0 && len(authorization) > 0:
+		return Credential{problem: ReasonCredentialRepeated}
+	case len(authorization) > 0:
+		return single(authorization, bearerTokenOrPassword)
+	default:
+		return ExtractCredential(apiKey, nil)
+	}
+}
+
 // CredentialOf returns the credential of a protocol that carries the token by itself, such as a TokenReview.
 func CredentialOf(token string) Credential {
 	switch {
@@ -58,8 +73,22 @@ func single(values []string, read func(value string) (token string, ok bool)) Cr
 
 func wholeValue(value string) (string, bool) { return value, true }
 
-func bearerToken(value string) (string, bool) {
-	const scheme = "Bearer "
+func bearerToken(value string) (string, bool) { return afterScheme(value, "Bearer ") }
+
+func bearerTokenOrPassword(value string) (string, bool) {
+	encoded, ok := afterScheme(value, "Basic ")
+	if !ok {
+		return bearerToken(value)
+	}
+	decoded, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return "", false
+	}
+	_, password, ok := strings.Cut(string(decoded), ":")
+	return password, ok
+}
+
+func afterScheme(value, scheme string) (credentials string, ok bool) {
 	if len(value) < len(scheme) || !strings.EqualFold(value[:len(scheme)], scheme) {
 		return "", false
 	}

@@ -5,9 +5,11 @@ package authn_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -98,6 +100,54 @@ func TestInvariant7_ACredentialThatIsMissingOrContradictoryIsNone(t *testing.T) 
 	}
 }
 
+func TestInvariant7_TheCredentialOfACallerIsInOneHeader(t *testing.T) {
+	basic := func(credentials string) string {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(credentials))
+	}
+	longest := strings.Repeat("x", 512)
+	keyring := keyringOf(t,
+		newKey("shop", "frontend", issued(goodToken)), newKey("shop", "longest", issued(longest)), newKey("shop", "odd", issued("a:%41+b")))
+	for name, test := range map[string]struct {
+		apiKey, authorization []string
+		want                  authn.Reason // "" is granted
+	}{
+		"nothing":   {nil, nil, authn.ReasonCredentialMissing},
+		"X-API-Key": {[]string{goodToken}, nil, ""},
+		"bearer":    {nil, []string{"Bearer " + goodToken}, ""},
+
+		"password":                          {nil, []string{basic("user:" + goodToken)}, ""},
+		"password, scheme in lower case":    {nil, []string{"basic  " + basic("user:" + goodToken)[6:]}, ""},
+		"password of nobody":                {nil, []string{basic(":" + goodToken)}, ""},
+		"password with colon, as it stands": {nil, []string{basic("user:a:%41+b")}, ""},
+		"password of 512 bytes":             {nil, []string{basic("user:" + longest)}, ""},
+		"password of 513 bytes":             {nil, []string{basic("user:x" + longest)}, authn.ReasonCredentialMalformed},
+		"empty password":                    {nil, []string{basic("user:")}, authn.ReasonCredentialMissing},
+		"no password":                       {nil, []string{basic(goodToken)}, authn.ReasonCredentialMissing},
+		"password with a space":             {nil, []string{basic("user: " + goodToken)}, authn.ReasonCredentialMalformed},
+		"key as user name":                  {nil, []string{basic(goodToken + ":")}, authn.ReasonCredentialMissing},
+		"no base64":                         {nil, []string{"Basic user:" + goodToken}, authn.ReasonCredentialMissing},
+		"base64 without padding":            {nil, []string{strings.TrimRight(basic("user2:"+goodToken), "=")}, authn.ReasonCredentialMissing},
+		"nothing after the scheme":          {nil, []string{"Basic "}, authn.ReasonCredentialMissing},
+
+		"both, both good":           {[]string{goodToken}, []string{"Bearer " + goodToken}, authn.ReasonCredentialRepeated},
+		"both, somebody else's":     {[]string{goodToken}, []string{"Digest x"}, authn.ReasonCredentialRepeated},
+		"both, empty X-API-Key":     {[]string{""}, []string{"Bearer " + goodToken}, authn.ReasonCredentialRepeated},
+		"both, empty Authorization": {[]string{goodToken}, []string{""}, authn.ReasonCredentialRepeated},
+		"X-API-Key twice":           {[]string{goodToken, goodToken}, nil, authn.ReasonCredentialRepeated},
+		"Authorization twice":       {nil, []string{basic("user:" + goodToken), basic("user:" + goodToken)}, authn.ReasonCredentialRepeated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			verdict := authn.NewAuthenticator(keyring, 0, clock).Decide(authn.Request{
+				Namespace:  "shop",
+				Credential: authn.ExtractCallerCredential(test.apiKey, test.authorization),
+			})
+			if verdict.Reason != test.want || (verdict.Decision == authn.Granted) != (test.want == "") {
+				t.Errorf("the verdict is %v, %q; want %q", verdict.Decision, verdict.Reason, test.want)
+			}
+		})
+	}
+}
+
 func TestACredentialThatNobodyExtractedIsMissing(t *testing.T) {
 	keyring := keyringOf(t, newKey("shop", "frontend", issued("")))
 	for name, credential := range map[string]authn.Credential{"zero": {}, "empty": authn.CredentialOf("")} {
@@ -142,6 +192,41 @@ func FuzzExtractCredential(f *testing.F) {
 				authorization, verdict.Decision, verdict.Reason)
 		}
 	})
+}
+
+func FuzzExtractCallerCredential(f *testing.F) {
+	for _, seed := range []string{"", "Bearer a", "Basic", "Basic OmE=", "basic  dXNlcjphOmI=", "Basic dXNlcg==", "Basic ZTrDqQ==", "Basic a", "a,b"} {
+		f.Add("", seed, 0, 1)
+		f.Add(seed, seed, 1, 1)
+		f.Add(seed, seed, 0, 2)
+	}
+	f.Fuzz(func(t *testing.T, apiKey, authorization string, apiKeys, authorizations int) {
+		inKey, inAuthorization := repeat(apiKey, apiKeys), repeat(authorization, authorizations)
+		presented, want := readNaively(apiKey, authorization, inKey, inAuthorization)
+		if password, ok := passwordIn(inAuthorization); ok && len(inKey) == 0 {
+			presented, want = readNaively(password, "", []string{password}, nil)
+		}
+		want = want && (len(inKey) == 0 || len(inAuthorization) == 0)
+		keyring := keyringOf(t, newKey("shop", "frontend", issued(presented)))
+		verdict := authn.NewAuthenticator(keyring, 0, clock).Decide(authn.Request{
+			Namespace:  "shop",
+			Credential: authn.ExtractCallerCredential(inKey, inAuthorization),
+		})
+		if granted := verdict.Decision == authn.Granted; granted != want {
+			t.Errorf("X-API-Key %q, Authorization %q: the verdict is %v, %s", inKey, inAuthorization, verdict.Decision, verdict.Reason)
+		}
+	})
+}
+
+// passwordIn reads HTTP Basic as net/http does, but for the spaces after the scheme.
+func passwordIn(authorization []string) (password string, ok bool) {
+	if len(authorization) != 1 {
+		return "", false
+	}
+	scheme, credentials, _ := strings.Cut(authorization[0], " ")
+	request := http.Request{Header: http.Header{"Authorization": {scheme + " " + strings.TrimLeft(credentials, " ")}}}
+	_, password, ok = request.BasicAuth()
+	return password, ok
 }
 
 // readNaively says in other words which token is presented, if any is.

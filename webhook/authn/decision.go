@@ -6,6 +6,7 @@ package authn
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"squirrel.dev/apikey-operator/api/token"
@@ -157,6 +158,12 @@ func (a *Authenticator) Decide(request Request) Verdict {
 		return Verdict{Decision: Forbidden, Reason: reason, Key: &entry.Key}
 	}
 	return Verdict{Decision: Granted, Key: &entry.Key}
+}
+
+// Accepts says whether any token of this very APIKey is accepted.
+func (a *Authenticator) Accepts(namespace, name, uid string) bool {
+	entries := a.keyring.contents.Load().ofObject(namespace, name)
+	return slices.ContainsFunc(entries, func(e *entry) bool { return e.UID == uid && e.refusal(a.now) == "" })
 }
 
 // Ready returns nil when requests can be decided, else why not and what to do.

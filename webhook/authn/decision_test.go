@@ -133,9 +133,57 @@ func TestNamesOfAccessAndDecisions(t *testing.T) {
 func TestAVerdictTellsWhoseKeyItIs(t *testing.T) {
 	keyring := keyringOf(t, newKey("shop", "frontend", issued("t"), access(true, false)))
 	verdict := decide(keyring, "shop", "t")
-	want := &authn.Key{Namespace: "shop", Name: "frontend", AppName: "App frontend", UID: "uid-of-frontend", Access: authn.Read}
+	want := &authn.Key{Namespace: "shop", Name: "frontend", AppName: "App frontend", UID: "uid-of-frontend", Access: authn.Read,
+		IssuedAt: today.Add(time.Hour).Unix()}
 	if diff := cmp.Diff(want, verdict.Key, cmpopts.IgnoreUnexported(authn.Key{})); diff != "" {
 		t.Errorf("the key is not as declared (-want +got):\n%s", diff)
+	}
+}
+
+func TestAKeyIsAcceptedWhenOneOfItsTokensIs(t *testing.T) {
+	keyring := keyringOf(t,
+		newKey("shop", "good", issued("a")),
+		newKey("shop", "overlapping", issued("b"), issued("c", notAfter(today))),
+		newKey("shop", "superseded", issued("d", notAfter(today))),
+		newKey("shop", "inactive", issued("e"), inactive),
+		newKey("shop", "waiting", claimed("f")),
+	)
+	authenticator := authn.NewAuthenticator(keyring, 0, clock)
+	for _, c := range []struct {
+		namespace, name, uid string
+		want                 bool
+	}{
+		{"shop", "good", "uid-of-good", true},
+		{"shop", "overlapping", "uid-of-overlapping", true},
+		{"shop", "superseded", "uid-of-superseded", false},
+		{"shop", "inactive", "uid-of-inactive", false},
+		{"shop", "waiting", "uid-of-waiting", false},
+		{"shop", "good", "uid-of-a-former-one", false},
+		{"bank", "good", "uid-of-good", false},
+	} {
+		if got := authenticator.Accepts(c.namespace, c.name, c.uid); got != c.want {
+			t.Errorf("%+v is accepted: %t", c, got)
+		}
+	}
+}
+
+func TestAVerdictTellsWhenTheTokenOrItsKeyEnds(t *testing.T) {
+	soon, later := today.Add(time.Minute), today.Add(time.Hour)
+	for name, test := range map[string]struct {
+		key  *v1alpha1.APIKey
+		want int64
+	}{
+		"without end":              {newKey("shop", "k", issued("t")), v1alpha1.NeverExpires},
+		"the key ends":             {newKey("shop", "k", issued("t"), expires(soon)), soon.Unix()},
+		"the token ends":           {newKey("shop", "k", issued("t", notAfter(soon))), soon.Unix()},
+		"the key ends first":       {newKey("shop", "k", issued("t", notAfter(later)), expires(soon)), soon.Unix()},
+		"the token ends first":     {newKey("shop", "k", issued("t", notAfter(soon)), expires(later)), soon.Unix()},
+		"its other token ends":     {newKey("shop", "k", issued("t"), issued("older", notAfter(soon))), v1alpha1.NeverExpires},
+		"its other token does not": {newKey("shop", "k", issued("newer"), issued("t", notAfter(soon))), soon.Unix()},
+	} {
+		if got := decide(keyringOf(t, test.key), "shop", "t").Key.ExpiresAt(); got != test.want {
+			t.Errorf("%s: it expires at %d, want %d", name, got, test.want)
+		}
 	}
 }
 

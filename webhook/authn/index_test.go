@@ -50,8 +50,8 @@ func TestChosenHashesAndNamesMakeNoLongProbes(t *testing.T) {
 func TestInvariant6_EntriesThatMeetInTheIndexAreNotTakenForEachOther(t *testing.T) {
 	asked := token.Sum("t")
 	for name, other := range map[string]entry{
-		"another namespace": {digest: asked, notAfter: v1alpha1.NeverExpires, Key: Key{Namespace: "bank"}},
-		"another token":     {digest: token.Sum("another"), notAfter: v1alpha1.NeverExpires, Key: Key{Namespace: "shop"}},
+		"another namespace": {digest: asked, Key: Key{notAfter: v1alpha1.NeverExpires, Namespace: "bank"}},
+		"another token":     {digest: token.Sum("another"), Key: Key{notAfter: v1alpha1.NeverExpires, Namespace: "shop"}},
 	} {
 		contents := newContents(1)
 		contents.byToken.exchange(contents.tokenHash("shop", &asked), nil, &other)

@@ -15,9 +15,10 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// Key is what a verdict tells of an APIKey. It never changes.
+// Key is what a verdict tells of an APIKey, and of the token of it that was presented. It never changes.
 type Key struct {
 	validity v1alpha1.Validity
+	notAfter int64 // when the token ends before its key, in seconds since 1970; v1alpha1.NeverExpires is no such end
 
 	// Access is what the key may do.
 	Access Access
@@ -29,7 +30,13 @@ type Key struct {
 	AppName string
 	// UID of the APIKey, which tells it from a former one of its name.
 	UID string
+	// IssuedAt is when the token was handed over, in seconds since 1970.
+	IssuedAt int64
 }
+
+// ExpiresAt returns the instant from which the token is not accepted any more, in seconds since 1970; v1alpha1.NeverExpires is no such
+// instant.
+func (k *Key) ExpiresAt() int64 { return min(k.notAfter, k.validity.ExpiresAt) }
 
 // Keyring holds the tokens that are accepted, or were until their key ended. A Reflector writes it as its store (see [Keyring.Run]);
 // requests read it, without a lock and without allocating.

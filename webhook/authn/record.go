@@ -48,11 +48,12 @@ func newRecord(object *v1alpha1.APIKey) *record {
 				"apikey", klog.KObj(object), "uid", object.UID, "field", fmt.Sprintf("status.tokens[%d].hash", i))
 			continue
 		}
-		notAfter := int64(v1alpha1.NeverExpires)
+		e := entry{digest: digest, Key: r.Key}
+		e.IssuedAt = recorded.NotBefore.Unix()
 		if recorded.NotAfter != nil {
-			notAfter = recorded.NotAfter.Unix()
+			e.notAfter = recorded.NotAfter.Unix()
 		}
-		r.tokens = append(r.tokens, entry{digest: digest, notAfter: notAfter, Key: r.Key})
+		r.tokens = append(r.tokens, e)
 	}
 	return r
 }
@@ -63,6 +64,7 @@ func newKey(object *v1alpha1.APIKey) Key {
 	kept := object.Name + object.Spec.AppName + string(object.UID)
 	return Key{
 		validity:  object.Validity(),
+		notAfter:  v1alpha1.NeverExpires,
 		Access:    accessOf(&object.Spec),
 		Namespace: unique.Make(object.Namespace).Value(),
 		Name:      kept[:name],

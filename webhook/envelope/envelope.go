@@ -31,10 +31,16 @@ type Answer struct {
 
 // NewError returns an error answer: its message tells the user what happened and what to do.
 func NewError(status int, message string) *Answer {
-	return newAnswer(status, content{ErrorCode: status, ErrorMessage: &message})
+	return NewAnswer(status, content{ErrorCode: status, ErrorMessage: &message})
 }
 
-func newAnswer(status int, content content) *Answer {
+// NewPayload returns the answer to a success.
+func NewPayload(payload any) *Answer {
+	return NewAnswer(http.StatusOK, content{Payload: payload})
+}
+
+// NewAnswer returns an answer of any JSON: what a protocol answers in a form of its own.
+func NewAnswer(status int, content any) *Answer {
 	body, err := json.Marshal(content)
 	if err != nil {
 		panic(err) // what this program answers with can be marshalled
@@ -52,14 +58,9 @@ func (a *Answer) With(name, value string) *Answer {
 	return a
 }
 
-// WriteTo answers a request.
+// Write answers a request.
 func (a *Answer) Write(w http.ResponseWriter) {
 	maps.Copy(w.Header(), a.Header)
 	w.WriteHeader(a.Status)
 	_, _ = w.Write(a.Body) // whoever asked has gone, or sent HEAD
-}
-
-// WritePayload answers a request 200 with a payload.
-func WritePayload(w http.ResponseWriter, payload any) {
-	newAnswer(http.StatusOK, content{Payload: payload}).Write(w)
 }

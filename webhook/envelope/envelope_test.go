@@ -19,9 +19,9 @@ func TestEachAnswerIsTheEnvelope(t *testing.T) {
 		status int
 		body   string
 	}{
-		{"a payload", func(w http.ResponseWriter) { envelope.WritePayload(w, []int{1, 2}) },
+		{"a payload", envelope.NewPayload([]int{1, 2}).Write,
 			200, `{"errorCode":0,"errorMessage":null,"payload":[1,2]}`},
-		{"no payload", func(w http.ResponseWriter) { envelope.WritePayload(w, nil) },
+		{"no payload", envelope.NewPayload(nil).Write,
 			200, `{"errorCode":0,"errorMessage":null,"payload":null}`},
 		{"an error", envelope.NewError(http.StatusConflict, `"app" is in use`).Write,
 			409, `{"errorCode":409,"errorMessage":"\"app\" is in use","payload":null}`},

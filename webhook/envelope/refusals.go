@@ -52,3 +52,8 @@ func (r *Refusals) To(verdict authn.Verdict) *Answer {
 		return r.unavailable
 	}
 }
+
+// All returns every answer that To may return.
+func (r *Refusals) All() []*Answer {
+	return []*Answer{r.unauthenticated, r.noReadAccess, r.noWriteAccess, r.unavailable}
+}

@@ -10,14 +10,16 @@ import (
 	"testing"
 )
 
-func TestCredentialDecidesTheSameInEachProtocol(t *testing.T) {
-	address := setup{}.serve(t)
+// credentialCase is the headers of a GET, and the answer.
+type credentialCase struct {
+	name    string
+	headers []string
+	want    answer
+}
+
+func credentialCases() []credentialCase {
 	readGranted := granted("Frontend%20App", "shop", "reader-uid", "read")
-	cases := []struct {
-		name    string
-		headers []string
-		want    answer
-	}{
+	return []credentialCase{
 		{"X-API-Key", []string{"X-API-Key: " + readToken}, readGranted},
 		{"X-API-Key in any case", []string{"x-api-key: " + readToken}, readGranted},
 		{"Authorization: Bearer", []string{"Authorization: Bearer " + readToken}, readGranted},
@@ -47,8 +49,12 @@ func TestCredentialDecidesTheSameInEachProtocol(t *testing.T) {
 		{"not handed over yet", []string{"X-API-Key: " + unissuedToken}, unauthenticated},
 		{"of another namespace", []string{"X-API-Key: " + otherToken}, unauthenticated},
 	}
+}
+
+func TestCredentialDecidesTheSameInEachProtocol(t *testing.T) {
+	address := setup{}.serve(t)
 	for _, protocol := range protocols {
-		for _, c := range cases {
+		for _, c := range credentialCases() {
 			t.Run(protocol+"/"+c.name, func(t *testing.T) {
 				assertAnswer(t, send(t, address, ask(protocol, c.headers...)), c.want)
 			})
@@ -66,15 +72,17 @@ func TestCredentialWithAControlCharacterIsABadRequest(t *testing.T) {
 	}
 }
 
-func TestMethodDecidesWhichRightIsNeeded(t *testing.T) {
-	address := setup{}.serve(t)
+// methodCase is the answers to keys that may read, write and both.
+type methodCase struct {
+	method                string
+	reader, writer, owner answer
+}
+
+func methodCases() []methodCase {
 	readGranted := granted("Frontend%20App", "shop", "reader-uid", "read")
-	writeGranted := granted("writer", "shop", "writer-uid", "write")
+	writeGranted := granted("Gr%C3%B6%C3%9Fe%20%F0%9F%A6%80", "shop", "writer-uid", "write")
 	bothGranted := granted("both", "shop", "both-uid", "read,write")
-	cases := []struct {
-		method                string
-		reader, writer, owner answer
-	}{
+	return []methodCase{
 		{"GET", readGranted, noReadAccess, bothGranted},
 		{"OPTIONS", readGranted, noReadAccess, bothGranted},
 		{"POST", noWriteAccess, writeGranted, bothGranted},
@@ -87,8 +95,12 @@ func TestMethodDecidesWhichRightIsNeeded(t *testing.T) {
 		{"NOBODY-KNOWS-IT", noWriteAccess, writeGranted, bothGranted},
 		{"get", noWriteAccess, writeGranted, bothGranted}, // methods are case-sensitive: this is another one, which nobody knows
 	}
+}
+
+func TestMethodDecidesWhichRightIsNeeded(t *testing.T) {
+	address := setup{}.serve(t)
 	for _, protocol := range protocols {
-		for _, c := range cases {
+		for _, c := range methodCases() {
 			t.Run(protocol+"/"+c.method, func(t *testing.T) {
 				assertAnswer(t, send(t, address, askMethod(protocol, c.method, "X-API-Key: "+readToken)), c.reader)
 				assertAnswer(t, send(t, address, askMethod(protocol, c.method, "X-API-Key: "+writeToken)), c.writer)

@@ -6,6 +6,7 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -52,6 +53,30 @@ func (d *desk) logRefusal(ctx context.Context, namespace string, verdict authn.V
 		attrs = append(attrs, slog.String("keyID", verdict.Key.UID))
 	}
 	d.log.LogAttrs(ctx, slog.LevelDebug, "refused", attrs...)
+}
+
+// misuse is a request that asks no question, because whoever asks is not set up right.
+type misuse struct {
+	problem string
+	answer  *envelope.Answer
+}
+
+// newMisuse returns a misuse: the problem tells what to do about it, and repeats nothing of the request.
+func newMisuse(status int, problem string) *misuse {
+	return &misuse{problem: problem, answer: envelope.NewError(status, problem)}
+}
+
+// with adds a header, named in canonical form, to the answer.
+func (m *misuse) with(name, value string) *misuse {
+	m.answer.With(name, value)
+	return m
+}
+
+// refuse answers a misuse.
+func (d *desk) refuse(w http.ResponseWriter, m *misuse) authn.Decision {
+	d.warnOfMisuse(m.problem)
+	m.answer.Write(w)
+	return malformed
 }
 
 // warnOfMisuse tells who runs the gateway what to set, at most once a minute.

@@ -4,8 +4,11 @@
 package gateway
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,6 +62,124 @@ func FuzzPercentEncode(f *testing.F) {
 			t.Fatalf("%q became %q", text, encoded)
 		}
 	})
+}
+
+func FuzzParseReview(f *testing.F) {
+	const v1, token = `"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview"`, `"spec":{"token":"sq_read"}`
+	for _, seed := range []string{
+		"{" + v1 + "," + token + "}", "{" + v1 + `,"metadata":{"creationTimestamp":null},"spec":{"token":"a","audiences":["b"]},"status":{"user":{}}}`,
+		"{" + token + "," + v1 + "," + token + "}", "{" + v1 + `,"spec":{"token":"a","token":"b"}}`, "{" + v1 + `,"spec":{"Token":"a"}}`,
+		`{"apiVersion":"authentication.k8s.io/v1beta1","kind":"TokenReview",` + token + "}", `{"spec":null,"kind":7,"apiVersion":[]}`,
+		"{" + v1 + "," + token + "}{}", "{" + v1 + `,"spec":{"\u0074oken":"\ud800\n\"` + "\xff" + `"}}`, "null", "[{}]", "{", "",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		review, wrong := parseReview(body)
+		read, plain := readReviewNaively(body)
+		switch {
+		case wrong == nil && (review.APIVersion != read["apiVersion"] || review.Kind != read["kind"] || review.Spec.Token != read["spec.token"]):
+			t.Fatalf("%q was read as %v of %v with the token %q, want %v", body, review.Kind, review.APIVersion, review.Spec.Token, read)
+		case wrong == nil && read["kind"] != "TokenReview":
+			t.Fatalf("%q was taken for a review", body)
+		case wrong != nil && plain && read["kind"] == "TokenReview" && read["apiVersion"] == "authentication.k8s.io/v1":
+			t.Fatalf("%q was refused: %s", body, wrong.problem)
+		}
+	})
+}
+
+// readReviewNaively reads the strings of a JSON object by their path, and says whether the object has only those of a review, and each at
+// most once. It returns nothing of what is no object.
+func readReviewNaively(body []byte) (read map[string]string, plain bool) {
+	if !json.Valid(body) {
+		return nil, false
+	}
+	read, plain = map[string]string{}, true
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	next := func() json.Token {
+		token, err := decoder.Token()
+		if err != nil {
+			panic(err) // valid JSON
+		}
+		return token
+	}
+	var object func(path string)
+	object = func(path string) {
+		for decoder.More() {
+			at := path + next().(string)
+			_, twice := read[at]
+			plain = plain && !twice && slices.Contains([]string{"apiVersion", "kind", "spec", "spec.token"}, at)
+			switch value := next().(type) {
+			case string:
+				plain = plain && at != "spec"
+				read[at] = value
+			case json.Delim:
+				plain = plain && at == "spec" && value == '{'
+				read[at] = ""
+				if value == '{' {
+					object(at + ".")
+				} else {
+					for depth := 1; depth > 0; {
+						switch next() {
+						case json.Delim('['), json.Delim('{'):
+							depth++
+						case json.Delim(']'), json.Delim('}'):
+							depth--
+						}
+					}
+				}
+			default:
+				plain = false
+			}
+		}
+		next()
+	}
+	if next() != json.Delim('{') {
+		return nil, false
+	}
+	object("")
+	return read, plain
+}
+
+func FuzzTokenOf(f *testing.F) {
+	for _, seed := range []string{
+		"token=sq_read", "token=sq_read&token_type_hint=access_token", "token=a&token=b", "%74oken=a+b%2B", "token=%", "token;a=b", "&&=&token", "a=%zz&token=a",
+	} {
+		f.Add(seed, seed)
+	}
+	f.Fuzz(func(t *testing.T, form, token string) {
+		if got, wrong := tokenOf(form); got != readFormNaively(form) || (wrong == nil) != (got != "") {
+			t.Fatalf("the token of %q is %q, want %q", form, got, readFormNaively(form))
+		}
+		written := url.Values{"token": {token}, "token_type_hint": {form}}.Encode()
+		if got, _ := tokenOf(written); got != token {
+			t.Fatalf("the token of %q is %q, want %q", written, got, token)
+		}
+	})
+}
+
+// readFormNaively returns the token of a form, or "" if it has none or several, or is no form.
+func readFormNaively(form string) (token string) {
+	pairs, tokens := strings.Split(form, "&"), 0
+	if strings.Contains(form, ";") || len(pairs) > 10000 {
+		return ""
+	}
+	for _, pair := range pairs {
+		name, value, _ := strings.Cut(pair, "=")
+		name, wrongName := url.PathUnescape(strings.ReplaceAll(name, "+", " "))
+		value, wrongValue := url.PathUnescape(strings.ReplaceAll(value, "+", " "))
+		if wrongName != nil || wrongValue != nil {
+			return ""
+		}
+		if name == "token" {
+			tokens++
+			token = value
+		}
+	}
+	if tokens != 1 {
+		return ""
+	}
+	return token
 }
 
 func TestAppNamesArePercentEncoded(t *testing.T) {

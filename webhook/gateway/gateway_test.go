@@ -42,13 +42,14 @@ const (
 	expiredToken     = "sq_expired"
 	supersededToken  = "sq_superseded"
 	unissuedToken    = "sq_unissued"
+	endingToken      = "sq_ending"
 	otherToken       = "sq_other_namespace"
 )
 
 func keys() []any {
 	return []any{
 		newKey("shop", "reader", readToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true; k.Spec.AppName = "Frontend App" }),
-		newKey("shop", "writer", writeToken, func(k *v1alpha1.APIKey) { k.Spec.WriteAccess = true }),
+		newKey("shop", "writer", writeToken, func(k *v1alpha1.APIKey) { k.Spec.WriteAccess = true; k.Spec.AppName = "Größe 🦀" }),
 		newKey("shop", "both", bothToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess, k.Spec.WriteAccess = true, true }),
 		newKey("shop", "deactivated", deactivatedToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true; k.Spec.Active = new(false) }),
 		newKey("shop", "expired", expiredToken, func(k *v1alpha1.APIKey) {
@@ -62,6 +63,10 @@ func keys() []any {
 		newKey("shop", "unissued", unissuedToken, func(k *v1alpha1.APIKey) {
 			k.Spec.ReadAccess = true
 			k.Status.Tokens[0].NotBefore = nil
+		}),
+		newKey("shop", "ending", endingToken, func(k *v1alpha1.APIKey) {
+			k.Spec.ReadAccess = true
+			k.Spec.ExpiresAt = &metav1.Time{Time: now.Add(time.Hour)}
 		}),
 		newKey("other", "reader", otherToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true }),
 		newKey(strings.Repeat("n", 63), "reader", readToken, func(k *v1alpha1.APIKey) { k.Spec.ReadAccess = true }),
@@ -90,6 +95,12 @@ type setup struct {
 
 func (s setup) handler(tb testing.TB) http.Handler {
 	tb.Helper()
+	return gateway.NewHandler(s.parts(tb))
+}
+
+// parts are what the ways to ask are made of.
+func (s setup) parts(tb testing.TB) (*authn.Authenticator, gateway.Options) {
+	tb.Helper()
 	keyring := authn.NewKeyring()
 	if !s.unsynced {
 		if err := keyring.Replace(keys(), "1"); err != nil {
@@ -105,11 +116,11 @@ func (s setup) handler(tb testing.TB) http.Handler {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	return gateway.NewHandler(authn.NewAuthenticator(keyring, 0, func() time.Time { return now }), gateway.Options{
+	return authn.NewAuthenticator(keyring, 0, func() time.Time { return now }), gateway.Options{
 		InsufficientAccessStatus: s.insufficientAccessStatus,
 		Metrics:                  gateway.NewMetrics(s.registry, keyring),
 		Log:                      s.log,
-	})
+	}
 }
 
 // serve serves the handler on a real socket and returns its address.
@@ -120,7 +131,7 @@ func (s setup) serve(tb testing.TB) string {
 	return server.Listener.Addr().String()
 }
 
-// protocols are the three ways to ask the same.
+// protocols are the three ways to ask the same over HTTP.
 var protocols = []string{"envoy", "nginx", "forward"}
 
 // ask writes, as this protocol does, the head of a request about a GET of /some/path in the namespace shop.
@@ -154,6 +165,17 @@ type answer struct {
 // send writes a request as it stands on a connection of its own, and returns the answer.
 func send(tb testing.TB, address, request string) answer {
 	tb.Helper()
+	return exchange(tb, address, request, func(net.Conn) error { return nil })
+}
+
+// sendAndClose does what send does, and says that nothing more will be sent.
+func sendAndClose(tb testing.TB, address, request string) answer {
+	tb.Helper()
+	return exchange(tb, address, request, func(connection net.Conn) error { return connection.(*net.TCPConn).CloseWrite() })
+}
+
+func exchange(tb testing.TB, address, request string, sent func(net.Conn) error) answer {
+	tb.Helper()
 	connection, err := new(net.Dialer).DialContext(tb.Context(), "tcp", address)
 	if err != nil {
 		tb.Fatal(err)
@@ -163,6 +185,9 @@ func send(tb testing.TB, address, request string) answer {
 		tb.Fatal(err)
 	}
 	if _, err := io.WriteString(connection, request); err != nil {
+		tb.Fatal(err)
+	}
+	if err := sent(connection); err != nil {
 		tb.Fatal(err)
 	}
 	method, _, _ := strings.Cut(request, " ")
@@ -261,7 +286,8 @@ var (
 	wrongEnvoyPath   = wrongPath("Ask /auth/envoy/{namespace}/...")
 	wrongNginxPath   = wrongPath("Ask /auth/nginx/{namespace}")
 	wrongForwardPath = wrongPath("Ask /auth/forward/{namespace}")
-	unknownPath      = wrongPath("Gateways ask /auth/envoy/{namespace}/... or /auth/nginx/{namespace} or /auth/forward/{namespace}")
+	unknownPath      = wrongPath("Gateways ask /auth/envoy/{namespace}/... or /auth/nginx/{namespace} or /auth/forward/{namespace} or " +
+		"/auth/tokenreview/{namespace} or /auth/introspect/{namespace}")
 )
 
 func wrongPath(ask string) answer {

@@ -29,7 +29,7 @@ type protocol struct {
 	answer func(d *desk, w http.ResponseWriter, r *http.Request, namespace string) authn.Decision
 }
 
-var protocols = []protocol{envoy, nginx, forward}
+var protocols = []protocol{envoy, nginx, forward, tokenReview, introspection}
 
 // Options of a handler.
 type Options struct {

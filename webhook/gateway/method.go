@@ -9,20 +9,17 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"squirrel.dev/apikey-operator/webhook/authn"
-	"squirrel.dev/apikey-operator/webhook/envelope"
 )
 
 // aboutRequest answers a gateway that holds a request back until it knows whether that may pass. The gateway sends the request's
-// headers, and says its method as the protocol wants it; when it does not, misuse tells its operator what to set.
-func aboutRequest(method func(r *http.Request) (method string, ok bool), misuse string) func(
+// headers, and says its method as the protocol wants it; when it does not, help tells its operator what to set.
+func aboutRequest(method func(r *http.Request) (method string, ok bool), help string) func(
 	d *desk, w http.ResponseWriter, r *http.Request, namespace string) authn.Decision {
-	wrongMethod := envelope.NewError(http.StatusBadRequest, misuse)
+	wrongMethod := newMisuse(http.StatusBadRequest, help)
 	return func(d *desk, w http.ResponseWriter, r *http.Request, namespace string) authn.Decision {
 		method, ok := method(r)
 		if !ok {
-			d.warnOfMisuse(misuse)
-			wrongMethod.Write(w)
-			return malformed
+			return d.refuse(w, wrongMethod)
 		}
 		verdict := d.decide(r.Context(), authn.Request{
 			Namespace:  namespace,

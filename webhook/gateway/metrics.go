@@ -26,7 +26,8 @@ func NewMetrics(registry prometheus.Registerer, keyring *authn.Keyring) *Metrics
 		authentications: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apikey_authentications_total",
 			Help: "Questions that were answered, by protocol and verdict: granted, unauthenticated (no good key), forbidden (the key lacks " +
-				"the right), unavailable (the keys are not known at the moment) or malformed (the gateway is not set up right).",
+				"the right), unavailable (the keys are not known at the moment) or malformed (whoever asks is not set up right). Of introspect it " +
+				"is the verdict on the caller, when the caller may not ask, else that on the token.",
 		}, []string{"protocol", "verdict"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "apikey_authentication_duration_seconds",

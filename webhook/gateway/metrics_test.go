@@ -32,6 +32,16 @@ func askEverything(t *testing.T, address string) {
 		send(t, address, ask(protocol, "X-Original-Method: A", "X-Original-Method: B", "X-Forwarded-Method: A", "X-Forwarded-Method: B"))
 		send(t, address, head("GET /auth/"+protocol+"/"))
 	}
+	for _, token := range []string{readToken, "", "sq_unknown", deactivatedToken, "sq_ \xff"} {
+		send(t, address, review(token))
+		send(t, address, introspect(token, readToken))
+		send(t, address, introspectForm("token=sq_read", "X-API-Key: "+token))
+	}
+	send(t, address, introspect(readToken, writeToken))
+	for path, contentType := range map[string]string{reviewPath: jsonType, introspectPath: formType} {
+		send(t, address, post(path, "sq_read", contentType))
+		send(t, address, post(path+"/sq_read", "", contentType))
+	}
 	send(t, address, head("GET /elsewhere"))
 }
 
@@ -51,7 +61,22 @@ func TestAnswersAreCountedByProtocolAndVerdict(t *testing.T) {
 			"apikey_authentication_duration_seconds{" + protocol + "}":       7,
 		})
 	}
-	want["apikey_keyring_keys{}"] = 8
+	maps.Copy(want, map[string]float64{
+		"apikey_authentications_total{tokenreview,granted}":         1,
+		"apikey_authentications_total{tokenreview,unauthenticated}": 3,
+		"apikey_authentications_total{tokenreview,forbidden}":       0,
+		"apikey_authentications_total{tokenreview,malformed}":       3,
+		"apikey_authentications_total{tokenreview,unavailable}":     0,
+		"apikey_authentication_duration_seconds{tokenreview}":       7,
+		// What the caller may not ask counts as what the caller is.
+		"apikey_authentications_total{introspect,granted}":         2,
+		"apikey_authentications_total{introspect,unauthenticated}": 7,
+		"apikey_authentications_total{introspect,forbidden}":       1,
+		"apikey_authentications_total{introspect,malformed}":       3,
+		"apikey_authentications_total{introspect,unavailable}":     0,
+		"apikey_authentication_duration_seconds{introspect}":       13,
+	})
+	want["apikey_keyring_keys{}"] = 9
 	want["apikey_keyring_synced{}"] = 1
 	got := gather(t, registry)
 	delete(got, "apikey_keyring_last_word_age_seconds{}")

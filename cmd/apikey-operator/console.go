@@ -1,0 +1,168 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"squirrel.dev/apikey-operator/internal/serving"
+	"squirrel.dev/apikey-operator/webhook/authn"
+	"squirrel.dev/apikey-operator/webhook/management"
+	"squirrel.dev/apikey-operator/webhook/management/bootstrap"
+)
+
+const (
+	// podNamespaceFile is where Kubernetes tells a pod its own namespace.
+	podNamespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+	keyFileVariable = "APIKEY_OPERATOR_API_KEY_FILE"
+	defaultKeyFile  = "data/.api_key"
+)
+
+// console lets people and programs without kubectl manage the keys of one namespace. It reads no Secret and writes no status.
+type console struct {
+	operations    operationsFlags
+	tls           tlsFlags
+	listenAddress string
+	namespace     string
+	keyFile       string
+	shutdownDelay time.Duration
+}
+
+func newConsoleCommand() *cobra.Command {
+	c := &console{}
+	command := &cobra.Command{
+		Use:   "console",
+		Short: "Serve the REST API that manages the API keys of one namespace",
+		Args:  cobra.NoArgs,
+		RunE:  runDaemon(c),
+	}
+	flags := command.Flags()
+	c.operations.register(flags)
+	c.tls.register(flags)
+	flags.StringVar(&c.listenAddress, "listen-address", ":8443", "Address of the API.")
+	flags.StringVar(&c.namespace, "namespace", "", "Namespace of the keys that are managed, and that count here. Default: that of this pod.")
+	flags.StringVar(&c.keyFile, "api-key-file", keyFileByDefault(),
+		"File of a first key, for a start without kubectl. It is made when it is missing; empty is none. Default: $"+keyFileVariable+", else "+
+			defaultKeyFile+".")
+	flags.DurationVar(&c.shutdownDelay, "shutdown-delay", 5*time.Second,
+		"How long to go on answering, while not ready, after the signal to stop: until then others may not know that this process goes.")
+	return command
+}
+
+func keyFileByDefault() string {
+	if file, ok := os.LookupEnv(keyFileVariable); ok {
+		return file
+	}
+	return defaultKeyFile
+}
+
+func (c *console) validate() error {
+	if err := cmp.Or(
+		c.operations.validate(),
+		validateAddress("listen-address", c.listenAddress),
+		validateNamespace("namespace", c.namespace),
+		c.tls.validate(),
+	); err != nil {
+		return err
+	}
+	if c.shutdownDelay < 0 {
+		return fmt.Errorf("--shutdown-delay=%s is negative: give 0 or more", c.shutdownDelay)
+	}
+	var err error
+	if c.namespace == "" {
+		c.namespace, err = podNamespace()
+	}
+	return err
+}
+
+func podNamespace() (string, error) {
+	content, err := os.ReadFile(podNamespaceFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", errors.New("--namespace is required outside a cluster")
+	case err != nil:
+		return "", fmt.Errorf("the namespace of this pod cannot be read, so give --namespace: %w", err)
+	}
+	return strings.TrimSpace(string(content)), nil
+}
+
+func (c *console) run(ctx context.Context) error {
+	config, err := kubernetesConfig("console")
+	if err != nil {
+		return err
+	}
+	scheme, err := newScheme()
+	if err != nil {
+		return err
+	}
+	kubernetes, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return fmt.Errorf("the Kubernetes API cannot be used: %w", err)
+	}
+	servers := serving.NewProcess(slog.Default(), c.shutdownDelay)
+	tlsConfig, err := c.tls.config(servers)
+	if err != nil {
+		return err
+	}
+	keyring, catalog := authn.NewKeyring(), management.NewCatalog()
+	decider := authn.NewAuthenticator(keyring, 0, time.Now)
+	bootstrapped, err := c.bootstrap(servers, kubernetes, decider)
+	if err != nil {
+		return err
+	}
+	api := management.NewAPI(management.Options{
+		Namespace:     c.namespace,
+		Version:       buildVersion(),
+		Authenticator: decider,
+		Catalog:       catalog,
+		Kubernetes:    kubernetes,
+		Bootstrapped:  bootstrapped,
+		Metrics:       management.NewMetrics(metrics.Registry),
+		Log:           slog.Default(),
+	})
+
+	servers.AddWork(func(ctx context.Context) error { return keyring.Run(ctx, config, c.namespace) })
+	servers.AddWork(func(ctx context.Context) error { return catalog.Run(ctx, kubernetes, c.namespace) })
+	servers.AddServer("console", c.listenAddress, tlsConfig, api)
+	if c.operations.metricsAddress != off {
+		servers.AddServer("metrics", c.operations.metricsAddress, nil, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+	}
+	if c.operations.healthAddress != off {
+		servers.AddHealth(c.operations.healthAddress, api.Ready)
+	}
+	return servers.Run(ctx)
+}
+
+// bootstrap adds the key of the key file to the work, and returns what says whether it is settled. Both are nothing without a file.
+func (c *console) bootstrap(servers *serving.Process, kubernetes client.WithWatch, decider *authn.Authenticator) (func() error, error) {
+	if c.keyFile == "" {
+		return nil, nil
+	}
+	key, err := bootstrap.New(bootstrap.Config{
+		File:          c.keyFile,
+		Namespace:     c.namespace,
+		Client:        kubernetes,
+		Authenticator: decider,
+		Log:           slog.Default(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	servers.AddWork(key.Run)
+	return key.Ready, nil
+}

@@ -1,0 +1,144 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package serving
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+)
+
+// What one gRPC client may cost, beside what any client may.
+const (
+	maxMessageBytes      = 4 << 20 // gRPC's own default: a gateway may be told to send the bodies of requests along
+	maxConcurrentStreams = 250     // as net/http has it; gateways open another connection for more
+
+	// maxConnectionAge makes gateways connect again, without losing a request: through a Service, one stays with the replica that it
+	// connected to, and would never ask those that came later.
+	maxConnectionAge = 5 * time.Minute
+
+	// minPingInterval is less than people set for the keepalive of gateways: one that pings more often is disconnected.
+	minPingInterval = 5 * time.Second
+)
+
+// healthInterval is how late the health service may be.
+const healthInterval = 100 * time.Millisecond
+
+// grpcEngine is gRPC.
+type grpcEngine struct {
+	*grpc.Server
+	health     *health.Server
+	services   []string
+	stopping   context.Context
+	endStreams context.CancelFunc
+}
+
+func newGRPCEngine(tlsConfig *tls.Config, register func(grpc.ServiceRegistrar)) *grpcEngine {
+	e := &grpcEngine{health: health.NewServer()}
+	e.stopping, e.endStreams = context.WithCancel(context.Background())
+	e.Server = grpc.NewServer(
+		grpc.Creds(transportCredentials(tlsConfig)),
+		grpc.ConnectionTimeout(readHeaderTimeout),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxConcurrentStreams(maxConcurrentStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle:     idleTimeout,
+			MaxConnectionAge:      maxConnectionAge,
+			MaxConnectionAgeGrace: shutdownTimeout,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
+		grpc.StreamInterceptor(e.endingStreams),
+	)
+	register(e)
+	e.services = append(slices.Collect(maps.Keys(e.GetServiceInfo())), "") // "" is the whole server
+	e.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
+	healthv1.RegisterHealthServer(e, e.health)
+	reflection.Register(e)
+	return e
+}
+
+func transportCredentials(tlsConfig *tls.Config) credentials.TransportCredentials {
+	if tlsConfig == nil {
+		return insecure.NewCredentials()
+	}
+	return credentials.NewTLS(tlsConfig)
+}
+
+func (e *grpcEngine) serve(listener net.Listener) error {
+	err := e.Serve(listener)
+	if errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+func (e *grpcEngine) shutdown(ctx context.Context) error {
+	e.endStreams()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		e.GracefulStop()
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		e.Stop()
+		return ctx.Err()
+	}
+}
+
+// endingStreams ends streams when the server stops: that of whoever watches its health goes on until then.
+func (e *grpcEngine) endingStreams(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(e.stopping, cancel)()
+	return handler(srv, streamUntil{stream, ctx})
+}
+
+// streamUntil is a stream with a context of its own.
+type streamUntil struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context implements grpc.ServerStream.
+func (s streamUntil) Context() context.Context { return s.ctx }
+
+// reportHealth tells, until the context is done, those who ask and those who watch whether the services are ready.
+func (e *grpcEngine) reportHealth(ctx context.Context, ready func() error) error {
+	interval := time.NewTicker(healthInterval)
+	defer interval.Stop()
+	for {
+		if ready() == nil {
+			e.setHealth(healthv1.HealthCheckResponse_SERVING)
+		} else {
+			e.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-interval.C:
+		}
+	}
+}
+
+func (e *grpcEngine) setHealth(status healthv1.HealthCheckResponse_ServingStatus) {
+	for _, service := range e.services {
+		e.health.SetServingStatus(service, status)
+	}
+}

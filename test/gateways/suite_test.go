@@ -1,0 +1,193 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build gateways
+
+package gateways_test
+
+import (
+	"encoding/pem"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	certutil "k8s.io/client-go/util/cert"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/operator"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+const (
+	// serviceName is the DNS name of the authenticator's Service, for which its certificate is.
+	serviceName = "apikey-authenticator.apikey-system.svc"
+
+	// patience bounds every wait for something that must come.
+	patience = 30 * time.Second
+	// poll is how often it is looked for.
+	poll = 20 * time.Millisecond
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// shop is a namespace with keys, and the certificate of the authenticators that answer for them.
+type shop struct {
+	*testing.T
+	certificate
+	env       *testenv.Env
+	namespace string
+	// elsewhere is the namespace of the key stranger.
+	elsewhere string
+	keys      map[string]key
+}
+
+// key is an issued APIKey.
+type key struct {
+	token, namespace, name string
+	// id is the UID of the object.
+	id string
+}
+
+// newShop makes two namespaces, and keys in them. More names are those of keys that may read.
+func newShop(t *testing.T, env *testenv.Env, more ...string) *shop {
+	t.Helper()
+	s := &shop{T: t, certificate: newCertificate(t), env: env, namespace: env.Namespace(t), elsewhere: env.Namespace(t)}
+	s.issueKeys(more...)
+	return s
+}
+
+// in returns the same shop for a subtest.
+func (s *shop) in(t *testing.T) *shop {
+	inTest := *s
+	inTest.T = t
+	return &inTest
+}
+
+// readersApp is the app name of the key reader as headers have it.
+const readersApp = "Frontend%20f%C3%BCr%20L%C3%A4den"
+
+// certificate is that of an authenticator.
+type certificate struct {
+	certFile, keyFile string
+	// caFile has the certificate of the authority that signed it.
+	caFile string
+}
+
+func newCertificate(t testing.TB) certificate {
+	t.Helper()
+	chain, key, err := certutil.GenerateSelfSignedCertKey(serviceName, []net.IP{net.IPv4(127, 0, 0, 1)}, []string{"localhost"})
+	must(t, err)
+	_, authority := pem.Decode(chain)
+	dir := t.TempDir()
+	c := certificate{certFile: filepath.Join(dir, "tls.crt"), keyFile: filepath.Join(dir, "tls.key"), caFile: filepath.Join(dir, "ca.crt")}
+	for file, content := range map[string][]byte{c.certFile: chain, c.keyFile: key, c.caFile: authority} {
+		must(t, os.WriteFile(file, content, 0o600))
+	}
+	return c
+}
+
+// issuing lets one test after the other run a controller: each looks after all namespaces.
+var issuing sync.Mutex
+
+// issueKeys declares the keys reader, writer and both, and stranger in the other namespace, and returns once a controller has issued
+// them. More names are those of keys that may read.
+func (s *shop) issueKeys(more ...string) {
+	s.Helper()
+	specs := map[string]v1alpha1.APIKeySpec{
+		"reader":   {AppName: "Frontend für Läden", ReadAccess: true},
+		"writer":   {AppName: "Importer", WriteAccess: true},
+		"both":     {AppName: "Back office", ReadAccess: true, WriteAccess: true},
+		"stranger": {AppName: "Back office", ReadAccess: true, WriteAccess: true},
+	}
+	for _, name := range more {
+		specs[name] = v1alpha1.APIKeySpec{AppName: name, ReadAccess: true}
+	}
+	issuing.Lock()
+	defer issuing.Unlock()
+	controller := operator.StartController(s, s.env.Config)
+	defer controller.Kill()
+	s.keys = make(map[string]key, len(specs))
+	for name, spec := range specs {
+		namespace := s.namespace
+		if name == "stranger" {
+			namespace = s.elsewhere
+		}
+		declared := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
+		s.must(s.env.Client.Create(s.Context(), declared))
+		s.keys[name] = key{namespace: namespace, name: name, id: string(declared.UID)}
+	}
+	for name, key := range s.keys {
+		issued := &v1alpha1.APIKey{}
+		s.eventually(name+" is issued", func() bool {
+			s.must(s.env.Client.Get(s.Context(), client.ObjectKey{Namespace: key.namespace, Name: name}, issued))
+			return issued.Issued()
+		})
+		handedOver := &corev1.Secret{}
+		s.must(s.env.Client.Get(s.Context(), client.ObjectKey{Namespace: key.namespace, Name: issued.Status.SecretName}, handedOver))
+		key.token = string(handedOver.Data["token"])
+		s.keys[name] = key
+	}
+}
+
+// apiKey is the header line with a key.
+func (s *shop) apiKey(name string) string { return "X-API-Key: " + s.keys[name].token }
+
+// startAuthenticator starts an authenticator over TLS.
+func (s *shop) startAuthenticator(config *rest.Config, flags ...string) *operator.Process {
+	s.Helper()
+	return operator.StartAuthenticator(s, config, append([]string{"--tls-cert-file=" + s.certFile, "--tls-private-key-file=" + s.keyFile}, flags...)...)
+}
+
+// syncedAuthenticator starts an authenticator and returns once it knows all keys.
+func (s *shop) syncedAuthenticator(flags ...string) *operator.Process {
+	s.Helper()
+	authenticator := s.startAuthenticator(s.env.Config, flags...)
+	ready := process.HTTPReady("http://" + authenticator.Address("health") + "/readyz")
+	s.eventually("the authenticator is ready", func() bool { return ready(s.Context()) == nil })
+	return authenticator
+}
+
+// unsyncedAuthenticator starts an authenticator that never reaches a Kubernetes API.
+func (s *shop) unsyncedAuthenticator() *operator.Process {
+	s.Helper()
+	return s.startAuthenticator(&rest.Config{Host: "http://127.0.0.1:1"})
+}
+
+// deactivate does so as a person does.
+func (s *shop) deactivate(name string) {
+	s.Helper()
+	_, err := s.env.Kubectl(s, "patch", "apikey", name, "--namespace="+s.namespace, "--type=merge", `--patch={"spec":{"active":false}}`)
+	s.must(err)
+}
+
+func (s *shop) eventually(what string, condition func() bool) {
+	s.Helper()
+	deadline := time.After(patience)
+	for !condition() {
+		select {
+		case <-deadline:
+			s.Fatalf("waited %s in vain until %s", patience, what)
+		case <-time.After(poll):
+		}
+	}
+}
+
+func (s *shop) must(err error) {
+	s.Helper()
+	must(s, err)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,57 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package issuing runs the controller in the process of a test that needs keys to be issued.
+package issuing
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"squirrel.dev/apikey-operator/api/competitors"
+	"squirrel.dev/apikey-operator/controllers"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+// Start runs a controller over one namespace until the test ends or stop is called.
+func Start(t testing.TB, env *testenv.Env, namespace string) (stop func()) {
+	t.Helper()
+	mgr, err := ctrl.NewManager(env.Config, ctrl.Options{
+		Scheme:     env.Scheme,
+		Client:     controllers.ClientOptions(),
+		Cache:      cache.Options{DefaultNamespaces: map[string]cache.Config{namespace: {}}},
+		Metrics:    metricsserver.Options{BindAddress: "0"},
+		Controller: config.Controller{SkipNameValidation: new(true)},
+		Logger:     logr.Discard(),
+	})
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	must(t, competitors.Index(ctx, mgr.GetFieldIndexer()))
+	reconciler, err := controllers.NewAPIKeyReconciler(mgr)
+	must(t, err)
+	must(t, reconciler.SetupWithManager(mgr))
+	done := make(chan error, 1)
+	go func() { done <- mgr.Start(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("the controller stopped with %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

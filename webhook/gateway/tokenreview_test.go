@@ -1,0 +1,177 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// review writes a review of v1 of a token.
+func review(token string) string {
+	return reviewOf(`"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":` + quoted(token) + `}`)
+}
+
+// reviewOf writes a review with these fields.
+func reviewOf(fields string) string { return post(reviewPath, "{"+fields+"}", jsonType) }
+
+// reviewed is the answer with this status.
+func reviewed(status string) answer { return reviewedAs("v1", status) }
+
+func reviewedAs(version, status string) answer {
+	return jsonAnswer(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/` + version + `","metadata":{},"spec":{},"status":` + status + `}`)
+}
+
+func jsonAnswer(body string) answer {
+	return answer{Status: 200, Body: body, Header: map[string]string{
+		"Cache-Control":  "no-store",
+		"Content-Type":   "application/json",
+		"Content-Length": strconv.Itoa(len(body)),
+	}}
+}
+
+func quoted(text string) string {
+	encoded, err := json.Marshal(text)
+	if err != nil {
+		panic(err)
+	}
+	return string(encoded)
+}
+
+var (
+	notAuthenticated = reviewed(`{"user":{}}`)
+	readerReviewed   = reviewed(`{"authenticated":true,"user":{"username":"apikey:shop:reader","uid":"reader-uid",` +
+		`"groups":["apikeys","apikeys:shop","apikeys:shop:read"],"extra":{"keys.squirrel.dev/app-name":["Frontend App"]}}}`)
+	notTokenReview = envelope(400, `The body is no TokenReview: it must have "apiVersion": "authentication.k8s.io/v1" and "kind": "TokenReview".`)
+	notJSON        = envelope(400, "The body is no TokenReview: it must be one JSON object, with each field of the right type and none twice.")
+	tokenMissing   = reviewed(`{"user":{},"error":"spec.token is missing: it must hold the token to review"}`)
+)
+
+func TestReviewTellsWhoseTokenItIs(t *testing.T) {
+	address := setup{}.serve(t)
+	for token, want := range map[string]answer{
+		readToken: readerReviewed,
+		writeToken: reviewed(`{"authenticated":true,"user":{"username":"apikey:shop:writer","uid":"writer-uid",` +
+			`"groups":["apikeys","apikeys:shop","apikeys:shop:write"],"extra":{"keys.squirrel.dev/app-name":["Größe 🦀"]}}}`),
+		bothToken: reviewed(`{"authenticated":true,"user":{"username":"apikey:shop:both","uid":"both-uid",` +
+			`"groups":["apikeys","apikeys:shop","apikeys:shop:read","apikeys:shop:write"],"extra":{"keys.squirrel.dev/app-name":["both"]}}}`),
+
+		"sq_unknown":             notAuthenticated,
+		deactivatedToken:         notAuthenticated,
+		expiredToken:             notAuthenticated,
+		supersededToken:          notAuthenticated,
+		unissuedToken:            notAuthenticated,
+		otherToken:               notAuthenticated,
+		" ":                      notAuthenticated,
+		readToken + " ":          notAuthenticated,
+		readToken + "," + "x":    notAuthenticated,
+		"sq_\x00\u00e9":          notAuthenticated,
+		strings.Repeat("k", 513): notAuthenticated,
+	} {
+		assertAnswer(t, send(t, address, review(token)), want)
+	}
+}
+
+// By the API's own rule a status without audiences is one for the API server that asks, and for no other audience.
+func TestReviewNeverVouchesForAnAudience(t *testing.T) {
+	address := setup{}.serve(t)
+	for _, audiences := range []string{`[]`, `["https://kubernetes.default.svc.cluster.local"]`, `["vault","shop"]`, `null`} {
+		assertAnswer(t, send(t, address, reviewOf(`"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview",`+
+			`"spec":{"token":"sq_read","audiences":`+audiences+`}`)), readerReviewed)
+	}
+}
+
+func TestReviewIsReadAsKubernetesWritesIt(t *testing.T) {
+	address := setup{}.serve(t)
+	const v1, token = `"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview"`, `"spec":{"token":"sq_read"}`
+	const v1beta1 = `{"user":{},"error":"authentication.k8s.io/v1beta1 is not served: give kube-apiserver ` +
+		`--authentication-token-webhook-version=v1"}`
+	for fields, want := range map[string]answer{
+		v1 + `,"metadata":{"creationTimestamp":null},` + token + `,"status":{"user":{}}`: readerReviewed,
+		v1 + `,` + token + `,"status":{"authenticated":true,"user":{"username":"root"}}`: readerReviewed,
+		v1 + `,"later":{"a":[1]},"spec":{"token":"sq_read","later":true}`:                readerReviewed,
+		v1 + `,"SPEC":{"token":"a"},` + token:                                            readerReviewed,
+		v1 + `,"spec":{"token":"sq_read","Token":"a"}`:                                   readerReviewed,
+		v1 + `,"spec":{"\u0074oken":"sq\u005fread"}`:                                     readerReviewed,
+		v1:                                 tokenMissing,
+		v1 + `,"spec":null`:                tokenMissing,
+		v1 + `,"spec":{}`:                  tokenMissing,
+		v1 + `,"spec":{"token":""}`:        tokenMissing,
+		v1 + `,"spec":{"token":null}`:      tokenMissing,
+		v1 + `,"spec":{"Token":"sq_read"}`: tokenMissing,
+		v1 + `,"token":"sq_read"`:          tokenMissing,
+		`"apiVersion":"authentication.k8s.io/v1beta1","kind":"TokenReview",` + token: reviewedAs("v1beta1", v1beta1),
+		`"apiVersion":"authentication.k8s.io/v1beta1","kind":"TokenReview"`:          reviewedAs("v1beta1", v1beta1),
+		``:    notTokenReview,
+		token: notTokenReview,
+		`"apiVersion":"authentication.k8s.io/v1",` + token:                             notTokenReview,
+		`"kind":"TokenReview",` + token:                                                notTokenReview,
+		`"apiVersion":"v1","kind":"TokenReview",` + token:                              notTokenReview,
+		`"apiVersion":"authentication.k8s.io/v2","kind":"TokenReview",` + token:        notTokenReview,
+		`"apiVersion":"authentication.k8s.io/v1","kind":"tokenreview",` + token:        notTokenReview,
+		`"apiVersion":"authentication.k8s.io/v1beta1","kind":"TokenRequest",` + token:  notTokenReview,
+		`"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview",` + token: notTokenReview,
+		v1 + `,` + token + `,"spec":{"token":"sq_both"}`:                               notJSON,
+		v1 + `,"spec":{"token":"sq_unknown","token":"sq_read"}`:                        notJSON,
+		v1 + `,"spec":{"token":"sq_read","token":"sq_read"}`:                           notJSON,
+		v1 + `,"kind":"TokenReview",` + token:                                          notJSON,
+		v1 + `,"spec":{"token":["sq_read"]}`:                                           notJSON,
+		v1 + `,"spec":{"token":"sq_read","audiences":"a"}`:                             notJSON,
+		v1 + `,"spec":"sq_read"`:                                                       notJSON,
+		v1 + `,` + token + `,`:                                                         notJSON,
+		v1 + `,` + token + `}{`:                                                        notJSON,
+		v1 + `,` + token + `}garbage{`:                                                 notJSON,
+		v1 + `,"spec":{"token":"sq_read"`:                                              notJSON,
+		v1 + `,"spec":{"token":"sq_re`:                                                 notJSON,
+	} {
+		t.Run(fields, func(t *testing.T) {
+			assertAnswer(t, send(t, address, reviewOf(fields)), want)
+		})
+	}
+	for body, want := range map[string]answer{
+		"": notJSON, "null": notTokenReview, "[]": notJSON, `"sq_read"`: notJSON, "spec:\n  token: sq_read\n": notJSON, "token=sq_read": notJSON,
+		"\xef\xbb\xbf{}": notJSON, "k8s\x00\n\x0c": notJSON, strings.Repeat("[", 20000): notJSON,
+	} {
+		t.Run(body, func(t *testing.T) {
+			assertAnswer(t, send(t, address, post(reviewPath, body, jsonType)), want)
+		})
+	}
+}
+
+func TestInvariant4_ReviewBeforeSyncIsUnavailable(t *testing.T) {
+	address := setup{unsynced: true}.serve(t)
+	for _, token := range []string{readToken, "sq_unknown", "a b"} {
+		assertAnswer(t, send(t, address, review(token)), unavailable)
+	}
+	assertAnswer(t, send(t, address, review("")), tokenMissing)
+	assertAnswer(t, send(t, address, post(reviewPath, "{", jsonType)), notJSON)
+}
+
+func TestReviewIsAskedAtItsPathAlone(t *testing.T) {
+	address := setup{}.serve(t)
+	body := asksInBody["tokenreview"].body
+	// kube-apiserver tells its timeout in the query.
+	assertAnswer(t, send(t, address, post(reviewPath+"?timeout=30s", body, jsonType)), readerReviewed)
+	for _, path := range []string{"/auth/tokenreview", "/auth/tokenreview/", "/auth/tokenreview/shop/", "/auth/tokenreview/shop/x", "/auth/tokenreview/Shop"} {
+		assertAnswer(t, send(t, address, post(path, body, jsonType)), wrongPath("Ask /auth/tokenreview/{namespace}"))
+	}
+}
+
+func TestAMalformedReviewIsLoggedAsAWarning(t *testing.T) {
+	var out bytes.Buffer
+	address := setup{log: slog.New(slog.NewJSONHandler(&out, nil))}.serve(t)
+	send(t, address, review("sq_unknown"))
+	send(t, address, reviewOf(`"apiVersion":"authentication.k8s.io/v1beta1","kind":"TokenReview","spec":{"token":"sq_read"}`))
+	want := []map[string]any{{"level": "WARN", "protocol": "tokenreview", "msg": "A gateway is not set up right: " +
+		"authentication.k8s.io/v1beta1 is not served: give kube-apiserver --authentication-token-webhook-version=v1"}}
+	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
+		t.Errorf("the log differs (-want +got):\n%s", diff)
+	}
+}

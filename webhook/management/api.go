@@ -1,0 +1,160 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package management serves the keys of one namespace to people and programs that have no kubectl: a REST API, which openapi.json
+// describes. It is asked with an API key of that same namespace.
+package management
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/webhook/authn"
+	"squirrel.dev/apikey-operator/webhook/envelope"
+)
+
+// API serves the keys of a namespace over HTTP.
+type API struct {
+	Options
+	refusals *envelope.Refusals
+}
+
+// Options of an API.
+type Options struct {
+	// Namespace whose keys are managed, and whose keys count.
+	Namespace string
+	// Version of the program.
+	Version string
+	// Authenticator decides who may call. Its Keyring holds the keys of the namespace.
+	Authenticator *authn.Authenticator
+	// Catalog of the namespace.
+	Catalog *Catalog
+	// Kubernetes writes and reads APIKeys, without a cache.
+	Kubernetes client.WithWatch
+	// Bootstrapped returns nil once it is settled whether the bootstrap key counts. It is nil when there is no such key.
+	Bootstrapped func() error
+	// Metrics count the answers.
+	Metrics *Metrics
+	// Log gets each answer: of calls that write at info level, of all others at debug level. No token and no URL is ever logged.
+	Log *slog.Logger
+}
+
+// request is a request, and what is known of it.
+type request struct {
+	*http.Request
+	route
+	// verdict is the decision about the key that asks; none where no key is needed.
+	verdict authn.Verdict
+	// subject is the id of the key that is created or deactivated, once it is known.
+	subject string
+}
+
+// NewAPI returns an API.
+func NewAPI(options Options) *API {
+	return &API{Options: options, refusals: envelope.NewRefusals(http.StatusUnauthorized)}
+}
+
+// Ready returns nil when the API can do its work, else why not and what to do.
+func (a *API) Ready() error {
+	if err := a.Authenticator.Ready(); err != nil {
+		return err
+	}
+	if !a.Catalog.Synced() {
+		return errors.New("the list of APIKeys has not come yet: the log says what the Kubernetes API answers")
+	}
+	if a.Bootstrapped != nil {
+		return a.Bootstrapped()
+	}
+	return nil
+}
+
+var internalError = envelope.NewError(http.StatusInternalServerError,
+	"Something went wrong in this server, and its log says what. Whether the call took effect is not known: list the keys to see.")
+
+// ServeHTTP answers a request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	asked := &request{Request: r, route: findRoute(r.Method, r.URL.Path)}
+	answer := a.answer(w, asked)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	answer.Write(w)
+	a.record(asked, answer, time.Since(start))
+}
+
+// answer returns the answer to a request, whatever happens.
+func (a *API) answer(w http.ResponseWriter, r *request) (answer *envelope.Answer) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			a.logPanic(r, problem)
+			answer = internalError
+		}
+	}()
+	if !r.open {
+		r.verdict = a.authenticate(r)
+		if r.verdict.Decision != authn.Granted { // before all else: whoever has no key learns nothing of what is here
+			return a.refusals.To(r.verdict)
+		}
+	}
+	if r.call == nil {
+		return r.mistake
+	}
+	return r.call.answer(a, w, r)
+}
+
+func (a *API) authenticate(r *request) authn.Verdict {
+	verdict := a.Authenticator.Decide(authn.Request{
+		Namespace:  a.Namespace,
+		Credential: authn.ExtractCredential(r.Header["X-Api-Key"], r.Header["Authorization"]),
+		Access:     authn.AccessFor(r.Method),
+	})
+	switch {
+	case verdict.Decision == authn.Granted && !a.Catalog.Synced(),
+		verdict.Reason == authn.ReasonKeyUnknown && a.Ready() != nil: // it may be the bootstrap key
+		return authn.Verdict{Decision: authn.Unavailable, Reason: authn.ReasonNotSynced}
+	default:
+		return verdict
+	}
+}
+
+// record logs and counts an answer.
+func (a *API) record(r *request, answer *envelope.Answer, took time.Duration) {
+	a.Metrics.observe(r.callName(), answer.Status)
+	level := slog.LevelDebug
+	if r.verdict.Decision == authn.Granted && authn.AccessFor(r.Method) == authn.Write {
+		level = slog.LevelInfo
+	}
+	attrs := []slog.Attr{slog.String("call", r.callName()), slog.Int("status", answer.Status), slog.Duration("took", took)}
+	if r.verdict.Reason != "" {
+		attrs = append(attrs, slog.String("reason", string(r.verdict.Reason)))
+	}
+	if r.verdict.Key != nil {
+		attrs = append(attrs, slog.String("by", r.verdict.Key.UID))
+	}
+	if r.subject != "" {
+		attrs = append(attrs, slog.String("keyID", r.subject))
+	}
+	a.Log.LogAttrs(r.Context(), level, "answered", attrs...)
+}
+
+func (r *request) callName() string {
+	if r.call == nil {
+		return "none"
+	}
+	return r.call.name
+}
+
+// logPanic logs no more of a panic than Go itself says of it: the rest may have a token in it.
+func (a *API) logPanic(r *request, problem any) {
+	text := fmt.Sprintf("%T", problem)
+	if err, ok := problem.(runtime.Error); ok {
+		text = err.Error()
+	}
+	a.Log.Error("a call failed as none ever should", "call", r.callName(), "panic", text, "stack", string(debug.Stack()))
+}

@@ -1,0 +1,248 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bootstrap gives a management API its first API key: one that is read from a file, or made and written there. Whoever can read
+// the file can make all other keys. It becomes an APIKey like the others, by its hash.
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikeys"
+	"squirrel.dev/apikey-operator/webhook/authn"
+)
+
+const (
+	// Label marks the APIKeys that were made of key files, with the value "true". They are found again by it, and by their hash.
+	Label = "keys.squirrel.dev/bootstrap"
+
+	// namePrefix, and the start of the key's hash, are the name and the app name of the APIKey: what nobody else has.
+	namePrefix    = "bootstrap-"
+	nameHashBytes = 6
+
+	// attemptTimeout bounds an attempt, which asks the Kubernetes API a few things and waits for the controller.
+	attemptTimeout = 15 * time.Second
+
+	// acceptancePoll is how often this process is asked whether it has heard that the key is issued.
+	acceptancePoll = 5 * time.Millisecond
+)
+
+// Config says which key is to count, and where.
+type Config struct {
+	// File holds the key. It is made when it does not exist.
+	File string
+	// Namespace of the APIKey.
+	Namespace string
+	// Client reads and writes APIKeys without a cache.
+	Client client.WithWatch
+	// Authenticator of this process: the key is ready once it grants what the key asks.
+	Authenticator *authn.Authenticator
+	// Log never gets the key.
+	Log *slog.Logger
+}
+
+// Key is a bootstrap key on its way to be accepted. Of the key itself it keeps only the credential.
+type Key struct {
+	Config
+	credential authn.Credential
+	digest     token.Digest
+	hint       string
+
+	waiting atomic.Pointer[error] // why it is not settled yet; nil when it is
+}
+
+// New reads the key file, or makes it. An error says what is wrong with the file, and what to do.
+func New(config Config) (*Key, error) {
+	key, err := loadOrCreate(config.File)
+	if err != nil {
+		return nil, err
+	}
+	k := &Key{Config: config, credential: authn.CredentialOf(key), digest: token.Sum(key), hint: token.Hint(key)}
+	k.wait(errors.New("it was not declared yet"))
+	return k, nil
+}
+
+// Format keeps the key out of whatever is printed.
+func (k *Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(bootstrap key)") }
+
+// Ready returns nil once the key is accepted, or once it is certain that it never will be; else why not. Until then whoever presents
+// an unknown key is to be told that keys cannot be checked: the key may be this one.
+func (k *Key) Ready() error {
+	if waiting := k.waiting.Load(); waiting != nil {
+		return fmt.Errorf("the bootstrap key is not accepted yet: %w", *waiting)
+	}
+	return nil
+}
+
+// Run makes the key one that is accepted: it deactivates the keys of former files, declares the APIKey, and returns when the key is
+// accepted, when it never will be, or when ctx is done. Whatever else goes wrong is logged and tried again. It returns no error: other
+// keys count without this one.
+func (k *Key) Run(ctx context.Context) error {
+	_ = retries().DelayFunc().Until(ctx, true, true, func(ctx context.Context) (done bool, _ error) {
+		err := k.settle(ctx)
+		var dead *deadError
+		switch {
+		case err == nil:
+			k.Log.Info(fmt.Sprintf("API key authentication ready (key file: %s)", k.File), "apikey", k.name())
+		case errors.As(err, &dead):
+			k.Log.Error("The bootstrap key is not accepted", "err", err)
+		default:
+			k.wait(err)
+			return false, nil
+		}
+		k.waiting.Store(nil)
+		return true, nil
+	})
+	return nil
+}
+
+// wait keeps why the key is not settled, and logs it when it is something new.
+func (k *Key) wait(reason error) {
+	former := k.waiting.Swap(&reason)
+	if former != nil && (*former).Error() != reason.Error() {
+		k.Log.Warn("The bootstrap key is not accepted yet; trying again", "err", reason)
+	}
+}
+
+// retries are the pauses between attempts: doubling from 0.2 s to 5 s, each stretched by up to half at random.
+func retries() wait.Backoff {
+	return wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Cap: 5 * time.Second, Steps: 10}
+}
+
+// deadError says that the key has ended, which is final.
+type deadError struct {
+	name, file string
+	state      v1alpha1.State
+}
+
+func (e *deadError) Error() string {
+	how := "was deactivated"
+	if e.state == v1alpha1.StateExpired {
+		how = "has expired"
+	}
+	return fmt.Sprintf("the key of the file %s %s (APIKey %q), which is final: delete the file and restart, and a new key is made",
+		e.file, how, e.name)
+}
+
+// settle returns nil when the key is accepted, and a deadError when it never will be.
+func (k *Key) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	object, former, err := k.find(ctx)
+	if err != nil {
+		return err
+	}
+	if object != nil {
+		if err := k.checkAlive(object); err != nil {
+			return err // and former keys are left alone: this one does not take their place
+		}
+	}
+	if err := k.deactivate(ctx, former); err != nil {
+		return err
+	}
+	if object == nil {
+		if object, err = k.declare(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err := apikeys.AwaitAccepted(ctx, k.Client, object); err != nil {
+		return err
+	}
+	return k.awaitGranted(ctx)
+}
+
+// find returns the APIKey of this key, or nil, and the active ones that were made of other key files.
+func (k *Key) find(ctx context.Context) (object *v1alpha1.APIKey, former []v1alpha1.APIKey, err error) {
+	var keys v1alpha1.APIKeyList
+	if err := k.Client.List(ctx, &keys, client.InNamespace(k.Namespace), client.MatchingLabels{Label: "true"}); err != nil {
+		return nil, nil, fmt.Errorf("list the APIKeys with the label %s: %w", Label, err)
+	}
+	for i := range keys.Items {
+		switch key := &keys.Items[i]; {
+		case key.Spec.TokenHash == k.digest.String():
+			object = key
+		case key.State(time.Now()) == v1alpha1.StateActive:
+			former = append(former, *key)
+		}
+	}
+	return object, former, nil
+}
+
+func (k *Key) checkAlive(object *v1alpha1.APIKey) error {
+	switch state := object.State(time.Now()); {
+	case object.DeletionTimestamp != nil:
+		return fmt.Errorf("APIKey %q is being deleted, and is made again when it is gone", object.Name)
+	case state != v1alpha1.StateActive:
+		return &deadError{name: object.Name, file: k.File, state: state}
+	default:
+		return nil
+	}
+}
+
+// deactivate ends the keys of former files. That somebody else did so at the same time is fine.
+func (k *Key) deactivate(ctx context.Context, former []v1alpha1.APIKey) error {
+	for i := range former {
+		_, err := apikeys.Deactivate(ctx, k.Client, k.Namespace, former[i].Name, former[i].UID)
+		switch {
+		case err == nil:
+			k.Log.Info("Deactivated the key of a former key file", "apikey", former[i].Name)
+		case errors.Is(err, apikeys.ErrAlreadyInactive), errors.Is(err, apikeys.ErrGone):
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// declare creates the APIKey and returns it. That somebody else did so at the same time is fine.
+func (k *Key) declare(ctx context.Context) (*v1alpha1.APIKey, error) {
+	object := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: k.Namespace, Name: k.name(), Labels: map[string]string{Label: "true"}},
+		Spec: v1alpha1.APIKeySpec{
+			AppName:     k.name(),
+			ReadAccess:  true,
+			WriteAccess: true,
+			TokenHash:   k.digest.String(),
+			TokenHint:   k.hint,
+		},
+	}
+	err := k.Client.Create(ctx, object)
+	switch {
+	case err == nil:
+		return object, nil
+	case !apierrors.IsAlreadyExists(err):
+		return nil, fmt.Errorf("create APIKey %q: %w", k.name(), err)
+	}
+	found, _, err := k.find(ctx)
+	if err == nil && found == nil {
+		err = fmt.Errorf("there is an APIKey %q without the label %s=true: delete it, or give it the label", k.name(), Label)
+	}
+	return found, err
+}
+
+func (k *Key) name() string { return fmt.Sprintf("%s%x", namePrefix, k.digest[:nameHashBytes]) }
+
+// awaitGranted returns when this process has heard that the key is issued.
+func (k *Key) awaitGranted(ctx context.Context) error {
+	request := authn.Request{Namespace: k.Namespace, Credential: k.credential}
+	granted := func(context.Context) (bool, error) {
+		return k.Authenticator.Decide(request).Decision == authn.Granted, nil
+	}
+	if err := wait.PollUntilContextCancel(ctx, acceptancePoll, true, granted); err != nil {
+		return fmt.Errorf("APIKey %q is issued, but this process has not heard of it yet", k.name())
+	}
+	return nil
+}
