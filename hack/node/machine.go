@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,11 @@ func checkMachine() error {
 	}
 	if system.Type == unix.CGROUP2_SUPER_MAGIC {
 		return errors.New("this machine has control groups of version 2 alone, and a node needs those of version 1. " + elsewhere)
+	}
+	probe := exec.Command("true")
+	probe.SysProcAttr = &syscall.SysProcAttr{Cloneflags: newNamespaces}
+	if err := probe.Run(); err != nil {
+		return fmt.Errorf("this machine lets not even root make namespaces (%w). %s", err, elsewhere)
 	}
 	return nil
 }

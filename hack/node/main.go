@@ -28,7 +28,8 @@ import (
 	"squirrel.dev/apikey-operator/hack/controlplane"
 )
 
-const usage = `usage: node up               run a cluster of one node until Ctrl-C
+const usage = `usage: node check            say whether this machine can run a node
+       node up               run a cluster of one node until Ctrl-C
        node load FILE.tar... give the running node images, each from an archive as "docker save" writes it`
 
 func main() {
@@ -45,7 +46,10 @@ func main() {
 }
 
 func command(ctx context.Context, args []string) error {
-	if len(args) == 4 && args[0] == firstProcessCommand {
+	switch {
+	case len(args) == 1 && args[0] == "check":
+		return checkMachine()
+	case len(args) == 4 && args[0] == firstProcessCommand:
 		return runFirstProcess(args[1], args[2], args[3])
 	}
 	place, err := findPlace()

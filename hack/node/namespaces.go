@@ -27,6 +27,8 @@ import (
 const (
 	firstProcessCommand = "first-process"
 	hostName            = "node"
+
+	newNamespaces = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 )
 
 // namespaces are where the node lives. They end with their first process, and so does all that runs in them.
@@ -40,23 +42,17 @@ func startFirstProcess(ctx context.Context, place place) (*process.Process, erro
 	if err != nil {
 		return nil, err
 	}
-	p, err := process.Start(ctx, process.Command{
-		Name: firstProcessCommand,
-		Path: self,
-		Args: []string{firstProcessCommand, place.debian, place.state, place.logs},
-		Attributes: &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		},
-		Log: place.logFile(firstProcessCommand),
+	return process.Start(ctx, process.Command{
+		Name:       firstProcessCommand,
+		Path:       self,
+		Args:       []string{firstProcessCommand, place.debian, place.state, place.logs},
+		Attributes: &syscall.SysProcAttr{Cloneflags: newNamespaces},
+		Log:        place.logFile(firstProcessCommand),
 		Ready: func(context.Context) error {
 			_, err := os.Stat(preparedFile(place.state))
 			return err
 		},
 	})
-	if errors.Is(err, syscall.EPERM) {
-		return nil, fmt.Errorf("this machine lets not even root make namespaces: %w. %s", err, elsewhere)
-	}
-	return p, err
 }
 
 // preparedFile is what the first process makes when it has prepared its namespaces.

@@ -13,14 +13,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/gomega"
 
-	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process/processtest"
+	"squirrel.dev/apikey-operator/test/testnode"
 )
 
 const patience = 2 * time.Minute
@@ -29,7 +31,7 @@ func TestNodeRunsPodsAndLeavesNothing(t *testing.T) {
 	g := NewWithT(t)
 	place, tmp := thePlace(t), t.TempDir()
 	before := look(t, place)
-	up := startUp(t, place, tmp)
+	up := startUp(t, tmp)
 	startPods(t, place)
 	g.Expect(dns().LookupHost(t.Context(), "kubernetes.default.svc.cluster.local")).To(ConsistOf("10.97.0.1"))
 	_, err := dns().LookupHost(t.Context(), "nobody.default.svc.cluster.local")
@@ -49,15 +51,31 @@ func TestKilledNodeLeavesNothingRunningAndTheNextRemovesTheRest(t *testing.T) {
 	g := NewWithT(t)
 	place, tmp := thePlace(t), t.TempDir()
 	before := look(t, place)
-	killed := startUp(t, place, tmp)
+	killed := startUp(t, tmp)
 	startPods(t, place)
 	killed.Kill()
 	g.Eventually(func() []string { return processtest.WithTemporary(t, tmp) }).WithTimeout(patience).Should(BeEmpty())
 	g.Eventually(func() string { return look(t, place).Links }).WithTimeout(patience).Should(Equal(before.Links))
 	g.Expect(processesInCgroups(t)).To(BeEmpty())
 
-	g.Expect(startUp(t, place, tmp).Stop()).To(Succeed())
+	g.Expect(startUp(t, tmp).Stop()).To(Succeed())
 	g.Expect(cmp.Diff(before, look(t, place))).To(BeEmpty())
+}
+
+func TestCheckTellsWhoeverIsNotRootWhatToDo(t *testing.T) {
+	g := NewWithT(t)
+	dir := t.TempDir()
+	g.Expect(os.Chmod(filepath.Dir(dir), 0o755)).To(Succeed()) // it would be root's alone
+	program := filepath.Join(dir, "node")
+	content, err := os.ReadFile(filepath.Join(thePlace(t).programs, "node"))
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(os.WriteFile(program, content, 0o755)).To(Succeed())
+	check := exec.CommandContext(t.Context(), program, "check")
+	check.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	output, err := check.CombinedOutput()
+	g.Expect(err).To(HaveOccurred())
+	g.Expect(string(output)).To(Equal("a node makes namespaces, control groups and network links, which only root may. " +
+		"Give the tests another cluster instead: make e2e KUBECONFIG=FILE IMAGE=NAME\n"))
 }
 
 func thePlace(t *testing.T) place {
@@ -72,8 +90,19 @@ func thePlace(t *testing.T) place {
 // startPods returns once two pods run.
 func startPods(t *testing.T, place place) {
 	t.Helper()
-	kubectl(t, place, "create", "deployment", "sleepers", "--image="+pauseImage, "--replicas=2")
-	kubectl(t, place, "rollout", "status", "deployment", "sleepers", "--timeout="+patience.String())
+	kubectl := controlplane.Kubectl{
+		Program:    filepath.Join(place.assets, "kubectl"),
+		Kubeconfig: place.kubeconfig,
+		CacheDir:   t.TempDir(),
+	}
+	for _, args := range [][]string{
+		{"create", "deployment", "sleepers", "--image=" + pauseImage, "--replicas=2"},
+		{"rollout", "status", "deployment", "sleepers", "--timeout=" + patience.String()},
+	} {
+		if _, err := kubectl.Run(t.Context(), "", args...); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // dns asks the cluster's DNS through its Service.
@@ -143,39 +172,13 @@ func look(t *testing.T, place place) machine {
 	}
 }
 
-// startUp runs the built `node up` and returns once it is ready. What it starts inherits its TMPDIR, and can be told by it.
-func startUp(t *testing.T, place place, tmp string) *process.Process {
+// startUp starts a node. What it starts inherits its TMPDIR, and can be told by it.
+func startUp(t *testing.T, tmp string) *testnode.Node {
 	t.Helper()
-	if err := os.RemoveAll(place.kubeconfig); err != nil { // of a node that was killed
-		t.Fatal(err)
-	}
-	up, err := process.Start(t.Context(), process.Command{
-		Name: "node up",
-		Path: filepath.Join(place.programs, "node"),
-		Args: []string{"up"},
-		Env:  []string{"TMPDIR=" + tmp},
-		Log:  filepath.Join(t.TempDir(), "up.log"),
-		Ready: func(context.Context) error {
-			_, err := os.Stat(place.kubeconfig)
-			return err
-		},
-		ReadyTimeout: patience,
-	})
+	node, err := testnode.Start(t.Context(), "TMPDIR="+tmp)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = up.Stop() })
-	return up
-}
-
-// kubectl returns what kubectl prints.
-func kubectl(t *testing.T, place place, args ...string) string {
-	t.Helper()
-	command := exec.CommandContext(t.Context(), filepath.Join(place.assets, "kubectl"), args...)
-	command.Env = append(os.Environ(), "KUBECONFIG="+place.kubeconfig, "KUBECACHEDIR="+t.TempDir())
-	output, err := command.CombinedOutput()
-	if err != nil {
-		t.Fatalf("kubectl %v: %v\n%s", args, err, output)
-	}
-	return string(output)
+	t.Cleanup(func() { _ = node.Stop() })
+	return node
 }
