@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"os"
@@ -30,43 +31,28 @@ func (n *node) writeConfiguration(context.Context) error {
 	values := map[string]any{
 		"state":           n.state,
 		"config":          n.config(),
-		"cniPlugins":      filepath.Join(n.debian, "usr", "lib", "cni"),
 		"socket":          containerdSocket,
 		"pauseImage":      pauseImage,
 		"dnsImage":        dnsImage,
 		"dnsAddress":      dnsAddress,
 		"podRange":        podRange,
 		"cgroup":          cgroupName,
-		"authority":       filepath.Join(n.state, "controlplane", "pki", "ca.crt"),
+		"authority":       n.config("authority.crt"),
 		"kubeProxyHealth": kubeProxyHealth,
 	}
 	for _, one := range all.Templates() {
-		if err := writeTemplate(n.config(one.Name()), one, values); err != nil {
+		var content bytes.Buffer
+		if err := one.Execute(&content, values); err != nil {
+			return err
+		}
+		if err := os.WriteFile(n.config(one.Name()), content.Bytes(), 0o644); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-func writeTemplate(path string, template *template.Template, values map[string]any) error {
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	return template.Execute(file, values)
+	return os.WriteFile(n.config("authority.crt"), n.plane.AdminConfig().CAData, 0o644)
 }
 
 // config is the path of a configuration file.
 func (n *node) config(name ...string) string {
 	return filepath.Join(append([]string{n.state, "config"}, name...)...)
-}
-
-// startDNS installs the cluster's DNS, and returns when it answers.
-func (n *node) startDNS(ctx context.Context) error {
-	if _, err := n.plane.Kubectl(ctx, "", "apply", "--server-side", "--filename", n.config("dns.yaml")); err != nil {
-		return err
-	}
-	_, err := n.plane.Kubectl(ctx, "", "rollout", "status", "deployment/coredns", "--namespace=kube-system", "--timeout=60s")
-	return err
 }

@@ -83,6 +83,15 @@ func (n *node) nodeReady(ctx context.Context) error {
 	return fmt.Errorf("its conditions are %v", node.Status.Conditions)
 }
 
+// startDNS installs the cluster's DNS, and returns when it answers.
+func (n *node) startDNS(ctx context.Context) error {
+	if _, err := n.plane.Kubectl(ctx, "", "apply", "--server-side", "--filename", n.config("dns.yaml")); err != nil {
+		return err
+	}
+	_, err := n.plane.Kubectl(ctx, "", "rollout", "status", "deployment/coredns", "--namespace=kube-system", "--timeout=60s")
+	return err
+}
+
 // startInside starts a program in the namespaces; command.Args has its path first.
 func (n *node) startInside(ctx context.Context, command process.Command) error {
 	line := n.inside.enter(command.Args...)

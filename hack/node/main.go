@@ -23,9 +23,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/hack/process"
 )
 
 const usage = `usage: node check            say whether this machine can run a node
@@ -33,7 +33,7 @@ const usage = `usage: node check            say whether this machine can run a n
        node load FILE.tar... give the running node images, each from an archive as "docker save" writes it`
 
 func main() {
-	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, _ := signal.NotifyContext(context.Background(), process.EndingSignals()...)
 	switch err := command(ctx, os.Args[1:]); {
 	case err == nil:
 	case ctx.Err() != nil: // whatever the error is that this led to

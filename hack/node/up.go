@@ -42,7 +42,10 @@ func up(ctx context.Context, place place) (err error) {
 	}
 	defer unlock()
 	n := &node{place: place}
-	defer func() { err = errors.Join(err, n.down()) }()
+	defer func() {
+		fmt.Println("\nStopping ...")
+		err = errors.Join(err, n.down())
+	}()
 	started := time.Now()
 	if err := n.start(ctx); err != nil {
 		return fmt.Errorf("%w\nThe logs are in %s", err, n.logs)
@@ -106,8 +109,11 @@ func (n *node) down() error {
 }
 
 func (n *node) checkFiles(context.Context) error {
-	needed := []string{n.program("kubelet"), n.program("kube-proxy"), n.program("kube-scheduler"), filepath.Join(n.debian, "usr/bin/containerd")}
-	for _, file := range append(needed, n.ownImages()...) {
+	programs := []string{
+		n.program("kubelet"), n.program("kube-proxy"), n.program("kube-scheduler"),
+		filepath.Join(n.debian, "usr", "bin", "containerd"),
+	}
+	for _, file := range append(programs, n.ownImages()...) {
 		if _, err := os.Stat(file); err != nil {
 			return fmt.Errorf("%w: `make node` makes what is missing", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -107,6 +108,15 @@ func launch(ctx context.Context, command Command) (*Process, error) {
 		close(p.ended)
 	}()
 	return p, nil
+}
+
+// EndingSignals are those that end a program in a terminal or a pipe: each is to end what the program has started, too.
+func EndingSignals() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE}
+	if !signal.Ignored(syscall.SIGHUP) { // by nohup
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // HTTPReady is a Command.Ready that asks a URL until it answers 200.

@@ -15,7 +15,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/testnode"
 )
 
@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) (code int, err error) {
-	ctx, stopListening := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stopListening := signal.NotifyContext(context.Background(), process.EndingSignals()...)
 	dir, err := os.MkdirTemp("", "apikey-operator-e2e-")
 	if err != nil {
 		return 0, err
