@@ -28,8 +28,10 @@ node: check-node kube $(NODE) ## Run a Kubernetes cluster of one node, with real
 ##@ Build
 
 .PHONY: build
-build: check-go ## Build bin/apikey-operator.
+build: check-go ## Build bin/apikey-operator, and the kubectl plugin bin/kubectl-apikey.
 	go build -o bin/apikey-operator ./cmd/apikey-operator
+	go build -o bin/kubectl-apikey ./cmd/kubectl-apikey
+	ln -sf ../cmd/kubectl-apikey/kubectl_complete-apikey bin/
 
 .PHONY: kube
 kube: ## Build the embedded control plane in bin/kube, unless KUBEBUILDER_ASSETS names a directory of binaries. The first time takes about 10 minutes.
@@ -37,6 +39,10 @@ kube: ## Build the embedded control plane in bin/kube, unless KUBEBUILDER_ASSETS
 .PHONY: image
 image: debian-packages check-go ## Build the image IMAGE into bin/images/apikey-operator.tar without a container engine. It needs Linux and root.
 	hack/image build $(or $(IMAGE),localhost/apikey-operator:dev) bin/images/apikey-operator.tar
+
+.PHONY: krew
+krew: check-go ## Build a release of the kubectl plugin for krew, in dist/krew: VERSION=v1.2.3 URL=https://... (where its archives will be).
+	hack/krew '$(VERSION)' '$(URL)'
 
 .PHONY: clean
 clean: ## Remove everything that was built, and the data of `make run`.

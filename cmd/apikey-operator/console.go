@@ -20,9 +20,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"squirrel.dev/apikey-operator/internal/serving"
+	"squirrel.dev/apikey-operator/internal/version"
 	"squirrel.dev/apikey-operator/webhook/authn"
 	"squirrel.dev/apikey-operator/webhook/management"
 	"squirrel.dev/apikey-operator/webhook/management/bootstrap"
+	"squirrel.dev/apikey-operator/webhook/management/page"
 )
 
 const (
@@ -47,14 +49,14 @@ func newConsoleCommand() *cobra.Command {
 	c := &console{}
 	command := &cobra.Command{
 		Use:   "console",
-		Short: "Serve the REST API that manages the API keys of one namespace",
+		Short: "Serve the REST API and the web console that manage the API keys of one namespace",
 		Args:  cobra.NoArgs,
 		RunE:  runDaemon(c),
 	}
 	flags := command.Flags()
 	c.operations.register(flags)
 	c.tls.register(flags)
-	flags.StringVar(&c.listenAddress, "listen-address", ":8443", "Address of the API.")
+	flags.StringVar(&c.listenAddress, "listen-address", ":8443", "Address of the API and the web console.")
 	flags.StringVar(&c.namespace, "namespace", "", "Namespace of the keys that are managed, and that count here. Default: that of this pod.")
 	flags.StringVar(&c.keyFile, "api-key-file", keyFileByDefault(),
 		"File of a first key, for a start without kubectl. It is made when it is missing; empty is none. Default: $"+keyFileVariable+", else "+
@@ -127,7 +129,7 @@ func (c *console) run(ctx context.Context) error {
 	}
 	api := management.NewAPI(management.Options{
 		Namespace:     c.namespace,
-		Version:       buildVersion(),
+		Version:       version.String(),
 		Authenticator: decider,
 		Catalog:       catalog,
 		Kubernetes:    kubernetes,
@@ -138,7 +140,7 @@ func (c *console) run(ctx context.Context) error {
 
 	servers.AddWork(func(ctx context.Context) error { return keyring.Run(ctx, config, c.namespace) })
 	servers.AddWork(func(ctx context.Context) error { return catalog.Run(ctx, kubernetes, c.namespace) })
-	servers.AddServer("console", c.listenAddress, tlsConfig, api)
+	servers.AddServer("console", c.listenAddress, tlsConfig, page.Over(api))
 	if c.operations.metricsAddress != off {
 		servers.AddServer("metrics", c.operations.metricsAddress, nil, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
 	}

@@ -54,12 +54,25 @@ func TestWrongCommandLinesSayWhatToGive(t *testing.T) {
 		{append(plaintext, "--listen-address=8443"), `--listen-address="8443" is no address: give host:port or :port`},
 		{append(plaintext, "--listen-address=:https"), `--listen-address=":https" is no address: give host:port or :port`},
 		{append(plaintext, "--listen-address=:65536"), `--listen-address=":65536" is no address: give host:port or :port`},
+		{append(plaintext, "--grpc-listen-address=9191"), `--grpc-listen-address="9191" is no address: give host:port or :port, or 0 for none`},
+		{append(plaintext, "--default-namespace=Shop"), `--default-namespace="Shop" is no namespace: a lowercase RFC 1123 label must consist of ` +
+			"lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', " +
+			"regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"},
 		{append(plaintext, "--metrics-bind-address="), `--metrics-bind-address="" is no address: give host:port or :port, or 0 for none`},
 		{append(plaintext, "--health-probe-bind-address=off"), `--health-probe-bind-address="off" is no address: give host:port or :port, or 0 for none`},
 		{append(plaintext, "--max-staleness=119s"), "--max-staleness=1m59s" + tooShort},
 		{append(plaintext, "--max-staleness=-1h"), "--max-staleness=-1h0m0s" + tooShort},
 		{append(plaintext, "--shutdown-delay=-1s"), "--shutdown-delay=-1s is negative: give 0 or more"},
 		{append(plaintext, "--insufficient-access-status=404"), "--insufficient-access-status=404 is not allowed: give 401 or 403"},
+
+		{[]string{"console", "--namespace=shop"}, noCertificate},
+		{[]string{"console", "--plaintext"}, "--namespace is required outside a cluster"},
+		{[]string{"console", "--plaintext", "--namespace=Shop"}, `--namespace="Shop" is no namespace: a lowercase RFC 1123 label must consist of ` +
+			"lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', " +
+			"regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"},
+		{[]string{"console", "--plaintext", "--namespace=shop", "--listen-address=shop"},
+			`--listen-address="shop" is no address: give host:port or :port`},
+		{[]string{"console", "--plaintext", "--namespace=shop", "--shutdown-delay=-1s"}, "--shutdown-delay=-1s is negative: give 0 or more"},
 
 		{[]string{"controller"}, "--webhook-cert-dir is required; give --webhook=false to run without the admission webhook"},
 		{[]string{"controller", "--webhook-cert-dir=certs", "--webhook-listen-address=:0"},
@@ -102,9 +115,27 @@ func TestWithoutACommandTheCommandsAreListed(t *testing.T) {
 	if code := run(t.Context(), nil, &out, &problem); code != 0 || problem.Len() != 0 {
 		t.Errorf("the exit code is %d: %s", code, problem.String())
 	}
-	for _, name := range []string{"authenticator", "controller", "version"} {
+	for _, name := range []string{"authenticator", "console", "controller", "version"} {
 		if !strings.Contains(out.String(), "\n  "+name+" ") {
 			t.Errorf("%s is not in\n%s", name, out.String())
+		}
+	}
+}
+
+func TestTheKeyFileIsWhereTheEnvironmentSays(t *testing.T) {
+	byDefault := func() string { return newConsoleCommand().Flags().Lookup("api-key-file").DefValue }
+	const variable = "APIKEY_OPERATOR_API_KEY_FILE"
+	t.Setenv(variable, "") // and back to what it was
+	if err := os.Unsetenv(variable); err != nil {
+		t.Fatal(err)
+	}
+	if got := byDefault(); got != "data/.api_key" {
+		t.Errorf("without a word it is %q", got)
+	}
+	for _, file := range []string{"/run/secrets/api_key", ""} {
+		t.Setenv(variable, file)
+		if got := byDefault(); got != file {
+			t.Errorf("it is %q, want %q", got, file)
 		}
 	}
 }

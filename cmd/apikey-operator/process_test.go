@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -199,7 +200,8 @@ func TestAuthenticatorAnswersOverTLSAndDrains(t *testing.T) {
 
 	p := startProgram(t, "authenticator",
 		"--kubeconfig="+env.Kubeconfig(t, env.Config),
-		"--listen-address=127.0.0.1:0", "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
+		"--listen-address=127.0.0.1:0", "--grpc-listen-address=0",
+		"--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
 		"--tls-cert-file="+serving.certFile, "--tls-private-key-file="+serving.keyFile,
 		"--shutdown-delay=2s", "--log-level=debug")
 	plain := &http.Transport{}
@@ -251,7 +253,7 @@ func TestInvariant4_AnAuthenticatorWithoutTheAPIAnswers503(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := startProgram(t, "authenticator", "--kubeconfig="+kubeconfig, "--plaintext", "--shutdown-delay=1h",
-		"--listen-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0")
+		"--listen-address=127.0.0.1:0", "--grpc-listen-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0")
 	plain := &http.Transport{}
 	health, ask := "http://"+p.address("health"), "http://"+p.address("authenticator")
 
@@ -273,6 +275,10 @@ func TestInvariant4_AnAuthenticatorWithoutTheAPIAnswers503(t *testing.T) {
 			t.Errorf("%s answered %d %s", path, status, body)
 		}
 	}
+	gateway := p.dialGRPC(nil)
+	assertCheck(t, gateway, map[string]string{"namespace": "shop"}, token.New(), 503)
+	assertCheck(t, gateway, nil, token.New(), 500) // no namespace
+	assertGRPCHealth(t, gateway, healthv1.HealthCheckResponse_NOT_SERVING)
 
 	p.Signal(syscall.SIGINT)
 	p.eventually("draining", func() bool { _, body := get(t, plain, health+"/readyz"); return body == "shutting down\n" })
@@ -345,7 +351,8 @@ func TestFailuresAreLoggedAndExitWith1(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	missing := filepath.Join(t.TempDir(), "missing")
+	dir := t.TempDir()
+	missing := filepath.Join(dir, "missing")
 	for name, c := range map[string]struct {
 		args []string
 		want string
@@ -361,6 +368,16 @@ func TestFailuresAreLoggedAndExitWith1(t *testing.T) {
 		"a taken address": {
 			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--plaintext", "--listen-address=" + taken.Addr().String()},
 			want: "the authenticator server cannot listen on " + taken.Addr().String() + ": listen tcp " + taken.Addr().String() +
+				": bind: address already in use",
+		},
+		"a directory for a key file": {
+			args: []string{"console", "--kubeconfig=" + kubeconfig, "--plaintext", "--namespace=shop", "--api-key-file=" + dir},
+			want: "the key file " + dir + " is a directory: remove it, or name a file with --api-key-file",
+		},
+		"a taken gRPC address": {
+			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--plaintext", "--listen-address=127.0.0.1:0",
+				"--grpc-listen-address=" + taken.Addr().String()},
+			want: "the grpc server cannot listen on " + taken.Addr().String() + ": listen tcp " + taken.Addr().String() +
 				": bind: address already in use",
 		},
 		"no webhook certificate": {

@@ -6,13 +6,11 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
-)
 
-// version of a release, set by the linker: -ldflags="-X main.version=v1.2.3".
-var version string
+	"squirrel.dev/apikey-operator/internal/version"
+)
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -21,19 +19,8 @@ func newVersionCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(command.OutOrStdout(), "apikey-operator %s %s %s/%s\n",
-				buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+				version.String(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
-}
-
-// buildVersion is the version of the release, else what Go recorded.
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if build, ok := debug.ReadBuildInfo(); ok {
-		return build.Main.Version
-	}
-	return "unknown"
 }

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -67,7 +68,9 @@ func demo(ctx context.Context, place place) (err error) {
 // tour is a series of commands and requests that shows what an API key does.
 type tour struct {
 	*stack
-	token string
+	token        string // of the key that is declared with kubectl
+	bootstrapKey string
+	created      struct{ ID, Token string } // the key that is created by the REST API
 }
 
 func (t *tour) take(ctx context.Context) error {
@@ -81,6 +84,13 @@ func (t *tour) take(ctx context.Context) error {
 		{"The same key with a request that writes. It may not: 401.", t.mayNotWrite},
 		{"Deactivate the key. That is final.", t.deactivate},
 		{"The same read as before, and the answer is 401.", t.mayNotRead},
+		{"Without kubectl: the console made a bootstrap key, and wrote it to a file that only its owner can read.", t.readBootstrapKey},
+		{"With it, create a key by the REST API. This answer alone has the token.", t.create},
+		{"The new key may read at once.", t.createdMayRead},
+		{"List the keys.", t.list},
+		{"Count those that are active: the new one and the bootstrap key.", t.count},
+		{"Deactivate the new key.", t.deactivateCreated},
+		{"Its read is answered 401.", t.createdMayNotRead},
 	}
 	for i, step := range steps {
 		t.say("\n%d. %s\n", i+1, step.title)
@@ -123,13 +133,14 @@ func (t *tour) readToken(ctx context.Context) error {
 }
 
 func (t *tour) mayRead(ctx context.Context) error {
-	return t.ask(ctx, http.MethodGet, expectation{status: http.StatusOK, header: map[string]string{
+	return t.ask(ctx, "shop", http.MethodGet, t.token, expectation{status: http.StatusOK, header: map[string]string{
 		"X-Auth-App": "Frontend%20App", "X-Auth-Namespace": "shop", "X-Auth-Access": "read",
 	}})
 }
 
 func (t *tour) mayNotWrite(ctx context.Context) error {
-	return t.ask(ctx, http.MethodPost, expectation{status: http.StatusUnauthorized, message: "API key does not have write access"})
+	return t.ask(ctx, "shop", http.MethodPost, t.token,
+		expectation{status: http.StatusUnauthorized, message: "API key does not have write access"})
 }
 
 func (t *tour) deactivate(ctx context.Context) error {
@@ -139,7 +150,58 @@ func (t *tour) deactivate(ctx context.Context) error {
 }
 
 func (t *tour) mayNotRead(ctx context.Context) error {
-	return t.ask(ctx, http.MethodGet, expectation{status: http.StatusUnauthorized})
+	return t.ask(ctx, "shop", http.MethodGet, t.token, expectation{status: http.StatusUnauthorized})
+}
+
+func (t *tour) readBootstrapKey(context.Context) error {
+	info, err := os.Stat(t.apiKeyFile)
+	if err != nil {
+		return err
+	}
+	content, err := os.ReadFile(t.apiKeyFile)
+	if err != nil {
+		return err
+	}
+	t.bootstrapKey = strings.TrimSpace(string(content))
+	t.say("  %s %s\n  %s", info.Mode(), t.apiKeyFile, masked(t.bootstrapKey))
+	return nil
+}
+
+func (t *tour) create(ctx context.Context) error {
+	answer, err := t.manage(ctx, http.MethodPost, "", `{"app_name": "Partner Portal", "read_access": true, "write_access": false}`,
+		expectation{status: http.StatusOK, message: `"app_name":"Partner Portal"`})
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal([]byte(answer), &struct{ Payload any }{&t.created})
+}
+
+func (t *tour) createdMayRead(ctx context.Context) error {
+	return t.ask(ctx, consoleNamespace, http.MethodGet, t.created.Token, expectation{status: http.StatusOK, header: map[string]string{
+		"X-Auth-App": "Partner%20Portal", "X-Auth-Namespace": consoleNamespace, "X-Auth-Key-Id": t.created.ID, "X-Auth-Access": "read",
+	}})
+}
+
+func (t *tour) list(ctx context.Context) error {
+	answer, err := t.manage(ctx, http.MethodGet, "", "", expectation{status: http.StatusOK, message: t.created.ID})
+	if err == nil && strings.Contains(answer, t.created.Token) {
+		return errors.New("the list shows the token")
+	}
+	return err
+}
+
+func (t *tour) count(ctx context.Context) error {
+	_, err := t.manage(ctx, http.MethodGet, "/count?active_only=true", "", expectation{status: http.StatusOK, message: `"payload":2`})
+	return err
+}
+
+func (t *tour) deactivateCreated(ctx context.Context) error {
+	_, err := t.manage(ctx, http.MethodDelete, "/"+t.created.ID, "", expectation{status: http.StatusOK, message: `"is_active":false`})
+	return err
+}
+
+func (t *tour) createdMayNotRead(ctx context.Context) error {
+	return t.ask(ctx, consoleNamespace, http.MethodGet, t.created.Token, expectation{status: http.StatusUnauthorized})
 }
 
 // kubectl shows a command and what it prints, and returns that. Of a token it shows only the first characters.
@@ -165,38 +227,83 @@ type expectation struct {
 }
 
 // ask asks the authenticator as a gateway would, about a request of this method, until the answer is as expected: the authenticator
-// hears of a change a few milliseconds after kubectl has it acknowledged. It shows the last answer.
-func (t *tour) ask(ctx context.Context, method string, want expectation) error {
+// hears of a change a few milliseconds after whoever made it has it acknowledged. It shows the last answer.
+func (t *tour) ask(ctx context.Context, namespace, method, key string, want expectation) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	url := t.authURL + "/auth/forward/shop"
+	question := call{
+		method: http.MethodGet, url: t.authURL + "/auth/forward/" + namespace, key: key,
+		header: map[string]string{"X-Forwarded-Method": method},
+	}
 	for {
-		answer, err := t.askOnce(ctx, url, method)
+		answer, err := question.make(ctx)
 		if err != nil {
 			return err
 		}
 		difference := want.differenceFrom(answer)
 		if difference == nil || waitFor(ctx, answerPoll) != nil {
-			t.say("  GET %s\n  X-API-Key: %s\n  X-Forwarded-Method: %s\n\n%s", url, maskTokens(t.token), method, indent(answer.String()))
+			t.show(question, answer)
 			return difference
 		}
 	}
 }
 
-func (t *tour) askOnce(ctx context.Context, url, method string) (*answer, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// manage makes a call of the console's REST API with the bootstrap key, and returns the body of the answer.
+func (t *tour) manage(ctx context.Context, method, path, body string, want expectation) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	c := call{method: method, url: t.consoleURL + "/api/v1/api-keys" + path, key: t.bootstrapKey, body: body}
+	if body != "" {
+		c.header = map[string]string{"Content-Type": "application/json"}
+	}
+	answer, err := c.make(ctx)
+	if err != nil {
+		return "", err
+	}
+	t.show(c, answer)
+	return answer.body, want.differenceFrom(answer)
+}
+
+func (t *tour) show(c call, a *answer) {
+	t.say("%s\n\n%s", indent(c.String()), indent(maskTokens(a.String())))
+}
+
+// call is a request with an API key.
+type call struct {
+	method, url, key string
+	header           map[string]string // besides the key
+	body             string
+}
+
+// make makes the call and reads the answer.
+func (c call) make(ctx context.Context) (*answer, error) {
+	request, err := http.NewRequestWithContext(ctx, c.method, c.url, strings.NewReader(c.body))
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("X-API-Key", t.token)
-	request.Header.Set("X-Forwarded-Method", method)
+	request.Header.Set("X-API-Key", c.key)
+	for name, value := range c.header {
+		request.Header.Set(name, value)
+	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return nil, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	return &answer{Response: response, body: string(body)}, err
+	return &answer{Response: response, body: strings.TrimSuffix(string(body), "\n")}, err
+}
+
+// String shows the call without the key.
+func (c call) String() string {
+	lines := []string{c.method + " " + c.url, "X-API-Key: " + masked(c.key)}
+	for _, name := range slices.Sorted(maps.Keys(c.header)) {
+		lines = append(lines, name+": "+c.header[name])
+	}
+	if c.body != "" {
+		lines = append(lines, c.body)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func (e expectation) differenceFrom(got *answer) error {
@@ -246,9 +353,9 @@ func waitFor(ctx context.Context, d time.Duration) error {
 var mintedToken = regexp.MustCompile(token.Prefix + `[\w-]{43}`)
 
 // maskTokens leaves of each token in a text only its hint.
-func maskTokens(text string) string {
-	return mintedToken.ReplaceAllStringFunc(text, func(minted string) string { return token.Hint(minted) + "..." })
-}
+func maskTokens(text string) string { return mintedToken.ReplaceAllStringFunc(text, masked) }
+
+func masked(key string) string { return token.Hint(key) + "..." }
 
 func indent(text string) string {
 	return "  " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n  ")

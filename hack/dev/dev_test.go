@@ -127,9 +127,17 @@ func TestDemoTellsTheWholeTourAndLeavesNothing(t *testing.T) {
 		`X-Forwarded-Method: POST`, `401 Unauthorized`, `API key does not have write access`,
 		`apikey\.keys\.squirrel\.dev/frontend patched`,
 		`X-Forwarded-Method: GET`, `401 Unauthorized`,
+		`-rw------- .*/\.api_key`, `[0-9a-f]{7}\.\.\.`,
+		`POST http.*/api-keys`, `X-API-Key: [0-9a-f]{7}\.\.\.`, `200 OK`, `"app_name":"Partner Portal","token":"sq_....\.\.\."`,
+		`X-Forwarded-Method: GET`, `200 OK`, `X-Auth-App: Partner%20Portal`,
+		`GET http.*/api-keys`, `200 OK`, `"app_name":"Partner Portal","read_access":true`,
+		`GET http.*/api-keys/count\?active_only=true`, `200 OK`, `"payload":2`,
+		`DELETE http.*/api-keys/`, `200 OK`, `"is_active":false`,
+		`X-Forwarded-Method: GET`, `401 Unauthorized`,
 		`Everything answered as it should`,
 	}, ".*")))
 	g.Expect(mintedToken.FindString(output)).To(BeEmpty(), "a whole token is shown")
+	g.Expect(output).NotTo(MatchRegexp(`[^:0-9a-f][0-9a-f]{64}`), "the whole bootstrap key is shown")
 	g.Expect(processtest.WithTemporary(t, demo.tmp)).To(BeEmpty())
 	g.Expect(os.ReadDir(demo.tmp)).To(BeEmpty())
 }
@@ -206,6 +214,11 @@ func TestRunFindsItsOldDataUntilAReset(t *testing.T) {
 	uid := shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)
 	g.Expect(shell(t, env, `TOKEN=$($KUBECTL get secret frontend-token --output go-template='{{.data.token | base64decode}}')
 		printf '%s %s' "$AUTH_URL" "${#TOKEN}"`)).To(MatchRegexp(`^http://127\.0\.0\.1:[0-9]+ 46$`))
+	bootstrapKey := shell(t, env, `cat "$API_KEY_FILE"`)
+	list := call{method: http.MethodGet, url: shell(t, env, `printf %s "$CONSOLE_URL"`) + "/api/v1/api-keys", key: strings.TrimSpace(bootstrapKey)}
+	keys, err := list.make(t.Context())
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(keys.body).To(MatchRegexp(`^\{"errorCode":0,.*"app_name":"Frontend App"`))
 	g.Expect(run(t.Context(), place, false)).To(MatchError(ContainSubstring("is running already")))
 	first.stop()
 	g.Expect(<-first.ended).To(Succeed())
@@ -213,6 +226,7 @@ func TestRunFindsItsOldDataUntilAReset(t *testing.T) {
 
 	second := startRun(t, place)
 	g.Expect(shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)).To(Equal(uid))
+	g.Expect(shell(t, env, `cat "$API_KEY_FILE"`)).To(Equal(bootstrapKey))
 	second.stop()
 	g.Expect(<-second.ended).To(Succeed())
 

@@ -15,10 +15,10 @@ import (
 	"syscall"
 )
 
-// The sample key that the instructions are about, and where the samples are applied to.
+// The sample key that the instructions are about, and where the samples are applied to, so that the console manages them.
 const (
 	sampleKey       = "frontend"
-	sampleNamespace = "default"
+	sampleNamespace = consoleNamespace
 )
 
 // run runs apikey-operator, with the samples applied, until ctx is done. Its data lasts until a run with reset.
@@ -54,7 +54,7 @@ func run(ctx context.Context, place place, reset bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.Remove(env)) }()
-	place.say(instructions, relative(env), sampleKey, sampleNamespace, relative(s.logDir))
+	place.say(instructions, relative(env), sampleKey, sampleNamespace, relative(s.logDir), relative(s.apiKeyFile))
 	place.say("ready")
 	return s.wait(ctx)
 }
@@ -74,6 +74,12 @@ apikey-operator is running. In another terminal, here:
 
   # end it, for good
   $KUBECTL patch apikey %[2]s --type merge --patch '{"spec": {"active": false}}'
+
+  # without kubectl: make a first key with the bootstrap key, which is in the file %[5]s
+  API_KEY=$(cat "$API_KEY_FILE")
+  curl -H "X-API-Key: $API_KEY" -H "Content-Type: application/json" $CONSOLE_URL/api/v1/api-keys \
+    --data '{"app_name": "My App", "read_access": true, "write_access": false}'
+  curl -H "X-API-Key: $API_KEY" $CONSOLE_URL/api/v1/api-keys
 
 Logs are in %[4]s. Ctrl-C ends it all; the data stays for the next run, until "make run RESET=1".`
 
@@ -135,6 +141,8 @@ func (s *stack) writeEnvironment(path string) error {
 		{"KUBECTL", s.plane.Binary("kubectl")},
 		{"AUTH_URL", s.authURL},
 		{"AUTH_GRPC", s.authGRPC},
+		{"CONSOLE_URL", s.consoleURL},
+		{"API_KEY_FILE", s.apiKeyFile},
 	}
 	var content, names strings.Builder
 	for _, variable := range variables {

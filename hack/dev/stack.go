@@ -12,11 +12,16 @@ import (
 	"path/filepath"
 	"strconv"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
 )
 
-const systemNamespace = "apikey-system"
+const (
+	systemNamespace  = "apikey-system"
+	consoleNamespace = metav1.NamespaceDefault // as config/overlays/console has it
+)
 
 // The ports that are taken if they are free, so that addresses stay the same from run to run.
 const (
@@ -25,6 +30,8 @@ const (
 	authenticatorHealthPort
 	controllerHealthPort
 	webhookPort
+	consolePort
+	consoleHealthPort
 )
 
 // stack is apikey-operator on a control plane of its own. Each of its processes has only the rights of its ServiceAccount.
@@ -33,10 +40,12 @@ type stack struct {
 	dir    string // of what the control plane keeps
 	logDir string
 
-	plane     *controlplane.ControlPlane
-	processes []*process.Process
-	authURL   string
-	authGRPC  string // host and port
+	plane      *controlplane.ControlPlane
+	processes  []*process.Process
+	authURL    string
+	authGRPC   string // host and port
+	consoleURL string
+	apiKeyFile string // of the console's bootstrap key
 }
 
 // startStack starts everything and returns when it is ready. On any error, cancellation of ctx included, nothing is left running.
@@ -50,6 +59,7 @@ func startStack(ctx context.Context, place place, dir, logDir string) (*stack, e
 		{"Installing the APIKey resource, roles and policies", s.installConfiguration},
 		{"Starting the controller", s.startController},
 		{"Starting the authenticator", s.startAuthenticator},
+		{"Starting the console", s.startConsole},
 	}
 	for _, step := range steps {
 		s.say("%s ...", step.what)
@@ -101,6 +111,7 @@ func (s *stack) installConfiguration(ctx context.Context) error {
 		{"--filename", s.config("default", "namespace.yaml")},
 		{"--kustomize", s.config("rbac")},
 		{"--kustomize", s.config("policies")},
+		{"--filename", s.config("overlays", "console", "rbac.yaml")},
 	} {
 		if _, err := s.plane.Kubectl(ctx, "", append([]string{"apply", "--server-side"}, from...)...); err != nil {
 			return err
@@ -122,7 +133,7 @@ func (s *stack) startController(ctx context.Context) error {
 	if _, err := s.plane.RegisterWebhooks(ctx, s.config("webhook", "validating.yaml"), webhook, certDir); err != nil {
 		return err
 	}
-	return s.startProcess(ctx, "controller", "http://"+address(health)+"/readyz",
+	return s.startProcess(ctx, systemNamespace, "controller", "http://"+address(health)+"/readyz",
 		"--health-probe-bind-address="+address(health),
 		"--leader-election-namespace="+systemNamespace,
 		"--webhook-listen-address="+address(webhook),
@@ -144,7 +155,7 @@ func (s *stack) startAuthenticator(ctx context.Context) error {
 		return err
 	}
 	s.authURL, s.authGRPC = "http://"+address(listen), address(listenGRPC)
-	return s.startProcess(ctx, "authenticator", "http://"+address(health)+"/readyz",
+	return s.startProcess(ctx, systemNamespace, "authenticator", "http://"+address(health)+"/readyz",
 		"--health-probe-bind-address="+address(health),
 		"--listen-address="+address(listen),
 		"--grpc-listen-address="+s.authGRPC,
@@ -153,18 +164,38 @@ func (s *stack) startAuthenticator(ctx context.Context) error {
 	)
 }
 
-// startProcess starts a subcommand of apikey-operator with the rights of its ServiceAccount.
-func (s *stack) startProcess(ctx context.Context, subcommand, readyURL string, flags ...string) error {
+func (s *stack) startConsole(ctx context.Context) error {
+	listen, err := controlplane.FreePort(consolePort)
+	if err != nil {
+		return err
+	}
+	health, err := controlplane.FreePort(consoleHealthPort)
+	if err != nil {
+		return err
+	}
+	s.consoleURL, s.apiKeyFile = "http://"+address(listen), filepath.Join(s.dir, "console", ".api_key")
+	return s.startProcess(ctx, consoleNamespace, "console", "http://"+address(health)+"/readyz",
+		"--health-probe-bind-address="+address(health),
+		"--listen-address="+address(listen),
+		"--plaintext",
+		"--shutdown-delay=0s",
+		"--namespace="+consoleNamespace,
+		"--api-key-file="+s.apiKeyFile,
+	)
+}
+
+// startProcess starts a subcommand of apikey-operator with the rights of its ServiceAccount, which is in this namespace.
+func (s *stack) startProcess(ctx context.Context, namespace, subcommand, readyURL string, flags ...string) error {
 	program := filepath.Join(s.root, "bin", "apikey-operator")
 	if _, err := exec.LookPath(program); err != nil {
 		return fmt.Errorf("run `make build` first: %w", err)
 	}
-	account, err := s.plane.ServiceAccountConfig(ctx, systemNamespace, "apikey-"+subcommand)
+	account, err := s.plane.ServiceAccountConfig(ctx, namespace, "apikey-"+subcommand)
 	if err != nil {
 		return err
 	}
 	kubeconfig := filepath.Join(s.dir, subcommand+".kubeconfig")
-	if err := controlplane.WriteKubeconfig(kubeconfig, account, systemNamespace); err != nil {
+	if err := controlplane.WriteKubeconfig(kubeconfig, account, namespace); err != nil {
 		return err
 	}
 	p, err := process.Start(ctx, process.Command{

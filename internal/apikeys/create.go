@@ -149,7 +149,8 @@ type RemainsError struct {
 }
 
 func (e *RemainsError) Error() string {
-	return fmt.Sprintf("APIKey %q in namespace %q could not be removed again, and nobody has its token: delete it: %v", e.Name, e.Namespace, e.Err)
+	return fmt.Sprintf("APIKey %q in namespace %q could not be removed again, and nobody has its token: delete it: %v",
+		e.Name, e.Namespace, e.Err)
 }
 
 // Unwrap returns what the removal failed with.

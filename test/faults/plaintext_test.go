@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -231,23 +232,34 @@ func (r *wholeRun) tokensSoFar() map[string]string {
 func (r *wholeRun) requestsWith(secret, gateway string) []*http.Request {
 	r.Helper()
 	uri := "/orders/" + url.PathEscape(secret) + "?api_key=" + url.QueryEscape(secret)
+	review, form := http.Header{"Content-Type": {"application/json"}}, http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
 	var requests []*http.Request
 	for _, ask := range []struct {
 		address string
 		header  http.Header
+		body    string // of a POST
 	}{
-		{gateway + "/auth/envoy/" + r.namespace + uri, nil},
-		{gateway + "/auth/nginx/" + r.namespace, http.Header{"X-Original-Method": {"GET"}, "X-Original-Uri": {uri}}},
-		{gateway + "/auth/nginx/" + r.namespace, http.Header{"X-Original-Uri": {uri}}},
-		{gateway + "/auth/forward/" + r.namespace, http.Header{"X-Forwarded-Method": {"GET"}, "X-Forwarded-Uri": {uri}}},
-		{gateway + "/auth/forward/" + r.namespace, http.Header{"X-Forwarded-Method": {"DELETE"}, "X-Forwarded-Uri": {uri}}},
-		{gateway + "/auth/forward/" + r.namespace, http.Header{"X-Forwarded-Method": {secret}}},
-		{gateway + "/auth/forward/elsewhere", http.Header{"X-Forwarded-Method": {"GET"}}},
-		{gateway + "/auth/forward" + uri, http.Header{"X-Forwarded-Method": {"GET"}}},
-		{gateway + uri, nil},
-		{r.authenticator.Address("health") + uri, nil},
-		{r.authenticator.Address("metrics") + uri, nil},
-		{r.controllerMetrics + uri, nil},
+		{gateway + "/auth/envoy/" + r.namespace + uri, nil, ""},
+		{gateway + "/auth/nginx/" + r.namespace, http.Header{"X-Original-Method": {"GET"}, "X-Original-Uri": {uri}}, ""},
+		{gateway + "/auth/nginx/" + r.namespace, http.Header{"X-Original-Uri": {uri}}, ""},
+		{gateway + "/auth/forward/" + r.namespace, http.Header{"X-Forwarded-Method": {"GET"}, "X-Forwarded-Uri": {uri}}, ""},
+		{gateway + "/auth/forward/" + r.namespace, http.Header{"X-Forwarded-Method": {"DELETE"}, "X-Forwarded-Uri": {uri}}, ""},
+		{gateway + "/auth/forward/" + r.namespace, http.Header{"X-Forwarded-Method": {secret}}, ""},
+		{gateway + "/auth/forward/elsewhere", http.Header{"X-Forwarded-Method": {"GET"}}, ""},
+		{gateway + "/auth/forward" + uri, http.Header{"X-Forwarded-Method": {"GET"}}, ""},
+		{gateway + uri, nil, ""},
+		{r.authenticator.Address("health") + uri, nil, ""},
+		{r.authenticator.Address("metrics") + uri, nil, ""},
+		{r.controllerMetrics + uri, nil, ""},
+		{gateway + "/auth/tokenreview/" + r.namespace + "?token=" + url.QueryEscape(secret), review, reviewOf("authentication.k8s.io/v1", secret)},
+		{gateway + "/auth/tokenreview/" + r.namespace, review, reviewOf("authentication.k8s.io/v1beta1", secret)},
+		{gateway + "/auth/tokenreview/" + r.namespace, review, reviewOf(secret, secret)},
+		{gateway + "/auth/tokenreview/" + r.namespace, review, reviewOf("authentication.k8s.io/v1", secret) + secret},
+		{gateway + "/auth/tokenreview/" + r.namespace, http.Header{"Content-Type": {secret}}, secret},
+		{gateway + "/auth/introspect/" + r.namespace, form, "token=" + url.QueryEscape(secret)},
+		{gateway + "/auth/introspect/" + r.namespace, form, "token=" + url.QueryEscape(secret) + "&token=" + url.QueryEscape(secret)},
+		{gateway + "/auth/introspect/" + r.namespace, form, secret + "=%"},
+		{gateway + "/auth/introspect/" + r.namespace + "?token=" + url.QueryEscape(secret), form, "token=" + url.QueryEscape(secret)},
 	} {
 		for _, credential := range []http.Header{
 			{"X-Api-Key": {secret}},
@@ -259,7 +271,11 @@ func (r *wholeRun) requestsWith(secret, gateway string) []*http.Request {
 			{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("user:"+secret))}},
 			{"Cookie": {"api_key=" + url.QueryEscape(secret)}},
 		} {
-			request, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "http://"+ask.address, nil)
+			method := http.MethodGet
+			if ask.body != "" {
+				method = http.MethodPost
+			}
+			request, err := http.NewRequestWithContext(r.Context(), method, "http://"+ask.address, strings.NewReader(ask.body))
 			must(r.T, err)
 			maps.Copy(request.Header, ask.header)
 			maps.Copy(request.Header, credential)
@@ -267,6 +283,11 @@ func (r *wholeRun) requestsWith(secret, gateway string) []*http.Request {
 		}
 	}
 	return requests
+}
+
+// reviewOf returns a TokenReview.
+func reviewOf(version, secret string) string {
+	return fmt.Sprintf(`{"apiVersion":%q,"kind":"TokenReview","spec":{"token":%q}}`, version, secret)
 }
 
 // brokenRequestsWith returns what is no HTTP, or more than the authenticator takes.

@@ -18,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
-	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/test/operator"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
@@ -49,7 +48,6 @@ func newCluster(t *testing.T) *cluster {
 	c := &cluster{shop: &shop{T: t, certificate: certificate, env: env, namespace: namespace, elsewhere: env.Namespace(t)}}
 	c.must(env.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
 	c.issueKeys("retired")
-	c.keys["unknown"] = key{token: token.New()}
 	c.asked = c.syncedAuthenticator("--listen-address=" + address)
 	c.kubeconfig = env.Kubeconfig(t, rest.AnonymousClientConfig(env.Config))
 

@@ -20,6 +20,7 @@ import (
 	certutil "k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/operator"
@@ -98,7 +99,7 @@ func newCertificate(t testing.TB) certificate {
 var issuing sync.Mutex
 
 // issueKeys declares the keys reader, writer and both, and stranger in the other namespace, and returns once a controller has issued
-// them. More names are those of keys that may read.
+// them. More names are those of keys that may read. The key unknown is nobody's.
 func (s *shop) issueKeys(more ...string) {
 	s.Helper()
 	specs := map[string]v1alpha1.APIKeySpec{
@@ -114,7 +115,7 @@ func (s *shop) issueKeys(more ...string) {
 	defer issuing.Unlock()
 	controller := operator.StartController(s, s.env.Config)
 	defer controller.Kill()
-	s.keys = make(map[string]key, len(specs))
+	s.keys = map[string]key{}
 	for name, spec := range specs {
 		namespace := s.namespace
 		if name == "stranger" {
@@ -135,6 +136,7 @@ func (s *shop) issueKeys(more ...string) {
 		key.token = string(handedOver.Data["token"])
 		s.keys[name] = key
 	}
+	s.keys["unknown"] = key{token: token.New()}
 }
 
 // apiKey is the header line with a key.

@@ -93,7 +93,8 @@ func StartController(t testing.TB, config *rest.Config, args ...string) *Process
 func StartAuthenticator(t testing.TB, config *rest.Config, args ...string) *Process {
 	t.Helper()
 	return Start(t, config, append([]string{
-		"authenticator", "--listen-address=" + AnyPort, "--health-probe-bind-address=" + AnyPort, "--metrics-bind-address=" + AnyPort,
+		"authenticator", "--listen-address=" + AnyPort, "--grpc-listen-address=" + AnyPort,
+		"--health-probe-bind-address=" + AnyPort, "--metrics-bind-address=" + AnyPort,
 	}, args...)...)
 }
 

@@ -89,7 +89,7 @@ func (e *envoyGRPC) answer(ctx context.Context, attributes *authv3.AttributeCont
 		Access:     authn.AccessFor(method),
 	})
 	if verdict.Decision == authn.Granted {
-		return newGrant(verdict.Key, headers.credentialHeader()), verdict.Decision
+		return newGrant(verdict.Key, headers.toRemove()), verdict.Decision
 	}
 	return e.denials[e.desk.refusals.To(verdict)], verdict.Decision
 }
@@ -155,28 +155,47 @@ func (h *checkedHeaders) methodOf(request *authv3.AttributeContext_HttpRequest) 
 	return method
 }
 
-// credentialHeader is the header that a good key was in, as headers_to_remove.
-func (h *checkedHeaders) credentialHeader() []string {
+// The headers that a credential can be in, as headers_to_remove.
+var (
+	removeAPIKey        = []string{apiKeyHeader}
+	removeAuthorization = []string{authorizationHeader}
+)
+
+// toRemove is the header that a good key was in.
+func (h *checkedHeaders) toRemove() []string {
 	if len(h.apiKey) > 0 {
-		return []string{apiKeyHeader} // Authorization then belongs to somebody else
+		return removeAPIKey // Authorization then belongs to somebody else
 	}
-	return []string{authorizationHeader}
+	return removeAuthorization
 }
 
-// newGrant lets a request pass, with the identity that writeGranted describes and without the credential.
-func newGrant(key *authn.Key, credentialHeader []string) *authv3.CheckResponse {
-	return &authv3.CheckResponse{
-		Status: &rpcstatus.Status{Code: int32(codes.OK)},
-		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
-			Headers: []*corev3.HeaderValueOption{
-				overwrite("x-auth-app", percentEncode(key.AppName)),
-				overwrite("x-auth-namespace", key.Namespace),
-				overwrite("x-auth-key-id", key.UID),
-				overwrite("x-auth-access", key.Access.String()),
-			},
-			HeadersToRemove: credentialHeader,
-		}},
+// grant is the parts of an answer that lets a request pass. One is made for each request: together, they are allocated at once.
+type grant struct {
+	response authv3.CheckResponse
+	result   authv3.CheckResponse_OkResponse
+	ok       authv3.OkHttpResponse
+	headers  [4]*corev3.HeaderValueOption
+	options  [4]corev3.HeaderValueOption
+	values   [4]corev3.HeaderValue
+}
+
+var statusOK = &rpcstatus.Status{Code: int32(codes.OK)}
+
+// newGrant lets a request pass with the identity that writeGranted describes, and without its credential.
+func newGrant(key *authn.Key, toRemove []string) *authv3.CheckResponse {
+	g := &grant{}
+	for i, header := range [len(g.headers)]struct{ name, value string }{
+		{"x-auth-app", percentEncode(key.AppName)},
+		{"x-auth-namespace", key.Namespace},
+		{"x-auth-key-id", key.UID},
+		{"x-auth-access", key.Access.String()},
+	} {
+		g.headers[i] = overwrite(&g.options[i], &g.values[i], header.name, header.value)
 	}
+	g.ok.Headers, g.ok.HeadersToRemove = g.headers[:], toRemove
+	g.result.OkResponse = &g.ok
+	g.response.Status, g.response.HttpResponse = statusOK, &g.result
+	return &g.response
 }
 
 // newDenial lets Envoy answer the client as the HTTP protocols answer.
@@ -187,7 +206,8 @@ func newDenial(answer *envelope.Answer) *authv3.CheckResponse {
 	}
 	for _, name := range slices.Sorted(maps.Keys(answer.Header)) {
 		if name != "Content-Length" { // Envoy counts by itself
-			denied.Headers = append(denied.Headers, overwrite(strings.ToLower(name), answer.Header.Get(name)))
+			denied.Headers = append(denied.Headers,
+				overwrite(&corev3.HeaderValueOption{}, &corev3.HeaderValue{}, strings.ToLower(name), answer.Header.Get(name)))
 		}
 	}
 	return &authv3.CheckResponse{
@@ -204,10 +224,10 @@ var codeOf = map[int]codes.Code{
 	http.StatusServiceUnavailable:  codes.Unavailable,
 }
 
-// overwrite sets a header in place of all values that the client sent. Envoys that know no append_action do so by default.
-func overwrite(name, value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: name, Value: value},
-		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-	}
+// overwrite makes of an empty option and value one that sets a header in place of all values that it had. Envoys that know no
+// append_action do so by default.
+func overwrite(option *corev3.HeaderValueOption, header *corev3.HeaderValue, name, value string) *corev3.HeaderValueOption {
+	header.Key, header.Value = name, value
+	option.Header, option.AppendAction = header, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
+	return option
 }

@@ -64,25 +64,31 @@ func FuzzPercentEncode(f *testing.F) {
 	})
 }
 
+// FuzzParseReview cuts the body in three, so that one part changes while the rest stays a review.
 func FuzzParseReview(f *testing.F) {
-	const v1, token = `"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview"`, `"spec":{"token":"sq_read"}`
-	for _, seed := range []string{
-		"{" + v1 + "," + token + "}", "{" + v1 + `,"metadata":{"creationTimestamp":null},"spec":{"token":"a","audiences":["b"]},"status":{"user":{}}}`,
-		"{" + token + "," + v1 + "," + token + "}", "{" + v1 + `,"spec":{"token":"a","token":"b"}}`, "{" + v1 + `,"spec":{"Token":"a"}}`,
-		`{"apiVersion":"authentication.k8s.io/v1beta1","kind":"TokenReview",` + token + "}", `{"spec":null,"kind":7,"apiVersion":[]}`,
-		"{" + v1 + "," + token + "}{}", "{" + v1 + `,"spec":{"\u0074oken":"\ud800\n\"` + "\xff" + `"}}`, "null", "[{}]", "{", "",
+	const v1 = `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":`
+	for _, seed := range [][3]string{
+		{v1, `"sq_read"`, "}}"},
+		{v1, `"\u0073q_\ud800\n\"` + "\xff" + `"`, `,"audiences":["a"]},"status":{"user":{}},"metadata":{"creationTimestamp":null}}`},
+		{v1, `"a","token":"b"`, "}}"},
+		{v1, `"a","Token":"b","to\u006ben":null`, `},"SPEC":{},"kind":"TokenReview"}`},
+		{v1, "[null]", "}}{}"},
+		{`{"spec":{"token":`, `"a"`, `},"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1beta1"}`},
+		{`{"spec":null,"kind":7,"apiVersion":`, "[{}]", "}"},
+		{"", "null", ""},
 	} {
-		f.Add([]byte(seed))
+		f.Add([]byte(seed[0]), []byte(seed[1]), []byte(seed[2]))
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
+	f.Fuzz(func(t *testing.T, before, token, after []byte) {
+		body := slices.Concat(before, token, after)
 		review, wrong := parseReview(body)
 		read, plain := readReviewNaively(body)
 		switch {
-		case wrong == nil && (review.APIVersion != read["apiVersion"] || review.Kind != read["kind"] || review.Spec.Token != read["spec.token"]):
+		case wrong == nil && (review.APIVersion != read[".apiVersion"] || review.Kind != read[".kind"] || review.Spec.Token != read[".spec.token"]):
 			t.Fatalf("%q was read as %v of %v with the token %q, want %v", body, review.Kind, review.APIVersion, review.Spec.Token, read)
-		case wrong == nil && read["kind"] != "TokenReview":
+		case wrong == nil && read[".kind"] != "TokenReview":
 			t.Fatalf("%q was taken for a review", body)
-		case wrong != nil && plain && read["kind"] == "TokenReview" && read["apiVersion"] == "authentication.k8s.io/v1":
+		case wrong != nil && plain && read[".kind"] == "TokenReview" && read[".apiVersion"] == "authentication.k8s.io/v1":
 			t.Fatalf("%q was refused: %s", body, wrong.problem)
 		}
 	})
@@ -106,18 +112,18 @@ func readReviewNaively(body []byte) (read map[string]string, plain bool) {
 	var object func(path string)
 	object = func(path string) {
 		for decoder.More() {
-			at := path + next().(string)
+			at := path + "." + strings.ReplaceAll(next().(string), ".", "..")
 			_, twice := read[at]
-			plain = plain && !twice && slices.Contains([]string{"apiVersion", "kind", "spec", "spec.token"}, at)
+			plain = plain && !twice && slices.Contains([]string{".apiVersion", ".kind", ".spec", ".spec.token"}, at)
 			switch value := next().(type) {
 			case string:
-				plain = plain && at != "spec"
+				plain = plain && at != ".spec"
 				read[at] = value
 			case json.Delim:
-				plain = plain && at == "spec" && value == '{'
+				plain = plain && at == ".spec" && value == '{'
 				read[at] = ""
 				if value == '{' {
-					object(at + ".")
+					object(at)
 				} else {
 					for depth := 1; depth > 0; {
 						switch next() {

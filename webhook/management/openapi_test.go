@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,9 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
+	"github.com/google/go-cmp/cmp"
+
+	"squirrel.dev/apikey-operator/webhook/management"
 )
 
 // openAPI is the document that the API serves.
@@ -83,6 +87,21 @@ func TestTheDocumentIsOpenAPI(t *testing.T) {
 	must(t, document.Validate(t.Context(), openapi3.EnableExamplesValidation()))
 	if document.OpenAPI != "3.1.0" {
 		t.Errorf("the version is %s", document.OpenAPI)
+	}
+}
+
+func TestTheDocumentHasTheCallsThatThereAre(t *testing.T) {
+	document, err := openAPI()
+	must(t, err)
+	var described []string
+	for path, item := range document.Paths.Map() {
+		for method, operation := range item.Operations() {
+			described = append(described, operation.OperationID+": "+method+" "+path)
+		}
+	}
+	slices.Sort(described)
+	if diff := cmp.Diff(management.Calls(), described); diff != "" {
+		t.Errorf("the calls (-there +described):\n%s", diff)
 	}
 }
 

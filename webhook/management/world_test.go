@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -103,8 +104,9 @@ func (w *world) consoleConfig() *rest.Config {
 
 // console is an API that is served.
 type console struct {
-	t   *testing.T
-	url string
+	t      *testing.T
+	url    string
+	client *http.Client
 }
 
 // startConsole serves one more API until the test ends, and returns when it is ready.
@@ -140,7 +142,7 @@ func (w *world) startConsole(change ...func(*management.Options)) *console {
 		}
 	})
 	w.eventually("the console has heard of the keys", func() bool { return keyring.Synced() && catalog.Synced() })
-	return &console{t: w.T, url: server.URL}
+	return &console{t: w.T, url: server.URL, client: http.DefaultClient}
 }
 
 // issue creates a key by the Kubernetes API.
@@ -184,13 +186,14 @@ type shown struct {
 
 // answer is an answer of the API.
 type answer struct {
-	status int
-	header http.Header
-	body   string
+	protocol string // HTTP/1.1
+	status   int
+	header   http.Header
+	body     string
 }
 
-// call sends a request, given its method and its path with its query, and holds the answer to openapi.json.
-func (c *console) call(methodAndPath, token string, body ...string) answer {
+// request returns a request, given its method and its path with its query.
+func (c *console) request(methodAndPath, token string, body ...string) *http.Request {
 	c.t.Helper()
 	method, path, _ := strings.Cut(methodAndPath, " ")
 	request, err := http.NewRequestWithContext(c.t.Context(), method, c.url+path, strings.NewReader(strings.Join(body, "")))
@@ -201,28 +204,30 @@ func (c *console) call(methodAndPath, token string, body ...string) answer {
 	if token != "" {
 		request.Header.Set("X-API-Key", token)
 	}
-	return c.send(request)
+	return request
 }
 
+// call sends a request.
+func (c *console) call(methodAndPath, token string, body ...string) answer {
+	c.t.Helper()
+	return c.send(c.request(methodAndPath, token, body...))
+}
+
+// send sends a request, and holds the answer to openapi.json. Any goroutine may do so.
 func (c *console) send(request *http.Request) answer {
 	c.t.Helper()
-	got, err := send(request)
-	must(c.t, err)
-	if err := describedByOpenAPI(request, got); err != nil {
-		c.t.Errorf("%s %s: the answer %d %s is not what openapi.json says: %v", request.Method, request.URL, got.status, got.body, err)
-	}
-	return got
-}
-
-// send sends a request and returns the whole answer, in any goroutine.
-func send(request *http.Request) (answer, error) {
-	response, err := http.DefaultClient.Do(request)
+	response, err := c.client.Do(request)
 	if err != nil {
-		return answer{}, err
+		c.t.Error(err)
+		return answer{}
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	return answer{status: response.StatusCode, header: response.Header, body: string(body)}, err
+	got := answer{protocol: response.Proto, status: response.StatusCode, header: response.Header, body: string(body)}
+	if err := errors.Join(err, describedByOpenAPI(request, got)); err != nil {
+		c.t.Errorf("%s %s: the answer %d %s is not what openapi.json says: %v", request.Method, request.URL, got.status, got.body, err)
+	}
+	return got
 }
 
 // refused fails the test unless the answer is an error of this status and text.

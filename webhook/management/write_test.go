@@ -4,6 +4,7 @@
 package management_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,11 +16,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/webhook/authn"
 	"squirrel.dev/apikey-operator/webhook/management"
 )
 
@@ -178,12 +181,8 @@ func TestABodyMustSayThatItIsJSON(t *testing.T) {
 		{"application/json", 200}, {"Application/JSON; charset=utf-8", 200},
 	} {
 		body := fmt.Sprintf(`{"app_name": "App %d", "read_access": true, "write_access": false}`, i)
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+"/v1/api-keys", strings.NewReader(body))
-		must(t, err)
-		request.Header.Set("X-API-Key", w.writer.Token)
-		if c.contentType != "" {
-			request.Header.Set("Content-Type", c.contentType)
-		}
+		request := w.request("POST /v1/api-keys", w.writer.Token, body)
+		request.Header.Set("Content-Type", c.contentType)
 		got := w.send(request)
 		if c.status == 415 {
 			got.refused(t, 415, "The body must be JSON: send it with Content-Type: application/json.")
@@ -297,6 +296,85 @@ func TestFailuresOfTheKubernetesAPIAreNotTheCallers(t *testing.T) {
 	away.call("DELETE /v1/api-keys/"+string(w.reader.Key.UID), w.writer.Token).refused(t, 503, noAnswer)
 	if keys := w.keys(); len(keys) != 0 {
 		t.Errorf("the keys are %v", keys)
+	}
+}
+
+func TestAChangeThatThisServerDoesNotHearOfIsNotCalledDone(t *testing.T) {
+	const (
+		notAccepted = "The key was not accepted within 10s, and nothing is left of it. Is the controller running? Try again."
+		notHeard    = "The key is deactivated, but this server has not heard so within 10s: it may be accepted for a while longer."
+	)
+	w := newWorld(t)
+	hearing, stopHearing := context.WithCancel(t.Context())
+	keyring := authn.NewKeyring()
+	var listening sync.WaitGroup
+	listening.Go(func() { _ = keyring.Run(hearing, w.consoleConfig(), w.namespace) })
+	w.eventually("the keys are known", keyring.Synced)
+	stopHearing()
+	listening.Wait()
+	deaf := w.startConsole(func(o *management.Options) { o.Authenticator = authn.NewAuthenticator(keyring, 0, time.Now) })
+
+	var calling sync.WaitGroup
+	calling.Go(func() { deaf.call("POST /v1/api-keys", w.writer.Token, readOnly).refused(t, 503, notAccepted) })
+	calling.Go(func() {
+		deaf.call("DELETE /v1/api-keys/"+string(w.reader.Key.UID), w.writer.Token).refused(t, 503, notHeard)
+	})
+	calling.Wait()
+	if keys := w.keys(); len(keys) != 0 {
+		t.Errorf("left: %v", keys)
+	}
+	w.call("GET /v1/api-keys", w.reader.Token).refused(t, 401, keyRequired) // by one who hears
+}
+
+func TestACallerWhoGoesAwayLeavesNoKey(t *testing.T) {
+	w := newWorld(t)
+	w.stopController()
+	calling, leave := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() {
+		response, err := w.client.Do(w.request("POST /v1/api-keys", w.writer.Token, readOnly).WithContext(calling))
+		if err == nil {
+			err = response.Body.Close()
+		}
+		left <- err
+	}()
+	w.eventually("the key waits for the controller", func() bool { return len(w.keys()) == 1 })
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("the caller got an answer: %v", err)
+	}
+	w.eventually("the key is gone", func() bool { return len(w.keys()) == 0 })
+}
+
+func TestAnswersAreCounted(t *testing.T) {
+	w := newWorld(t)
+	registry := prometheus.NewRegistry()
+	console := w.startConsole(func(o *management.Options) { o.Metrics = management.NewMetrics(registry) })
+	for _, request := range []string{"GET /v1/api-keys", "HEAD /api/v1/api-keys", "GET /api/v1/api-keys?limit=0", "GET /v1/nothing", "BREW /v1/api-keys"} {
+		console.call(request, w.reader.Token)
+	}
+	console.call("DELETE /v1/api-keys/x", "")
+	got := map[string]float64{}
+	families, err := registry.Gather()
+	must(t, err)
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			name := family.GetName()
+			for _, label := range metric.GetLabel() {
+				name += " " + label.GetValue()
+			}
+			got[name] = metric.GetCounter().GetValue()
+		}
+	}
+	want := map[string]float64{
+		"apikey_management_answers_total deactivateKey 401": 1,
+		"apikey_management_answers_total listKeys 200":      2,
+		"apikey_management_answers_total listKeys 422":      1,
+		"apikey_management_answers_total none 401":          1,
+		"apikey_management_answers_total none 404":          1,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the counters (-want +got):\n%s", diff)
 	}
 }
 

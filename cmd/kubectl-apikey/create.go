@@ -1,0 +1,210 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/printers"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikeys"
+)
+
+// createdKind is the kind of what is printed of a key with its token: like an APIKey, but nobody can apply it.
+const createdKind = "CreatedAPIKey"
+
+// create makes a key: with a token minted here, or by the controller.
+type create struct {
+	creation  apikeys.Creation
+	expiresAt string
+	expiresIn model.Duration
+
+	bySecret  bool
+	secret    v1alpha1.TokenSecret
+	secretTTL model.Duration
+
+	waiting
+	output  *genericclioptions.PrintFlags
+	printer printers.ResourcePrinter // nil prints text
+}
+
+// waiting says whether to wait for a key to be accepted, and for how long.
+type waiting struct {
+	wait    bool
+	timeout time.Duration
+}
+
+func (w *waiting) register(flags *pflag.FlagSet, forWhat string) {
+	flags.BoolVar(&w.wait, "wait", true, "Wait until "+forWhat+".")
+	flags.DurationVar(&w.timeout, "timeout", 10*time.Second, "How long to wait.")
+}
+
+func newCreateCommand(cluster *cluster) *cobra.Command {
+	c := &create{output: genericclioptions.NewPrintFlags("created")}
+	command := &cobra.Command{
+		Use:   "create APP_NAME [-r] [-w]",
+		Short: "Create a key and print its token",
+		Long: `Create a key for an app and print its token, once: nobody keeps it.
+
+The token is made on this machine, and only its hash is sent to the cluster. With --secret the controller makes it and hands it over in
+a Secret, which 'kubectl apikey reveal' prints once.`,
+		Example: `  # A key that may only read
+  kubectl apikey create "Frontend App" -r
+
+  # A key that may read and write, for 30 days
+  kubectl apikey create CI-Pipeline -r -w --expires-in=30d
+
+  # Nothing but the token
+  kubectl apikey create "Nightly Job" -w -o jsonpath='{.token}'
+
+  # The token stays in the cluster, in the Secret partner-token, for an hour at most
+  kubectl apikey create Partner -r --secret-name=partner-token --secret-ttl=1h`,
+		Args: oneAppName,
+		PreRunE: func(command *cobra.Command, _ []string) error {
+			return c.complete(command.Flags())
+		},
+		RunE:              cluster.run(c.run),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	flags := command.Flags()
+	flags.BoolVarP(&c.creation.ReadAccess, "read", "r", false, "Allow requests that only read: GET, HEAD, OPTIONS and WebSockets.")
+	flags.BoolVarP(&c.creation.WriteAccess, "write", "w", false, "Allow all other requests.")
+	flags.StringVar(&c.expiresAt, "expires-at", "", "When the key expires, such as 2027-06-01T00:00:00Z.")
+	flags.Var(&c.expiresIn, "expires-in", "After how long the key expires, such as 12h, 30d or 1y.")
+	flags.BoolVar(&c.bySecret, "secret", false,
+		"Let the controller make the token and hand it over in a Secret. The other --secret flags imply it.")
+	flags.StringVar(&c.secret.Name, "secret-name", "", "Name of that Secret. Default: the key's name and -token.")
+	flags.StringVar(&c.secret.Key, "secret-key", "", "Entry of that Secret that holds the token. Default: token.")
+	flags.Var(&c.secretTTL, "secret-ttl", "How long that Secret stays, at least 1m. Default: as long as the key is active.")
+	for _, name := range []string{"expires-in", "secret-ttl"} {
+		flags.Lookup(name).DefValue = "" // 0s means that there is none
+	}
+	command.MarkFlagsMutuallyExclusive("expires-at", "expires-in")
+	c.register(flags, "the key is accepted. A key that is not, because of a conflict or in time, is removed again")
+	c.output.AddFlags(command)
+	return command
+}
+
+func oneAppName(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf(`give one app name, in quotes if it has spaces: kubectl apikey create "Frontend App" -r`)
+	}
+	return nil
+}
+
+// complete checks the flags, and takes from them what to create and how to print it. A key that could not be printed must not be made.
+func (c *create) complete(flags *pflag.FlagSet) error {
+	if !c.creation.ReadAccess && !c.creation.WriteAccess {
+		return errors.New("give at least one of --read (-r) and --write (-w)")
+	}
+	if c.bySecret || flags.Changed("secret-name") || flags.Changed("secret-key") || flags.Changed("secret-ttl") {
+		c.creation.Secret = &c.secret
+	}
+	if flags.Changed("secret-ttl") {
+		c.secret.TTL = &metav1.Duration{Duration: time.Duration(c.secretTTL)}
+	}
+	if err := c.completeExpiry(flags, time.Now()); err != nil {
+		return err
+	}
+	return c.completeOutput(flags)
+}
+
+func (c *create) completeExpiry(flags *pflag.FlagSet, now time.Time) error {
+	var at time.Time
+	switch {
+	case flags.Changed("expires-in"):
+		at = now.Add(time.Duration(c.expiresIn)).Truncate(time.Second)
+	case flags.Changed("expires-at"):
+		var err error
+		if at, err = time.Parse(time.RFC3339, c.expiresAt); err != nil {
+			return fmt.Errorf("--expires-at=%q is no date and time: give one such as 2027-06-01T00:00:00Z", c.expiresAt)
+		}
+	default:
+		return nil
+	}
+	if !at.After(now) {
+		return errors.New("the key would be expired from the start: give a time in the future")
+	}
+	c.creation.ExpiresAt = new(metav1.NewTime(at))
+	return nil
+}
+
+func (c *create) completeOutput(flags *pflag.FlagSet) (err error) {
+	if !flags.Changed("output") && !flags.Changed("template") {
+		return nil
+	}
+	if *c.output.OutputFormat == "name" && c.creation.Secret == nil {
+		return errors.New("--output=name would lose the token: choose another output, or --secret")
+	}
+	c.printer, err = c.output.ToPrinter()
+	return err
+}
+
+func (c *create) run(ctx context.Context, s *session, args []string) error {
+	c.creation.Namespace, c.creation.AppName = s.namespace, args[0]
+	created, err := c.create(ctx, s)
+	if err != nil {
+		if remains := (*apikeys.RemainsError)(nil); errors.As(err, &remains) {
+			return err
+		}
+		return fmt.Errorf("no key was created: %w", err)
+	}
+	if err := c.print(s, created); err != nil {
+		return fmt.Errorf("APIKey %q was created but could not be printed; deactivate it, and create another: %w", created.Key.Name, err)
+	}
+	advice := "Save the token now: it is shown only once, and nobody keeps it."
+	if created.Token == "" {
+		advice = fmt.Sprintf("To print the token, once: kubectl apikey reveal %s -n %s", created.Key.Name, created.Key.Namespace)
+	}
+	_, err = fmt.Fprintf(s.errOut, "\n%s\n", advice)
+	return err
+}
+
+func (c *create) create(ctx context.Context, s *session) (*apikeys.Created, error) {
+	if !c.wait {
+		return apikeys.Declare(ctx, s, c.creation)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return apikeys.Create(ctx, s, c.creation)
+}
+
+func (c *create) print(s *session, created *apikeys.Created) error {
+	if c.printer != nil {
+		return c.printObject(s, created)
+	}
+	headline := "API Key created successfully!"
+	if !c.wait {
+		headline = "API Key declared. It is not known yet whether it will be accepted."
+	}
+	var handover [][2]string
+	switch {
+	case created.Token != "":
+		handover = [][2]string{{"Token", created.Token}}
+	case created.Key.Status.SecretName != "":
+		handover = [][2]string{{"Secret", created.Key.Status.SecretName}}
+	}
+	return printFacts(s.out, headline, created.Key, handover...)
+}
+
+func (c *create) printObject(s *session, created *apikeys.Created) error {
+	object, err := objectOf(created.Key)
+	if err != nil {
+		return err
+	}
+	if created.Token != "" {
+		object.SetKind(createdKind)
+		object.Object["token"] = created.Token
+	}
+	return c.printer.PrintObj(object, s.out)
+}

@@ -1,0 +1,275 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/issuing"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+// patience bounds every wait for something that must come.
+const patience = 30 * time.Second
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// program is the path of the built program.
+var program string
+
+func TestMain(m *testing.M) {
+	log.SetLogger(logr.Discard())
+	root, err := controlplane.FindRepository()
+	if err == nil {
+		program = filepath.Join(root, "bin", "kubectl-apikey")
+		command := exec.Command("go", "build", "-o", program, "./cmd/kubectl-apikey")
+		command.Dir, command.Stderr = root, os.Stderr
+		err = command.Run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	testenv.Main(m)
+}
+
+// terminal is where a user types commands, in a namespace of the cluster. It records what the user sees.
+type terminal struct {
+	*testing.T
+	env        *testenv.Env
+	namespace  string
+	kubeconfig string
+	session    strings.Builder
+}
+
+func newTerminal(t *testing.T) *terminal {
+	t.Helper()
+	t.Parallel()
+	env := testenv.Shared(t)
+	terminal := &terminal{T: t, env: env, namespace: env.Namespace(t)}
+	terminal.logIn(env.Config)
+	return terminal
+}
+
+// newTerminalWithController returns a terminal whose namespace has keys issued.
+func newTerminalWithController(t *testing.T) *terminal {
+	t.Helper()
+	terminal := newTerminal(t)
+	issuing.Start(t, terminal.env, terminal.namespace)
+	return terminal
+}
+
+// logIn makes the commands that follow those of whom config says.
+func (t *terminal) logIn(config *rest.Config) {
+	t.Helper()
+	t.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	t.must(controlplane.WriteKubeconfig(t.kubeconfig, config, t.namespace))
+}
+
+// result is what a command printed, and its exit code.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+// command returns the program, ready to be run.
+func (t *terminal) command(args ...string) *exec.Cmd {
+	command := exec.CommandContext(t.Context(), program, args...)
+	command.Env = []string{"KUBECONFIG=" + t.kubeconfig, "HOME=" + filepath.Dir(t.kubeconfig)}
+	return command
+}
+
+// run runs a command without recording it.
+func (t *terminal) run(args ...string) result {
+	t.Helper()
+	return t.start(t.command(args...))()
+}
+
+// start starts a command, and returns what waits for its end.
+func (t *terminal) start(command *exec.Cmd) (wait func() result) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, &stderr
+	t.must(command.Start())
+	return func() result {
+		t.Helper()
+		var exit *exec.ExitError
+		if err := command.Wait(); err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		return result{stdout: stdout.String(), stderr: stderr.String(), code: command.ProcessState.ExitCode()}
+	}
+}
+
+// types runs a command and records it with all that the user sees.
+func (t *terminal) types(args ...string) result {
+	t.Helper()
+	got := t.run(args...)
+	t.record(args, got)
+	return got
+}
+
+func (t *terminal) record(args []string, got result) {
+	t.session.WriteString("$ kubectl apikey")
+	for _, arg := range args {
+		if strings.ContainsAny(arg, " '{}") || arg == "" {
+			arg = "'" + arg + "'"
+		}
+		t.session.WriteString(" " + arg)
+	}
+	t.session.WriteString("\n" + got.stdout)
+	for line := range strings.Lines(got.stderr) {
+		t.session.WriteString("[stderr] " + line)
+	}
+	if got.code != 0 {
+		fmt.Fprintf(&t.session, "[exit code %d]\n", got.code)
+	}
+	t.session.WriteString("\n")
+}
+
+// masks replace what differs from run to run by something of the same length.
+var masks = []struct {
+	what *regexp.Regexp
+	by   string
+}{
+	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "00000000-0000-0000-0000-000000000000"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), "2026-01-01T00:00:00Z"},
+	{regexp.MustCompile(`\bsq_[-_A-Za-z0-9]{43}`), "sq_" + strings.Repeat("x", 43)},
+	{regexp.MustCompile(`\bsq_[-_A-Za-z0-9]{4}\b`), "sq_xxxx"},
+	{regexp.MustCompile(`sha256:[0-9a-f]{64}`), "sha256:" + strings.Repeat("0", 64)},
+	{regexp.MustCompile(`\b(frontend|frontend-app|ci-pipeline|partner)-[a-z2-7]{8}\b`), "$1-xxxxxxxx"},
+	{regexp.MustCompile(`\btest-[a-z0-9]{5}\b`), "test-xxxxx"},
+	{regexp.MustCompile(`resourceVersion(": "|: ")\d+`), "resourceVersion${1}0"},
+	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "127.0.0.1:0"},
+}
+
+// assertGolden compares what was recorded with a file, and what the file says of an earlier run.
+func (t *terminal) assertGolden() {
+	t.Helper()
+	got := t.session.String()
+	for _, mask := range masks {
+		got = mask.what.ReplaceAllString(got, mask.by)
+	}
+	path := filepath.Join("testdata", t.Name()+".golden")
+	if *update {
+		t.must(os.MkdirAll("testdata", 0o755))
+		t.must(os.WriteFile(path, []byte(got), 0o644))
+		return
+	}
+	want, err := os.ReadFile(path)
+	t.must(err)
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("what the user sees differs from %s (-want +got); -update writes it anew:\n%s", path, diff)
+	}
+}
+
+func (t *terminal) keys() []v1alpha1.APIKey {
+	t.Helper()
+	list := &v1alpha1.APIKeyList{}
+	t.must(t.env.Client.List(t.Context(), list, client.InNamespace(t.namespace)))
+	return list.Items
+}
+
+// key returns the only key of this app.
+func (t *terminal) key(appName string) *v1alpha1.APIKey {
+	t.Helper()
+	var found *v1alpha1.APIKey
+	keys := t.keys()
+	for i := range keys {
+		if keys[i].Spec.AppName == appName {
+			if found != nil {
+				t.Fatalf("there are several keys of %q", appName)
+			}
+			found = &keys[i]
+		}
+	}
+	if found == nil {
+		t.Fatalf("there is no key of %q", appName)
+	}
+	return found
+}
+
+// secret returns a Secret, or nil.
+func (t *terminal) secret(name string) *corev1.Secret {
+	t.Helper()
+	secret := &corev1.Secret{}
+	err := t.env.Client.Get(t.Context(), client.ObjectKey{Namespace: t.namespace, Name: name}, secret)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	t.must(err)
+	return secret
+}
+
+// declare creates an APIKey as kubectl apply does.
+func (t *terminal) declare(name string, change ...func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
+	t.Helper()
+	key := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: t.namespace, Name: name},
+		Spec:       v1alpha1.APIKeySpec{AppName: "App " + name, ReadAccess: true},
+	}
+	for _, c := range change {
+		c(key)
+	}
+	t.must(t.env.Client.Create(t.Context(), key))
+	return key
+}
+
+// await waits until a key's Ready condition has this reason.
+func (t *terminal) await(name, wanted string) {
+	t.Helper()
+	t.eventually(name+" is "+wanted, func() bool {
+		key := &v1alpha1.APIKey{}
+		t.must(t.env.Client.Get(t.Context(), client.ObjectKey{Namespace: t.namespace, Name: name}, key))
+		return reason(key) == wanted && key.Status.ObservedGeneration == key.Generation
+	})
+}
+
+func (t *terminal) eventually(what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.After(patience); !condition(); {
+		select {
+		case <-deadline:
+			t.Fatalf("waited %s in vain until %s", patience, what)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// assertTokenOf checks that this is the token of an issued key.
+func (t *terminal) assertTokenOf(key *v1alpha1.APIKey, plaintext string) {
+	t.Helper()
+	if !key.Issued() || key.Status.Tokens[0].Hash != token.Hash(plaintext) {
+		t.Errorf("%q is not issued, or has another token", key.Name)
+	}
+}
+
+func (t *terminal) must(err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,118 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package conformance_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+)
+
+// column is a way to ask.
+type column struct {
+	name string
+	// asker says who asks in this way, and proof which real program is seen doing so.
+	asker, proof string
+	// ask returns the answer: in a word of the table when it is exactly that, else all of it.
+	ask func(w *world, q question) string
+}
+
+// columns are all ways. Introspection is two: the token that it is about, and the key that whoever asks about it presents.
+var columns = [len(cells{})]column{
+	{"Envoy, HTTP", "Envoy, Istio and Contour with HTTP ext_authz", "Envoy is not run", askEnvoy},
+	{"Envoy, gRPC", "Envoy and Envoy Gateway with gRPC ext_authz", "a client with the types of go-control-plane; Envoy is not run", askEnvoyGRPC},
+	{"nginx", "nginx with auth_request", "nginx", askNginx},
+	{"forward", "Caddy with forward_auth, Traefik with ForwardAuth", "Caddy; Traefik is not run", askForward},
+	{"TokenReview", "kube-apiserver with a token webhook", "kube-apiserver", askTokenReview},
+	{"introspection", "an OAuth 2.0 resource server (RFC 7662), about a token", "Apache httpd with mod_oauth2", askIntrospection},
+	{"introspection, own key", "the same, presenting its own key", "Apache httpd with mod_oauth2", presentOwnKey},
+}
+
+// askEnvoy asks with the client's method, and with its path behind the endpoint's.
+func askEnvoy(w *world, q question) string {
+	header := q.header()
+	if q.atAnothers {
+		header.Set("X-Original-Method", "GET")
+	}
+	got := w.server(q).send(w, q.methods[0], "/auth/envoy/"+q.namespace+q.uri, header, "")
+	return inWords(got, refusals(challenge), grantedTo(w.keys[q.key]))
+}
+
+// askEnvoyGRPC asks in both forms in which Envoy sends headers.
+func askEnvoyGRPC(w *world, q question) string {
+	joined, raw := map[string]string{}, &corev3.HeaderMap{}
+	header := q.header()
+	if q.protocol != "" {
+		header[":protocol"] = []string{q.protocol}
+	}
+	for name, values := range header {
+		name = strings.ToLower(name)
+		joined[name] = strings.Join(values, ",")
+		for _, value := range values {
+			raw.Headers = append(raw.Headers, &corev3.HeaderValue{Key: name, RawValue: []byte(value)})
+		}
+	}
+	method := strings.Join(q.methods, "")
+	first := w.server(q).check(w, q.namespace, &authv3.AttributeContext_HttpRequest{Method: method, Path: q.uri, Headers: joined})
+	second := w.server(q).check(w, q.namespace, &authv3.AttributeContext_HttpRequest{Method: method, Path: q.uri, HeaderMap: raw})
+	if !first.equals(second) {
+		return fmt.Sprintf("%+v to headers, %+v to header_map", first, second)
+	}
+	credential := "x-api-key"
+	if _, ok := header["X-Api-Key"]; !ok {
+		credential = "authorization"
+	}
+	return inWords(first, refusals(challenge), passedOn(w.keys[q.key], credential))
+}
+
+func askNginx(w *world, q question) string {
+	return askWithMethodIn("X-Original-Method", "X-Forwarded-Method", "/auth/nginx/", w, q)
+}
+
+func askForward(w *world, q question) string {
+	return askWithMethodIn("X-Forwarded-Method", "X-Original-Method", "/auth/forward/", w, q)
+}
+
+func askWithMethodIn(methodHeader, anothers, endpoint string, w *world, q question) string {
+	if q.atAnothers {
+		methodHeader = anothers
+	}
+	header := q.header()
+	header[methodHeader] = q.methods
+	header.Set("X-Forwarded-Uri", q.uri)
+	got := w.server(q).send(w, http.MethodGet, endpoint+q.namespace, header, "")
+	return inWords(got, refusals(challenge), grantedTo(w.keys[q.key]))
+}
+
+func askTokenReview(w *world, q question) string {
+	fields := make([]string, len(q.tokens))
+	for i, token := range q.tokens {
+		fields[i] = fmt.Sprintf(`"token":%q`, token)
+	}
+	body := `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{` + strings.Join(fields, ",") + `}}`
+	got := w.server(q).send(w, http.MethodPost, "/auth/tokenreview/"+q.namespace+q.query(),
+		http.Header{"Content-Type": {"application/json"}}, body)
+	return inWords(got, refusals(challenge), reviewed(w.keys[q.key]))
+}
+
+// askIntrospection presents a key that may read.
+func askIntrospection(w *world, q question) string {
+	got := introspect(w, q, http.Header{"X-Api-Key": {w.keys["both"].token}}, q.tokens)
+	return inWords(got, refusals(challenge), introspected(w.keys[q.key]))
+}
+
+// presentOwnKey asks about a good token.
+func presentOwnKey(w *world, q question) string {
+	got := introspect(w, q, q.header(), []string{w.keys["both"].token})
+	return inWords(got, refusals(challenge+" | "+basicChallenge), map[string]answer{granted: introspected(w.keys["both"])[toldBoth]})
+}
+
+func introspect(w *world, q question, header http.Header, tokens []string) answer {
+	header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return w.server(q).send(w, http.MethodPost, "/auth/introspect/"+q.namespace+q.query(), header, url.Values{"token": tokens}.Encode())
+}

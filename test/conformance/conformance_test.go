@@ -1,0 +1,36 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package conformance_test asks the built authenticator the same in all its protocols, over TLS, about keys that the built controller
+// has issued.
+package conformance_test
+
+import (
+	"strings"
+	"testing"
+
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+func TestAllProtocolsAnswerAsTheTableSays(t *testing.T) {
+	w := newWorld(t)
+	for _, chapter := range table {
+		for _, situation := range chapter.situations {
+			t.Run(chapter.title+"/"+situation.name, func(t *testing.T) {
+				w := w.in(t)
+				q := w.filledIn(situation.ask)
+				for i, column := range columns {
+					want := situation.want[i]
+					if strings.HasPrefix(want, unaskable) {
+						continue
+					}
+					if got := column.ask(w, q); got != want {
+						t.Errorf("%s: answered %s, want %s", column.name, got, want)
+					}
+				}
+			})
+		}
+	}
+}

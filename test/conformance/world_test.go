@@ -1,0 +1,326 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package conformance_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	certutil "k8s.io/client-go/util/cert"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/operator"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+const (
+	// patience bounds every wait for something that must come.
+	patience = 30 * time.Second
+	// poll is how often it is looked for.
+	poll = 20 * time.Millisecond
+)
+
+// world is the keys of the table, and the authenticators that it asks.
+type world struct {
+	testing.TB
+	env     *testenv.Env
+	keys    map[string]key
+	servers map[string]*server
+	// words are what the names in braces stand for.
+	words *strings.Replacer
+}
+
+// key is an APIKey and its token.
+type key struct {
+	token, namespace, name, app, uid string
+	rights                           []string
+	issuedAt                         int64
+	// expiresAt is 0 when the key has no end.
+	expiresAt int64
+}
+
+// server is an authenticator that is asked over TLS.
+type server struct {
+	address string
+	http    *http.Client
+	envoy   authv3.AuthorizationClient
+}
+
+var (
+	brought      = token.New()
+	endOfCentury = metav1.Date(2099, time.December, 31, 0, 0, 0, 0, time.UTC)
+)
+
+// specs are the keys as they are declared.
+var specs = map[string]v1alpha1.APIKeySpec{
+	"reader":      {AppName: "Frontend für Läden", ReadAccess: true},
+	"writer":      {AppName: "Importer", WriteAccess: true},
+	"both":        {AppName: "Back office", ReadAccess: true, WriteAccess: true},
+	"brought":     {AppName: "From elsewhere", ReadAccess: true, TokenHash: token.Hash(brought)},
+	"expiring":    {AppName: "Until the end of the century", ReadAccess: true, ExpiresAt: &endOfCentury},
+	"deactivated": {AppName: "Deactivated", ReadAccess: true},
+	"expired":     {AppName: "Expired", ReadAccess: true},
+	"deleted":     {AppName: "Deleted", ReadAccess: true},
+	"stranger":    {AppName: "Of another namespace", ReadAccess: true},
+}
+
+// newWorld starts the authenticators, has a controller issue the keys, and ends some once they are accepted.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{TB: t, env: testenv.Shared(t), keys: map[string]key{}, servers: map[string]*server{}}
+	operator.StartController(t, w.env.Config)
+	w.startAuthenticators()
+	w.declareKeys()
+	w.awaitIssued()
+	w.nameWords()
+	for name := range specs {
+		w.awaitAccepted(name, true)
+	}
+	w.endKeys()
+	for _, name := range []string{"deactivated", "expired", "deleted"} {
+		w.awaitAccepted(name, false)
+	}
+	return w
+}
+
+// in returns the same world for a subtest.
+func (w *world) in(t *testing.T) *world {
+	t.Helper()
+	inTest := *w
+	inTest.TB = t
+	return &inTest
+}
+
+func (w *world) startAuthenticators() {
+	w.Helper()
+	const serverName = "apikey-authenticator.apikey-system.svc"
+	certificate, private, err := certutil.GenerateSelfSignedCertKey(serverName, nil, nil)
+	w.must(err)
+	dir := w.TempDir()
+	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	w.must(os.WriteFile(certFile, certificate, 0o600))
+	w.must(os.WriteFile(keyFile, private, 0o600))
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(certificate)
+	client := &tls.Config{RootCAs: trusted, ServerName: serverName}
+
+	flags := []string{"--tls-cert-file=" + certFile, "--tls-private-key-file=" + keyFile}
+	nobody := &rest.Config{Host: "http://127.0.0.1:1"} // nothing listens there
+	w.servers[synced] = w.connect(client, operator.StartAuthenticator(w, w.env.Config, flags...))
+	w.servers[with403] = w.connect(client, operator.StartAuthenticator(w, w.env.Config, append(flags, with403)...))
+	w.servers[notSynced] = w.connect(client, operator.StartAuthenticator(w, nobody, flags...))
+}
+
+func (w *world) connect(client *tls.Config, authenticator *operator.Process) *server {
+	w.Helper()
+	connection, err := grpc.NewClient(authenticator.Address("grpc"), grpc.WithTransportCredentials(credentials.NewTLS(client)))
+	w.must(err)
+	w.Cleanup(func() { w.must(connection.Close()) })
+	return &server{
+		address: authenticator.Address("authenticator"),
+		http:    &http.Client{Transport: &http.Transport{TLSClientConfig: client}, Timeout: patience},
+		envoy:   authv3.NewAuthorizationClient(connection),
+	}
+}
+
+func (w *world) declareKeys() {
+	w.Helper()
+	shop, elsewhere := w.env.Namespace(w), w.env.Namespace(w)
+	for name, spec := range specs {
+		namespace := shop
+		if name == "stranger" {
+			namespace = elsewhere
+		}
+		declared := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
+		w.must(w.env.Client.Create(w.Context(), declared))
+		k := key{namespace: namespace, name: name, app: spec.AppName, uid: string(declared.UID)}
+		if spec.ReadAccess {
+			k.rights = append(k.rights, "read")
+		}
+		if spec.WriteAccess {
+			k.rights = append(k.rights, "write")
+		}
+		if spec.ExpiresAt != nil {
+			k.expiresAt = spec.ExpiresAt.Unix()
+		}
+		w.keys[name] = k
+	}
+}
+
+func (w *world) awaitIssued() {
+	w.Helper()
+	for name, k := range w.keys {
+		issued := &v1alpha1.APIKey{}
+		w.eventually(name+" is issued", func() bool {
+			w.must(w.env.Client.Get(w.Context(), client.ObjectKey{Namespace: k.namespace, Name: name}, issued))
+			return issued.Issued()
+		})
+		k.issuedAt = issued.Status.Tokens[0].NotBefore.Unix()
+		k.token = brought
+		if name != "brought" {
+			handedOver := &corev1.Secret{}
+			w.must(w.env.Client.Get(w.Context(), client.ObjectKey{Namespace: k.namespace, Name: issued.Status.SecretName}, handedOver))
+			k.token = string(handedOver.Data["token"])
+		}
+		w.keys[name] = k
+	}
+}
+
+func (w *world) nameWords() {
+	words := []string{
+		"{shop}", w.keys["reader"].namespace,
+		"{unknown}", token.New(),
+		"{user:reader in Base64}", base64.StdEncoding.EncodeToString([]byte("user:" + w.keys["reader"].token)),
+	}
+	for name, k := range w.keys {
+		words = append(words, "{"+name+"}", k.token)
+	}
+	w.words = strings.NewReplacer(words...)
+}
+
+func (w *world) endKeys() {
+	w.Helper()
+	patch := func(name, spec string) {
+		object := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: w.keys[name].namespace, Name: name}}
+		w.must(w.env.Client.Patch(w.Context(), object, client.RawPatch("application/merge-patch+json", []byte(`{"spec":`+spec+`}`))))
+	}
+	patch("deactivated", `{"active":false}`)
+	patch("expired", `{"expiresAt":"2026-01-01T00:00:00Z"}`)
+	w.must(w.env.Client.Delete(w.Context(), &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.keys["deleted"].namespace, Name: "deleted"},
+	}))
+}
+
+// awaitAccepted waits until the authenticators accept a key, or do not any more.
+func (w *world) awaitAccepted(name string, accepted bool) {
+	w.Helper()
+	for _, server := range []string{synced, with403} {
+		w.eventually(name+" is accepted or ended", func() bool {
+			q := w.filledIn(by(name, "DELETE").of(server).in(w.keys[name].namespace))
+			answer := askForward(w, q)
+			return answer != unavailable && (answer != unauthenticated) == accepted
+		})
+	}
+}
+
+// server returns the authenticator that a question is for.
+func (w *world) server(q question) *server { return w.servers[q.server] }
+
+// filledIn returns the question with tokens and namespaces in place of their names.
+func (w *world) filledIn(q question) question {
+	q.namespace, q.uri = w.words.Replace(q.namespace), w.words.Replace(q.uri)
+	q.headers, q.tokens = w.allFilledIn(q.headers), w.allFilledIn(q.tokens)
+	return q
+}
+
+func (w *world) allFilledIn(texts []string) []string {
+	filled := make([]string, len(texts))
+	for i, text := range texts {
+		filled[i] = w.words.Replace(text)
+	}
+	return filled
+}
+
+// header returns the client's headers.
+func (q question) header() http.Header {
+	header := http.Header{}
+	for _, line := range q.headers {
+		name, value, _ := strings.Cut(line, ":")
+		header.Add(name, strings.TrimPrefix(value, " "))
+	}
+	return header
+}
+
+// query returns what follows the path of the URI.
+func (q question) query() string {
+	if at := strings.Index(q.uri, "?"); at >= 0 {
+		return q.uri[at:]
+	}
+	return ""
+}
+
+// send asks over HTTP/1.1, with these headers.
+func (s *server) send(w *world, method, target string, header http.Header, body string) answer {
+	w.Helper()
+	request, err := http.NewRequestWithContext(w.Context(), method, "https://"+s.address+target, strings.NewReader(body))
+	w.must(err)
+	request.Header = header
+	response, err := s.http.Do(request)
+	w.must(err)
+	defer response.Body.Close()
+	read, err := io.ReadAll(response.Body)
+	w.must(err)
+	return newAnswer(response.StatusCode, response.Header, string(read), int(response.ContentLength))
+}
+
+// check asks over gRPC, and returns what the client behind Envoy would get.
+func (s *server) check(w *world, namespace string, request *authv3.AttributeContext_HttpRequest) answer {
+	w.Helper()
+	attributes := &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: request}}
+	if namespace != "" {
+		attributes.ContextExtensions = map[string]string{"namespace": namespace}
+	}
+	ctx, cancel := context.WithTimeout(w.Context(), patience)
+	defer cancel()
+	response, err := s.envoy.Check(ctx, &authv3.CheckRequest{Attributes: attributes})
+	w.must(err)
+
+	if denied := response.GetDeniedResponse(); denied != nil {
+		return newAnswer(int(denied.GetStatus().GetCode()), set(denied.GetHeaders()), denied.GetBody(), 0)
+	}
+	header := set(response.GetOkResponse().GetHeaders())
+	header.Set(removed, strings.Join(response.GetOkResponse().GetHeadersToRemove(), ","))
+	return newAnswer(http.StatusOK, header, "", 0)
+}
+
+// removed stands for the client's headers that Envoy is told to remove.
+const removed = "(removed)"
+
+// set returns the headers that Envoy is told to set in place of all that the client sent.
+func set(options []*corev3.HeaderValueOption) http.Header {
+	header := http.Header{}
+	for _, option := range options {
+		if option.GetAppendAction() == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD {
+			header.Add(option.GetHeader().GetKey(), option.GetHeader().GetValue())
+		}
+	}
+	return header
+}
+
+func (w *world) eventually(what string, condition func() bool) {
+	w.Helper()
+	deadline := time.After(patience)
+	for !condition() {
+		select {
+		case <-deadline:
+			w.Fatalf("waited %s in vain until %s", patience, what)
+		case <-time.After(poll):
+		}
+	}
+}
+
+func (w *world) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}

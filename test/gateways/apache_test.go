@@ -1,0 +1,134 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build gateways
+
+package gateways_test
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+// modulesOfApache are those that its page names, and what every Debian installation of Apache has on.
+var modulesOfApache = []string{
+	"mpm_event", "authn_core", "authz_core", "oauth2", "headers", "proxy", "proxy_http", "ssl",
+}
+
+func startApache(t testing.TB, settings settings, key string) string {
+	t.Helper()
+	address, introspection, dir := freeAddress(t), freeAddress(t), t.TempDir()
+	_, port, _ := net.SplitHostPort(settings.authenticator)
+	configure(t, filepath.Join(dir, "shop.conf"), shown(t, "apache.md", "/etc/apache2/sites-available/shop.conf"), map[string]string{
+		"Listen 8000":                 "Listen " + address,
+		"<VirtualHost *:8000>":        "<VirtualHost " + address + ">",
+		"127.0.0.1:8001":              introspection,
+		"/auth/introspect/shop":       "/auth/introspect/" + settings.namespace,
+		serviceName + ":443":          "localhost:" + port,
+		"/etc/apikey-operator/ca.crt": settings.caFile,
+		"frontend.shop.svc:8080":      settings.service,
+	})
+	var main strings.Builder
+	for _, module := range modulesOfApache {
+		fmt.Fprintf(&main, "LoadModule %s_module %s\n", module, bin(t, "debian", "usr", "lib", "apache2", "modules", "mod_"+module+".so"))
+	}
+	fmt.Fprintf(&main, "ServerName localhost\nServerRoot %s\nDefaultRuntimeDir %[1]s\nPidFile %[1]s/pid\nErrorLog /dev/stderr\nUser www-data\nGroup www-data\nInclude %[1]s/shop.conf\n", dir)
+	file := filepath.Join(dir, "apache2.conf")
+	must(t, os.WriteFile(file, []byte(main.String()), 0o600))
+	startGateway(t, address, process.Command{
+		Path: bin(t, "debian", "usr", "sbin", "apache2"),
+		Args: []string{"-D", "FOREGROUND", "-f", file},
+		Env:  []string{librariesOfDebian(t), "APIKEY=" + key},
+	})
+	return address
+}
+
+// standApache starts an Apache before a service, which asks at this address with the key apache.
+func standApache(s *shop, authenticator string) *front {
+	s.Helper()
+	f := &front{shop: s, service: startService(s)}
+	f.address = startApache(s, settings{
+		namespace: s.namespace, authenticator: authenticator, caFile: s.caFile, service: f.service.address,
+	}, s.keys["apache"].token)
+	return f
+}
+
+func (s *shop) bearer(name string) string { return "Authorization: Bearer " + s.keys[name].token }
+
+func TestApacheIntrospectsTokens(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, testenv.Shared(t), "apache", "retired")
+	f := standApache(s, s.syncedAuthenticator().Address("authenticator"))
+
+	reader := f.keys["reader"]
+	for what, headers := range map[string][]string{
+		"a request": nil,
+		"a request that lies": {
+			"X-Auth-App: Back%20office", "x-auth-key-id: 1", "X_Auth_App: Back%20office", "X-Auth-Key_Id: 1", "X-Auth-Scope: write",
+			"X_Auth-Sub: 1", "X-Auth-client_id: Back%20office", "Connection: close, X-Auth-App", "Connection: X-Auth-Key-Id, X-Auth-scope",
+		},
+	} {
+		r := f.forwarded(f.send("GET /articles?page=2", append(headers, "Authorization: Bearer "+reader.token)...))
+		got := http.Header{}
+		for name, values := range r.Header {
+			if strings.HasPrefix(name, "X-Auth") || strings.HasPrefix(name, "X_") || name == "Authorization" {
+				got[name] = values
+			}
+		}
+		delete(got, "X-Auth-Iat")
+		want := http.Header{
+			"X-Auth-App": {readersApp}, "X-Auth-Client_id": {readersApp},
+			"X-Auth-Key-Id": {reader.id}, "X-Auth-Sub": {reader.id},
+			"X-Auth-Scope": {"read"}, "X-Auth-Iss": {"keys.squirrel.dev/" + f.namespace},
+			"X-Auth-Active": {"true"}, "X-Auth-Token_type": {"Bearer"},
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("of %s the service is told (-want +got):\n%s", what, diff)
+		}
+		if r.Target != "/articles?page=2" || strings.Contains(fmt.Sprint(r), reader.token) {
+			t.Errorf("of %s the service received %+v", what, r)
+		}
+	}
+
+	for _, test := range []struct{ method, key string }{
+		{"GET", "reader"}, {"HEAD", "reader"}, {"OPTIONS", "reader"}, {"POST", "writer"}, {"DELETE", "writer"}, {"GET", "both"}, {"POST", "both"},
+	} {
+		if a := f.send(test.method+" /", f.bearer(test.key), "Content-Length: 0"); a.status != http.StatusOK {
+			t.Errorf("%s with the key %s is answered %d %s", test.method, test.key, a.status, a.body)
+		}
+	}
+	for _, test := range []struct{ method, key string }{
+		{"POST", "reader"}, {"PROPFIND", "reader"}, {"GET", "writer"}, {"OPTIONS", "writer"}, {"GET", "stranger"}, {"GET", "unknown"},
+	} {
+		f.refused(test.method+" with the key "+test.key, http.StatusUnauthorized, func() answer {
+			return f.send(test.method+" /", f.bearer(test.key), "Content-Length: 0")
+		})
+	}
+	f.refused("a request without a key", http.StatusUnauthorized, func() answer { return f.send("GET /") })
+
+	f.forwarded(f.send("GET /", f.bearer("retired")))
+	f.deactivate("retired")
+	f.eventually("the deactivated key is refused", func() bool { return f.send("GET /", f.bearer("retired")).status == http.StatusUnauthorized })
+
+	// mod_oauth2 takes every failure to learn about a token for a bad token.
+	impostor := f.in(t).shop
+	impostor.certificate = newCertificate(t)
+	for what, authenticator := range map[string]string{
+		"an authenticator that knows no keys yet":             f.unsyncedAuthenticator().Address("authenticator"),
+		"an authenticator that another authority vouches for": impostor.syncedAuthenticator().Address("authenticator"),
+		"no authenticator": freeAddress(t),
+	} {
+		f := standApache(s, authenticator)
+		f.refused("with "+what+" a good key", http.StatusUnauthorized, func() answer { return f.send("GET /", f.bearer("both")) })
+	}
+}

@@ -1,0 +1,60 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build gateways
+
+package gateways_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protopath"
+	"google.golang.org/protobuf/reflect/protorange"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"sigs.k8s.io/yaml"
+)
+
+// No Envoy runs here, so what its page shows is held to Envoy's own API types: every field must be there, and every value allowed.
+func TestEnvoysConfigurationHasNothingThatEnvoysTypesDoNotHave(t *testing.T) {
+	t.Parallel()
+	checkEnvoy(t, shown(t, "envoy.md", "envoy.yaml"), &bootstrapv3.Bootstrap{})
+
+	var filters []json.RawMessage
+	must(t, yaml.Unmarshal([]byte(shown(t, "envoy.md", "http_filters, over HTTP")), &filters))
+	for _, filter := range filters {
+		checkEnvoy(t, string(filter), &hcmv3.HttpFilter{})
+	}
+}
+
+// checkEnvoy parses a part of Envoy's configuration as this message, and validates all that is in it.
+func checkEnvoy(t *testing.T, configuration string, message proto.Message) {
+	t.Helper()
+	content, err := yaml.YAMLToJSONStrict([]byte(configuration))
+	must(t, err)
+	must(t, protojson.Unmarshal(content, message))
+	validated := 0
+	must(t, protorange.Range(message.ProtoReflect(), func(values protopath.Values) error {
+		inside, ok := values.Index(-1).Value.Interface().(protoreflect.Message)
+		if !ok {
+			return nil
+		}
+		if validating, ok := inside.Interface().(interface{ ValidateAll() error }); ok {
+			validated++
+			return validating.ValidateAll()
+		}
+		return nil
+	}))
+	if validated == 0 {
+		t.Error("nothing was validated")
+	}
+}

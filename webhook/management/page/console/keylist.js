@@ -1,0 +1,89 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// What the page knows of the keys: which of them to show, and in what order.
+
+export const rowsPerPage = 50;
+
+const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+
+/** The columns that keys can be sorted by: what each is called, whether it starts with the greatest, and how it compares. */
+export const columns = {
+  name: { label: "App name", compare: (a, b) => collator.compare(a.name, b.name) },
+  access: { label: "Access", compare: (a, b) => rank(a) - rank(b) },
+  state: { label: "State", compare: (a, b) => states.indexOf(a.state) - states.indexOf(b.state) },
+  created: { label: "Created", newestFirst: true, compare: (a, b) => a.created - b.created },
+  updated: { label: "Updated", newestFirst: true, compare: (a, b) => a.updated - b.updated },
+  expires: { label: "Expires", compare: (a, b) => a.expires - b.expires },
+};
+
+const states = ["active", "expired", "inactive"];
+
+function rank(key) { return 2 * key.write + key.read; }
+
+/** A key, in the terms of the page. */
+class Key {
+  constructor({ id, app_name, read_access, write_access, is_active, created_at, updated_at, expires_at }) {
+    this.id = id;
+    this.name = app_name;
+    this.read = read_access;
+    this.write = write_access;
+    this.accepted = is_active;
+    this.created = Date.parse(created_at);
+    this.updated = Date.parse(updated_at);
+    this.expires = expires_at ? Date.parse(expires_at) : Infinity;
+    this.searched = folded(`${app_name}\n${id}`);
+  }
+
+  get state() {
+    if (this.expires <= Date.now()) return "expired";
+    return this.accepted ? "active" : "inactive";
+  }
+}
+
+/** Different ways to write the same are the same to a search. */
+function folded(text) { return text.normalize("NFKC").toLowerCase(); }
+
+export class KeyList {
+  #keys = new Map();
+  #sorted = []; // by #order, or empty until it is needed
+  #order = "";
+
+  get size() { return this.#keys.size; }
+
+  get active() { return this.#keys.values().reduce((count, key) => count + (key.state === "active"), 0); }
+
+  get(id) { return this.#keys.get(id); }
+
+  /** Adds keys as the API tells of them, or what they have become. */
+  put(...told) {
+    for (const key of told) this.#keys.set(key.id, new Key(key));
+    this.#order = "";
+  }
+
+  clear() {
+    this.#keys.clear();
+    this.#order = "";
+  }
+
+  /** Returns the keys of a page, the first being 0, and how many keys match in all. A page after the last is the last. */
+  view({ search, activeOnly, sort, descending, page }) {
+    const wanted = folded(search.trim());
+    const found = this.#in(sort, descending)
+      .filter((key) => key.searched.includes(wanted) && (!activeOnly || key.state === "active"));
+    const pages = Math.max(1, Math.ceil(found.length / rowsPerPage));
+    const shown = Math.min(page, pages - 1);
+    return { keys: found.slice(shown * rowsPerPage, (shown + 1) * rowsPerPage), found: found.length, page: shown, pages };
+  }
+
+  #in(sort, descending) {
+    const order = `${sort} ${descending}`;
+    if (order !== this.#order) {
+      const { compare } = columns[sort];
+      const direction = descending ? -1 : 1;
+      this.#sorted = [...this.#keys.values()].sort((a, b) => direction * compare(a, b) || b.created - a.created || (a.id < b.id ? -1 : 1));
+      this.#order = order;
+    }
+    return this.#sorted;
+  }
+}
