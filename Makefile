@@ -38,7 +38,7 @@ kube: ## Build the embedded control plane in bin/kube, unless KUBEBUILDER_ASSETS
 
 .PHONY: image
 image: debian-packages check-go ## Build the image IMAGE into bin/images/apikey-operator.tar without a container engine. It needs Linux and root.
-	hack/image build $(or $(IMAGE),localhost/apikey-operator:dev) bin/images/apikey-operator.tar
+	hack/image build $(or $(IMAGE),localhost/apikey-operator:dev) bin/images/apikey-operator.tar $(if $(VERSION),--build-arg VERSION=$(VERSION))
 
 .PHONY: krew
 krew: check-go ## Build a release of the kubectl plugin for krew, in dist/krew: VERSION=v1.2.3 URL=https://... (where its archives will be).

@@ -59,7 +59,7 @@ func lock() (unlock func(), err error) {
 func lockHolder() (pid int, err error) {
 	connection, err := net.Dial("unix", lockName)
 	if err != nil {
-		return 0, fmt.Errorf("no node is running: %w", err)
+		return 0, fmt.Errorf("no node is running, `make node` runs one: %w", err)
 	}
 	defer connection.Close()
 	raw, err := connection.(*net.UnixConn).SyscallConn()
