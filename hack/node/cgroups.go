@@ -56,22 +56,29 @@ func inheritCpuset(file string) error {
 
 // removeCgroups removes the node's control groups and those in them. What ran in them has been killed, but may still be ending.
 func removeCgroups(ctx context.Context) error {
-	return wait.PollUntilContextTimeout(ctx, cgroupPoll, cgroupTimeout, true, func(context.Context) (bool, error) {
+	var busy error
+	err := wait.PollUntilContextTimeout(ctx, cgroupPoll, cgroupTimeout, true, func(context.Context) (bool, error) {
 		groups, err := nodeCgroups()
 		if err != nil {
 			return false, err
 		}
 		slices.Reverse(groups) // those inside first
 		for _, group := range groups {
-			switch err := syscall.Rmdir(group); {
+			err := os.Remove(group)
+			switch {
 			case errors.Is(err, syscall.EBUSY):
+				busy = err
 				return false, nil
-			case err != nil && !errors.Is(err, fs.ErrNotExist):
-				return false, &fs.PathError{Op: "rmdir", Path: group, Err: err}
+			case ignoreNotExist(err) != nil:
+				return false, err
 			}
 		}
 		return true, nil
 	})
+	if err != nil {
+		return fmt.Errorf("cannot remove the node's control groups: %w", errors.Join(err, busy))
+	}
+	return nil
 }
 
 // nodeCgroups returns the directories of the node's control groups, each before those in it.
