@@ -86,7 +86,7 @@ test: build kube check-go ## Run all tests, with the race detector, against a re
 
 .PHONY: test-gateways
 test-gateways: kube bin/gateways/caddy check-go ## Run the configurations of docs/gateways with the real gateways, which it downloads.
-	hack/debian nginx apache2-bin libapache2-mod-oauth2
+	hack/debian nginx apache2-bin libapache2-mod-oauth2 curl
 	go test -race -count=1 -timeout=10m -tags=gateways ./test/gateways # count: what it runs is not among what Go knows of a test
 
 .PHONY: e2e

@@ -192,6 +192,7 @@ func issueKey(t *testing.T, env *testenv.Env, namespace, name string) string {
 }
 
 func TestAuthenticatorAnswersOverTLSAndDrains(t *testing.T) {
+	t.Parallel()
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
 	plaintext := issueKey(t, env, namespace, "frontend")

@@ -42,7 +42,11 @@ func runTests(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "dev")
-	for output, pkg := range map[string]string{binary: ".", "../../bin/apikey-operator": "../../cmd/apikey-operator"} {
+	for output, pkg := range map[string]string{
+		binary:                      ".",
+		"../../bin/apikey-operator": "../../cmd/apikey-operator",
+		"../../bin/kubectl-apikey":  "../../cmd/kubectl-apikey",
+	} {
 		if message, err := exec.Command("go", "build", "-o", output, pkg).CombinedOutput(); err != nil {
 			log.Printf("%v\n%s", err, message)
 			return 1
@@ -227,6 +231,7 @@ func TestRunFindsItsOldDataUntilAReset(t *testing.T) {
 	second := startRun(t, place)
 	g.Expect(shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)).To(Equal(uid))
 	g.Expect(shell(t, env, `cat "$API_KEY_FILE"`)).To(Equal(bootstrapKey))
+	t.Run("and then the walk-throughs of docs/management work", func(t *testing.T) { testWalkThroughs(t, place.home) })
 	second.stop()
 	g.Expect(<-second.ended).To(Succeed())
 

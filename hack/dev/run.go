@@ -75,11 +75,18 @@ apikey-operator is running. In another terminal, here:
   # end it, for good
   $KUBECTL patch apikey %[2]s --type merge --patch '{"spec": {"active": false}}'
 
-  # without kubectl: make a first key with the bootstrap key, which is in the file %[5]s
+  # create a key by the REST API, with the bootstrap key, which is in the file %[5]s
   API_KEY=$(cat "$API_KEY_FILE")
   curl -H "X-API-Key: $API_KEY" -H "Content-Type: application/json" $CONSOLE_URL/api/v1/api-keys \
     --data '{"app_name": "My App", "read_access": true, "write_access": false}'
   curl -H "X-API-Key: $API_KEY" $CONSOLE_URL/api/v1/api-keys
+
+  # in a browser: open this, and paste the bootstrap key under Settings
+  echo $CONSOLE_URL
+
+  # by the kubectl plugin
+  bin/kubectl-apikey create "My Tool" -r -w
+  bin/kubectl-apikey list
 
 Logs are in %[4]s. Ctrl-C ends it all; the data stays for the next run, until "make run RESET=1".`
 

@@ -16,6 +16,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	"github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -150,6 +151,21 @@ func TestAnAppNameInUseIsAConflictAndNothingIsLeft(t *testing.T) {
 	if keys := w.keys(); len(keys) != 1 || keys[0].UID != holder.UID {
 		t.Errorf("the keys are %v", keys)
 	}
+}
+
+func TestAConflictIsToldAlsoWhenThereIsNoTimeToSeeItLast(t *testing.T) {
+	w := newWorldWithController(t)
+	holder := w.create("Frontend App").Key
+	second, err := apikeys.Declare(t.Context(), w.env.Client, w.creation("Frontend App"))
+	w.must(err)
+	gomega.NewWithT(t).Eventually(func() *metav1.Condition {
+		w.must(w.env.Client.Get(t.Context(), client.ObjectKeyFromObject(second.Key), second.Key))
+		return meta.FindStatusCondition(second.Key.Status.Conditions, v1alpha1.ConditionStalled)
+	}).WithTimeout(patience).ShouldNot(gomega.BeNil())
+	over, end := context.WithCancel(t.Context())
+	end()
+	_, err = apikeys.AwaitAccepted(over, w.env.Client, second.Key)
+	assertConflict(t, err, holder.Name)
 }
 
 func assertConflict(t *testing.T, err error, holder string) {

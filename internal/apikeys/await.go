@@ -47,7 +47,8 @@ func (e *NotAcceptedError) Unwrap() error { return e.Cause }
 // AwaitAccepted returns the key, as it is then, once its token is accepted, at the latest when ctx is done. The key must have been read
 // from the API before.
 //
-// The error is a [*v1alpha1.Conflict] when a person must act first, and a [*NotAcceptedError] when ctx was done.
+// The error is a [*v1alpha1.Conflict] when a person must act first, and a [*NotAcceptedError] when ctx was done and nothing is known to
+// stand in the way.
 func AwaitAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
 	watcher, err := watchtools.NewRetryWatcherWithContext(ctx, key.ResourceVersion, watching(c, key))
 	if err != nil {
@@ -70,12 +71,12 @@ func AwaitAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey
 		}
 		select {
 		case <-ctx.Done():
-			return nil, notAccepted(ctx, key)
+			return nil, notAccepted(ctx, key, conflict)
 		case <-conflictLasted:
 			return nil, conflict
 		case event, open := <-watcher.ResultChan():
 			if !open { // because ctx is done
-				return nil, notAccepted(ctx, key)
+				return nil, notAccepted(ctx, key, conflict)
 			}
 			if key, err = keyIn(event, key); err != nil {
 				return nil, err
@@ -84,7 +85,11 @@ func AwaitAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey
 	}
 }
 
-func notAccepted(ctx context.Context, key *v1alpha1.APIKey) error {
+// notAccepted returns why the key was not accepted when ctx was done. A conflict that has not lasted yet is the best that is known then.
+func notAccepted(ctx context.Context, key *v1alpha1.APIKey, conflict *v1alpha1.Conflict) error {
+	if conflict != nil {
+		return conflict
+	}
 	return &NotAcceptedError{Name: key.Name, Message: lastWord(key), Cause: context.Cause(ctx)}
 }
 

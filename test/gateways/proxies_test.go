@@ -230,6 +230,7 @@ func TestProxies(t *testing.T) {
 
 // in returns the same gateway for a subtest.
 func (f *front) in(t *testing.T) *front {
+	t.Helper()
 	inTest := *f
 	inTest.shop = f.shop.in(t)
 	return &inTest
@@ -252,7 +253,7 @@ func theServiceLearnsWhoAsksAndNotTheKey(f *front) {
 		if diff := cmp.Diff(test.authorization, r.Header["Authorization"]); diff != "" {
 			f.Errorf("%s: Authorization differs (-want +got):\n%s", test.name, diff)
 		}
-		if r.Method != "GET" || r.Target != "/articles?page=2&x=%2F.." || r.Header.Get("Accept") != "text/plain" {
+		if r.Method != http.MethodGet || r.Target != "/articles?page=2&x=%2F.." || r.Header.Get("Accept") != "text/plain" {
 			f.Errorf("%s: the service received %s %s %v", test.name, r.Method, r.Target, r.Header)
 		}
 		if strings.Contains(fmt.Sprint(r), reader.token) {

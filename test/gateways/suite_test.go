@@ -52,7 +52,7 @@ type shop struct {
 
 // key is an issued APIKey.
 type key struct {
-	token, namespace, name string
+	token, namespace string
 	// id is the UID of the object.
 	id string
 }
@@ -67,6 +67,7 @@ func newShop(t *testing.T, env *testenv.Env, more ...string) *shop {
 
 // in returns the same shop for a subtest.
 func (s *shop) in(t *testing.T) *shop {
+	t.Helper()
 	inTest := *s
 	inTest.T = t
 	return &inTest
@@ -123,7 +124,7 @@ func (s *shop) issueKeys(more ...string) {
 		}
 		declared := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
 		s.must(s.env.Client.Create(s.Context(), declared))
-		s.keys[name] = key{namespace: namespace, name: name, id: string(declared.UID)}
+		s.keys[name] = key{namespace: namespace, id: string(declared.UID)}
 	}
 	for name, key := range s.keys {
 		issued := &v1alpha1.APIKey{}

@@ -133,8 +133,11 @@ func (f *fields) complain(format string, args ...any) {
 // text returns a field that must be there and be a string.
 func (f *fields) text(name string) string {
 	value, ok := f.values[name].(string)
-	if !ok {
+	switch {
+	case !ok:
 		f.complain("%s must be there, and be a string.", name)
+	case strings.ContainsRune(value, utf8.RuneError): // what an escape that is no character is read as
+		f.complain("%s has something in it that is no character.", name)
 	}
 	return value
 }

@@ -153,6 +153,7 @@ func TestBodiesThatCannotBeRightAreRefused(t *testing.T) {
 		{with(`"expires_at": "2027-06-01T00:00:00"`), 422, badTime},
 		{with(`"expires_at": 1811808000`), 422, badTime},
 		{with(`"expires_at": "9999-01-01T00:00:00Z"`), 422, "expires_at must be before the year 9999."},
+		{named(`\ud800`), 422, "app_name has something in it that is no character."},
 		{named(""), 422, badAppName},
 		{named(" Frontend"), 422, badAppName},
 		{named(`a\u0000b`), 422, badAppName},

@@ -27,6 +27,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/issuing"
+	"squirrel.dev/apikey-operator/test/operator"
 	"squirrel.dev/apikey-operator/test/testenv"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -332,6 +333,55 @@ func TestAKeyWaitsForTheKubernetesAPI(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
+
+func TestTheConsoleRotatesItsKeyWhenTheFileIsDeletedAndItStartsAnew(t *testing.T) {
+	w, g := newWorld(t), NewWithT(t)
+	start := func() (process *operator.Process, status func(key string) int) {
+		process = operator.Start(t, w.env.Config, "console", "--namespace="+w.namespace, "--api-key-file="+w.file, "--plaintext",
+			"--listen-address="+operator.AnyPort, "--health-probe-bind-address="+operator.AnyPort, "--shutdown-delay=0s")
+		url := "http://" + process.Address("console") + "/api/v1/api-keys"
+		return process, func(key string) int {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+			w.must(err)
+			request.Header.Set("Authorization", "Bearer "+key)
+			response, err := http.DefaultClient.Do(request)
+			w.must(err)
+			w.must(response.Body.Close())
+			return response.StatusCode
+		}
+	}
+	isAccepted := func(status func(key string) int, key string) {
+		g.Eventually(func() int {
+			got := status(key)
+			g.Expect(got).NotTo(Equal(http.StatusUnauthorized), "Invariant 4: until it is accepted, nobody can tell")
+			return got
+		}).WithTimeout(patience).Should(Equal(http.StatusOK))
+	}
+	first, status := start()
+	former := w.content()
+	isAccepted(status, former)
+	g.Expect(first.Stop()).To(Succeed())
+
+	second, status := start()
+	g.Expect(w.content()).To(Equal(former))
+	isAccepted(status, former)
+	g.Expect(second.Stop()).To(Succeed())
+
+	w.must(os.Remove(w.file))
+	third, status := start()
+	current := w.content()
+	isAccepted(status, current)
+	g.Expect(status(former)).To(Equal(http.StatusUnauthorized))
+	g.Expect(third.Stop()).To(Succeed())
+
+	w.must(os.Chmod(w.file, 0o604))
+	refusing := operator.Start(t, w.env.Config, "console", "--namespace="+w.namespace, "--api-key-file="+w.file, "--plaintext")
+	g.Expect(refusing.Exit()).To(Equal("exit status 1"))
+	g.Expect(refusing.Printed()).To(ContainSubstring("everybody can get at the key file " + w.file + " (mode 0604)"))
+	for _, process := range []*operator.Process{first, second, third, refusing} {
+		g.Expect(process.Printed()).NotTo(Or(ContainSubstring(former), ContainSubstring(current)), "Invariant 1")
+	}
+}
 
 func TestAKeyIsReadyOnlyWhenThisProcessAcceptsIt(t *testing.T) {
 	w, g := newWorld(t), NewWithT(t)

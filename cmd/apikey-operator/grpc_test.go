@@ -1,0 +1,154 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+// dialGRPC connects to the gRPC server of the program, with the trust of a transport of HTTP; nil is plaintext.
+func (p *program) dialGRPC(trust *http.Transport) *grpc.ClientConn {
+	p.t.Helper()
+	transport := insecure.NewCredentials()
+	if trust != nil {
+		transport = credentials.NewTLS(trust.TLSClientConfig)
+	}
+	connection, err := grpc.NewClient("passthrough:///"+p.address("grpc"), grpc.WithTransportCredentials(transport))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = connection.Close() })
+	return connection
+}
+
+// check asks as Envoy does about a GET. The status is that of the client's answer; 200 is granted.
+func check(t *testing.T, connection *grpc.ClientConn, extensions map[string]string, apiKey string) (status int, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	response, err := authv3.NewAuthorizationClient(connection).Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		ContextExtensions: extensions,
+		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+			Method: http.MethodGet, Headers: map[string]string{"x-api-key": apiKey},
+		}},
+	}})
+	if response.GetOkResponse() != nil {
+		return http.StatusOK, err
+	}
+	return int(response.GetDeniedResponse().GetStatus().GetCode()), err
+}
+
+func assertCheck(t *testing.T, connection *grpc.ClientConn, extensions map[string]string, apiKey string, want int) {
+	t.Helper()
+	if got, err := check(t, connection, extensions, apiKey); err != nil || got != want {
+		t.Errorf("the check was answered %d, %v, want %d", got, err, want)
+	}
+}
+
+func assertGRPCHealth(t *testing.T, connection *grpc.ClientConn, want healthv1.HealthCheckResponse_ServingStatus) {
+	t.Helper()
+	for _, service := range []string{"", "envoy.service.auth.v3.Authorization"} {
+		response, err := healthv1.NewHealthClient(connection).Check(t.Context(), &healthv1.HealthCheckRequest{Service: service})
+		if err != nil || response.GetStatus() != want {
+			t.Errorf("the health of %q is %v, %v, want %v", service, response.GetStatus(), err, want)
+		}
+	}
+}
+
+func TestAuthenticatorAnswersGRPCOverTLSAndDrains(t *testing.T) {
+	t.Parallel()
+	env := testenv.Shared(t)
+	namespace, other := env.Namespace(t), env.Namespace(t)
+	plaintext := issueKey(t, env, namespace, "frontend")
+	serving := newCertificate(t)
+	first := serving.renew(t)
+	p := startProgram(t, "authenticator",
+		"--kubeconfig="+env.Kubeconfig(t, env.Config), "--default-namespace="+namespace,
+		"--listen-address=127.0.0.1:0", "--grpc-listen-address=127.0.0.1:0",
+		"--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
+		"--tls-cert-file="+serving.certFile, "--tls-private-key-file="+serving.keyFile, "--shutdown-delay=2s")
+	plain := &http.Transport{}
+	kept := p.dialGRPC(first)
+	watch, err := healthv1.NewHealthClient(kept).Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitWatched := func(want healthv1.HealthCheckResponse_ServingStatus) {
+		t.Helper()
+		for {
+			response, err := watch.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if response.Status == want {
+				return
+			}
+		}
+	}
+
+	awaitWatched(healthv1.HealthCheckResponse_SERVING)
+	assertGRPCHealth(t, kept, healthv1.HealthCheckResponse_SERVING)
+	assertCheck(t, kept, nil, plaintext, 200)
+	assertCheck(t, kept, map[string]string{"namespace": namespace}, plaintext, 200)
+	assertCheck(t, kept, map[string]string{"namespace": other}, plaintext, 401)
+	assertCheck(t, kept, nil, token.New(), 401)
+	if _, err := check(t, p.dialGRPC(nil), nil, plaintext); status.Code(err) != codes.Unavailable {
+		t.Errorf("without TLS, the check was answered %v", err)
+	}
+	counted := `apikey_authentications_total{protocol="envoy-grpc",verdict="granted"} 2` + "\n"
+	if _, body := get(t, plain, "http://"+p.address("metrics")+"/metrics"); !strings.Contains(body, counted) {
+		t.Errorf("the metrics are\n%s", body)
+	}
+
+	second := serving.renew(t)
+	p.eventually("the new certificate is served", func() bool {
+		status, err := check(t, p.dialGRPC(second), nil, plaintext)
+		return err == nil && status == 200
+	})
+	if _, err := check(t, p.dialGRPC(first), nil, plaintext); status.Code(err) != codes.Unavailable {
+		t.Errorf("who trusts the old certificate alone was answered %v", err)
+	}
+	assertCheck(t, kept, nil, plaintext, 200)
+
+	p.Signal(syscall.SIGTERM)
+	awaitWatched(healthv1.HealthCheckResponse_NOT_SERVING)
+	assertGRPCHealth(t, kept, healthv1.HealthCheckResponse_NOT_SERVING)
+	assertCheck(t, kept, nil, plaintext, 200)
+	assertCheck(t, p.dialGRPC(second), nil, plaintext, 200)
+	p.assertEnds("exit status 0")
+	for _, line := range p.lines() {
+		if line.Level == "WARN" {
+			t.Errorf("the log has %+v", line)
+		}
+	}
+}
+
+func TestGRPCCanBeLeftOut(t *testing.T) {
+	env := testenv.Shared(t)
+	p := startProgram(t, "authenticator", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--plaintext", "--grpc-listen-address=0",
+		"--listen-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0", "--shutdown-delay=0")
+	p.address("health")
+	for _, line := range p.lines() {
+		if line.Server == "grpc" {
+			t.Errorf("gRPC is served at %s", line.Addr)
+		}
+	}
+	p.Signal(syscall.SIGTERM)
+	p.assertEnds("exit status 0")
+}

@@ -1,0 +1,93 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build gateways
+
+package gateways_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	authenticationv1 "k8s.io/api/authentication/v1"
+
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+// asker is where a service runs the commands of its page.
+type asker struct {
+	*shop
+	// dir has ca.crt, and what tells curl where the authenticator really is.
+	dir string
+}
+
+func newAsker(t *testing.T) *asker {
+	t.Helper()
+	a := &asker{shop: newShop(t, testenv.Shared(t)), dir: t.TempDir()}
+	address := a.syncedAuthenticator().Address("authenticator")
+	a.must(os.Symlink(a.caFile, filepath.Join(a.dir, "ca.crt")))
+	settings := fmt.Sprintf("silent\nshow-error\nhttp1.1\nconnect-to = %s:443:%s\n", serviceName, address)
+	a.must(os.WriteFile(filepath.Join(a.dir, ".curlrc"), []byte(settings), 0o600))
+	return a
+}
+
+// run runs a command of the page about the token of a client's key, and returns what it prints.
+func (a *asker) run(name, clientsKey string) string {
+	a.Helper()
+	command := exec.CommandContext(a.Context(), "bash", "-euc", strings.ReplaceAll(shown(a, "services.md", name), "/shop", "/"+a.namespace))
+	command.Dir = a.dir
+	command.Env = append(os.Environ(), "CURL_HOME="+a.dir, librariesOfDebian(a), "PATH="+filepath.Dir(bin(a, "debian", "usr", "bin", "curl")),
+		"MY_KEY="+a.keys["both"].token, "CLIENTS_KEY="+a.keys[clientsKey].token)
+	output, err := command.CombinedOutput()
+	if err != nil {
+		a.Fatalf("%v\n%s", err, output)
+	}
+	return string(output)
+}
+
+func TestAServiceAsksByHTTP(t *testing.T) {
+	t.Parallel()
+	a := newAsker(t)
+	reader := a.keys["reader"]
+
+	var active map[string]any
+	a.must(json.Unmarshal([]byte(a.run("introspection", "reader")), &active))
+	delete(active, "iat")
+	want := map[string]any{
+		"active": true, "scope": "read", "client_id": readersApp, "token_type": "Bearer", "sub": reader.id, "iss": "keys.squirrel.dev/" + a.namespace,
+	}
+	if diff := cmp.Diff(want, active); diff != "" {
+		t.Errorf("introspection (-want +got):\n%s", diff)
+	}
+	if got := a.run("introspection", "stranger"); got != `{"active":false}` {
+		t.Errorf("introspection of a key of another namespace is answered %s", got)
+	}
+
+	for key, want := range map[string][]string{
+		"reader":  {"apikeys", "apikeys:" + a.namespace, "apikeys:" + a.namespace + ":read"},
+		"unknown": nil,
+	} {
+		var review authenticationv1.TokenReview
+		a.must(json.Unmarshal([]byte(a.run("TokenReview", key)), &review))
+		if diff := cmp.Diff(want, review.Status.User.Groups); diff != "" || review.Status.Authenticated != (want != nil) {
+			t.Errorf("the review of the key %s: authenticated is %t, groups (-want +got):\n%s", key, review.Status.Authenticated, diff)
+		}
+	}
+
+	for key, want := range map[string]int{"reader": http.StatusOK, "writer": http.StatusUnauthorized} {
+		response, err := http.ReadResponse(bufio.NewReader(strings.NewReader(a.run("as a gateway", key))), nil)
+		a.must(err)
+		defer response.Body.Close()
+		if response.StatusCode != want || (want == http.StatusOK) != (response.Header.Get("X-Auth-Key-Id") == a.keys[key].id) {
+			t.Errorf("asked as a gateway about the key %s, the answer is %s %v", key, response.Status, response.Header)
+		}
+	}
+}
