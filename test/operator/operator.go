@@ -106,8 +106,8 @@ func (p *Process) Printed() string {
 	return string(content)
 }
 
-// Address waits until the process serves and returns where. The authenticator's servers are "authenticator", "metrics" and "health", the
-// controller's "health probe".
+// Address waits until the process serves and returns where. The authenticator's servers are "authenticator", "grpc", "metrics" and
+// "health", the controller's "health probe".
 func (p *Process) Address(server string) string {
 	p.t.Helper()
 	var address string
