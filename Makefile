@@ -8,6 +8,9 @@ MAKEFLAGS += --no-builtin-rules
 FUZZTIME ?= 10s
 BENCH ?= ./webhook/...
 
+# What a node is made of, but for the control plane and Debian packages.
+NODE := bin/node/node bin/node/kube-node bin/images/pause.tar bin/images/coredns.tar
+
 ##@ Try it
 
 .PHONY: demo
@@ -17,6 +20,10 @@ demo: build kube bin/dev/dev ## Show what an API key does, on a Kubernetes API o
 .PHONY: run
 run: build kube bin/dev/dev ## Run it all until Ctrl-C, and say how to try it. RESET=1 forgets the data of the last run.
 	bin/dev/dev run $(if $(RESET),--reset)
+
+.PHONY: node
+node: check-node kube $(NODE) ## Run a Kubernetes cluster of one node, with real pods, until Ctrl-C. It needs Linux and root.
+	bin/node/node up
 
 ##@ Build
 
@@ -28,6 +35,10 @@ build: check-go ## Build bin/apikey-operator, and the kubectl plugin bin/kubectl
 
 .PHONY: kube
 kube: ## Build the embedded control plane in bin/kube, unless KUBEBUILDER_ASSETS names a directory of binaries. The first time takes about 10 minutes.
+
+.PHONY: image
+image: debian-packages check-go ## Build the image IMAGE into bin/images/apikey-operator.tar without a container engine. It needs Linux and root.
+	hack/image build $(or $(IMAGE),localhost/apikey-operator:dev) bin/images/apikey-operator.tar $(if $(VERSION),--build-arg VERSION=$(VERSION))
 
 .PHONY: krew
 krew: check-go ## Build a release of the kubectl plugin for krew, in dist/krew: VERSION=v1.2.3 URL=https://... (where its archives will be).
@@ -83,6 +94,16 @@ test-console: kube bin/axe/axe.min.js check-go ## Use the web console with a rea
 	hack/debian chromium chromium-common fonts-inter fonts-dejavu-core
 	go test -count=1 -timeout=10m -tags=console -bench=. -benchtime=1x ./test/console # count: the page is not among what Go knows of a test
 
+.PHONY: e2e
+ifdef IMAGE
+e2e: kube check-go ## Try the image in real pods on a real node: on one of its own, or with KUBECONFIG=FILE IMAGE=NAME on any cluster.
+	go test -count=1 -timeout=30m -tags=e2e ./test/e2e
+else
+e2e: check-node kube $(NODE) debian-packages
+	hack/image build localhost/apikey-operator:e2e bin/images/apikey-operator.tar --build-arg VERSION=v0.0.0-e2e
+	go test -count=1 -timeout=30m -tags=e2e -p=1 ./hack/node ./test/e2e # one after the other: a machine has room for one node
+endif
+
 .PHONY: fuzz
 fuzz: check-go ## Fuzz each target for FUZZTIME (10s).
 	hack/fuzz $(FUZZTIME)
@@ -119,9 +140,39 @@ endif
 
 KUBE_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print $$2; exit }' hack/kube/go.mod)
 
-bin/kube/kube: hack/build hack/kube/main.go hack/kube/go.mod hack/kube/go.sum | check-go
-	hack/build hack/kube . $@ -trimpath -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)"
+KUBE_SOURCES := hack/build hack/kube/multicall/multicall.go hack/kube/go.mod hack/kube/go.sum
+KUBE_FLAGS := -trimpath -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)"
+
+bin/kube/kube: hack/kube/main.go $(KUBE_SOURCES) | check-go
+	hack/build hack/kube . $@ $(KUBE_FLAGS)
 	for name in etcd kube-apiserver kube-controller-manager kubectl; do ln -sf kube bin/kube/$$name; done
+
+bin/node/kube-node: hack/kube/node/main.go $(KUBE_SOURCES) | check-go
+	hack/build hack/kube ./node $@ $(KUBE_FLAGS)
+	for name in kubelet kube-proxy kube-scheduler; do ln -sf kube-node bin/node/$$name; done
+
+.PHONY: bin/node/node
+bin/node/node: check-go
+	go build -o $@ ./hack/node
+
+.PHONY: check-node
+check-node: bin/node/node
+	bin/node/node check
+
+.PHONY: debian-packages
+debian-packages:
+	hack/debian buildah containerd containernetworking-plugins iproute2 nftables runc
+
+bin/images/%.tar: bin/images/% hack/image | debian-packages
+	hack/image wrap localhost/$*:1 $@ $<
+
+bin/images/coredns: hack/build hack/coredns/main.go hack/coredns/go.mod hack/coredns/go.sum | check-go
+	CGO_ENABLED=0 hack/build hack/coredns . $@ -trimpath -ldflags="-s -w"
+
+# The one that Kubernetes itself has.
+bin/images/pause: hack/kube/go.mod | bin/node/kube-node
+	mkdir -p $(@D)
+	$(CC) -static -Os -s -o $@ "$$(cd hack/kube && go list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c"
 
 bin/gateways/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check-go
 	hack/build hack/gateways github.com/caddyserver/caddy/v2/cmd/caddy $@

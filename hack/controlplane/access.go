@@ -27,11 +27,18 @@ func (p *ControlPlane) AdminConfig() *rest.Config { return rest.CopyConfig(p.adm
 // Kubeconfig is the path of a kubeconfig file that gives access to everything.
 func (p *ControlPlane) Kubeconfig() string { return p.file("kubeconfig") }
 
-// Kubectl runs kubectl with access to everything, and returns what it prints to its standard output and error. If it fails, the error
-// says that too.
+// Kubectl runs kubectl with access to everything, as [Kubectl.Run] does.
 func (p *ControlPlane) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
-	command := exec.CommandContext(ctx, p.Binary("kubectl"), args...)
-	command.Env = append(os.Environ(), "KUBECONFIG="+p.Kubeconfig(), "KUBECACHEDIR="+p.file("kubectl"))
+	return Kubectl{Program: p.Binary("kubectl"), Kubeconfig: p.Kubeconfig(), CacheDir: p.file("kubectl")}.Run(ctx, stdin, args...)
+}
+
+// Kubectl is kubectl with the access that a kubeconfig file gives.
+type Kubectl struct{ Program, Kubeconfig, CacheDir string }
+
+// Run runs kubectl, and returns what it prints to its standard output and error. If it fails, the error says that too.
+func (k Kubectl) Run(ctx context.Context, stdin string, args ...string) (string, error) {
+	command := exec.CommandContext(ctx, k.Program, args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+k.Kubeconfig, "KUBECACHEDIR="+k.CacheDir)
 	var output bytes.Buffer
 	command.Stdin, command.Stdout, command.Stderr = strings.NewReader(stdin), &output, &output
 	err := process.Run(command)

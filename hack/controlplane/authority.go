@@ -12,7 +12,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
-	"net"
+	"net/netip"
 	"time"
 
 	"k8s.io/client-go/util/cert"
@@ -44,14 +44,17 @@ func newAuthority() (*authority, error) {
 
 func (a *authority) pem() []byte { return encode(a.certificate.Raw) }
 
-// issueServing issues the certificate of a server on the loopback address.
-func (a *authority) issueServing(name string) (pair, error) {
-	return a.issue(&x509.Certificate{
+// issueServing issues the certificate of a server with these DNS names and addresses.
+func (a *authority) issueServing(name string, names []string, addresses ...netip.Addr) (pair, error) {
+	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
-		DNSNames:    []string{"localhost"},
-		IPAddresses: []net.IP{net.ParseIP(loopback)},
+		DNSNames:    names,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
+	}
+	for _, address := range addresses {
+		template.IPAddresses = append(template.IPAddresses, address.AsSlice())
+	}
+	return a.issue(template)
 }
 
 // issueClient issues what makes its bearer this user, in these groups, to the API server.

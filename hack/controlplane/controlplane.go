@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package controlplane runs a Kubernetes control plane of its own on the loopback address: etcd, kube-apiserver and, where the binary is
-// there, kube-controller-manager. It is the one way in which `make run`, `make demo` and the tests get one.
+// there, kube-controller-manager. It is the one way in which `make run`, `make demo` and the tests get one; with nodes that join it, it
+// is that of a whole cluster.
 //
 // Against envtest, it adds kube-controller-manager, data that stays, an API server that stops and starts again while its port is held,
 // logs, and processes that end with this program, however it ends.
@@ -16,6 +17,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,6 +40,8 @@ type Options struct {
 	Assets string
 	// CRDDir is a directory whose CustomResourceDefinitions are installed; empty installs none.
 	CRDDir string
+	// Cluster is set for a control plane that nodes join.
+	Cluster *Cluster
 	// APIServerFlags are given to kube-apiserver after all others.
 	APIServerFlags []string
 }
@@ -128,10 +133,15 @@ func (p *ControlPlane) logFile(process string) string {
 }
 
 func (p *ControlPlane) checkBinaries(context.Context) error {
-	for _, name := range []string{"etcd", "kube-apiserver", "kubectl"} {
+	needed := []string{"etcd", "kube-apiserver", "kubectl"}
+	if p.hasNodes() {
+		needed = append(needed, "kube-controller-manager")
+	}
+	for _, name := range needed {
 		if _, err := exec.LookPath(p.Binary(name)); err != nil {
-			return fmt.Errorf("no program %s: run `make kube`, or set %s to a directory that has etcd, kube-apiserver and kubectl: %w",
-				p.Binary(name), assetsVariable, err)
+			last := len(needed) - 1
+			return fmt.Errorf("no program %s: run `make kube`, or set %s to a directory that has %s and %s: %w",
+				p.Binary(name), assetsVariable, strings.Join(needed[:last], ", "), needed[last], err)
 		}
 	}
 	return nil
@@ -147,10 +157,10 @@ func (p *ControlPlane) makeDirectories(context.Context) error {
 }
 
 func (p *ControlPlane) holdPorts(context.Context) (err error) {
-	if p.etcdPort, err = holdFreePort(); err != nil {
+	if p.etcdPort, err = holdFreePort(loopback); err != nil {
 		return err
 	}
-	p.apiPort, err = holdFreePort()
+	p.apiPort, err = holdFreePort(p.cluster().Address)
 	return err
 }
 
@@ -159,7 +169,11 @@ func (p *ControlPlane) makeIdentities(context.Context) (err error) {
 	if p.authority, err = newAuthority(); err != nil {
 		return err
 	}
-	serving, err := p.authority.issueServing("kube-apiserver")
+	serving, err := p.issueIdentity()
+	if err != nil {
+		return err
+	}
+	kubeletClient, err := p.authority.issueClient("kube-apiserver", []string{"system:masters"})
 	if err != nil {
 		return err
 	}
@@ -168,10 +182,12 @@ func (p *ControlPlane) makeIdentities(context.Context) (err error) {
 		return err
 	}
 	files := map[string][]byte{
-		"ca.crt":        p.authority.pem(),
-		"apiserver.crt": serving.certificate,
-		"apiserver.key": serving.key,
-		"accounts.key":  accounts,
+		"ca.crt":             p.authority.pem(),
+		"apiserver.crt":      serving.certificate,
+		"apiserver.key":      serving.key,
+		"kubelet-client.crt": kubeletClient.certificate,
+		"kubelet-client.key": kubeletClient.key,
+		"accounts.key":       accounts,
 	}
 	for name, content := range files {
 		if err := os.WriteFile(p.file("pki", name), content, 0o600); err != nil {
@@ -194,7 +210,7 @@ func (p *ControlPlane) startEtcd(ctx context.Context) (err error) {
 			"--data-dir=" + p.file("etcd"),
 			"--listen-client-urls=" + p.etcdPort.url("http"),
 			"--advertise-client-urls=" + p.etcdPort.url("http"),
-			"--listen-peer-urls=http://" + loopback + ":0", // the only member: nobody calls there
+			"--listen-peer-urls=http://" + loopback.String() + ":0", // the only member: nobody calls there
 			"--socket-reuse-port",
 			"--unsafe-no-fsync", // what is written outlives the process, which is all that is promised here
 			"--log-level=warn",
@@ -209,23 +225,21 @@ func (p *ControlPlane) startEtcd(ctx context.Context) (err error) {
 func (p *ControlPlane) StartAPIServer(ctx context.Context) (err error) {
 	p.apiServer, err = process.Start(ctx, process.Command{
 		Path: p.Binary("kube-apiserver"),
-		Args: append([]string{
+		Args: slices.Concat([]string{
 			"--etcd-servers=" + p.etcdPort.url("http"),
-			"--bind-address=" + loopback,
-			"--advertise-address=" + loopback,
-			"--secure-port=" + p.apiPort.String(),
+			"--bind-address=" + p.apiPort.Addr().String(),
+			"--advertise-address=" + p.apiPort.Addr().String(),
+			fmt.Sprintf("--secure-port=%d", p.apiPort.Port()),
 			"--permit-port-sharing",
-			"--endpoint-reconciler-type=none", // a Service cannot lead to a loopback address
-			"--service-cluster-ip-range=10.0.0.0/24",
+			"--service-cluster-ip-range=" + p.cluster().Services.String(),
 			"--tls-cert-file=" + p.file("pki", "apiserver.crt"),
 			"--tls-private-key-file=" + p.file("pki", "apiserver.key"),
 			"--client-ca-file=" + p.file("pki", "ca.crt"),
 			"--service-account-issuer=https://kubernetes.default.svc",
 			"--service-account-key-file=" + p.file("pki", "accounts.key"),
 			"--service-account-signing-key-file=" + p.file("pki", "accounts.key"),
-			"--authorization-mode=RBAC",
 			"--allow-privileged",
-		}, p.options.APIServerFlags...),
+		}, p.nodeFlags(), p.options.APIServerFlags),
 		Log:   p.logFile("kube-apiserver"),
 		Ready: p.apiServerReady,
 	})
@@ -253,8 +267,7 @@ func (p *ControlPlane) startControllerManager(ctx context.Context) error {
 		Path: p.Binary(name),
 		Args: []string{
 			"--kubeconfig=" + kubeconfig,
-			"--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller,serviceaccount-token-controller," +
-				"root-ca-certificate-publisher-controller,clusterrole-aggregation-controller,validatingadmissionpolicy-status-controller",
+			"--controllers=" + p.controllers(),
 			"--service-account-private-key-file=" + p.file("pki", "accounts.key"),
 			"--root-ca-file=" + p.file("pki", "ca.crt"),
 			"--use-service-account-credentials",
@@ -262,6 +275,7 @@ func (p *ControlPlane) startControllerManager(ctx context.Context) error {
 			"--secure-port=0",
 			"--kube-api-qps=300",
 			"--kube-api-burst=600",
+			"--flex-volume-plugin-dir=" + p.file("volume-plugins"), // none: the default is one outside
 		},
 		Log:   p.logFile(name),
 		Ready: p.controllerManagerReady,

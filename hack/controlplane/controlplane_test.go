@@ -39,12 +39,23 @@ func options(t *testing.T, assets string) controlplane.Options {
 }
 
 func TestStartNamesTheBinaryThatIsMissing(t *testing.T) {
-	assets := linked(t, "etcd", "kubectl")
-	_, err := controlplane.Start(t.Context(), options(t, assets))
-	want := "the embedded control plane did not start: no program " + filepath.Join(assets, "kube-apiserver") +
-		": run `make kube`, or set KUBEBUILDER_ASSETS to a directory that has etcd, kube-apiserver and kubectl"
-	if err == nil || !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("the error is %v, want %s", err, want)
+	for missing, test := range map[string]struct {
+		binaries []string
+		cluster  *controlplane.Cluster
+		needed   string
+	}{
+		"kube-apiserver":          {[]string{"etcd", "kubectl"}, nil, "etcd, kube-apiserver and kubectl"},
+		"kube-controller-manager": {[]string{"etcd", "kube-apiserver", "kubectl"}, &controlplane.Cluster{}, "etcd, kube-apiserver, kubectl and kube-controller-manager"},
+	} {
+		assets := linked(t, test.binaries...)
+		options := options(t, assets)
+		options.Cluster = test.cluster
+		_, err := controlplane.Start(t.Context(), options)
+		want := "the embedded control plane did not start: no program " + filepath.Join(assets, missing) +
+			": run `make kube`, or set KUBEBUILDER_ASSETS to a directory that has " + test.needed
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("the error is %v, want %s", err, want)
+		}
 	}
 }
 

@@ -6,61 +6,59 @@ package controlplane
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
-const loopback = "127.0.0.1"
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
-// port is a TCP port on the loopback address that is held from when it is chosen: until a server binds it, while that server starts
-// anew, and until the port is released. Only servers that set SO_REUSEPORT can bind it.
+// port is a TCP port of one of this machine's addresses that is held from when it is chosen: until a server binds it, while that server
+// starts anew, and until the port is released. Only servers that set SO_REUSEPORT can bind it.
 type port struct {
-	number int
+	netip.AddrPort
 	socket int // bound, and never listening: it gets no connection
 }
 
-func holdFreePort() (*port, error) {
+// holdFreePort holds a port of this IPv4 address.
+func holdFreePort(address netip.Addr) (*port, error) {
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot choose a free port: %w", err)
 	}
 	unix.CloseOnExec(socket)
-	number, err := bindFree(socket)
+	number, err := bindFree(socket, address)
 	if err != nil {
 		_ = unix.Close(socket)
-		return nil, fmt.Errorf("cannot choose a free port: %w", err)
+		return nil, fmt.Errorf("cannot choose a free port of %s: %w", address, err)
 	}
-	return &port{number: number, socket: socket}, nil
+	return &port{AddrPort: netip.AddrPortFrom(address, number), socket: socket}, nil
 }
 
-func bindFree(socket int) (number int, err error) {
+func bindFree(socket int, address netip.Addr) (number uint16, err error) {
 	if err := unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 		return 0, err
 	}
-	if err := unix.Bind(socket, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := unix.Bind(socket, &unix.SockaddrInet4{Addr: address.As4()}); err != nil {
 		return 0, err
 	}
-	address, err := unix.Getsockname(socket)
+	bound, err := unix.Getsockname(socket)
 	if err != nil {
 		return 0, err
 	}
-	return address.(*unix.SockaddrInet4).Port, nil
+	return uint16(bound.(*unix.SockaddrInet4).Port), nil
 }
 
 func (p *port) release() { _ = unix.Close(p.socket) }
 
-func (p *port) String() string { return strconv.Itoa(p.number) }
-
-func (p *port) url(scheme string) string {
-	return scheme + "://" + net.JoinHostPort(loopback, p.String())
-}
+func (p *port) url(scheme string) string { return scheme + "://" + p.String() }
 
 // FreePort returns a free TCP port of the loopback address: the preferred one if it is free. It is not held.
 func FreePort(preferred int) (int, error) {
-	listener, err := net.Listen("tcp", net.JoinHostPort(loopback, strconv.Itoa(preferred)))
+	listener, err := net.Listen("tcp", net.JoinHostPort(loopback.String(), strconv.Itoa(preferred)))
 	if err != nil {
-		if listener, err = net.Listen("tcp", net.JoinHostPort(loopback, "0")); err != nil {
+		if listener, err = net.Listen("tcp", net.JoinHostPort(loopback.String(), "0")); err != nil {
 			return 0, fmt.Errorf("cannot choose a free port: %w", err)
 		}
 	}

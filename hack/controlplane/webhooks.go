@@ -54,7 +54,7 @@ func (p *ControlPlane) callAtLoopback(webhook *admissionregistrationv1.WebhookCl
 }
 
 func (p *ControlPlane) writeServingCertificate(dir string) error {
-	serving, err := p.authority.issueServing("webhook")
+	serving, err := p.authority.issueServing("webhook", nil, loopback)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/hack/process/processtest"
 )
 
 const patience = 90 * time.Second
@@ -141,7 +142,7 @@ func TestDemoTellsTheWholeTourAndLeavesNothing(t *testing.T) {
 	}, ".*")))
 	g.Expect(mintedToken.FindString(output)).To(BeEmpty(), "a whole token is shown")
 	g.Expect(output).NotTo(MatchRegexp(`[^:0-9a-f][0-9a-f]{64}`), "the whole bootstrap key is shown")
-	g.Expect(processesWithTemporary(t, demo.tmp)).To(BeEmpty())
+	g.Expect(processtest.WithTemporary(t, demo.tmp)).To(BeEmpty())
 	g.Expect(os.ReadDir(demo.tmp)).To(BeEmpty())
 }
 
@@ -162,7 +163,7 @@ func TestDemoInterruptedLeavesNothing(t *testing.T) {
 			_, exitCode := demo.end(t)
 
 			g.Expect(exitCode).To(Equal(130))
-			g.Expect(processesWithTemporary(t, demo.tmp)).To(BeEmpty())
+			g.Expect(processtest.WithTemporary(t, demo.tmp)).To(BeEmpty())
 			g.Expect(os.ReadDir(demo.tmp)).To(BeEmpty())
 		})
 	}
@@ -172,29 +173,11 @@ func TestDemoKilledLeavesNoProcess(t *testing.T) {
 	g := NewWithT(t)
 	demo := startProgram(t, "demo")
 	demo.waitFor(t, "Starting the authenticator")
-	g.Expect(processesWithTemporary(t, demo.tmp)).NotTo(BeEmpty())
+	g.Expect(processtest.WithTemporary(t, demo.tmp)).NotTo(BeEmpty())
 	g.Expect(demo.Process.Kill()).To(Succeed())
 	demo.end(t)
 
-	g.Eventually(func() []string { return processesWithTemporary(t, demo.tmp) }).WithTimeout(patience).Should(BeEmpty())
-}
-
-// processesWithTemporary returns the names of the running processes that have this TMPDIR.
-func processesWithTemporary(t *testing.T, tmp string) []string {
-	t.Helper()
-	environments, err := filepath.Glob("/proc/[0-9]*/environ")
-	if err != nil || len(environments) == 0 {
-		t.Fatal("this test looks for processes in /proc, as Linux has it")
-	}
-	var found []string
-	for _, path := range environments {
-		environment, _ := os.ReadFile(path) // it may have ended since
-		if strings.Contains("\x00"+string(environment), "\x00TMPDIR="+tmp+"\x00") {
-			name, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
-			found = append(found, strings.ReplaceAll(string(name), "\x00", " "))
-		}
-	}
-	return found
+	g.Eventually(func() []string { return processtest.WithTemporary(t, demo.tmp) }).WithTimeout(patience).Should(BeEmpty())
 }
 
 // running is `make run` in a directory of the test.

@@ -12,16 +12,16 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/hack/process"
 )
 
 const usage = `usage: dev run [--reset]   run until Ctrl-C; --reset forgets the data of the last run
        dev demo            tour, and exit`
 
 func main() {
-	ctx, _ := signal.NotifyContext(context.Background(), endingSignals()...)
+	ctx, _ := signal.NotifyContext(context.Background(), process.EndingSignals()...)
 	switch err := command(ctx, os.Args[1:]); {
 	case err == nil:
 	case ctx.Err() != nil: // whatever the error is that this led to
@@ -31,15 +31,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-}
-
-// endingSignals are those that end a program in a terminal or a pipe: each is to end what this program has started, too.
-func endingSignals() []os.Signal {
-	signals := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE}
-	if !signal.Ignored(syscall.SIGHUP) { // by nohup
-		signals = append(signals, syscall.SIGHUP)
-	}
-	return signals
 }
 
 func command(ctx context.Context, args []string) error {

@@ -86,25 +86,7 @@ func (s *stack) stop() error {
 
 // wait returns nil when ctx is done, and an error when a process ends by itself before.
 func (s *stack) wait(ctx context.Context) error {
-	ended := make(chan *process.Process)
-	for _, p := range append(s.plane.Processes(), s.processes...) {
-		go func() {
-			select {
-			case <-p.Ended():
-				select {
-				case ended <- p:
-				case <-ctx.Done():
-				}
-			case <-ctx.Done():
-			}
-		}()
-	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case p := <-ended:
-		return fmt.Errorf("%s ended by itself: %w", p.Name(), p.Err())
-	}
+	return process.WaitAny(ctx, append(s.plane.Processes(), s.processes...)...)
 }
 
 func (s *stack) startControlPlane(ctx context.Context) error {

@@ -6,12 +6,7 @@
 package main
 
 import (
-	"fmt"
-	"maps"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
@@ -23,25 +18,17 @@ import (
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+
+	"squirrel.dev/apikey-operator/hack/kube/multicall"
 )
 
-// programs are the names this binary answers to.
-var programs = map[string]func(){
-	"etcd":                    func() { etcdmain.Main(os.Args) },
-	"kube-apiserver":          func() { os.Exit(cli.Run(apiserver.NewAPIServerCommand())) },
-	"kube-controller-manager": func() { os.Exit(cli.Run(controllermanager.NewControllerManagerCommand())) },
-	"kubectl":                 func() { runKubectl(kubectl.NewDefaultKubectlCommand()) },
-}
-
 func main() {
-	name := filepath.Base(os.Args[0])
-	program, ok := programs[name]
-	if !ok {
-		names := strings.Join(slices.Sorted(maps.Keys(programs)), ", ")
-		fmt.Fprintf(os.Stderr, "%s: link or rename this binary to one of %s, and run it under that name\n", name, names)
-		os.Exit(2)
-	}
-	program()
+	multicall.Main(map[string]func(){
+		"etcd":                    func() { etcdmain.Main(os.Args) },
+		"kube-apiserver":          func() { os.Exit(cli.Run(apiserver.NewAPIServerCommand())) },
+		"kube-controller-manager": func() { os.Exit(cli.Run(controllermanager.NewControllerManagerCommand())) },
+		"kubectl":                 func() { runKubectl(kubectl.NewDefaultKubectlCommand()) },
+	})
 }
 
 func runKubectl(command *cobra.Command) {

@@ -7,12 +7,14 @@ package process
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -28,7 +30,9 @@ const (
 
 // Command says what to run.
 type Command struct {
-	// Path of the program; its base name is what messages call the process.
+	// Name is what messages call the process; empty is the base name of Path.
+	Name string
+	// Path of the program.
 	Path string
 	// Args of the program, without its name.
 	Args []string
@@ -38,6 +42,17 @@ type Command struct {
 	Log string
 	// Ready returns nil once the process does its work; it is asked until then. Nil means ready at once.
 	Ready func(ctx context.Context) error
+	// ReadyTimeout bounds how long that may take; 0 is a minute.
+	ReadyTimeout time.Duration
+	// Attributes are what the system is to do for the process beyond what this package has it do; nil is nothing.
+	Attributes *syscall.SysProcAttr
+}
+
+func (c *Command) name() string {
+	if c.Name != "" {
+		return c.Name
+	}
+	return filepath.Base(c.Path)
 }
 
 // Process is a program that was started.
@@ -76,15 +91,16 @@ func launch(ctx context.Context, command Command) (*Process, error) {
 	}
 	log, err := os.OpenFile(command.Log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("cannot log what %s prints: %w", filepath.Base(command.Path), err)
+		return nil, fmt.Errorf("cannot log what %s prints: %w", command.name(), err)
 	}
 	defer func() { _ = log.Close() }() // the process has its own
 
 	cmd := exec.Command(command.Path, command.Args...)
 	cmd.Env = append(os.Environ(), command.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = command.Attributes
 	if err := start(cmd); err != nil {
-		return nil, fmt.Errorf("cannot start %s: %w", filepath.Base(command.Path), err)
+		return nil, fmt.Errorf("cannot start %s: %w", command.name(), err)
 	}
 	p := &Process{command: command, cmd: cmd, ended: make(chan struct{})}
 	go func() {
@@ -92,6 +108,15 @@ func launch(ctx context.Context, command Command) (*Process, error) {
 		close(p.ended)
 	}()
 	return p, nil
+}
+
+// EndingSignals are those that end a program in a terminal or a pipe: each is to end what the program has started, too.
+func EndingSignals() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE}
+	if !signal.Ignored(syscall.SIGHUP) { // by nohup
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // HTTPReady is a Command.Ready that asks a URL until it answers 200.
@@ -117,7 +142,8 @@ func (p *Process) waitReady(ctx context.Context) error {
 	if p.command.Ready == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, errNotReady)
+	timeout := cmp.Or(p.command.ReadyTimeout, readyTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errNotReady)
 	defer cancel()
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
@@ -134,15 +160,15 @@ func (p *Process) waitReady(ctx context.Context) error {
 			if cause := context.Cause(ctx); !errors.Is(cause, errNotReady) {
 				return cause
 			}
-			return fmt.Errorf("%s was not ready after %s: %w\n%s", p.Name(), readyTimeout, notReady, p.logTail())
+			return fmt.Errorf("%s was not ready after %s: %w\n%s", p.Name(), timeout, notReady, p.logTail())
 		}
 	}
 }
 
 var errNotReady = errors.New("not ready in time")
 
-// Name is the base name of the program.
-func (p *Process) Name() string { return filepath.Base(p.command.Path) }
+// Name is what messages call the process.
+func (p *Process) Name() string { return p.command.name() }
 
 // PID is the id of the process, and of the process group that it leads.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
@@ -152,6 +178,29 @@ func (p *Process) Log() string { return p.command.Log }
 
 // Ended is closed when the process has ended, by itself or not.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// WaitAny returns nil when ctx is done, and an error when one of these processes ends by itself before.
+func WaitAny(ctx context.Context, processes ...*Process) error {
+	ended := make(chan *Process)
+	for _, p := range processes {
+		go func() {
+			select {
+			case <-p.Ended():
+				select {
+				case ended <- p:
+				case <-ctx.Done():
+				}
+			case <-ctx.Done():
+			}
+		}()
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case p := <-ended:
+		return fmt.Errorf("%s ended by itself: %w", p.Name(), p.Err())
+	}
+}
 
 // Err waits for the end of the process and says how it ended, with the last lines of its log.
 func (p *Process) Err() error {

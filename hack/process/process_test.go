@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 
@@ -81,6 +82,34 @@ func TestStartInterruptedLeavesNothing(t *testing.T) {
 	g.Expect(err).To(MatchError(context.Canceled))
 	g.Expect(pid).To(BeNumerically(">", 1))
 	g.Expect(syscall.Kill(pid, 0)).To(MatchError(syscall.ESRCH))
+}
+
+func TestStartGivesUpAfterItsTimeAndCallsAProcessByItsName(t *testing.T) {
+	g := NewWithT(t)
+	command := script(t, `echo still at it; exec sleep 1000`)
+	command.Name, command.ReadyTimeout = "the sleeper", time.Second
+	_, err := process.Start(t.Context(), command)
+	g.Expect(err).To(MatchError(And(
+		HavePrefix("the sleeper was not ready after 1s: "),
+		HaveSuffix("the last lines of "+command.Log+":\n  still at it"))))
+}
+
+func TestWaitAnySaysWhichProcessEnded(t *testing.T) {
+	g := NewWithT(t)
+	var processes []*process.Process
+	for name, source := range map[string]string{"steady": `: >"$READY"; exec sleep 1000`, "hasty": `: >"$READY"; exit 4`} {
+		command := script(t, source)
+		command.Name, command.Ready = name, nil
+		p, err := process.Start(t.Context(), command)
+		g.Expect(err).NotTo(HaveOccurred())
+		defer p.Kill()
+		processes = append(processes, p)
+	}
+	g.Expect(process.WaitAny(t.Context(), processes...)).To(MatchError(HavePrefix("hasty ended by itself: exit status 4\n")))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	g.Expect(process.WaitAny(ctx)).To(Succeed())
 }
 
 func TestStartSaysWhatCannotBeRun(t *testing.T) {

@@ -13,7 +13,10 @@ import (
 // start starts a command as the leader of its own process group, so that Ctrl-C in a terminal reaches only this program, which then
 // stops it in order. The kernel kills it when this program is killed.
 func start(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
 	result := make(chan error)
 	starter() <- func() { result <- cmd.Start() }
 	return <-result

@@ -13,6 +13,9 @@ import (
 // start starts a command as the leader of its own process group, so that Ctrl-C in a terminal reaches only this program, which then
 // stops it in order.
 func start(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	return cmd.Start()
 }

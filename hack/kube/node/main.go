@@ -1,0 +1,29 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command node is what a Kubernetes node needs beyond the control plane, in one binary. It is the program that its name says: linked as
+// kubelet, kube-proxy or kube-scheduler, it is that program, with that program's own flags.
+package main
+
+import (
+	"context"
+	"os"
+
+	"k8s.io/component-base/cli"
+	_ "k8s.io/component-base/logs/json/register"          // --logging-format=json
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // client-go's metrics
+	_ "k8s.io/component-base/metrics/prometheus/version"  // kubernetes_build_info
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+
+	"squirrel.dev/apikey-operator/hack/kube/multicall"
+)
+
+func main() {
+	multicall.Main(map[string]func(){
+		"kubelet":        func() { os.Exit(cli.Run(kubelet.NewKubeletCommand(context.Background()))) },
+		"kube-proxy":     func() { os.Exit(cli.Run(proxy.NewProxyCommand())) },
+		"kube-scheduler": func() { os.Exit(cli.Run(scheduler.NewSchedulerCommand())) },
+	})
+}

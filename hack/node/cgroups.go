@@ -1,0 +1,110 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+const (
+	cgroupRoot = "/sys/fs/cgroup"
+	cgroupName = "apikey-node" // of the node's group in each hierarchy; all pods are in groups below
+
+	cgroupTimeout = 20 * time.Second
+	cgroupPoll    = 20 * time.Millisecond
+)
+
+// makeCgroups makes the node's control group in each hierarchy of this machine.
+func makeCgroups() error {
+	hierarchies, err := filepath.Glob(filepath.Join(cgroupRoot, "*", "cgroup.procs"))
+	if err != nil {
+		return err
+	}
+	if len(hierarchies) == 0 {
+		return fmt.Errorf("this machine has no control groups in %s. %s", cgroupRoot, elsewhere)
+	}
+	for _, procs := range hierarchies {
+		if err := os.MkdirAll(filepath.Join(filepath.Dir(procs), cgroupName), 0o755); err != nil {
+			return err
+		}
+	}
+	return errors.Join(inheritCpuset("cpuset.cpus"), inheritCpuset("cpuset.mems"))
+}
+
+// inheritCpuset gives the node's group the processors or memory of its parent: a new group has none.
+func inheritCpuset(file string) error {
+	parent := filepath.Join(cgroupRoot, "cpuset")
+	all, err := os.ReadFile(filepath.Join(parent, file))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(parent, cgroupName, file), all, 0)
+}
+
+// removeCgroups removes the node's control groups and those in them. What ran in them has been killed, but may still be ending.
+func removeCgroups(ctx context.Context) error {
+	var busy error
+	err := wait.PollUntilContextTimeout(ctx, cgroupPoll, cgroupTimeout, true, func(context.Context) (bool, error) {
+		groups, err := nodeCgroups()
+		if err != nil {
+			return false, err
+		}
+		slices.Reverse(groups) // those inside first
+		for _, group := range groups {
+			err := os.Remove(group)
+			switch {
+			case errors.Is(err, syscall.EBUSY):
+				busy = err
+				return false, nil
+			case ignoreNotExist(err) != nil:
+				return false, err
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("cannot remove the node's control groups: %w", errors.Join(err, busy))
+	}
+	return nil
+}
+
+// nodeCgroups returns the directories of the node's control groups, each before those in it.
+func nodeCgroups() ([]string, error) {
+	roots, err := filepath.Glob(filepath.Join(cgroupRoot, "*", cgroupName))
+	if err != nil {
+		return nil, err
+	}
+	var groups []string
+	for _, root := range roots {
+		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				groups = append(groups, path)
+			}
+			return ignoreNotExist(err)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return groups, nil
+}
+
+func ignoreNotExist(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,68 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package testnode gives tests a Kubernetes cluster of one real node: it runs the built command hack/node.
+package testnode
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/hack/process"
+)
+
+const readyTimeout = 3 * time.Minute
+
+// Node is a running cluster of one node. Stopping its process ends the cluster.
+type Node struct {
+	*process.Process
+	root string // of the repository
+}
+
+// Start starts a node and returns when it is ready. Env is added to its environment, as "NAME=value".
+func Start(ctx context.Context, env ...string) (*Node, error) {
+	root, err := controlplane.FindRepository()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{root: root}
+	if err := os.RemoveAll(n.Kubeconfig()); err != nil { // of a node that was killed
+		return nil, err
+	}
+	n.Process, err = process.Start(ctx, process.Command{
+		Name: "node up",
+		Path: n.Program(),
+		Args: []string{"up"},
+		Env:  env,
+		Log:  filepath.Join(filepath.Dir(n.Program()), "up.log"),
+		Ready: func(context.Context) error {
+			_, err := os.Stat(n.Kubeconfig())
+			return err
+		},
+		ReadyTimeout: readyTimeout,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// Program is the path of the command.
+func (n *Node) Program() string { return filepath.Join(n.root, "bin", "node", "node") }
+
+// Kubeconfig is the path of a kubeconfig file that gives access to everything.
+func (n *Node) Kubeconfig() string { return filepath.Join(n.root, "bin", "node", "kubeconfig") }
+
+// Load gives the node an image: one of those that `make` puts in bin/images.
+func (n *Node) Load(ctx context.Context, name string) error {
+	load := exec.CommandContext(ctx, n.Program(), "load", filepath.Join(n.root, "bin", "images", name+".tar"))
+	if output, err := load.CombinedOutput(); err != nil {
+		return fmt.Errorf("node load: %w\n%s", err, output)
+	}
+	return nil
+}
