@@ -127,7 +127,7 @@ async function unlessRefused(call) {
 function refuse({ message }) {
   refusal = message;
   draft = byId("create").open;
-  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  for (const id of ["create", "deactivate"]) byId(id).close(); // but not a token that is shown, and nowhere else
   clearList();
   show("settings");
 }

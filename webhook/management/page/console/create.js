@@ -116,7 +116,7 @@ export function tokenDialog() {
       status.textContent = allowed ? "Copied." : copyYourself;
     });
   }
-  dialog.addEventListener("copy", taken);
+  dialog.addEventListener("copy", () => { if (getSelection().toString().includes(byId("token-text").textContent)) taken(); });
   resist(dialog, insist);
   done.addEventListener("click", () => {
     if (copied || !warning.hidden) dialog.close();

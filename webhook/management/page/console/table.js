@@ -6,7 +6,8 @@
 import { columns, rowsPerPage } from "./keylist.js";
 import { byId, copy, copyYourself, say, toast } from "./ui.js";
 
-const day = 86_400_000; // ms
+const minute = 60_000; // ms
+const day = 1440 * minute;
 const words = { active: "Active", inactive: "Inactive", expired: "Expired" };
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const number = new Intl.NumberFormat("en");
@@ -34,6 +35,7 @@ export class Table {
       if (button.dataset.action === "deactivate") onDeactivate(list.get(row.dataset.id));
       else copyId(row, button);
     });
+    setInterval(() => this.show(), minute); // keys expire
   }
 
   /** Shows the list as it is now; loading says that more of it is to come. */
