@@ -23,8 +23,8 @@ import (
 
 // What one gRPC client may cost, beside what any client may.
 const (
-	maxMessageBytes      = 4 << 20 // gRPC's own default: a gateway may be told to send the bodies of requests along
-	maxConcurrentStreams = 250     // as net/http has it; gateways open another connection for more
+	maxMessageBytes      = 256 << 10 // a check is the headers of a request and little more; each stream may hold one that is not complete
+	maxConcurrentStreams = 100       // the least that HTTP/2 advises (RFC 9113, section 6.5.2); gateways open another connection for more
 
 	// maxConnectionAge makes gateways connect again, without losing a request: through a Service, one stays with the replica that it
 	// connected to, and would never ask those that came later.

@@ -181,14 +181,17 @@ func (p *Process) waitAndDrain(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// shutdown closes the servers one after the other, in the order they were added: each takes no new connection, and lets the requests
-// under way end, within bounds.
+// shutdown closes all servers: each takes no new connection, and lets the requests under way end, within bounds.
 func (p *Process) shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
+	var closing sync.WaitGroup
 	for _, s := range p.servers {
-		if err := s.shutdown(ctx); err != nil {
-			p.log.Warn("cut off requests that did not end", "server", s.name, "err", err)
-		}
+		closing.Go(func() {
+			if err := s.shutdown(ctx); err != nil {
+				p.log.Warn("cut off requests that did not end", "server", s.name, "err", err)
+			}
+		})
 	}
+	closing.Wait()
 }

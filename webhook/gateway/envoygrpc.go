@@ -28,7 +28,8 @@ import (
 const namespaceExtension = "namespace"
 
 // A check that asks no question is answered 500: the answer goes to the client, which can do nothing about it. It is an answer and no
-// gRPC error: to an error Envoy may be told to open the door (failure_mode_allow).
+// gRPC error: to an error Envoy may be told to open the door (failure_mode_allow). Only what is no check at all, because it is too large
+// or cannot be decoded, ends in an error of gRPC itself.
 var (
 	noHTTP = newMisuse(http.StatusInternalServerError,
 		"The check has no HTTP method in attributes.request.http: API keys come with HTTP requests, so let Envoy's HTTP filter "+

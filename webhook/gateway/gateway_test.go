@@ -88,6 +88,8 @@ func newKey(namespace, name, plaintext string, change func(*v1alpha1.APIKey)) *v
 // setup is a gateway handler and what it works with. The zero value is the default one, with the keys of the tests.
 type setup struct {
 	unsynced                 bool
+	maxStaleness             time.Duration
+	clock                    func() time.Time
 	insufficientAccessStatus int
 	registry                 *prometheus.Registry
 	log                      *slog.Logger
@@ -107,6 +109,9 @@ func (s setup) parts(tb testing.TB) (*authn.Authenticator, gateway.Options) {
 			tb.Fatal(err)
 		}
 	}
+	if s.clock == nil {
+		s.clock = func() time.Time { return now }
+	}
 	if s.insufficientAccessStatus == 0 {
 		s.insufficientAccessStatus = http.StatusUnauthorized
 	}
@@ -116,7 +121,7 @@ func (s setup) parts(tb testing.TB) (*authn.Authenticator, gateway.Options) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	return authn.NewAuthenticator(keyring, 0, func() time.Time { return now }), gateway.Options{
+	return authn.NewAuthenticator(keyring, s.maxStaleness, s.clock), gateway.Options{
 		InsufficientAccessStatus: s.insufficientAccessStatus,
 		Metrics:                  gateway.NewMetrics(s.registry, keyring),
 		Log:                      s.log,

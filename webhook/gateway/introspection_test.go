@@ -8,7 +8,11 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
 // introspect asks about a token, with the key of a caller.
@@ -150,6 +154,20 @@ func TestInvariant4_IntrospectionBeforeSyncIsUnavailable(t *testing.T) {
 	assertAnswer(t, send(t, address, introspect("sq_unknown", "sq_unknown")), unavailable)
 	assertAnswer(t, send(t, address, introspectForm("token=sq_read")), unavailable)
 	assertAnswer(t, send(t, address, introspectForm("")), noOneToken)
+}
+
+func TestInvariant4_KeysThatTurnStaleBetweenCallerAndTokenAreUnavailable(t *testing.T) {
+	var readings atomic.Int32
+	address := setup{maxStaleness: authn.MinStaleness, clock: func() time.Time {
+		if readings.Add(1) == 1 { // for the caller
+			return time.Now()
+		}
+		return time.Now().Add(time.Hour)
+	}}.serve(t)
+	assertAnswer(t, send(t, address, introspect(readToken, readToken)), unavailable)
+	if readings.Load() != 2 {
+		t.Errorf("the clock was read %d times: the token was not decided about", readings.Load())
+	}
 }
 
 func TestIntrospectionIsAskedAtItsPathAlone(t *testing.T) {
