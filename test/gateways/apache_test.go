@@ -75,13 +75,15 @@ func TestApacheIntrospectsTokens(t *testing.T) {
 		"a request": nil,
 		"a request that lies": {
 			"X-Auth-App: Back%20office", "x-auth-key-id: 1", "X_Auth_App: Back%20office", "X-Auth-Key_Id: 1", "X-Auth-Scope: write",
-			"X_Auth-Sub: 1", "X-Auth-client_id: Back%20office", "Connection: close, X-Auth-App", "Connection: X-Auth-Key-Id, X-Auth-scope",
+			"X_Auth-Sub: 1", "X.Auth.App: Back%20office", "X!Auth!App: Back%20office", "X~Auth~Key~Id: 1", "X-Auth-client_id: Back%20office",
+			"X-API-Key: " + reader.token, "Upgrade: h2c", "Connection: close, X-Auth-App", "Connection: X-Auth-Key-Id, X-Auth-scope",
 		},
 	} {
 		r := f.forwarded(f.send("GET /articles?page=2", append(headers, "Authorization: Bearer "+reader.token)...))
 		got := http.Header{}
 		for name, values := range r.Header {
-			if strings.HasPrefix(name, "X-Auth") || strings.HasPrefix(name, "X_") || name == "Authorization" {
+			plain := foldPunctuation(name)
+			if strings.HasPrefix(plain, "x-auth-") || plain == "x-api-key" || plain == "authorization" || plain == "upgrade" {
 				got[name] = values
 			}
 		}

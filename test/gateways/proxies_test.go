@@ -36,6 +36,9 @@ type proxy struct {
 	unavailable, unreachable int
 	// passesAnswersOn is true when its client gets an authenticator's refusal as it is, and not only its status and challenge.
 	passesAnswersOn bool
+	// passesOn are headers of a client that could pass for X-Auth-* where punctuation does not count, and that reach the service, as the
+	// gateway's page says.
+	passesOn http.Header
 }
 
 // settings are what a page's configuration says for production, and a test otherwise.
@@ -52,6 +55,7 @@ var proxies = []proxy{
 	{
 		name: "caddy", endpoint: "/auth/forward/", start: startCaddy,
 		unavailable: http.StatusServiceUnavailable, unreachable: http.StatusBadGateway, passesAnswersOn: true,
+		passesOn: http.Header{"X!auth!access": {"write"}, "X~auth~key~id": {"1"}},
 	},
 }
 
@@ -177,12 +181,17 @@ func (f *front) refused(what string, status int, send func() answer) answer {
 	return a
 }
 
+// foldPunctuation returns the name that a header has for services that make variables of names.
+func foldPunctuation(header string) string {
+	return strings.NewReplacer("_", "-", ".", "-", "!", "-", "~", "-").Replace(strings.ToLower(header))
+}
+
 // assertIdentity fails the test unless the service was told, once each and by no other header, that this key asked.
 func (f *front) assertIdentity(r received, key key, app, access string) {
 	f.Helper()
 	got := http.Header{}
 	for name, values := range r.Header {
-		if plain := strings.ReplaceAll(strings.ToLower(name), "_", "-"); strings.HasPrefix(plain, "x-auth-") || plain == "x-api-key" {
+		if plain := foldPunctuation(name); strings.HasPrefix(plain, "x-auth-") || plain == "x-api-key" {
 			got[name] = values
 		}
 	}
@@ -217,6 +226,7 @@ func TestProxies(t *testing.T) {
 				"invariant 7: no client speaks for the gateway":         noClientSpeaksForTheGateway,
 				"no path leads to another namespace":                    noPathLeadsToAnotherNamespace,
 				"WebSockets need a key that may read":                   webSocketsNeedAKeyThatMayRead,
+				"WebSocket alone is a protocol to change to":            webSocketAloneIsAProtocolToChangeTo,
 				"preflights of browsers are answered without a key":     preflightsAreAnsweredWithoutAKey,
 				"a good key without the right can be 403":               aGoodKeyWithoutTheRightCanBe403,
 				"invariant 5: a deactivated key is refused":             aDeactivatedKeyIsRefused,
@@ -323,6 +333,7 @@ func noClientSpeaksForTheGateway(f *front) {
 	forged := []string{
 		"X-Auth-App: Back%20office", "x-auth-namespace: elsewhere", "X-AUTH-KEY-ID: 1", "X-Auth-Access: read,write", "X-Auth-Access: write",
 		"X_Auth_App: Back%20office", "X-Auth_Access: write", "x_auth-key_id: 1", "X_AUTH_NAMESPACE: elsewhere",
+		"X.Auth.App: Back%20office", "X-Auth.Access: write", "X!Auth!Access: write", "X~Auth~Key~Id: 1",
 	}
 	methods := []string{"X-Original-Method: GET", "X-Forwarded-Method: GET", "X-HTTP-Method-Override: GET", "X_Original_Method: GET"}
 	for what, connection := range map[string][]string{
@@ -334,7 +345,14 @@ func noClientSpeaksForTheGateway(f *front) {
 		headers := append(append([]string{f.apiKey("reader")}, forged...), connection...)
 		f.Run("Connection names "+what, func(t *testing.T) {
 			f := f.in(t)
-			f.assertIdentity(f.forwarded(f.send("GET /", headers...)), reader, readersApp, "read")
+			r := f.forwarded(f.send("GET /", headers...))
+			for name, values := range f.passesOn {
+				if diff := cmp.Diff(values, r.Header[name]); diff != "" {
+					t.Errorf("%s differs: if it no longer reaches the service, its page can say so (-want +got):\n%s", name, diff)
+				}
+				delete(r.Header, name)
+			}
+			f.assertIdentity(r, reader, readersApp, "read")
 		})
 	}
 	for what, connection := range map[string]string{
@@ -393,6 +411,31 @@ func webSocketsNeedAKeyThatMayRead(f *front) {
 		}
 	}
 	f.must(connection.Close(websocket.StatusNormalClosure, ""))
+}
+
+func webSocketAloneIsAProtocolToChangeTo(f *front) {
+	for what, test := range map[string]struct {
+		upgrade []string
+		want    []string
+	}{
+		"h2c":                 {[]string{"Upgrade: h2c"}, nil},
+		"another":             {[]string{"Upgrade: TLS/1.2"}, nil},
+		"h2c before, in one":  {[]string{"Upgrade: h2c, websocket"}, nil},
+		"h2c after, in one":   {[]string{"Upgrade: websocket, h2c"}, nil},
+		"WebSocket":           {[]string{"Upgrade: WebSocket"}, []string{"websocket"}},
+		"h2c after WebSocket": {[]string{"Upgrade: websocket", "Upgrade: h2c"}, []string{"websocket"}},
+	} {
+		headers := append([]string{f.apiKey("reader"), "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"}, test.upgrade...)
+		r := f.forwarded(f.send("GET /", headers...))
+		if diff := cmp.Diff(test.want, r.Header["Upgrade"]); diff != "" {
+			f.Errorf("%s: the service is asked to change to (-want +got):\n%s", what, diff)
+		}
+	}
+	// What counts of two lines is up to the gateway.
+	r := f.forwarded(f.send("GET /", f.apiKey("reader"), "Connection: Upgrade", "Upgrade: h2c", "Upgrade: websocket"))
+	if got := strings.Join(r.Header["Upgrade"], ", "); got != "" && got != "websocket" {
+		f.Errorf("h2c before WebSocket: the service is asked to change to %q", got)
+	}
 }
 
 func preflightsAreAnsweredWithoutAKey(f *front) {
