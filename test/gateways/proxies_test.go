@@ -425,8 +425,8 @@ func webSocketAloneIsAProtocolToChangeTo(f *front) {
 		"WebSocket":           {[]string{"Upgrade: WebSocket"}, []string{"websocket"}},
 		"h2c after WebSocket": {[]string{"Upgrade: websocket", "Upgrade: h2c"}, []string{"websocket"}},
 	} {
-		headers := append([]string{f.apiKey("reader"), "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"}, test.upgrade...)
-		r := f.forwarded(f.send("GET /", headers...))
+		asking := []string{f.apiKey("reader"), "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"}
+		r := f.forwarded(f.send("GET /", append(asking, test.upgrade...)...))
 		if diff := cmp.Diff(test.want, r.Header["Upgrade"]); diff != "" {
 			f.Errorf("%s: the service is asked to change to (-want +got):\n%s", what, diff)
 		}
