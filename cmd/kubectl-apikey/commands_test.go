@@ -22,6 +22,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikeys"
 	"squirrel.dev/apikey-operator/test/issuing"
 )
 
@@ -198,6 +199,33 @@ func TestWhatIsNotTheKeysTokenIsNotRevealed(t *testing.T) {
 		t.Error("a Secret that is not the key's was deleted")
 	}
 	terminal.assertGolden()
+}
+
+func TestAKeyThatIsNamedAsTheIDOfAnotherIsNotTakenForIt(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	victim := terminal.declare("victim")
+	id := string(victim.UID)
+	decoy := terminal.declare(id, func(key *v1alpha1.APIKey) { key.Spec.AppName = "Decoy" })
+	for _, name := range []string{"victim", id} {
+		terminal.await(name, v1alpha1.ReasonIssued)
+	}
+	want := `Error: "` + id + `" is the name of one key and the ID of another: for the one of this name give its ID, "` + string(decoy.UID) +
+		`"; for the one of this ID give its name, "victim"` + "\n"
+	for _, command := range []string{"deactivate", "reveal", "export"} {
+		if got := terminal.run(command, id); got != (result{stderr: want, code: exitFailure}) {
+			t.Errorf("%s: %+v", command, got)
+		}
+	}
+	for _, key := range terminal.keys() {
+		if !apikeys.IsActive(&key, time.Now()) || terminal.secret(key.Status.SecretName) == nil {
+			t.Errorf("%q was ended, or its token taken", key.Name)
+		}
+	}
+	for argument, wanted := range map[string]string{string(decoy.UID): id, "victim": "victim"} {
+		if got := terminal.run("deactivate", argument, "-o", "name"); got.stdout != "apikey.keys.squirrel.dev/"+wanted+"\n" {
+			t.Errorf("deactivate %s: %+v", argument, got)
+		}
+	}
 }
 
 func TestAnExportMakesTheSameTokensGoodElsewhere(t *testing.T) {

@@ -40,38 +40,62 @@ func someKeys(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// find returns the key of this name or ID.
+// find returns the key of this name or ID. Whoever may create keys may name one as another's ID: then it is not guessed which is meant.
 func (s *session) find(ctx context.Context, nameOrID string) (*v1alpha1.APIKey, error) {
-	key, err := s.get(ctx, nameOrID)
-	if err == nil || !apierrors.IsNotFound(err) || isNotServed(err) {
-		return key, err
+	named, err := s.named(ctx, nameOrID)
+	if err != nil {
+		return nil, err
 	}
-	if uuid.Validate(nameOrID) == nil {
-		name, err := s.nameOf(ctx, types.UID(nameOrID))
-		if err != nil {
-			return nil, err
-		}
-		if name != "" {
-			return s.get(ctx, name)
-		}
+	identified, err := s.identified(ctx, nameOrID)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("no APIKey in namespace %q has the name or ID %q: 'kubectl apikey list -o wide' shows both", s.namespace, nameOrID)
+	switch {
+	case named != nil && identified != nil:
+		return nil, fmt.Errorf("%q is the name of one key and the ID of another: for the one of this name give its ID, %q; "+
+			"for the one of this ID give its name, %q", nameOrID, named.UID, identified.Name)
+	case named != nil:
+		return named, nil
+	case identified != nil:
+		return identified, nil
+	default:
+		return nil, fmt.Errorf("no APIKey in namespace %q has the name or ID %q: 'kubectl apikey list -o wide' shows both", s.namespace, nameOrID)
+	}
 }
 
-func (s *session) get(ctx context.Context, name string) (*v1alpha1.APIKey, error) {
+// named returns the key of this name, or nil.
+func (s *session) named(ctx context.Context, name string) (*v1alpha1.APIKey, error) {
 	key := &v1alpha1.APIKey{}
 	err := s.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: name}, key)
-	return key, err
+	switch {
+	case apierrors.IsNotFound(err) && !isNotServed(err):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	default:
+		return key, nil
+	}
 }
 
-// nameOf returns the name of the key of this ID, or nothing.
-func (s *session) nameOf(ctx context.Context, id types.UID) (name string, err error) {
-	err = s.eachMetadata(ctx, func(object *metav1.PartialObjectMetadata) {
-		if object.UID == id {
+// identified returns the key of this ID, or nil.
+func (s *session) identified(ctx context.Context, id string) (*v1alpha1.APIKey, error) {
+	if uuid.Validate(id) != nil {
+		return nil, nil
+	}
+	name := ""
+	err := s.eachMetadata(ctx, func(object *metav1.PartialObjectMetadata) {
+		if object.UID == types.UID(id) {
 			name = object.Name
 		}
 	})
-	return name, err
+	if err != nil || name == "" {
+		return nil, err
+	}
+	key, err := s.named(ctx, name)
+	if err != nil || key == nil || key.UID != types.UID(id) { // another has the name by now
+		return nil, err
+	}
+	return key, nil
 }
 
 // keys returns the keys of a namespace, or of all if it is empty, in the order of their creation.
