@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -61,6 +62,12 @@ type Key struct {
 	digest     token.Digest
 	hint       string
 
+	// former are the active keys of other key files that were there when this process first looked: those that this key takes the place
+	// of. It does not look again: of two keys that are first declared at once, each of its own file, at most one has seen the other, and so
+	// they do not end each other.
+	former []v1alpha1.APIKey
+	looked bool
+
 	waiting atomic.Pointer[error] // why it is not settled yet; nil when it is
 }
 
@@ -71,7 +78,7 @@ func New(config Config) (*Key, error) {
 		return nil, err
 	}
 	k := &Key{Config: config, credential: authn.CredentialOf(key), digest: token.Sum(key), hint: token.Hint(key)}
-	k.wait(errors.New("it was not declared yet"))
+	k.waiting.Store(new(errors.New("it was not declared yet")))
 	return k, nil
 }
 
@@ -87,23 +94,31 @@ func (k *Key) Ready() error {
 	return nil
 }
 
-// Run makes the key one that is accepted: it deactivates the keys of former files, declares the APIKey, and returns when the key is
-// accepted, when it never will be, or when ctx is done. Whatever else goes wrong is logged and tried again. It returns no error: other
-// keys count without this one.
+// Run makes the key one that is accepted: it declares the APIKey, and once that is accepted, deactivates the keys of other files. It
+// returns when this is done, when the key never will be accepted, or when ctx is done. Whatever else goes wrong is logged and tried
+// again. It returns no error: other keys count without this one.
 func (k *Key) Run(ctx context.Context) error {
 	_ = retries().DelayFunc().Until(ctx, true, true, func(ctx context.Context) (done bool, _ error) {
-		err := k.settle(ctx)
-		var dead *deadError
+		ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+		defer cancel()
+		err := k.accept(ctx)
+		var never *finalError
 		switch {
-		case err == nil:
-			k.Log.Info(fmt.Sprintf("API key authentication ready (key file: %s)", k.File), "apikey", k.name())
-		case errors.As(err, &dead):
+		case errors.As(err, &never): // and former keys are left alone: this one does not take their place
 			k.Log.Error("The bootstrap key is not accepted", "err", err)
-		default:
+			k.waiting.Store(nil)
+			return true, nil
+		case err != nil:
 			k.wait(err)
 			return false, nil
 		}
-		k.waiting.Store(nil)
+		if k.waiting.Swap(nil) != nil {
+			k.Log.Info(fmt.Sprintf("API key authentication ready (key file: %s)", k.File), "apikey", k.name())
+		}
+		if err := k.endFormer(ctx); err != nil {
+			k.Log.Warn("A bootstrap key of another key file is not deactivated yet; trying again", "err", err)
+			return false, nil
+		}
 		return true, nil
 	})
 	return nil
@@ -112,7 +127,7 @@ func (k *Key) Run(ctx context.Context) error {
 // wait keeps why the key is not settled, and logs it when it is something new.
 func (k *Key) wait(reason error) {
 	former := k.waiting.Swap(&reason)
-	if former != nil && (*former).Error() != reason.Error() {
+	if former == nil || (*former).Error() != reason.Error() {
 		k.Log.Warn("The bootstrap key is not accepted yet; trying again", "err", reason)
 	}
 }
@@ -122,50 +137,51 @@ func retries() wait.Backoff {
 	return wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Cap: 5 * time.Second, Steps: 10}
 }
 
-// deadError says that the key has ended, which is final.
-type deadError struct {
-	name, file string
-	state      v1alpha1.State
-}
+// finalError says why the key is not accepted, and never will be by this process.
+type finalError struct{ message string }
 
-func (e *deadError) Error() string {
-	how := "was deactivated"
-	if e.state == v1alpha1.StateExpired {
-		how = "has expired"
-	}
-	return fmt.Sprintf("the key of the file %s %s (APIKey %q), which is final: delete the file and restart, and a new key is made",
-		e.file, how, e.name)
-}
+func (e *finalError) Error() string { return e.message }
 
-// settle returns nil when the key is accepted, and a deadError when it never will be.
-func (k *Key) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
-	object, former, err := k.find(ctx)
+// accept returns nil when the key is accepted, and a finalError when it never will be.
+func (k *Key) accept(ctx context.Context) error {
+	object, others, err := k.find(ctx)
 	if err != nil {
 		return err
 	}
-	if object != nil {
-		if err := k.checkAlive(object); err != nil {
-			return err // and former keys are left alone: this one does not take their place
-		}
-	}
-	if err := k.deactivate(ctx, former); err != nil {
-		return err
+	if !k.looked {
+		k.former, k.looked = others, true
 	}
 	if object == nil {
-		if object, err = k.declare(ctx); err != nil {
-			return err
-		}
+		object, err = k.declare(ctx)
+	} else {
+		err = k.checkAlive(object)
 	}
-	if _, err := apikeys.AwaitAccepted(ctx, k.Client, object); err != nil {
+	if err != nil {
 		return err
 	}
-	return k.awaitGranted(ctx)
+	_, err = apikeys.AwaitAccepted(ctx, k.Client, object)
+	var conflict *v1alpha1.Conflict
+	switch {
+	case errors.As(err, &conflict) && conflict.Reason == v1alpha1.ReasonTokenHashConflict:
+		if err := apikeys.Remove(ctx, k.Client, object); err != nil {
+			return err
+		}
+		return k.taken(conflict)
+	case err != nil:
+		return err
+	default:
+		return k.awaitGranted(ctx)
+	}
+}
+
+// taken says that an APIKey which was not made of a key file has the hash of this key.
+func (k *Key) taken(conflict *v1alpha1.Conflict) error {
+	return &finalError{fmt.Sprintf("the key of the file %s is that of another APIKey (%s): delete that APIKey, or delete the file so that "+
+		"a new key is made, and restart", k.File, strings.TrimSuffix(conflict.Message, "."))}
 }
 
 // find returns the APIKey of this key, or nil, and the active ones that were made of other key files.
-func (k *Key) find(ctx context.Context) (object *v1alpha1.APIKey, former []v1alpha1.APIKey, err error) {
+func (k *Key) find(ctx context.Context) (object *v1alpha1.APIKey, others []v1alpha1.APIKey, err error) {
 	var keys v1alpha1.APIKeyList
 	if err := k.Client.List(ctx, &keys, client.InNamespace(k.Namespace), client.MatchingLabels{Label: "true"}); err != nil {
 		return nil, nil, fmt.Errorf("list the APIKeys with the label %s: %w", Label, err)
@@ -175,10 +191,10 @@ func (k *Key) find(ctx context.Context) (object *v1alpha1.APIKey, former []v1alp
 		case key.Spec.TokenHash == k.digest.String():
 			object = key
 		case key.State(time.Now()) == v1alpha1.StateActive:
-			former = append(former, *key)
+			others = append(others, *key)
 		}
 	}
-	return object, former, nil
+	return object, others, nil
 }
 
 func (k *Key) checkAlive(object *v1alpha1.APIKey) error {
@@ -186,19 +202,25 @@ func (k *Key) checkAlive(object *v1alpha1.APIKey) error {
 	case object.DeletionTimestamp != nil:
 		return fmt.Errorf("APIKey %q is being deleted, and is made again when it is gone", object.Name)
 	case state != v1alpha1.StateActive:
-		return &deadError{name: object.Name, file: k.File, state: state}
+		how := "was deactivated"
+		if state == v1alpha1.StateExpired {
+			how = "has expired"
+		}
+		return &finalError{fmt.Sprintf("the key of the file %s %s (APIKey %q), which is final: delete the file and restart, and a new key is made",
+			k.File, how, object.Name)}
 	default:
 		return nil
 	}
 }
 
-// deactivate ends the keys of former files. That somebody else did so at the same time is fine.
-func (k *Key) deactivate(ctx context.Context, former []v1alpha1.APIKey) error {
-	for i := range former {
-		_, err := apikeys.Deactivate(ctx, k.Client, k.Namespace, former[i].Name, former[i].UID)
+// endFormer deactivates the keys of other files. That somebody else did so at the same time is fine.
+func (k *Key) endFormer(ctx context.Context) error {
+	for i := range k.former {
+		_, err := apikeys.Deactivate(ctx, k.Client, k.Namespace, k.former[i].Name, k.former[i].UID)
 		switch {
-		case err == nil:
-			k.Log.Info("Deactivated the key of a former key file", "apikey", former[i].Name)
+		case err == nil: // a warning, because another console may go on with that file
+			k.Log.Warn("Deactivated the bootstrap key of another key file: this one takes its place",
+				"deactivated", k.former[i].Name, "apikey", k.name(), "keyFile", k.File)
 		case errors.Is(err, apikeys.ErrAlreadyInactive), errors.Is(err, apikeys.ErrGone):
 		default:
 			return err
@@ -220,9 +242,12 @@ func (k *Key) declare(ctx context.Context) (*v1alpha1.APIKey, error) {
 		},
 	}
 	err := k.Client.Create(ctx, object)
+	conflict := v1alpha1.ConflictIn(err) // as the admission webhook tells it
 	switch {
 	case err == nil:
 		return object, nil
+	case conflict != nil && conflict.Reason == v1alpha1.ReasonTokenHashConflict:
+		return nil, k.taken(conflict)
 	case !apierrors.IsAlreadyExists(err):
 		return nil, fmt.Errorf("create APIKey %q: %w", k.name(), err)
 	}

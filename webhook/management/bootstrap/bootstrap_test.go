@@ -20,9 +20,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -43,6 +45,8 @@ type world struct {
 	file          string // of the key
 	authenticator *authn.Authenticator
 	log           *syncBuffer
+
+	stopController func()
 }
 
 func newWorld(t *testing.T) *world {
@@ -50,7 +54,7 @@ func newWorld(t *testing.T) *world {
 	t.Parallel()
 	env := testenv.Shared(t)
 	w := &world{T: t, env: env, namespace: env.Namespace(t), file: filepath.Join(t.TempDir(), ".api_key"), log: &syncBuffer{}}
-	issuing.Start(t, env, w.namespace)
+	w.stopController = issuing.Start(t, env, w.namespace)
 	w.authenticator = w.newAuthenticator()
 	return w
 }
@@ -166,7 +170,7 @@ func TestInvariant1_TheKeyOfAFileIsAcceptedAndOnlyItsHashIsKnown(t *testing.T) {
 	content := w.run(key)
 	g.Expect(w.reason(content)).To(BeEmpty())
 
-	name := "bootstrap-" + strings.TrimPrefix(token.Hash(content), "sha256:")[:12]
+	name := nameOf(content)
 	object := w.only()
 	want := v1alpha1.APIKeySpec{AppName: name, ReadAccess: true, WriteAccess: true, Active: new(true),
 		TokenHash: token.Hash(content), TokenHint: content[:7]}
@@ -196,6 +200,78 @@ func TestANewFileEndsTheKeyOfTheFormerOne(t *testing.T) {
 	g.Eventually(func() authn.Reason { return w.reason(former) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyDeactivated))
 	g.Eventually(func() authn.Reason { return w.reason("of-somebody-else") }).WithTimeout(patience).Should(BeEmpty(), "which has no label")
 	g.Expect(w.labelled()).To(HaveLen(2), "the former one stays to be seen")
+	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=WARN `+
+		`msg="Deactivated the bootstrap key of another key file: this one takes its place" deactivated=%s apikey=%s keyFile=%s`,
+		nameOf(former), nameOf(current), w.file)), "who shares no file with another console learns of it")
+}
+
+func nameOf(key string) string {
+	return namePrefix + strings.TrimPrefix(token.Hash(key), "sha256:")[:2*nameHashBytes]
+}
+
+func TestTheFormerKeyIsGoodUntilTheNewOneIsAccepted(t *testing.T) {
+	w, g := newWorld(t), NewWithT(t)
+	former := w.run(w.key())
+	w.stopController()
+	w.must(os.Remove(w.file))
+	key := w.key()
+	done := make(chan error, 1)
+	go func() { done <- key.Run(t.Context()) }()
+
+	g.Eventually(w.labelled).WithTimeout(patience).Should(HaveLen(2))
+	for _, declared := range w.labelled() {
+		g.Expect(*declared.Spec.Active).To(BeTrue(), "nothing has taken the place of APIKey %q", declared.Name)
+	}
+	g.Expect(w.reason(former)).To(BeEmpty())
+	g.Expect(key.Ready()).NotTo(Succeed())
+
+	issuing.Start(t, w.env, w.namespace)
+	g.Eventually(done).WithTimeout(patience).Should(Receive(BeNil()))
+	g.Expect(w.reason(w.content())).To(BeEmpty())
+	g.Eventually(func() authn.Reason { return w.reason(former) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyDeactivated))
+}
+
+func TestAKeyThatAnotherAPIKeyHasIsGivenUpAndTheFormerOneStaysGood(t *testing.T) {
+	conflict := &v1alpha1.Conflict{
+		Reason:  v1alpha1.ReasonTokenHashConflict,
+		Message: `The token hash is that of APIKey "holder": delete that key, or bring another token.`,
+	}
+	for finder, refusal := range map[string]error{
+		"the controller": nil, "the admission webhook": &apierrors.StatusError{ErrStatus: conflict.Status()},
+	} {
+		t.Run("as found by "+finder, func(t *testing.T) { testTakenKey(newWorld(t), refusal) })
+	}
+}
+
+// testTakenKey declares a key whose hash another APIKey has. Its creation is refused with this error, if any.
+func testTakenKey(w *world, refusal error) {
+	g := NewWithT(w)
+	former := w.run(w.key())
+	w.must(os.Remove(w.file))
+	key := w.key(func(config *Config) {
+		if refusal != nil {
+			config.Client = interceptor.NewClient(config.Client, interceptor.Funcs{
+				Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error { return refusal },
+			})
+		}
+	})
+	holder := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "holder"},
+		Spec:       v1alpha1.APIKeySpec{AppName: "Holder", ReadAccess: true, TokenHash: token.Hash(w.content())},
+	}
+	w.must(w.env.Client.Create(w.Context(), holder))
+	g.Eventually(func() bool {
+		w.must(w.env.Client.Get(w.Context(), client.ObjectKeyFromObject(holder), holder))
+		return holder.Issued()
+	}).WithTimeout(patience).Should(BeTrue())
+
+	w.run(key) // which ends, and is ready
+	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
+		`err="the key of the file %s is that of another APIKey (The token hash is that of APIKey \"holder\": delete that key, or bring `+
+		`another token): delete that APIKey, or delete the file so that a new key is made, and restart"`, w.file)))
+	g.Expect(w.only().Name).To(Equal(nameOf(former)), "nothing is left of the key that is given up")
+	g.Expect(*w.only().Spec.Active).To(BeTrue())
+	g.Expect(w.reason(former)).To(BeEmpty())
 }
 
 func TestAKeyThatWasEndedStaysSoUntilItsFileIsDeleted(t *testing.T) {
@@ -259,7 +335,8 @@ func TestProcessesWithOneFileShareItsKey(t *testing.T) {
 	g.Expect(w.labelled()).To(HaveLen(2))
 	g.Expect(w.reason(w.content())).To(BeEmpty())
 	g.Eventually(func() authn.Reason { return w.reason(former) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyDeactivated))
-	g.Expect(w.log.String()).NotTo(ContainSubstring("level=WARN"))
+	g.Expect(w.log.String()).NotTo(ContainSubstring("not accepted"))
+	g.Expect(strings.Count(w.log.String(), "level=WARN")).To(Equal(1), "one of them ends the former key")
 }
 
 func TestWhatHoldsUpAKeyIsToldAndTheKeyIsAcceptedOnceItIsGone(t *testing.T) {
@@ -371,7 +448,7 @@ func TestTheConsoleRotatesItsKeyWhenTheFileIsDeletedAndItStartsAnew(t *testing.T
 	third, status := start()
 	current := w.content()
 	isAccepted(status, current)
-	g.Expect(status(former)).To(Equal(http.StatusUnauthorized))
+	g.Eventually(func() int { return status(former) }).WithTimeout(patience).Should(Equal(http.StatusUnauthorized))
 	g.Expect(third.Stop()).To(Succeed())
 
 	w.must(os.Chmod(w.file, 0o604))
