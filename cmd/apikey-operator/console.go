@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -108,6 +109,7 @@ func (c *console) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	config.WarningHandler = rest.NoWarnings{} // of a hash that was brought, which here is of a token that this process made
 	scheme, err := newScheme()
 	if err != nil {
 		return err
