@@ -5,7 +5,10 @@
 package envelope
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
+	"iter"
 	"maps"
 	"net/http"
 	"strconv"
@@ -22,11 +25,14 @@ type content struct {
 // noStore is a full slice of one: appending to it copies it.
 var noStore = []string{"no-store"}
 
-// Answer is an answer that is always the same, made in advance.
+// Answer is an answer that is always the same, made in advance; only a list is made while it is written.
 type Answer struct {
 	Status int
 	Header http.Header
-	Body   []byte
+	// Body is nil in an answer that NewList returned.
+	Body []byte
+
+	writeList func(w *bufio.Writer)
 }
 
 // NewError returns an error answer: its message tells the user what happened and what to do.
@@ -37,6 +43,41 @@ func NewError(status int, message string) *Answer {
 // NewPayload returns the answer to a success.
 func NewPayload(payload any) *Answer {
 	return NewAnswer(http.StatusOK, content{Payload: payload})
+}
+
+// NewList returns the answer to a success whose payload is a list. Each item is made and encoded as it is written, so that a long list
+// takes no more memory than its source. The answer can be written as often as the source can be read.
+func NewList[T any](items iter.Seq[T]) *Answer {
+	empty := NewPayload([]T{})
+	const end = "]}"
+	begin := bytes.TrimSuffix(empty.Body, []byte(end))
+	empty.Header.Del("Content-Length")
+	return &Answer{Status: empty.Status, Header: empty.Header, writeList: func(w *bufio.Writer) {
+		_, _ = w.Write(begin)
+		writeItems(w, items)
+		_, _ = w.WriteString(end)
+	}}
+}
+
+// writeItems writes the items with commas between them, and stops when nobody takes them any more.
+func writeItems[T any](w *bufio.Writer, items iter.Seq[T]) {
+	var (
+		encoded bytes.Buffer
+		encoder = json.NewEncoder(&encoded)
+		current T // encoded by its address, which spares a copy of each item on the heap
+		comma   []byte
+	)
+	for current = range items {
+		encoded.Reset()
+		if err := encoder.Encode(&current); err != nil {
+			panic(err) // what this program answers with can be encoded
+		}
+		_, _ = w.Write(comma)
+		if _, err := w.Write(bytes.TrimSuffix(encoded.Bytes(), []byte("\n"))); err != nil {
+			return
+		}
+		comma = []byte(",")
+	}
 }
 
 // NewAnswer returns an answer of any JSON: what a protocol answers in a form of its own.
@@ -62,5 +103,11 @@ func (a *Answer) With(name, value string) *Answer {
 func (a *Answer) Write(w http.ResponseWriter) {
 	maps.Copy(w.Header(), a.Header)
 	w.WriteHeader(a.Status)
-	_, _ = w.Write(a.Body) // whoever asked has gone, or sent HEAD
+	if a.writeList == nil {
+		_, _ = w.Write(a.Body) // whoever asked has gone, or sent HEAD
+		return
+	}
+	buffered := bufio.NewWriter(w)
+	a.writeList(buffered)
+	_ = buffered.Flush() // as above
 }

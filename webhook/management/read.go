@@ -67,11 +67,13 @@ func (a *API) list(_ http.ResponseWriter, r *request) *envelope.Answer {
 	}
 	now := time.Now()
 	found, more := a.Catalog.list(query.after, query.limit, query.filter(now))
-	keys := make([]apiKey, len(found))
-	for i, e := range found {
-		keys[i] = e.shownAt(now)
-	}
-	answer := envelope.NewPayload(keys)
+	answer := envelope.NewList(func(yield func(apiKey) bool) {
+		for _, e := range found {
+			if !yield(e.shownAt(now)) {
+				return
+			}
+		}
+	})
 	if more {
 		answer.With("Link", query.next(found[len(found)-1].position))
 	}
