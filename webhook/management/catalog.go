@@ -107,6 +107,18 @@ func (c *Catalog) find(id string) *entry {
 	return c.byID[id]
 }
 
+// holder returns the key that is active at the instant now under this app name, or nil.
+func (c *Catalog) holder(appName string, now time.Time) *entry {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, e := range c.byID {
+		if e.appName == appName && e.activeAt(now) {
+			return e
+		}
+	}
+	return nil
+}
+
 // list returns up to limit keys after a position that match, and whether there are more. The zero position is before all keys.
 func (c *Catalog) list(after position, limit int, matches func(*entry) bool) (found []*entry, more bool) {
 	c.mu.RLock()

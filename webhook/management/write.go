@@ -153,8 +153,7 @@ func (a *API) notCreated(r *request, wished *wish, err error) *envelope.Answer {
 		a.logFailure(r, err)
 		return notRemoved
 	case errors.As(err, &held) && held.Reason == v1alpha1.ReasonAppNameConflict:
-		return envelope.NewError(http.StatusConflict,
-			fmt.Sprintf("An active key has the app name %q: deactivate that key, or choose another app name.", wished.appName))
+		return a.appNameHeld(wished.appName)
 	case errors.As(err, &late):
 		a.logFailure(r, err)
 		return notAcceptedInTime
@@ -163,6 +162,16 @@ func (a *API) notCreated(r *request, wished *wish, err error) *envelope.Answer {
 	default:
 		return a.failed(r, err)
 	}
+}
+
+// appNameHeld returns the answer to a creation whose app name is in use. It names the id to deactivate, unless this process has not heard
+// of that key yet.
+func (a *API) appNameHeld(appName string) *envelope.Answer {
+	message := fmt.Sprintf("An active key has the app name %q: deactivate that key, or choose another app name.", appName)
+	if holder := a.Catalog.holder(appName, time.Now()); holder != nil {
+		message += fmt.Sprintf(" It is the key with id %s.", holder.id)
+	}
+	return envelope.NewError(http.StatusConflict, message)
 }
 
 // failed returns the answer to a call that the Kubernetes API did not do, through no fault of whoever calls.

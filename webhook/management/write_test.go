@@ -98,7 +98,8 @@ func TestAnAppNameBelongsToOneActiveKey(t *testing.T) {
 	w := newWorld(t)
 	first := w.create(readOnly)
 	w.call("POST /v1/api-keys", w.writer.Token, readOnly).
-		refused(t, 409, `An active key has the app name "Frontend App": deactivate that key, or choose another app name.`)
+		refused(t, 409, `An active key has the app name "Frontend App": deactivate that key, or choose another app name. `+
+			`It is the key with id `+first.ID+`.`)
 	if keys := w.keys(); len(keys) != 1 || string(keys[0].UID) != first.ID {
 		t.Errorf("the keys are %v", keys)
 	}
