@@ -55,6 +55,7 @@ func TestACreatedKeyIsPrintedWithItsTokenInEveryFormat(t *testing.T) {
 	printed := terminal.types("create", "Frontend App", "-r", "-o", "jsonpath={.token}")
 	terminal.assertTokenOf(terminal.key("Frontend App"), printed.stdout)
 	terminal.types("create", "CI-Pipeline", "-r", "-o", "yaml")
+	terminal.types("create", "Third", "-r", "-o", "go-template={{range .status.conditions}}{{.reason}} {{end}}{{.token}}")
 	terminal.types("create", "Partner", "-w", "--secret", "-o", "name")
 	terminal.assertGolden()
 }
@@ -62,6 +63,9 @@ func TestACreatedKeyIsPrintedWithItsTokenInEveryFormat(t *testing.T) {
 func TestAKeyThatCouldNotBePrintedIsNotMade(t *testing.T) {
 	terminal := newTerminal(t)
 	terminal.types("create", "Frontend App", "-r", "-o", "name")
+	terminal.types("create", "Frontend App", "-r", "-o", "jsonpath={.tokn}")
+	terminal.types("create", "Frontend App", "-r", "--template={{printf \"%.9s\" .token}}")
+	terminal.types("create", "Frontend App", "-r", "--wait=false", "-o", "go-template={{if .status}}{{.token}}{{end}}")
 	terminal.types("create", "Frontend App", "-r", "-o", "jsonpath={.token")
 	terminal.types("create", "Frontend App", "-r", "-o", "pretty")
 	if keys := terminal.keys(); len(keys) != 0 {

@@ -7,15 +7,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
 
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikeys"
 )
@@ -70,7 +74,8 @@ a Secret, which 'kubectl apikey reveal' prints once.`,
   # The token stays in the cluster, in the Secret partner-token, for an hour at most
   kubectl apikey create Partner -r --secret-name=partner-token --secret-ttl=1h`,
 		Args: oneAppName,
-		PreRunE: func(command *cobra.Command, _ []string) error {
+		PreRunE: func(command *cobra.Command, args []string) error {
+			c.creation.AppName = args[0]
 			return c.complete(command.Flags())
 		},
 		RunE:              cluster.run(c.run),
@@ -143,15 +148,59 @@ func (c *create) completeOutput(flags *pflag.FlagSet) (err error) {
 	if !flags.Changed("output") && !flags.Changed("template") {
 		return nil
 	}
-	if *c.output.OutputFormat == "name" && c.creation.Secret == nil {
-		return errors.New("--output=name would lose the token: choose another output, or --secret")
+	if c.printer, err = c.output.ToPrinter(); err != nil || c.creation.Secret != nil {
+		return err
 	}
-	c.printer, err = c.output.ToPrinter()
-	return err
+	return c.checkTokenIsPrinted()
 }
 
-func (c *create) run(ctx context.Context, s *session, args []string) error {
-	c.creation.Namespace, c.creation.AppName = s.namespace, args[0]
+var errTokenNotPrinted = errors.New("this --output would lose the token: choose one that prints it whole, such as jsonpath={.token}, or give --secret")
+
+// checkTokenIsPrinted prints what the new key will look like, and looks for the token in it.
+func (c *create) checkTokenIsPrinted() error {
+	printer, err := c.output.ToPrinter() // not the one of the new key: printers of YAML separate what they print from what they printed before
+	if err != nil {
+		return err
+	}
+	specimen := c.specimen()
+	var text strings.Builder
+	if err := printObject(printer, &text, specimen); err != nil {
+		return err
+	}
+	if !strings.Contains(text.String(), specimen.Token) {
+		return errTokenNotPrinted
+	}
+	return nil
+}
+
+// specimen is like what will be created, as far as it can be known.
+func (c *create) specimen() *apikeys.Created {
+	now, plaintext := metav1.Now(), token.New()
+	hash, hint := token.Hash(plaintext), token.Hint(plaintext)
+	key := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "namespace", Name: "name", UID: uuid.NewUUID(), ResourceVersion: "1", Generation: 1, CreationTimestamp: now,
+		},
+		Spec: v1alpha1.APIKeySpec{
+			AppName: c.creation.AppName, ReadAccess: c.creation.ReadAccess, WriteAccess: c.creation.WriteAccess, Active: new(true),
+			ExpiresAt: c.creation.ExpiresAt, TokenHash: hash, TokenHint: hint,
+		},
+	}
+	if c.wait {
+		key.Status = v1alpha1.APIKeyStatus{
+			ObservedGeneration: 1,
+			Tokens:             []v1alpha1.TokenRecord{{Hash: hash, Hint: hint, NotBefore: &now}},
+			Conditions: []metav1.Condition{
+				{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonIssued},
+				{Type: v1alpha1.ConditionActive, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonIssued},
+			},
+		}
+	}
+	return &apikeys.Created{Key: key, Token: plaintext}
+}
+
+func (c *create) run(ctx context.Context, s *session, _ []string) error {
+	c.creation.Namespace = s.namespace
 	created, err := c.create(ctx, s)
 	if err != nil {
 		if remains := (*apikeys.RemainsError)(nil); errors.As(err, &remains) {
@@ -181,7 +230,7 @@ func (c *create) create(ctx context.Context, s *session) (*apikeys.Created, erro
 
 func (c *create) print(s *session, created *apikeys.Created) error {
 	if c.printer != nil {
-		return c.printObject(s, created)
+		return printObject(c.printer, s.out, created)
 	}
 	headline := "API Key created successfully!"
 	if !c.wait {
@@ -197,7 +246,7 @@ func (c *create) print(s *session, created *apikeys.Created) error {
 	return printFacts(s.out, headline, created.Key, handover...)
 }
 
-func (c *create) printObject(s *session, created *apikeys.Created) error {
+func printObject(printer printers.ResourcePrinter, out io.Writer, created *apikeys.Created) error {
 	object, err := objectOf(created.Key)
 	if err != nil {
 		return err
@@ -206,5 +255,5 @@ func (c *create) printObject(s *session, created *apikeys.Created) error {
 		object.SetKind(createdKind)
 		object.Object["token"] = created.Token
 	}
-	return c.printer.PrintObj(object, s.out)
+	return printer.PrintObj(object, out)
 }
