@@ -28,7 +28,7 @@ import (
 
 const (
 	// Label marks the APIKeys that were made of key files, with the value "true". They are found again by it, and by their hash.
-	Label = "keys.squirrel.dev/bootstrap"
+	Label = v1alpha1.LabelBootstrap
 
 	// namePrefix, and the start of the key's hash, are the name and the app name of the APIKey: what nobody else has.
 	namePrefix    = "bootstrap-"
@@ -206,8 +206,8 @@ func (k *Key) checkAlive(object *v1alpha1.APIKey) error {
 		if state == v1alpha1.StateExpired {
 			how = "has expired"
 		}
-		return &finalError{fmt.Sprintf("the key of the file %s %s (APIKey %q), which is final: delete the file and restart, and a new key is made",
-			k.File, how, object.Name)}
+		return &finalError{fmt.Sprintf("the key of the file %s %s (APIKey %q), which is final: delete the file and restart, and a new key "+
+			"is made", k.File, how, object.Name)}
 	default:
 		return nil
 	}
