@@ -214,5 +214,8 @@ const (
 	ReasonSecretRefused     = "SecretRefused"
 )
 
+// LabelBootstrap marks the APIKeys that management APIs made of their key files, with the value "true".
+const LabelBootstrap = "keys.squirrel.dev/bootstrap"
+
 // SecretTypeToken is the type of the one-time Secrets. The controller writes no other type for a key.
 const SecretTypeToken corev1.SecretType = "keys.squirrel.dev/token"

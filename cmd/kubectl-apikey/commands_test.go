@@ -74,6 +74,24 @@ func TestAKeyThatCouldNotBePrintedIsNotMade(t *testing.T) {
 	terminal.assertGolden()
 }
 
+func TestNothingIsLeftOfAKeyWhosePrintingFailed(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	terminal.must(err)
+	defer full.Close()
+	for _, args := range [][]string{{}, {"-o", "json"}, {"--wait=false"}, {"--secret"}} {
+		var stderr strings.Builder
+		command := terminal.command(append([]string{"create", "Frontend App", "-r"}, args...)...)
+		command.Stdout, command.Stderr = full, &stderr
+		_ = command.Run() // its exit code tells
+		want := "Error: no key was created: it could not be printed: write /dev/stdout: no space left on device\n"
+		if code := command.ProcessState.ExitCode(); code != exitFailure || stderr.String() != want {
+			t.Errorf("create %v: exit code %d, %s", args, code, &stderr)
+		}
+		terminal.eventually("the key is gone", func() bool { return len(terminal.keys()) == 0 })
+	}
+}
+
 func TestNobodyCanApplyWhatIsPrintedWithAToken(t *testing.T) {
 	terminal := newTerminalWithController(t)
 	printed := terminal.run("create", "Frontend App", "-r", "-o", "json")
@@ -243,7 +261,8 @@ func TestAnExportMakesTheSameTokensGoodElsewhere(t *testing.T) {
 	})
 	terminal.declare("b-brought", func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(token.New()) })
 	terminal.declare("c-ended")
-	for _, name := range []string{"a-minted", "b-brought", "c-ended"} {
+	terminal.declare("d-bootstrap", func(key *v1alpha1.APIKey) { key.Labels = map[string]string{v1alpha1.LabelBootstrap: "true"} })
+	for _, name := range []string{"a-minted", "b-brought", "c-ended", "d-bootstrap"} {
 		terminal.await(name, v1alpha1.ReasonIssued)
 	}
 	terminal.run("deactivate", "c-ended")
@@ -251,6 +270,7 @@ func TestAnExportMakesTheSameTokensGoodElsewhere(t *testing.T) {
 	terminal.types("export")
 	terminal.types("export", "-o", "json", "a-minted")
 	terminal.types("export", "c-ended", "b-brought", "nobody")
+	terminal.types("export", "d-bootstrap")
 	terminal.types("export", "-o", "table")
 	terminal.types("export", "-A", "a-minted")
 	terminal.assertGolden()
@@ -294,6 +314,8 @@ func TestMistakesAreToldWithTheRightUsage(t *testing.T) {
 		"create App -r --expires-in=soon",
 		"create App -r --expires-in=1h --expires-at=2099-01-01T00:00:00Z",
 		"create App -x",
+		"create App -r --timeout=0",
+		"reveal partner --timeout=-1s",
 		"list everything",
 		"list -o pretty",
 		"deactivate",

@@ -53,6 +53,13 @@ func (w *waiting) register(flags *pflag.FlagSet, forWhat string) {
 	flags.DurationVar(&w.timeout, "timeout", 10*time.Second, "How long to wait.")
 }
 
+func (w *waiting) validate() error {
+	if w.timeout <= 0 {
+		return errors.New("--timeout must be longer than 0, such as 10s; to not wait at all give --wait=false")
+	}
+	return nil
+}
+
 func newCreateCommand(cluster *cluster) *cobra.Command {
 	c := &create{output: genericclioptions.NewPrintFlags("created")}
 	command := &cobra.Command{
@@ -111,6 +118,9 @@ func oneAppName(_ *cobra.Command, args []string) error {
 func (c *create) complete(flags *pflag.FlagSet) error {
 	if !c.creation.ReadAccess && !c.creation.WriteAccess {
 		return errors.New("give at least one of --read (-r) and --write (-w)")
+	}
+	if err := c.validate(); err != nil {
+		return err
 	}
 	if c.bySecret || flags.Changed("secret-name") || flags.Changed("secret-key") || flags.Changed("secret-ttl") {
 		c.creation.Secret = &c.secret
@@ -202,14 +212,14 @@ func (c *create) specimen() *apikeys.Created {
 func (c *create) run(ctx context.Context, s *session, _ []string) error {
 	c.creation.Namespace = s.namespace
 	created, err := c.create(ctx, s)
+	if err == nil {
+		err = c.printOrRemove(ctx, s, created)
+	}
 	if err != nil {
 		if remains := (*apikeys.RemainsError)(nil); errors.As(err, &remains) {
 			return err
 		}
 		return fmt.Errorf("no key was created: %w", err)
-	}
-	if err := c.print(s, created); err != nil {
-		return fmt.Errorf("APIKey %q was created but could not be printed; deactivate it, and create another: %w", created.Key.Name, err)
 	}
 	advice := "Save the token now: it is shown only once, and nobody keeps it."
 	if created.Token == "" {
@@ -226,6 +236,14 @@ func (c *create) create(ctx context.Context, s *session) (*apikeys.Created, erro
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	return apikeys.Create(ctx, s, c.creation)
+}
+
+// printOrRemove prints the key, or leaves nothing of it: nobody would have its token.
+func (c *create) printOrRemove(ctx context.Context, s *session, created *apikeys.Created) error {
+	if err := c.print(s, created); err != nil {
+		return errors.Join(fmt.Errorf("it could not be printed: %w", err), apikeys.Remove(ctx, s, created.Key))
+	}
+	return nil
 }
 
 func (c *create) print(s *session, created *apikeys.Created) error {

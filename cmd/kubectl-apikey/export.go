@@ -34,7 +34,9 @@ func newExportCommand(cluster *cluster) *cobra.Command {
 		Use:   "export [NAME|ID...]",
 		Short: "Print manifests of active keys, by the hashes of their tokens",
 		Long: `Print manifests of active keys, all or some, for Git, for a second cluster or for a restore. They hold the hashes of the tokens,
-so that the tokens that clients have are good wherever the manifests are applied. Keys that have ended, or are not issued, are left out.`,
+so that the tokens that clients have are good wherever the manifests are applied. Keys that have ended, or are not issued, are left out.
+
+The bootstrap key of a management API, which may do everything there, is exported only if it is named.`,
 		Example: `  # Restore the keys of a namespace in another cluster
   kubectl apikey export -n shop | kubectl apply --context=other -f -`,
 		PreRunE:           func(_ *cobra.Command, args []string) error { return e.validate(args) },
@@ -67,12 +69,18 @@ func (e *export) run(ctx context.Context, s *session, args []string) error {
 	}
 	all := len(keys)
 	keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !apikeys.IsActive(key, time.Now()) })
+	active := len(keys)
+	keys = slices.DeleteFunc(keys, isBootstrapKey)
 	if err := e.print(s, keys); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.errOut, "Exported %d keys. Left out %d that are not active.\n", len(keys), all-len(keys))
+	_, err = fmt.Fprintf(s.errOut, "Exported %d keys. Left out %d that are not active, and %d bootstrap keys.\n",
+		len(keys), all-active, active-len(keys))
 	return err
 }
+
+// isBootstrapKey says whether a management API gave itself this key. Elsewhere it would let in who administers this place.
+func isBootstrapKey(key *v1alpha1.APIKey) bool { return key.Labels[v1alpha1.LabelBootstrap] == "true" }
 
 // exportNamed exports these keys. One that cannot be exported is an error, after the others.
 func (e *export) exportNamed(ctx context.Context, s *session, args []string) error {

@@ -28,6 +28,7 @@ func newRevealCommand(cluster *cluster) *cobra.Command {
 gets the token. Nobody can print it again.`,
 		Example:           `  kubectl apikey reveal partner`,
 		Args:              oneKey,
+		PreRunE:           func(*cobra.Command, []string) error { return r.validate() },
 		RunE:              cluster.run(r.run),
 		ValidArgsFunction: cluster.completeNames,
 	}
