@@ -50,7 +50,7 @@ func TestStartReturnsWhenReadyAndStopWhenEnded(t *testing.T) {
 
 func TestStopReachesItsChildrenToo(t *testing.T) {
 	g := NewWithT(t)
-	command := script(t, `sh -c 'trap "echo child told to end; exit" TERM; : >"$READY"; while :; do sleep 0.1; done' & trap wait TERM; wait`)
+	command := script(t, `trap wait TERM; sh -c 'trap "echo child told to end; exit" TERM; : >"$READY"; while :; do sleep 0.1; done' & wait`)
 	p, err := process.Start(t.Context(), command)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(p.Stop()).To(Succeed())
