@@ -4,7 +4,7 @@ MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-# How long each fuzz target runs, and which packages `make bench` measures.
+# How long, or with how many inputs, each fuzz target runs, and which packages `make bench` measures.
 FUZZTIME ?= 10s
 BENCH ?= ./webhook/...
 
@@ -105,7 +105,7 @@ e2e: check-node kube $(NODE) debian-packages
 endif
 
 .PHONY: fuzz
-fuzz: check-go ## Fuzz each target for FUZZTIME (10s).
+fuzz: check-go ## Fuzz each target for FUZZTIME (10s, or 1000x inputs).
 	hack/fuzz $(FUZZTIME)
 
 .PHONY: bench
