@@ -78,7 +78,7 @@ func TestNothingIsLeftOfAKeyWhosePrintingFailed(t *testing.T) {
 	terminal := newTerminalWithController(t)
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	terminal.must(err)
-	defer full.Close()
+	defer func() { terminal.must(full.Close()) }()
 	for _, args := range [][]string{{}, {"-o", "json"}, {"--wait=false"}, {"--secret"}} {
 		var stderr strings.Builder
 		command := terminal.command(append([]string{"create", "Frontend App", "-r"}, args...)...)

@@ -164,7 +164,8 @@ func (c *create) completeOutput(flags *pflag.FlagSet) (err error) {
 	return c.checkTokenIsPrinted()
 }
 
-var errTokenNotPrinted = errors.New("this --output would lose the token: choose one that prints it whole, such as jsonpath={.token}, or give --secret")
+var errTokenNotPrinted = errors.New("this --output would lose the token: choose one that prints it whole, such as jsonpath={.token}, " +
+	"or give --secret")
 
 // checkTokenIsPrinted prints what the new key will look like, and looks for the token in it.
 func (c *create) checkTokenIsPrinted() error {

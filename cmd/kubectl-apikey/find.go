@@ -67,19 +67,15 @@ func (s *session) find(ctx context.Context, nameOrID string) (*v1alpha1.APIKey, 
 func (s *session) named(ctx context.Context, name string) (*v1alpha1.APIKey, error) {
 	key := &v1alpha1.APIKey{}
 	err := s.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: name}, key)
-	switch {
-	case apierrors.IsNotFound(err) && !isNotServed(err):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	default:
-		return key, nil
+	if apierrors.IsNotFound(err) && !isNotServed(err) {
+		key, err = nil, nil
 	}
+	return key, err
 }
 
 // identified returns the key of this ID, or nil.
 func (s *session) identified(ctx context.Context, id string) (*v1alpha1.APIKey, error) {
-	if uuid.Validate(id) != nil {
+	if isID := uuid.Validate(id) == nil; !isID {
 		return nil, nil
 	}
 	name := ""
