@@ -254,13 +254,7 @@ func (t *terminal) await(name, wanted string) {
 
 func (t *terminal) eventually(what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.After(patience); !condition(); {
-		select {
-		case <-deadline:
-			t.Fatalf("waited %s in vain until %s", patience, what)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	testenv.Eventually(t.T, patience, 20*time.Millisecond, what, condition)
 }
 
 // assertTokenOf checks that this is the token of an issued key.

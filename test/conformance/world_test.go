@@ -308,14 +308,7 @@ func set(options []*corev3.HeaderValueOption) http.Header {
 
 func (w *world) eventually(what string, condition func() bool) {
 	w.Helper()
-	deadline := time.After(patience)
-	for !condition() {
-		select {
-		case <-deadline:
-			w.Fatalf("waited %s in vain until %s", patience, what)
-		case <-time.After(poll):
-		}
-	}
+	testenv.Eventually(w.TB, patience, poll, what, condition)
 }
 
 func (w *world) must(err error) {

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -213,14 +212,7 @@ func TestConsole(t *testing.T) {
 
 func (w *world) eventually(what string, condition func() bool) {
 	w.Helper()
-	deadline := time.After(patience)
-	for !condition() {
-		select {
-		case <-deadline:
-			w.Fatalf("waited %s in vain until %s", patience, what)
-		case <-time.After(poll):
-		}
-	}
+	testenv.Eventually(w.TB, patience, poll, what, condition)
 }
 
 func (w *world) must(err error) {

@@ -196,7 +196,7 @@ func (c *contention) keys() []v1alpha1.APIKey {
 func (c *contention) awaitOneHolder() string {
 	c.Helper()
 	var holder string
-	eventuallyWithin(c.T, takeover, seldom, "one key holds the name, and all others say so", func() bool {
+	testenv.Eventually(c.T, takeover, seldom, "one key holds the name, and all others say so", func() bool {
 		keys := c.keys()
 		for i := range keys {
 			if keys[i].Issued() {

@@ -126,20 +126,7 @@ func outlivingItsCaller(handler http.Handler) http.Handler {
 
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	eventuallyWithin(t, patience, poll, what, condition)
-}
-
-// eventuallyWithin waits until a condition holds, and looks for it at this interval.
-func eventuallyWithin(t testing.TB, bound, interval time.Duration, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(bound)
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited %s in vain until %s", bound, what)
-		case <-time.After(interval):
-		}
-	}
+	testenv.Eventually(t, patience, poll, what, condition)
 }
 
 // await waits for what a channel tells by being closed.

@@ -172,14 +172,7 @@ func (s *shop) deactivate(name string) {
 
 func (s *shop) eventually(what string, condition func() bool) {
 	s.Helper()
-	deadline := time.After(patience)
-	for !condition() {
-		select {
-		case <-deadline:
-			s.Fatalf("waited %s in vain until %s", patience, what)
-		case <-time.After(poll):
-		}
-	}
+	testenv.Eventually(s.T, patience, poll, what, condition)
 }
 
 func (s *shop) must(err error) {

@@ -294,14 +294,7 @@ func (b *lockedBuffer) String() string {
 
 func (w *world) eventually(what string, condition func() bool) {
 	w.Helper()
-	deadline := time.After(patience)
-	for !condition() {
-		select {
-		case <-deadline:
-			w.Fatalf("waited %s in vain until %s", patience, what)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
+	testenv.Eventually(w.T, patience, 10*time.Millisecond, what, condition)
 }
 
 func must(t testing.TB, err error) {
