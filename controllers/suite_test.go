@@ -4,7 +4,6 @@
 package controllers_test
 
 import (
-	"context"
 	"net/http"
 	"sync"
 	"testing"
@@ -17,17 +16,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/controllers"
+	"squirrel.dev/apikey-operator/test/issuing"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -86,31 +81,7 @@ func (w *world) startController(transport func(http.RoundTripper) http.RoundTrip
 	if transport != nil {
 		restConfig.Wrap(transport)
 	}
-	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
-		Scheme:     w.env.Scheme,
-		Client:     controllers.ClientOptions(),
-		Cache:      cache.Options{DefaultNamespaces: map[string]cache.Config{w.namespace: {}}},
-		Metrics:    metricsserver.Options{BindAddress: "0"},
-		Controller: config.Controller{SkipNameValidation: new(true)},
-		Logger:     logr.Discard(),
-	})
-	w.must(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	w.must(competitors.Index(ctx, mgr.GetFieldIndexer()))
-	reconciler, err := controllers.NewAPIKeyReconciler(mgr)
-	w.must(err)
-	reconciler.Now = w.clock.Now
-	w.must(reconciler.SetupWithManager(mgr))
-	done := make(chan error, 1)
-	go func() { done <- mgr.Start(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			w.Errorf("the controller stopped with %v", err)
-		}
-	})
-	w.Cleanup(stop)
-	return stop
+	return issuing.StartWith(w, w.env, restConfig, w.namespace, func(r *controllers.APIKeyReconciler) { r.Now = w.clock.Now })
 }
 
 // key returns a read-only key of this name that is not created yet. Its app name is "App <name>".

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -23,7 +24,13 @@ import (
 // Start runs a controller over one namespace until the test ends or stop is called.
 func Start(t testing.TB, env *testenv.Env, namespace string) (stop func()) {
 	t.Helper()
-	mgr, err := ctrl.NewManager(env.Config, ctrl.Options{
+	return StartWith(t, env, env.Config, namespace, func(*controllers.APIKeyReconciler) {})
+}
+
+// StartWith does what Start does, as whom the config says, and with a reconciler that was changed before it begins.
+func StartWith(t testing.TB, env *testenv.Env, as *rest.Config, namespace string, change func(*controllers.APIKeyReconciler)) (stop func()) {
+	t.Helper()
+	mgr, err := ctrl.NewManager(as, ctrl.Options{
 		Scheme:     env.Scheme,
 		Client:     controllers.ClientOptions(),
 		Cache:      cache.Options{DefaultNamespaces: map[string]cache.Config{namespace: {}}},
@@ -36,6 +43,7 @@ func Start(t testing.TB, env *testenv.Env, namespace string) (stop func()) {
 	must(t, competitors.Index(ctx, mgr.GetFieldIndexer()))
 	reconciler, err := controllers.NewAPIKeyReconciler(mgr)
 	must(t, err)
+	change(reconciler)
 	must(t, reconciler.SetupWithManager(mgr))
 	done := make(chan error, 1)
 	go func() { done <- mgr.Start(ctx) }()
