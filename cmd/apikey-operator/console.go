@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -38,12 +37,9 @@ const (
 
 // console lets people and programs without kubectl manage the keys of one namespace. It reads no Secret and writes no status.
 type console struct {
-	operations    operationsFlags
-	tls           tlsFlags
-	listenAddress string
-	namespace     string
-	keyFile       string
-	shutdownDelay time.Duration
+	server    serverFlags
+	namespace string
+	keyFile   string
 }
 
 func newConsoleCommand() *cobra.Command {
@@ -55,15 +51,11 @@ func newConsoleCommand() *cobra.Command {
 		RunE:  runDaemon(c),
 	}
 	flags := command.Flags()
-	c.operations.register(flags)
-	c.tls.register(flags)
-	flags.StringVar(&c.listenAddress, "listen-address", ":8443", "Address of the API and the web console.")
+	c.server.register(flags, "Address of the API and the web console.")
 	flags.StringVar(&c.namespace, "namespace", "", "Namespace of the keys that are managed, and that count here. Default: that of this pod.")
 	flags.StringVar(&c.keyFile, "api-key-file", keyFileByDefault(),
 		"File of a first key, for a start without kubectl. It is made when it is missing; empty is none. Default: $"+keyFileVariable+", else "+
 			defaultKeyFile+".")
-	flags.DurationVar(&c.shutdownDelay, "shutdown-delay", 5*time.Second,
-		"How long to go on answering, while not ready, after the signal to stop: until then others may not know that this process goes.")
 	return command
 }
 
@@ -76,15 +68,10 @@ func keyFileByDefault() string {
 
 func (c *console) validate() error {
 	if err := cmp.Or(
-		c.operations.validate(),
-		validateAddress("listen-address", c.listenAddress),
+		c.server.validate(),
 		validateNamespace("namespace", c.namespace),
-		c.tls.validate(),
 	); err != nil {
 		return err
-	}
-	if c.shutdownDelay < 0 {
-		return fmt.Errorf("--shutdown-delay=%s is negative: give 0 or more", c.shutdownDelay)
 	}
 	var err error
 	if c.namespace == "" {
@@ -118,8 +105,7 @@ func (c *console) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the Kubernetes API cannot be used: %w", err)
 	}
-	servers := serving.NewProcess(slog.Default(), c.shutdownDelay)
-	tlsConfig, err := c.tls.config(servers)
+	servers, tlsConfig, err := c.server.newProcess()
 	if err != nil {
 		return err
 	}
@@ -142,13 +128,8 @@ func (c *console) run(ctx context.Context) error {
 
 	servers.AddWork(func(ctx context.Context) error { return keyring.Run(ctx, config, c.namespace) })
 	servers.AddWork(func(ctx context.Context) error { return catalog.Run(ctx, kubernetes, c.namespace) })
-	servers.AddServer("console", c.listenAddress, tlsConfig, page.Over(api))
-	if c.operations.metricsAddress != off {
-		servers.AddServer("metrics", c.operations.metricsAddress, nil, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
-	}
-	if c.operations.healthAddress != off {
-		servers.AddHealth(c.operations.healthAddress, api.Ready)
-	}
+	servers.AddServer("console", c.server.listenAddress, tlsConfig, page.Over(api))
+	c.server.addOperations(servers, api.Ready)
 	return servers.Run(ctx)
 }
 

@@ -1,0 +1,62 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"squirrel.dev/apikey-operator/internal/serving"
+)
+
+// serverFlags are what a process needs that API keys are sent to.
+type serverFlags struct {
+	operations    operationsFlags
+	tls           tlsFlags
+	listenAddress string
+	shutdownDelay time.Duration
+}
+
+// register adds the flags. What listens at --listen-address is said by listening.
+func (f *serverFlags) register(flags *pflag.FlagSet, listening string) {
+	f.operations.register(flags)
+	f.tls.register(flags)
+	flags.StringVar(&f.listenAddress, "listen-address", ":8443", listening)
+	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 5*time.Second,
+		"How long to go on answering, while not ready, after the signal to stop: until then others may not know that this process goes.")
+}
+
+func (f *serverFlags) validate() error {
+	if err := cmp.Or(f.operations.validate(), validateAddress("listen-address", f.listenAddress), f.tls.validate()); err != nil {
+		return err
+	}
+	if f.shutdownDelay < 0 {
+		return fmt.Errorf("--shutdown-delay=%s is negative: give 0 or more", f.shutdownDelay)
+	}
+	return nil
+}
+
+// newProcess returns a process without servers, and what those serve with that API keys are sent to: nil is without TLS.
+func (f *serverFlags) newProcess() (*serving.Process, *tls.Config, error) {
+	servers := serving.NewProcess(slog.Default(), f.shutdownDelay)
+	tlsConfig, err := f.tls.config(servers)
+	return servers, tlsConfig, err
+}
+
+// addOperations adds the servers of those who run and watch the process.
+func (f *serverFlags) addOperations(servers *serving.Process, ready func() error) {
+	if f.operations.metricsAddress != off {
+		servers.AddServer("metrics", f.operations.metricsAddress, nil, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+	}
+	if f.operations.healthAddress != off {
+		servers.AddHealth(f.operations.healthAddress, ready)
+	}
+}
