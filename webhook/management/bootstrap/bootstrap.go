@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -27,9 +26,6 @@ import (
 )
 
 const (
-	// Label marks the APIKeys that were made of key files, with the value "true". They are found again by it, and by their hash.
-	Label = v1alpha1.LabelBootstrap
-
 	// namePrefix, and the start of the key's hash, are the name and the app name of the APIKey: what nobody else has.
 	namePrefix    = "bootstrap-"
 	nameHashBytes = 6
@@ -49,18 +45,17 @@ type Config struct {
 	Namespace string
 	// Client reads and writes APIKeys without a cache.
 	Client client.WithWatch
-	// Authenticator of this process: the key is ready once it grants what the key asks.
+	// Authenticator of this process: the key is ready once it accepts the APIKey.
 	Authenticator *authn.Authenticator
 	// Log never gets the key.
 	Log *slog.Logger
 }
 
-// Key is a bootstrap key on its way to be accepted. Of the key itself it keeps only the credential.
+// Key is a bootstrap key on its way to be accepted. Of the key itself it keeps only the hash and the hint.
 type Key struct {
 	Config
-	credential authn.Credential
-	digest     token.Digest
-	hint       string
+	digest token.Digest
+	hint   string
 
 	// former are the active keys of other key files that were there when this process first looked: those that this key takes the place
 	// of. It does not look again: of two keys that are first declared at once, each of its own file, at most one has seen the other, and so
@@ -77,13 +72,10 @@ func New(config Config) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Key{Config: config, credential: authn.CredentialOf(key), digest: token.Sum(key), hint: token.Hint(key)}
+	k := &Key{Config: config, digest: token.Sum(key), hint: token.Hint(key)}
 	k.waiting.Store(new(errors.New("it was not declared yet")))
 	return k, nil
 }
-
-// Format keeps the key out of whatever is printed.
-func (k *Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(bootstrap key)") }
 
 // Ready returns nil once the key is accepted, or once it is certain that it never will be; else why not. Until then whoever presents
 // an unknown key is to be told that keys cannot be checked: the key may be this one.
@@ -170,7 +162,7 @@ func (k *Key) accept(ctx context.Context) error {
 	case err != nil:
 		return err
 	default:
-		return k.awaitGranted(ctx)
+		return k.awaitHeard(ctx, object)
 	}
 }
 
@@ -183,8 +175,8 @@ func (k *Key) taken(conflict *v1alpha1.Conflict) error {
 // find returns the APIKey of this key, or nil, and the active ones that were made of other key files.
 func (k *Key) find(ctx context.Context) (object *v1alpha1.APIKey, others []v1alpha1.APIKey, err error) {
 	var keys v1alpha1.APIKeyList
-	if err := k.Client.List(ctx, &keys, client.InNamespace(k.Namespace), client.MatchingLabels{Label: "true"}); err != nil {
-		return nil, nil, fmt.Errorf("list the APIKeys with the label %s: %w", Label, err)
+	if err := k.Client.List(ctx, &keys, client.InNamespace(k.Namespace), client.MatchingLabels{v1alpha1.LabelBootstrap: "true"}); err != nil {
+		return nil, nil, fmt.Errorf("list the APIKeys with the label %s: %w", v1alpha1.LabelBootstrap, err)
 	}
 	for i := range keys.Items {
 		switch key := &keys.Items[i]; {
@@ -232,7 +224,7 @@ func (k *Key) endFormer(ctx context.Context) error {
 // declare creates the APIKey and returns it. That somebody else did so at the same time is fine.
 func (k *Key) declare(ctx context.Context) (*v1alpha1.APIKey, error) {
 	object := &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: k.Namespace, Name: k.name(), Labels: map[string]string{Label: "true"}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: k.Namespace, Name: k.name(), Labels: map[string]string{v1alpha1.LabelBootstrap: "true"}},
 		Spec: v1alpha1.APIKeySpec{
 			AppName:     k.name(),
 			ReadAccess:  true,
@@ -253,20 +245,19 @@ func (k *Key) declare(ctx context.Context) (*v1alpha1.APIKey, error) {
 	}
 	found, _, err := k.find(ctx)
 	if err == nil && found == nil {
-		err = fmt.Errorf("there is an APIKey %q without the label %s=true: delete it, or give it the label", k.name(), Label)
+		err = fmt.Errorf("there is an APIKey %q without the label %s=true: delete it, or give it the label", k.name(), v1alpha1.LabelBootstrap)
 	}
 	return found, err
 }
 
 func (k *Key) name() string { return fmt.Sprintf("%s%x", namePrefix, k.digest[:nameHashBytes]) }
 
-// awaitGranted returns when this process has heard that the key is issued.
-func (k *Key) awaitGranted(ctx context.Context) error {
-	request := authn.Request{Namespace: k.Namespace, Credential: k.credential}
-	granted := func(context.Context) (bool, error) {
-		return k.Authenticator.Decide(request).Decision == authn.Granted, nil
+// awaitHeard returns when this process has heard that the key is issued.
+func (k *Key) awaitHeard(ctx context.Context, object *v1alpha1.APIKey) error {
+	heard := func(context.Context) (bool, error) {
+		return k.Authenticator.Accepts(object.Namespace, object.Name, string(object.UID)), nil
 	}
-	if err := wait.PollUntilContextCancel(ctx, acceptancePoll, true, granted); err != nil {
+	if err := wait.PollUntilContextCancel(ctx, acceptancePoll, true, heard); err != nil {
 		return fmt.Errorf("APIKey %q is issued, but this process has not heard of it yet", k.name())
 	}
 	return nil

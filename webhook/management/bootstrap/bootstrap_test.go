@@ -128,7 +128,7 @@ func (w *world) only() *v1alpha1.APIKey {
 func (w *world) labelled() []v1alpha1.APIKey {
 	w.Helper()
 	var keys v1alpha1.APIKeyList
-	w.must(w.env.Client.List(w.Context(), &keys, client.InNamespace(w.namespace), client.MatchingLabels{Label: "true"}))
+	w.must(w.env.Client.List(w.Context(), &keys, client.InNamespace(w.namespace), client.MatchingLabels{v1alpha1.LabelBootstrap: "true"}))
 	return keys.Items
 }
 
@@ -285,7 +285,7 @@ func TestAKeyThatWasEndedStaysSoUntilItsFileIsDeleted(t *testing.T) {
 			object := w.only()
 			w.patch(object, patch)
 			other := &v1alpha1.APIKey{
-				ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "of-another-file", Labels: map[string]string{Label: "true"}},
+				ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "of-another-file", Labels: map[string]string{v1alpha1.LabelBootstrap: "true"}},
 				Spec:       v1alpha1.APIKeySpec{AppName: "of another file", ReadAccess: true, TokenHash: token.Hash("of-another-file")},
 			}
 			w.must(w.env.Client.Create(t.Context(), other))
