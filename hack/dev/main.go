@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
@@ -20,18 +19,7 @@ import (
 const usage = `usage: dev run [--reset]   run until Ctrl-C; --reset forgets the data of the last run
        dev demo            tour, and exit`
 
-func main() {
-	ctx, _ := signal.NotifyContext(context.Background(), process.EndingSignals()...)
-	switch err := command(ctx, os.Args[1:]); {
-	case err == nil:
-	case ctx.Err() != nil: // whatever the error is that this led to
-		fmt.Fprintln(os.Stderr, "interrupted")
-		os.Exit(130)
-	default:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+func main() { process.Main(command) }
 
 func command(ctx context.Context, args []string) error {
 	root, err := controlplane.FindRepository()

@@ -19,9 +19,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"os/signal"
 	"path/filepath"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
@@ -32,18 +29,7 @@ const usage = `usage: node check            say whether this machine can run a n
        node up               run a cluster of one node until Ctrl-C
        node load FILE.tar... give the running node images, each from an archive as "docker save" writes it`
 
-func main() {
-	ctx, _ := signal.NotifyContext(context.Background(), process.EndingSignals()...)
-	switch err := command(ctx, os.Args[1:]); {
-	case err == nil:
-	case ctx.Err() != nil: // whatever the error is that this led to
-		fmt.Fprintln(os.Stderr, "interrupted")
-		os.Exit(130)
-	default:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+func main() { process.Main(command) }
 
 func command(ctx context.Context, args []string) error {
 	switch {

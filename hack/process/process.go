@@ -110,6 +110,21 @@ func launch(ctx context.Context, command Command) (*Process, error) {
 	return p, nil
 }
 
+// Main runs the command line of a program that starts others: until one of [EndingSignals], after which the program says that it was
+// interrupted, whatever error that led to.
+func Main(command func(ctx context.Context, args []string) error) {
+	ctx, _ := signal.NotifyContext(context.Background(), EndingSignals()...)
+	switch err := command(ctx, os.Args[1:]); {
+	case err == nil:
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "interrupted")
+		os.Exit(130)
+	default:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
 // EndingSignals are those that end a program in a terminal or a pipe: each is to end what the program has started, too.
 func EndingSignals() []os.Signal {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE}

@@ -28,7 +28,9 @@ func Start(t testing.TB, env *testenv.Env, namespace string) (stop func()) {
 }
 
 // StartWith does what Start does, as whom the config says, and with a reconciler that was changed before it begins.
-func StartWith(t testing.TB, env *testenv.Env, as *rest.Config, namespace string, change func(*controllers.APIKeyReconciler)) (stop func()) {
+func StartWith(
+	t testing.TB, env *testenv.Env, as *rest.Config, namespace string, change func(*controllers.APIKeyReconciler),
+) (stop func()) {
 	t.Helper()
 	mgr, err := ctrl.NewManager(as, ctrl.Options{
 		Scheme:     env.Scheme,
