@@ -1,0 +1,18 @@
+-- The rules of kstatus, by which kubectl wait and Flux know whether an object is as it was declared. A deactivated key is.
+local status = obj.status or {}
+local conditions = {}
+for _, condition in ipairs(status.conditions or {}) do
+  conditions[condition.type] = condition
+end
+local ready, stalled = conditions.Ready, conditions.Stalled
+
+if status.observedGeneration ~= obj.metadata.generation or ready == nil then
+  return { status = "Progressing", message = "Waiting for the controller" }
+end
+if stalled ~= nil and stalled.status == "True" then
+  return { status = "Degraded", message = stalled.message }
+end
+if ready.status == "True" then
+  return { status = "Healthy", message = ready.message }
+end
+return { status = "Progressing", message = ready.message }

@@ -1,0 +1,120 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package config_test
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	lua "github.com/yuin/gopher-lua"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/hack/controlplane"
+)
+
+// The script says what kstatus says, which kubectl wait and Flux go by.
+func TestArgoCDKnowsTheHealthOfAKey(t *testing.T) {
+	healthOf := map[status.Status]string{
+		status.CurrentStatus:    "Healthy",
+		status.InProgressStatus: "Progressing",
+		status.FailedStatus:     "Degraded",
+	}
+	script := argoCDHealthScript(t)
+	for name, key := range keysInEveryState() {
+		t.Run(name, func(t *testing.T) {
+			object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(key)
+			must(t, err)
+			want, err := status.Compute(&unstructured.Unstructured{Object: object})
+			must(t, err)
+			if got := runHealthScript(t, script, object); got != healthOf[want.Status] {
+				t.Errorf("Argo CD takes it as %s, and kstatus as %s", got, want.Status)
+			}
+		})
+	}
+}
+
+// keysInEveryState returns a key for each combination of what its health depends on.
+func keysInEveryState() map[string]*v1alpha1.APIKey {
+	keys := map[string]*v1alpha1.APIKey{"untouched": {ObjectMeta: metav1.ObjectMeta{Generation: 1}, Status: v1alpha1.APIKeyStatus{
+		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonPending}},
+	}}}
+	for _, observed := range []int64{1, 2} {
+		for _, ready := range []metav1.ConditionStatus{metav1.ConditionTrue, metav1.ConditionFalse, metav1.ConditionUnknown} {
+			for _, stalled := range []metav1.ConditionStatus{"", metav1.ConditionTrue} {
+				key := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Generation: 2}}
+				key.Status.ObservedGeneration = observed
+				key.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: ready, Message: "It is so."}}
+				if stalled != "" {
+					key.Status.Conditions = append(key.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionStalled, Status: stalled})
+				}
+				keys[fmt.Sprintf("observed=%d,ready=%s,stalled=%s", observed, ready, stalled)] = key
+			}
+		}
+	}
+	return keys
+}
+
+// argoCDHealthScript returns the script as the overlay gives it to Argo CD.
+func argoCDHealthScript(t *testing.T) string {
+	t.Helper()
+	assets, err := controlplane.FindAssets()
+	must(t, err)
+	manifest, err := exec.CommandContext(t.Context(), filepath.Join(assets, "kubectl"), "kustomize", configDir+"/overlays/argocd").Output()
+	must(t, err)
+	var settings corev1.ConfigMap
+	must(t, yaml.UnmarshalStrict(manifest, &settings))
+	if settings.Namespace != "argocd" || settings.Name != "argocd-cm" || settings.Labels["app.kubernetes.io/part-of"] != "argocd" {
+		t.Errorf("Argo CD does not read its settings from %s/%s with the labels %v", settings.Namespace, settings.Name, settings.Labels)
+	}
+	return settings.Data["resource.customizations.health."+v1alpha1.GroupVersion.Group+"_APIKey"]
+}
+
+// runHealthScript runs a script as Argo CD does, and returns the status that it returns.
+func runHealthScript(t *testing.T, script string, object map[string]any) string {
+	t.Helper()
+	machine := lua.NewState()
+	defer machine.Close()
+	machine.SetGlobal("obj", luaValue(machine, object))
+	must(t, machine.DoString(script))
+	health, isTable := machine.Get(-1).(*lua.LTable)
+	if !isTable {
+		t.Fatalf("the script returns %s", machine.Get(-1))
+	}
+	return health.RawGetString("status").String()
+}
+
+func luaValue(machine *lua.LState, value any) lua.LValue {
+	switch value := value.(type) {
+	case map[string]any:
+		table := machine.NewTable()
+		for name, field := range value {
+			table.RawSetString(name, luaValue(machine, field))
+		}
+		return table
+	case []any:
+		table := machine.NewTable()
+		for _, element := range value {
+			table.Append(luaValue(machine, element))
+		}
+		return table
+	case string:
+		return lua.LString(value)
+	case bool:
+		return lua.LBool(value)
+	case int64:
+		return lua.LNumber(value)
+	case nil:
+		return lua.LNil
+	default:
+		panic(fmt.Sprintf("no Lua value for a %T", value))
+	}
+}
