@@ -90,7 +90,7 @@ func TestDeploymentsCallTheBinaryWithFlagsThatItHas(t *testing.T) {
 func deployments(t *testing.T) []appsv1.Deployment {
 	t.Helper()
 	var list appsv1.DeploymentList
-	must(t, installed(t).Client.List(t.Context(), &list))
+	must(t, installed(t).Client.List(t.Context(), &list, client.MatchingLabels{"app.kubernetes.io/name": "apikey-operator"}))
 	if len(list.Items) != 3 {
 		t.Fatalf("%d Deployments are installed", len(list.Items))
 	}

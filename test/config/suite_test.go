@@ -74,18 +74,18 @@ func installed(t *testing.T) *testenv.Env {
 // kustomizations returns the directories of what is installed.
 func kustomizations(t *testing.T) []string {
 	t.Helper()
-	return []string{configDir + "/default", consoleFor(t, tenantNamespace)}
+	return []string{configDir + "/default", inNamespace(t, tenantNamespace, "overlays/console")}
 }
 
-// consoleFor returns the directory of a kustomization that has the console in this namespace.
-func consoleFor(t *testing.T, namespace string) string {
+// inNamespace returns the directory of a kustomization that has what a directory of config has, in this namespace.
+func inNamespace(t *testing.T, namespace, of string) string {
 	t.Helper()
-	overlay, err := filepath.Abs(configDir + "/overlays/console")
+	resource, err := filepath.Abs(filepath.Join(configDir, of))
 	must(t, err)
 	dir := t.TempDir()
-	overlay, err = filepath.Rel(dir, overlay)
+	resource, err = filepath.Rel(dir, resource)
 	must(t, err)
-	kustomization := fmt.Sprintf("namespace: %s\nresources: [%s]\n", namespace, overlay)
+	kustomization := fmt.Sprintf("namespace: %s\nresources: [%s]\n", namespace, resource)
 	must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
 	return dir
 }
