@@ -60,19 +60,20 @@ export class Api {
     return (await this.#call("DELETE", address(`api-keys/${encodeURIComponent(id)}?force=${force}`))).payload;
   }
 
-  /** Reads as often as it takes to get an answer. */
+  /** Reads as often as it takes to get an answer, or until the signal. */
   async #read(url, signal) {
-    for (let pause = 500; ; pause = Math.min(2 * pause, longestPause)) {
-      try {
-        const answer = await this.#call("GET", url, { signal });
-        this.#onWait();
-        return answer;
-      } catch (error) {
-        const temporary = error.starting || error instanceof Unanswered;
-        this.#onWait(temporary ? error : undefined);
-        if (!temporary) throw error;
+    try {
+      for (let pause = 500; ; pause = Math.min(2 * pause, longestPause)) {
+        try {
+          return await this.#call("GET", url, { signal });
+        } catch (error) {
+          if (!error.starting && !(error instanceof Unanswered)) throw error;
+          this.#onWait(error);
+        }
+        await passed(pause, signal);
       }
-      await passed(pause, signal);
+    } finally {
+      this.#onWait();
     }
   }
 

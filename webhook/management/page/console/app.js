@@ -13,14 +13,16 @@ import { byId, say, toast } from "./ui.js";
 
 const views = { keys: "API keys", settings: "Settings" };
 
+const patience = 10_000; // ms, for an answer that a dialog waits for
+
 const list = new KeyList();
 let api = null; // while there is no key to call it with
-let refusal = null; // of that key, in the API's words
+let problem = ""; // with that key, or why there is none
 let loading = new AbortController();
 let draft = false; // a new key waits in its dialog for a better API key
 
 const table = new Table(list, deactivateDialog({
-  deactivate: (id, force) => unlessRefused(() => api.deactivate(id, force)),
+  deactivate: (id, force) => unlessRefused((asked) => asked.deactivate(id, force)),
   isOwn: async (key, error) => {
     if (error.status !== 409) return false; // it is inactive already, or the one that asks
     await load();
@@ -29,72 +31,89 @@ const table = new Table(list, deactivateDialog({
   onDone: (key) => changed(key, `${key.app_name} is deactivated.`),
 }));
 const openNewKey = newKeyDialog({
-  create: (wanted) => unlessRefused(() => api.create(wanted)),
-  onCreated: (key) => changed(key, `${key.app_name} is created.`),
+  create: (wanted) => unlessRefused((asked) => asked.create(wanted)),
+  onCreated: (key) => {
+    draft = false;
+    changed(key, `${key.app_name} is created.`);
+  },
 });
-const fillSettings = settingsView({ onKept: begin, onForgotten: begin, onWait: showWait });
+const fillSettings = settingsView({
+  onKept: () => {
+    history.replaceState(null, "", "#keys");
+    begin();
+  },
+  onForgotten: () => begin(),
+  onWait: showWait,
+});
 
 tokenDialog();
 byId("new-key").addEventListener("click", openNewKey);
 byId("refresh").addEventListener("click", load);
 addEventListener("hashchange", showView);
-addEventListener("storage", (event) => { if (concernsKey(event)) begin(); });
+addEventListener("storage", (event) => { if (concernsKey(event)) begin("The API key was forgotten in another tab."); });
 begin();
 
-/** Begins anew with the API key that is kept, if there is one. */
-function begin() {
+/** Begins anew with the API key that is kept. If there is none, the user is told why, where that is known. */
+function begin(whyNone = "") {
   const key = keptKey();
   api = key ? new Api(key, showWait) : null;
-  refusal = null;
+  if (!api) return demandKey(whyNone);
+  problem = "";
   clearList();
-  show(api ? "keys" : "settings");
+  showView();
 }
 
-function show(view) {
-  if (location.hash === `#${view}`) showView();
-  else location.hash = view;
+/** Leads the user to the settings for another API key, and says why. */
+function demandKey(why) {
+  problem = why;
+  draft ||= byId("create").open;
+  for (const id of ["create", "deactivate"]) byId(id).close(); // but not a token that is shown, and nowhere else
+  clearList();
+  showView();
 }
 
-/** Shows the view that the address names. Without an API key there is only one. */
+/** Leaves no key on the page: who has no good API key is to see none. */
+function clearList() {
+  loading.abort();
+  list.clear();
+  table.show(false);
+}
+
+/** Shows the view that the address names. Without a good API key there is only one. */
 function showView() {
-  const view = api && location.hash !== "#settings" ? "keys" : "settings";
+  const view = api && !problem && location.hash !== "#settings" ? "keys" : "settings";
   const turned = byId(view).hidden;
   for (const name of Object.keys(views)) {
     byId(name).hidden = name !== view;
     document.querySelector(`nav a[href="#${name}"]`).ariaCurrent = name === view ? "page" : null;
   }
   document.title = `${views[view]} · apikey-operator`;
-  fillSettings(refusal);
-  byId("where").hidden = Boolean(api && !refusal);
+  fillSettings(problem);
+  byId("where").hidden = Boolean(api && !problem);
   if (turned) byId(`${view}-title`).focus();
-  if (view === "keys") load();
-  else stopLoading();
+  load();
 }
 
-function stopLoading() {
-  loading.abort();
-  showWait();
-}
-
-/** Loads the list and shows it as it comes. A list that is there already stays until the new one is whole. */
+/** Loads the list, if it is in view, and shows it as it comes. A list that is there already stays until the new one is whole. */
 async function load() {
-  stopLoading();
+  loading.abort();
+  if (byId("keys").hidden) return;
   loading = new AbortController();
   const { signal } = loading;
   const first = list.size === 0;
-  const keys = [];
+  const pages = [];
   say(byId("list-error"));
   table.show(true);
   try {
-    for await (const some of api.keys(signal)) {
-      keys.push(...some);
+    for await (const keys of api.keys(signal)) {
+      pages.push(keys);
       if (!first) continue;
-      list.put(...some);
+      list.put(keys);
       table.show();
     }
     if (!first) {
       list.clear();
-      list.put(...keys);
+      for (const keys of pages) list.put(keys);
     }
     table.show(false);
     if (draft) openNewKey();
@@ -107,40 +126,35 @@ async function load() {
   }
 }
 
-/** Makes a call that changes keys. It returns nothing when the API key is no longer good: then the user is in the settings. */
+/**
+ * Makes a call that changes keys, with the API key of this moment: another tab may change it meanwhile. It returns nothing when that key is
+ * no longer good: then the user is in the settings.
+ */
 async function unlessRefused(call) {
+  const asked = api;
   try {
-    return await call();
+    return await call(asked);
   } catch (error) {
     if (!error.ofKey) throw error;
     try {
-      await api.check();
+      await asked.check(AbortSignal.timeout(patience));
     } catch (lost) {
-      if (!lost.ofKey) throw lost;
-      refuse(lost);
-      return null;
+      if (lost.ofKey && asked === api) {
+        refuse(lost);
+        return null;
+      }
     }
-    throw error; // the API key is good, but not for this
+    throw error; // the API key is good, but not for this, or nobody can say so now
   }
 }
 
-function refuse({ message }) {
-  refusal = message;
-  draft = byId("create").open;
-  for (const id of ["create", "deactivate"]) byId(id).close(); // but not a token that is shown, and nowhere else
-  clearList();
-  show("settings");
-}
+function refuse({ message }) { demandKey(`The key of this page was refused: ${message}`); }
 
-/** Leaves no key on the page: who has no good API key is to see none. */
-function clearList() {
-  list.clear();
-  table.show(false);
-}
-
+/** Shows what became of a key. A list that is out of view is loaded when it comes into view. */
 function changed(key, text) {
-  list.put(key);
   toast(text);
+  if (byId("keys").hidden) return;
+  list.put([key]);
   load();
 }
 

@@ -56,7 +56,7 @@ export class KeyList {
   get(id) { return this.#keys.get(id); }
 
   /** Adds keys as the API tells of them, or what they have become. */
-  put(...told) {
+  put(told) {
     for (const key of told) this.#keys.set(key.id, new Key(key));
     this.#order = "";
   }

@@ -16,7 +16,7 @@ export function keptKey() { return localStorage.getItem(storageKey); }
 export function concernsKey({ key }) { return key === storageKey || key === null; }
 
 /**
- * Makes the view work, and returns what fills it: with the API's words when it refuses the kept key. onKept is called when a good key was
+ * Makes the view work, and returns what fills it: with why another key is needed, if one is. onKept is called when a good key was
  * entered, onForgotten when none is kept any more, onWait as an Api calls it.
  */
 export function settingsView({ onKept, onForgotten, onWait }) {
@@ -47,7 +47,6 @@ export function settingsView({ onKept, onForgotten, onWait }) {
 
   input.addEventListener("input", () => { // another key: the answer about the one before no longer counts
     checking.abort();
-    onWait();
     say(problem);
   });
   byId("show-key").addEventListener("click", () => {
@@ -67,9 +66,9 @@ export function settingsView({ onKept, onForgotten, onWait }) {
     byId("show-key").ariaPressed = pressed;
   }
 
-  return (refusal) => {
+  return (why) => {
     const kept = keptKey();
-    say(byId("key-refused"), refusal && `The key of this page was refused: ${refusal}`);
+    say(byId("key-needed"), why);
     byId("key-kept").hidden = !kept;
     byId("key-hint").textContent = kept ? `${kept.slice(0, hintLength)}…` : "";
   };
