@@ -48,6 +48,25 @@ krew: check-go ## Build a release of the kubectl plugin for krew, in dist/krew: 
 clean: ## Remove everything that was built, and the data of `make run`.
 	rm -rf bin dist
 
+##@ Install it
+
+# What is installed: a directory of config/, or another one in this repository.
+KUSTOMIZATION ?= config/default
+
+KUBECTL = $(KUBEBUILDER_ASSETS)/kubectl
+
+.PHONY: build-installer
+build-installer: kube ## Write dist/install.yaml, which installs the image IMAGE (name:tag), and dist/crds.yaml, the CustomResourceDefinition alone.
+	hack/installer $(KUBECTL) $(KUSTOMIZATION) $(IMAGE)
+
+.PHONY: install
+install: build-installer ## Install the image IMAGE into the cluster of KUBECONFIG.
+	$(KUBECTL) apply --server-side --filename dist/install.yaml
+
+.PHONY: uninstall
+uninstall: kube ## Take out of the cluster of KUBECONFIG what was installed, but for the keys.
+	hack/uninstall $(KUBECTL) $(KUSTOMIZATION)
+
 ##@ Change it
 
 .PHONY: generate
@@ -118,7 +137,7 @@ bench: check-go ## Run the benchmarks of the packages BENCH (webhook).
 help:
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET" } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 GO_REQUIRED := $(shell awk '$$1 == "go" { print $$2; exit }' go.mod)
 
