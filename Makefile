@@ -104,7 +104,7 @@ test: build kube check-go ## Run all tests, with the race detector, against a re
 	go test -race -timeout=20m -parallel=8 ./... # most tests wait more than they work
 
 .PHONY: test-gateways
-test-gateways: kube bin/gateways/caddy check-go ## Run the configurations of docs/gateways with the real gateways, which it downloads.
+test-gateways: kube bin/images/caddy check-go ## Run the configurations of docs/gateways with the real gateways, which it downloads.
 	hack/debian nginx apache2-bin libapache2-mod-oauth2 curl
 	go test -race -count=1 -timeout=10m -tags=gateways ./test/gateways # count: what it runs is not among what Go knows of a test
 
@@ -193,8 +193,8 @@ bin/images/pause: hack/kube/go.mod | bin/node/kube-node
 	mkdir -p $(@D)
 	$(CC) -static -Os -s -o $@ "$$(cd hack/kube && go list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c"
 
-bin/gateways/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check-go
-	hack/build hack/gateways github.com/caddyserver/caddy/v2/cmd/caddy $@
+bin/images/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check-go
+	CGO_ENABLED=0 hack/build hack/gateways github.com/caddyserver/caddy/v2/cmd/caddy $@ -trimpath -ldflags="-s -w"
 
 .PHONY: bin/dev/dev
 bin/dev/dev: check-go

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/pages"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -29,7 +30,7 @@ func startApache(t testing.TB, settings settings, key string) string {
 	t.Helper()
 	address, introspection, dir := freeAddress(t), freeAddress(t), t.TempDir()
 	_, port, _ := net.SplitHostPort(settings.authenticator)
-	configure(t, filepath.Join(dir, "shop.conf"), shown(t, "apache.md", "/etc/apache2/sites-available/shop.conf"), map[string]string{
+	configure(t, filepath.Join(dir, "shop.conf"), pages.Shown(t, "apache.md", "/etc/apache2/sites-available/shop.conf"), map[string]string{
 		"Listen 8000":                 "Listen " + address,
 		"<VirtualHost *:8000>":        "<VirtualHost " + address + ">",
 		"127.0.0.1:8001":              introspection,

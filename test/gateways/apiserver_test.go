@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"squirrel.dev/apikey-operator/test/operator"
+	"squirrel.dev/apikey-operator/test/pages"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -38,11 +39,11 @@ func newCluster(t *testing.T) *cluster {
 	const namespace = "shop"
 	certificate, address := newCertificate(t), freeAddress(t)
 	webhook := filepath.Join(t.TempDir(), "webhook.yaml")
-	configure(t, webhook, shown(t, apiServerPage, "/etc/kubernetes/apikeys/webhook.yaml"), map[string]string{
+	configure(t, webhook, pages.Shown(t, apiServerPage, "/etc/kubernetes/apikeys/webhook.yaml"), map[string]string{
 		"10.96.0.50:443":                 address,
 		"/etc/kubernetes/apikeys/ca.crt": certificate.caFile,
 	})
-	flags := strings.ReplaceAll(shown(t, apiServerPage, "flags of kube-apiserver"), "/etc/kubernetes/apikeys/webhook.yaml", webhook)
+	flags := strings.ReplaceAll(pages.Shown(t, apiServerPage, "flags of kube-apiserver"), "/etc/kubernetes/apikeys/webhook.yaml", webhook)
 	env := testenv.Start(t, strings.Split(strings.TrimSpace(flags), "\n")[1:]...)
 
 	c := &cluster{shop: &shop{T: t, certificate: certificate, env: env, namespace: namespace, elsewhere: env.Namespace(t)}}
@@ -52,7 +53,7 @@ func newCluster(t *testing.T) *cluster {
 	c.kubeconfig = env.Kubeconfig(t, rest.AnonymousClientConfig(env.Config))
 
 	rbac := filepath.Join(t.TempDir(), "rbac.yaml")
-	c.must(os.WriteFile(rbac, []byte(shown(t, apiServerPage, "rbac.yaml")), 0o600))
+	c.must(os.WriteFile(rbac, []byte(pages.Shown(t, apiServerPage, "rbac.yaml")), 0o600))
 	_, err := env.Kubectl(t, "apply", "--filename="+rbac)
 	c.must(err)
 	return c

@@ -18,6 +18,7 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/pages"
 )
 
 // bin returns the path of something that `make test-gateways` gets.
@@ -73,16 +74,8 @@ func freeAddress(t testing.TB) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
-// configure writes a configuration to a file in which it stands for a test: what it says for production, the keys, is replaced. Each must
-// be there.
+// configure writes a configuration to a file in which it stands for a test, as [pages.ForTest] says.
 func configure(t testing.TB, file, configuration string, replacements map[string]string) {
 	t.Helper()
-	var oldnew []string
-	for old, replacement := range replacements {
-		if !strings.Contains(configuration, old) {
-			t.Fatalf("the configuration of %s has no %q", filepath.Base(file), old)
-		}
-		oldnew = append(oldnew, old, replacement)
-	}
-	must(t, os.WriteFile(file, []byte(strings.NewReplacer(oldnew...).Replace(configuration)), 0o600))
+	must(t, os.WriteFile(file, []byte(pages.ForTest(t, configuration, replacements)), 0o600))
 }

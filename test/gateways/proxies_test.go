@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/pages"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -73,7 +74,7 @@ func startNginx(t testing.TB, settings settings) string {
 	address, dir := freeAddress(t), t.TempDir()
 	replacements := settings.replacements("/auth/nginx/")
 	replacements["listen 8000;"] = "listen " + address + ";"
-	configure(t, filepath.Join(dir, "shop.conf"), shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements)
+	configure(t, filepath.Join(dir, "shop.conf"), pages.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements)
 
 	var main strings.Builder
 	fmt.Fprintf(&main, "daemon off;\nmaster_process off;\npid %s/pid;\nevents {}\nhttp {\n  access_log off;\n  include %[1]s/shop.conf;\n", dir)
@@ -98,9 +99,9 @@ func startCaddy(t testing.TB, settings settings) string {
 	replacements := settings.replacements("/auth/forward/")
 	replacements[":8000 {"] = "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}\n:" + port + " {"
 	file := filepath.Join(dir, "Caddyfile")
-	configure(t, file, shown(t, "caddy.md", "/etc/caddy/Caddyfile"), replacements)
+	configure(t, file, pages.Shown(t, "caddy.md", "/etc/caddy/Caddyfile"), replacements)
 	startGateway(t, address, process.Command{
-		Path: bin(t, "gateways", "caddy"),
+		Path: bin(t, "images", "caddy"),
 		Args: []string{"run", "--config", file, "--adapter", "caddyfile"},
 		Env:  []string{"XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir},
 	})

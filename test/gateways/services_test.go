@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	authenticationv1 "k8s.io/api/authentication/v1"
 
+	"squirrel.dev/apikey-operator/test/pages"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -42,7 +43,7 @@ func newAsker(t *testing.T) *asker {
 // run runs a command of the page about the token of a client's key, and returns what it prints.
 func (a *asker) run(name, clientsKey string) string {
 	a.Helper()
-	command := exec.CommandContext(a.Context(), "bash", "-euc", strings.ReplaceAll(shown(a, "services.md", name), "/shop", "/"+a.namespace))
+	command := exec.CommandContext(a.Context(), "bash", "-euc", strings.ReplaceAll(pages.Shown(a, "services.md", name), "/shop", "/"+a.namespace))
 	command.Dir = a.dir
 	command.Env = append(os.Environ(), "CURL_HOME="+a.dir, librariesOfDebian(a), "PATH="+filepath.Dir(bin(a, "debian", "usr", "bin", "curl")),
 		"MY_KEY="+a.keys["both"].token, "CLIENTS_KEY="+a.keys[clientsKey].token)

@@ -3,6 +3,8 @@
 
 //go:build gateways
 
+// Package gateways_test runs the configurations that docs/gateways shows with the real programs, which `make test-gateways` gets. It holds
+// those whose program it has not to the types of their gateway where it can.
 package gateways_test
 
 import (

@@ -1,0 +1,54 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pages gives tests the configurations that docs/gateways shows, so that what they run is what people copy.
+package pages
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"squirrel.dev/apikey-operator/hack/controlplane"
+)
+
+var codeBlock = regexp.MustCompile("(?ms)^```[a-z]+\n(.*?)^```$")
+
+// Shown returns the one code block of a page whose first line is a comment of this text: the name of the file that it belongs in.
+func Shown(t testing.TB, page, name string) string {
+	t.Helper()
+	root, err := controlplane.FindRepository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(root, "docs", "gateways", page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, block := range codeBlock.FindAllStringSubmatch(string(content), -1) {
+		if firstLine, _, _ := strings.Cut(block[1], "\n"); firstLine == "# "+name {
+			found = append(found, block[1])
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%s shows %d blocks that start with # %s, want 1", page, len(found), name)
+	}
+	return found[0]
+}
+
+// ForTest returns a configuration in which what it says for production, the keys, is replaced by what stands for it in a test. Each must
+// be there.
+func ForTest(t testing.TB, configuration string, replacements map[string]string) string {
+	t.Helper()
+	var oldnew []string
+	for old, replacement := range replacements {
+		if !strings.Contains(configuration, old) {
+			t.Fatalf("the configuration has no %q:\n%s", old, configuration)
+		}
+		oldnew = append(oldnew, old, replacement)
+	}
+	return strings.NewReplacer(oldnew...).Replace(configuration)
+}
