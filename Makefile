@@ -113,6 +113,11 @@ test-console: kube bin/axe/axe.min.js check-go ## Use the web console with a rea
 	hack/debian chromium chromium-common fonts-inter fonts-dejavu-core
 	go test -count=1 -timeout=10m -tags=console -bench=. -benchtime=1x ./test/console # count: the page is not among what Go knows of a test
 
+.PHONY: test-monitoring
+test-monitoring: kube check-go ## Try the alerts and the dashboard with a real Prometheus, which it downloads.
+	hack/debian prometheus
+	go test -count=1 -timeout=10m -tags=monitoring ./test/monitoring # count: config is not among what Go knows of a test
+
 .PHONY: e2e
 ifdef IMAGE
 e2e: kube check-go ## Try the image in real pods on a real node: on one of its own, or with KUBECONFIG=FILE IMAGE=NAME on any cluster.

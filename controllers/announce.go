@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +20,15 @@ const (
 	actionIssue    = "Issue"
 	actionHandOver = "HandOver"
 	actionEnd      = "End"
+)
+
+var (
+	// endReasons are those for which a key comes to its end.
+	endReasons = []string{v1alpha1.ReasonDeactivated, v1alpha1.ReasonExpired}
+	// conflictReasons are those for which a key waits until a person acts.
+	conflictReasons = []string{
+		v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict, v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretRefused,
+	}
 )
 
 var (
@@ -40,8 +50,15 @@ var (
 	}, []string{"reason"})
 )
 
-// RegisterMetrics adds the controller's metrics to a registry.
+// RegisterMetrics adds the controller's metrics to a registry. All counters are there from the start: one that began with 1 would show
+// no increase.
 func RegisterMetrics(registry prometheus.Registerer) {
+	for _, reason := range endReasons {
+		endedTotal.WithLabelValues(reason)
+	}
+	for _, reason := range conflictReasons {
+		conflictsTotal.WithLabelValues(reason)
+	}
 	registry.MustRegister(issuedTotal, mintedAgainTotal, endedTotal, conflictsTotal)
 }
 
@@ -53,15 +70,14 @@ func (r *APIKeyReconciler) announce(ctx context.Context, before, key *v1alpha1.A
 	}
 	log.FromContext(ctx).Info("the state of the key changed", "uid", key.UID, "reason", reason)
 	message := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady).Message
-	switch reason {
-	case v1alpha1.ReasonIssued:
+	switch {
+	case reason == v1alpha1.ReasonIssued:
 		issuedTotal.Inc()
 		r.Events.Eventf(key, nil, corev1.EventTypeNormal, reason, actionIssue, "%s", message)
-	case v1alpha1.ReasonDeactivated, v1alpha1.ReasonExpired:
+	case slices.Contains(endReasons, reason):
 		endedTotal.WithLabelValues(reason).Inc()
 		r.Events.Eventf(key, nil, corev1.EventTypeNormal, reason, actionEnd, "%s", message)
-	case v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict, v1alpha1.ReasonSecretConflict,
-		v1alpha1.ReasonSecretRefused:
+	case slices.Contains(conflictReasons, reason):
 		conflictsTotal.WithLabelValues(reason).Inc()
 		r.Events.Eventf(key, nil, corev1.EventTypeWarning, reason, actionIssue, "%s", message)
 	}
