@@ -1,0 +1,84 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package config_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+const holdingKeys = `
+The keys stay, with their Secrets, and count again when apikey-operator is installed again. To see them:
+  kubectl get apikeys --all-namespaces
+To delete them all, for good, with their Secrets and with what defines them:
+  kubectl delete customresourcedefinition apikeys.keys.squirrel.dev
+`
+
+func TestUninstallingLeavesTheKeysAndNothingElse(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	env := testenv.Start(t)
+	install := func() {
+		_, err := env.Kubectl(t, "apply", "--server-side", "--kustomize", configDir+"/default")
+		g.Expect(err).NotTo(HaveOccurred())
+		// What the processes make for themselves, and what cert-manager makes for them.
+		inSystem := func(name string) metav1.ObjectMeta {
+			labels := map[string]string{"app.kubernetes.io/name": "apikey-operator"}
+			return metav1.ObjectMeta{Namespace: systemNamespace, Name: name, Labels: labels}
+		}
+		create(t, env.Client, &coordinationv1.Lease{ObjectMeta: inSystem("controller.keys.squirrel.dev")})
+		create(t, env.Client, &corev1.Secret{ObjectMeta: inSystem("apikey-authenticator-tls")})
+	}
+	installed := func() string {
+		names, err := env.Kubectl(t, "get", "--kustomize", configDir+"/default", "--ignore-not-found", "--output=name")
+		g.Expect(err).NotTo(HaveOccurred())
+		return names
+	}
+	definition := "customresourcedefinition.apiextensions.k8s.io/apikeys.keys.squirrel.dev\n"
+
+	install()
+	create(t, env.Client, newKey(metav1.NamespaceDefault, "frontend"))
+	create(t, env.Client, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "frontend-token"}})
+	g.Expect(uninstall(t, env)).To(HaveSuffix("\nnamespace \"apikey-system\" deleted\n" + holdingKeys))
+	g.Expect(installed()).To(Equal(definition))
+
+	install()
+	create(t, env.Client, newKey(systemNamespace, "backend"))
+	g.Expect(uninstall(t, env)).To(HaveSuffix(`
+The namespace apikey-system stays, because it holds more than was installed:
+apikey.keys.squirrel.dev/backend
+To delete it with all that:
+  kubectl delete namespace apikey-system
+` + holdingKeys))
+	g.Expect(installed()).To(Equal("namespace/apikey-system\n" + definition))
+
+	g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(newKey(metav1.NamespaceDefault, "frontend")), newKey("", ""))).To(Succeed())
+	g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(newKey(systemNamespace, "backend")), newKey("", ""))).To(Succeed())
+	g.Expect(env.Client.Get(t.Context(), client.ObjectKey{Namespace: metav1.NamespaceDefault, Name: "frontend-token"}, &corev1.Secret{})).To(Succeed())
+}
+
+// uninstall returns what it prints.
+func uninstall(t *testing.T, env *testenv.Env) string {
+	t.Helper()
+	assets, err := controlplane.FindAssets()
+	must(t, err)
+	command := exec.CommandContext(t.Context(), "../../hack/uninstall", filepath.Join(assets, "kubectl"), "config/default")
+	command.Env = append(os.Environ(), "KUBECONFIG="+env.Kubeconfig(t, env.Config))
+	output, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	return string(output)
+}
