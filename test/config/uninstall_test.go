@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
@@ -30,16 +31,17 @@ func TestUninstallingLeavesTheKeysAndNothingElse(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	env := testenv.Start(t)
+	made := func(name, label string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: systemNamespace, Name: name, Labels: map[string]string{label: "apikey-operator"}}
+	}
+	byController := "app.kubernetes.io/managed-by"
 	install := func() {
 		_, err := env.Kubectl(t, "apply", "--server-side", "--kustomize", configDir+"/default")
 		g.Expect(err).NotTo(HaveOccurred())
-		// What the processes make for themselves, and what cert-manager makes for them.
-		inSystem := func(name string) metav1.ObjectMeta {
-			labels := map[string]string{"app.kubernetes.io/name": "apikey-operator"}
-			return metav1.ObjectMeta{Namespace: systemNamespace, Name: name, Labels: labels}
-		}
-		create(t, env.Client, &coordinationv1.Lease{ObjectMeta: inSystem("controller.keys.squirrel.dev")})
-		create(t, env.Client, &corev1.Secret{ObjectMeta: inSystem("apikey-authenticator-tls")})
+		create(t, env.Client, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: "controller.keys.squirrel.dev"}})
+		create(t, env.Client, &corev1.Secret{ObjectMeta: made("apikey-operator-ca", byController)})
+		create(t, env.Client, &corev1.ConfigMap{ObjectMeta: made("apikey-operator-ca", byController)})
+		create(t, env.Client, &corev1.Secret{ObjectMeta: made("apikey-authenticator-tls", "app.kubernetes.io/name")}) // by cert-manager
 	}
 	installed := func() string {
 		names, err := env.Kubectl(t, "get", "--kustomize", configDir+"/default", "--ignore-not-found", "--output=name")
@@ -56,9 +58,11 @@ func TestUninstallingLeavesTheKeysAndNothingElse(t *testing.T) {
 
 	install()
 	create(t, env.Client, newKey(systemNamespace, "backend"))
+	create(t, env.Client, &corev1.Secret{ObjectMeta: made("backend-token", byController), Type: v1alpha1.SecretTypeToken})
 	g.Expect(uninstall(t, env)).To(HaveSuffix(`
 The namespace apikey-system stays, because it holds more than was installed:
 apikey.keys.squirrel.dev/backend
+secret/backend-token
 To delete it with all that:
   kubectl delete namespace apikey-system
 ` + holdingKeys))
