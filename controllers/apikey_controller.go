@@ -41,7 +41,7 @@ const (
 type APIKeyReconciler struct {
 	// Client reads APIKeys from a cache that has seen this client's own writes: see ClientOptions.
 	client.Client
-	// Secrets reads and writes Secrets without a cache: a cache would hold every Secret of the cluster, and lag behind.
+	// Secrets reads and writes Secrets: see NewLiveClient.
 	Secrets client.Client
 	// Events tells people what happened to a key.
 	Events events.EventRecorder
@@ -55,13 +55,22 @@ func ClientOptions() client.Options {
 	return client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: new(true)}}
 }
 
-// NewAPIKeyReconciler returns a reconciler that works through the manager, whose client must be built with ClientOptions.
-func NewAPIKeyReconciler(mgr manager.Manager) (*APIKeyReconciler, error) {
-	secrets, err := client.New(mgr.GetConfig(), client.Options{
+// NewLiveClient returns a client without a cache, which would hold all objects of every kind that is read, and lag behind.
+func NewLiveClient(mgr manager.Manager) (client.Client, error) {
+	live, err := client.New(mgr.GetConfig(), client.Options{
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make a client for Secrets: %w", err)
+		return nil, fmt.Errorf("make a client without a cache: %w", err)
+	}
+	return live, nil
+}
+
+// NewAPIKeyReconciler returns a reconciler that works through the manager, whose client must be built with ClientOptions.
+func NewAPIKeyReconciler(mgr manager.Manager) (*APIKeyReconciler, error) {
+	secrets, err := NewLiveClient(mgr)
+	if err != nil {
+		return nil, err
 	}
 	return &APIKeyReconciler{
 		Client:  mgr.GetClient(),

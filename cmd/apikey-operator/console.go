@@ -6,12 +6,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,9 +25,6 @@ import (
 )
 
 const (
-	// podNamespaceFile is where Kubernetes tells a pod its own namespace.
-	podNamespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-
 	keyFileVariable = "APIKEY_OPERATOR_API_KEY_FILE"
 	defaultKeyFile  = "data/.api_key"
 )
@@ -75,20 +69,9 @@ func (c *console) validate() error {
 	}
 	var err error
 	if c.namespace == "" {
-		c.namespace, err = podNamespace()
+		c.namespace, err = podNamespace("namespace")
 	}
 	return err
-}
-
-func podNamespace() (string, error) {
-	content, err := os.ReadFile(podNamespaceFile)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", errors.New("--namespace is required outside a cluster")
-	case err != nil:
-		return "", fmt.Errorf("the namespace of this pod cannot be read, so give --namespace: %w", err)
-	}
-	return strings.TrimSpace(string(content)), nil
 }
 
 func (c *console) run(ctx context.Context) error {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -26,6 +28,7 @@ import (
 	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/controllers"
+	"squirrel.dev/apikey-operator/controllers/certificates"
 	"squirrel.dev/apikey-operator/webhook/admission"
 )
 
@@ -39,11 +42,15 @@ const (
 // controller issues keys, and is the only one to write their status and Secrets.
 type controller struct {
 	operationsFlags
-	leaderElect             bool
-	leaderElectionNamespace string
-	webhook                 bool
-	webhookListenAddress    string
-	webhookCertDir          string
+	leaderElect          bool
+	systemNamespace      string
+	webhook              bool
+	webhookListenAddress string
+	webhookCertDir       string
+	mintCertificates     bool
+	caLifetime           time.Duration
+
+	minted *certificates.Reader // what the admission webhook is served with, when it is minted
 }
 
 func newControllerCommand() *cobra.Command {
@@ -57,24 +64,49 @@ func newControllerCommand() *cobra.Command {
 	flags := command.Flags()
 	c.register(flags)
 	flags.BoolVar(&c.leaderElect, "leader-elect", true, "Let one of several replicas work at a time.")
-	flags.StringVar(&c.leaderElectionNamespace, "leader-election-namespace", "",
-		"Namespace of the lease that the replicas elect their leader by. Default: that of this pod.")
+	flags.StringVar(&c.systemNamespace, "system-namespace", "",
+		"Namespace of the lease that the replicas elect their leader by, and of the minted certificates. Default: that of this pod.")
 	flags.BoolVar(&c.webhook, "webhook", true, "Serve the admission webhook.")
 	flags.StringVar(&c.webhookListenAddress, "webhook-listen-address", ":9443", "Address of the admission webhook.")
 	flags.StringVar(&c.webhookCertDir, "webhook-cert-dir", "",
 		"Directory of the admission webhook's tls.crt and tls.key; they are read again when they change.")
+	flags.BoolVar(&c.mintCertificates, "mint-certificates", false,
+		"Mint and renew the certificates of the authenticator and the admission webhook, and the authority that signs them.")
+	flags.DurationVar(&c.caLifetime, "ca-lifetime", certificates.DefaultLifetime, fmt.Sprintf(
+		"How long a minted authority is good for, at least %s. The next one is minted after two thirds of it, or at once when less is given, "+
+			"and signs after another twelfth. So long serving certificates are good for, too.", certificates.MinLifetime))
 	return command
 }
 
 func (c *controller) validate() error {
-	if err := c.operationsFlags.validate(); err != nil {
+	if err := cmp.Or(
+		c.operationsFlags.validate(),
+		c.validateWebhook(),
+		validateNamespace("system-namespace", c.systemNamespace),
+	); err != nil {
 		return err
 	}
+	if c.caLifetime < certificates.MinLifetime {
+		return fmt.Errorf("--ca-lifetime=%s is too short for pods to see a renewed certificate in time: give at least %s",
+			c.caLifetime, certificates.MinLifetime)
+	}
+	var err error
+	if c.systemNamespace == "" && (c.leaderElect || c.mintCertificates) {
+		c.systemNamespace, err = podNamespace("system-namespace")
+	}
+	return err
+}
+
+func (c *controller) validateWebhook() error {
 	if !c.webhook {
 		return nil
 	}
-	if c.webhookCertDir == "" {
-		return errors.New("--webhook-cert-dir is required; give --webhook=false to run without the admission webhook")
+	switch {
+	case c.mintCertificates && c.webhookCertDir != "":
+		return errors.New("--mint-certificates contradicts --webhook-cert-dir: give the one or the other")
+	case !c.mintCertificates && c.webhookCertDir == "":
+		return errors.New("--mint-certificates is required, or --webhook-cert-dir with a certificate from elsewhere; " +
+			"give --webhook=false to run without the admission webhook")
 	}
 	if _, port, err := splitAddress(c.webhookListenAddress); err != nil || port == 0 {
 		return fmt.Errorf("--webhook-listen-address=%q is no address: give host:port or :port, with a port other than 0", c.webhookListenAddress)
@@ -102,7 +134,7 @@ func (c *controller) run(ctx context.Context) error {
 
 // checkWebhookCertificate finds out early what would end the process later.
 func (c *controller) checkWebhookCertificate() error {
-	if !c.webhook {
+	if !c.webhook || c.mintCertificates {
 		return nil
 	}
 	_, err := tls.LoadX509KeyPair(filepath.Join(c.webhookCertDir, "tls.crt"), filepath.Join(c.webhookCertDir, "tls.key"))
@@ -123,17 +155,14 @@ func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
 		Client:                        controllers.ClientOptions(),
 		LeaderElection:                c.leaderElect,
 		LeaderElectionID:              leaderElectionID,
-		LeaderElectionNamespace:       c.leaderElectionNamespace,
+		LeaderElectionNamespace:       c.systemNamespace,
 		LeaderElectionReleaseOnCancel: true, // the process ends when the manager does
 		GracefulShutdownTimeout:       new(gracefulShutdownTimeout),
 		Metrics:                       metricsserver.Options{BindAddress: c.metricsAddress},
 		HealthProbeBindAddress:        c.healthAddress,
 		WebhookServer:                 c.webhookServer(),
 	})
-	switch {
-	case err != nil && c.leaderElect && c.leaderElectionNamespace == "":
-		return nil, fmt.Errorf("the controller cannot be set up; outside a cluster, give --leader-election-namespace: %w", err)
-	case err != nil:
+	if err != nil {
 		return nil, fmt.Errorf("the controller cannot be set up: %w", err)
 	}
 	return manager, c.addHealthChecks(manager)
@@ -152,10 +181,31 @@ func (c *controller) setUp(ctx context.Context, manager ctrl.Manager) error {
 		return err
 	}
 	controllers.RegisterMetrics(metrics.Registry)
+	if err := c.setUpCertificates(manager); err != nil {
+		return err
+	}
 	if !c.webhook {
 		return nil
 	}
 	return admission.SetupWebhookWithManager(manager)
+}
+
+// setUpCertificates adds what keeps the certificates, and what reads that of the admission webhook.
+func (c *controller) setUpCertificates(manager ctrl.Manager) error {
+	if !c.mintCertificates {
+		return nil
+	}
+	live, err := controllers.NewLiveClient(manager)
+	if err != nil {
+		return err
+	}
+	certificates.RegisterMetrics(metrics.Registry)
+	keeper := certificates.NewKeeper(live, manager.GetEventRecorder("apikey-controller"), c.systemNamespace, c.caLifetime)
+	if err := manager.Add(keeper); err != nil || !c.webhook {
+		return err
+	}
+	c.minted = certificates.NewReader(live, client.ObjectKey{Namespace: c.systemNamespace, Name: certificates.WebhookSecret})
+	return manager.Add(c.minted)
 }
 
 func newScheme() (*runtime.Scheme, error) {
@@ -168,7 +218,11 @@ func (c *controller) webhookServer() webhook.Server {
 		return webhook.NewServer(webhook.Options{Port: -1})
 	}
 	host, port, _ := splitAddress(c.webhookListenAddress) // validated
-	return webhook.NewServer(webhook.Options{Host: host, Port: port, CertDir: c.webhookCertDir})
+	options := webhook.Options{Host: host, Port: port, CertDir: c.webhookCertDir}
+	if c.mintCertificates {
+		options.TLSOpts = []func(*tls.Config){func(config *tls.Config) { config.GetCertificate = c.minted.GetCertificate }}
+	}
+	return webhook.NewServer(options)
 }
 
 func (c *controller) addHealthChecks(manager ctrl.Manager) error {

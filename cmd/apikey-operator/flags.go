@@ -5,10 +5,14 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -16,6 +20,9 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 )
+
+// podNamespaceFile is where Kubernetes tells a pod its own namespace.
+const podNamespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 // off is the address of a server that is not wanted.
 const off = "0"
@@ -75,6 +82,18 @@ func validateNamespace(flag, namespace string) error {
 		return fmt.Errorf("--%s=%q is no namespace: %s", flag, namespace, problems[0])
 	}
 	return nil
+}
+
+// podNamespace returns the namespace of this pod, which a flag is given by default.
+func podNamespace(flag string) (string, error) {
+	content, err := os.ReadFile(podNamespaceFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("--%s is required outside a cluster", flag)
+	case err != nil:
+		return "", fmt.Errorf("the namespace of this pod cannot be read, so give --%s: %w", flag, err)
+	}
+	return strings.TrimSpace(string(content)), nil
 }
 
 func splitAddress(address string) (host string, port int, err error) {

@@ -74,7 +74,14 @@ func TestWrongCommandLinesSayWhatToGive(t *testing.T) {
 			`--listen-address="shop" is no address: give host:port or :port`},
 		{[]string{"console", "--plaintext", "--namespace=shop", "--shutdown-delay=-1s"}, "--shutdown-delay=-1s is negative: give 0 or more"},
 
-		{[]string{"controller"}, "--webhook-cert-dir is required; give --webhook=false to run without the admission webhook"},
+		{[]string{"controller"}, "--mint-certificates is required, or --webhook-cert-dir with a certificate from elsewhere; " +
+			"give --webhook=false to run without the admission webhook"},
+		{[]string{"controller", "--mint-certificates", "--webhook-cert-dir=certs"},
+			"--mint-certificates contradicts --webhook-cert-dir: give the one or the other"},
+		{[]string{"controller", "--mint-certificates", "--leader-elect=false"}, "--system-namespace is required outside a cluster"},
+		{[]string{"controller", "--webhook=false"}, "--system-namespace is required outside a cluster"},
+		{[]string{"controller", "--mint-certificates", "--system-namespace=shop", "--ca-lifetime=59m"},
+			"--ca-lifetime=59m0s is too short for pods to see a renewed certificate in time: give at least 1h0m0s"},
 		{[]string{"controller", "--webhook-cert-dir=certs", "--webhook-listen-address=:0"},
 			`--webhook-listen-address=":0" is no address: give host:port or :port, with a port other than 0`},
 		{[]string{"controller", "--webhook=false", "--metrics-bind-address=8080"},

@@ -296,7 +296,7 @@ func TestControllerIssuesAndGivesUpItsLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	webhook, health := address(port), address(healthPort)
-	p := startProgram(t, "controller", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--leader-election-namespace="+namespace,
+	p := startProgram(t, "controller", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--system-namespace="+namespace,
 		"--health-probe-bind-address="+health, "--webhook-listen-address="+webhook, "--webhook-cert-dir="+certDir)
 	plain := &http.Transport{}
 	p.eventually("ready", func() bool { status, _ := get(t, plain, "http://"+health+"/readyz"); return status == 200 })
@@ -385,13 +385,8 @@ func TestFailuresAreLoggedAndExitWith1(t *testing.T) {
 			args: []string{"controller", "--kubeconfig=" + kubeconfig, "--leader-elect=false", "--webhook-cert-dir=" + missing},
 			want: "the admission webhook's certificate cannot be used: open " + filepath.Join(missing, "tls.crt") + ": no such file or directory",
 		},
-		"no namespace for the lease": {
-			args: []string{"controller", "--kubeconfig=" + kubeconfig, "--webhook=false"},
-			want: "the controller cannot be set up; outside a cluster, give --leader-election-namespace: " +
-				"unable to find leader election namespace: not running in-cluster, please specify LeaderElectionNamespace",
-		},
 		"no kubeconfig for the controller": {
-			args: []string{"controller", "--webhook=false", "--kubeconfig=" + missing},
+			args: []string{"controller", "--webhook=false", "--leader-elect=false", "--kubeconfig=" + missing},
 			want: "no Kubernetes API is configured, by --kubeconfig, KUBECONFIG or the cluster that this runs in: stat " + missing + ": no such file or directory",
 		},
 	} {

@@ -135,7 +135,7 @@ func (s *stack) startController(ctx context.Context) error {
 	}
 	return s.startProcess(ctx, systemNamespace, "controller", "http://"+address(health)+"/readyz",
 		"--health-probe-bind-address="+address(health),
-		"--leader-election-namespace="+systemNamespace,
+		"--system-namespace="+systemNamespace,
 		"--webhook-listen-address="+address(webhook),
 		"--webhook-cert-dir="+certDir,
 	)

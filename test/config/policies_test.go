@@ -21,8 +21,8 @@ const (
 	statusPolicy = "ValidatingAdmissionPolicy 'apikey-status' with binding 'apikey-status' denied request: " +
 		"Only the apikey-operator controller writes the status of an APIKey. Change the spec, and the status follows."
 	secretsPolicy = "ValidatingAdmissionPolicy 'apikey-secrets' with binding 'apikey-secrets' denied request: " +
-		"The apikey-operator controller writes only Secrets of type keys.squirrel.dev/token that an APIKey controls. " +
-		"If you did not ask for another one, somebody else uses the controller's credentials."
+		"The apikey-operator controller writes only Secrets of type keys.squirrel.dev/token that an APIKey controls, " +
+		"and those of the certificates that it mints. If you did not ask for another one, somebody else uses the controller's credentials."
 )
 
 func TestInvariant8_OnlyTheControllerWritesAStatus(t *testing.T) {
@@ -109,6 +109,57 @@ func TestInvariant8_TheControllerWritesOnlySecretsOfKeys(t *testing.T) {
 
 			create(t, env.Client, secret(planted)) // by somebody else, who may write what they like
 			expectAnswer(t, "deletion", controller.Delete(t.Context(), secret(planted)), deniedDeletion)
+		})
+	}
+}
+
+func TestInvariant8_TheControllerWritesItsCertificatesAndNoOtherSecretOfItsNamespace(t *testing.T) {
+	env := installed(t)
+	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
+	elsewhere := env.Namespace(t)
+	secret := func(namespace, name string, managedBy string) *corev1.Secret {
+		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace, Name: name, Labels: map[string]string{"app.kubernetes.io/managed-by": managedBy},
+		}}
+	}
+	for _, test := range []struct {
+		namespace, name, managedBy string
+		allowed                    bool
+	}{
+		{systemNamespace, "apikey-operator-ca", "apikey-operator", true},
+		{systemNamespace, "apikey-authenticator-tls", "apikey-operator", true},
+		{systemNamespace, "apikey-controller-webhook-tls", "apikey-operator", true},
+		{systemNamespace, "apikey-operator-ca", "Helm", false},
+		{systemNamespace, "apikey-authenticator-tls-2", "apikey-operator", false},
+		{systemNamespace, "apikey-console-tls", "apikey-operator", false},
+		{elsewhere, "apikey-operator-ca", "apikey-operator", false},
+	} {
+		t.Run(test.name+" of "+test.managedBy, func(t *testing.T) {
+			written := secret(test.namespace, test.name, test.managedBy)
+			denied := fmt.Sprintf("secrets %q is forbidden: %s", test.name, secretsPolicy)
+			want := denied
+			if test.allowed {
+				want = ""
+			}
+			expectAnswer(t, "creation", controller.Create(t.Context(), written.DeepCopy(), client.DryRunAll), want)
+
+			planted := secret(test.namespace, test.name, test.managedBy)
+			create(t, env.Client, planted)
+			expectAnswer(t, "deletion", controller.Delete(t.Context(), planted.DeepCopy(), client.DryRunAll), denied)
+			change := planted.DeepCopy()
+			change.Data = map[string][]byte{"tls.crt": nil}
+			update := controller.Update(t.Context(), change, client.DryRunAll)
+			if test.allowed {
+				expectAnswer(t, "update", update, "")
+				unlabelled := planted.DeepCopy()
+				unlabelled.Labels = nil
+				must(t, env.Client.Update(t.Context(), unlabelled))
+				change.ResourceVersion = unlabelled.ResourceVersion
+				expectAnswer(t, "an update of one that somebody else made", controller.Update(t.Context(), change, client.DryRunAll), denied)
+			} else {
+				NewWithT(t).Expect(apierrors.IsForbidden(update)).To(BeTrue(), "update: %v", update)
+			}
+			must(t, env.Client.Delete(t.Context(), planted))
 		})
 	}
 }

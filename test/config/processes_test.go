@@ -4,6 +4,7 @@
 package config_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -13,22 +14,26 @@ import (
 	"testing"
 
 	. "github.com/onsi/gomega"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/operator"
+	"squirrel.dev/apikey-operator/test/testenv"
 )
 
 // The real processes, each with its own ServiceAccount and under the policies, take a key through its life.
 func TestInvariant8_TheRolesAreEnoughForTheProcesses(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
+	t.Cleanup(func() { deleteCertificates(t, env) })
 	controller := operator.StartController(t, env.ServiceAccount(t, systemNamespace, "apikey-controller"),
-		"--leader-elect=true", "--leader-election-namespace="+systemNamespace)
+		"--leader-elect=true", "--mint-certificates", "--system-namespace="+systemNamespace)
 	authenticator := operator.StartAuthenticator(t, env.ServiceAccount(t, systemNamespace, "apikey-authenticator"), "--plaintext")
 
 	key := newKey(env.Namespace(t), "frontend")
@@ -59,7 +64,25 @@ func TestInvariant8_TheRolesAreEnoughForTheProcesses(t *testing.T) {
 	g.Eventually(ask).WithTimeout(soon).Should(Equal(http.StatusUnauthorized))
 	g.Eventually(func() bool { return apierrors.IsNotFound(readSecret()) }).WithTimeout(soon).Should(BeTrue(), "the Secret is taken away")
 	g.Eventually(reasons).WithTimeout(soon).Should(ContainElements(v1alpha1.ReasonIssued, v1alpha1.ReasonDeactivated))
+
+	g.Eventually(func() error {
+		return env.Client.Get(t.Context(), client.ObjectKey{Namespace: systemNamespace, Name: "apikey-controller-webhook-tls"}, secret)
+	}).WithTimeout(soon).Should(Succeed(), "the certificate that is minted last")
+	webhooks := &admissionregistrationv1.ValidatingWebhookConfiguration{}
+	g.Expect(env.Client.Get(t.Context(), client.ObjectKey{Name: "apikeys.keys.squirrel.dev"}, webhooks)).To(Succeed())
+	g.Expect(webhooks.Webhooks[0].ClientConfig.CABundle).To(Equal(secret.Data["ca.crt"]))
 	expectNothingForbidden(t, controller, authenticator)
+}
+
+// deleteCertificates deletes what a controller minted.
+func deleteCertificates(t *testing.T, env *testenv.Env) {
+	t.Helper()
+	for _, name := range []string{"apikey-operator-ca", "apikey-authenticator-tls", "apikey-controller-webhook-tls"} {
+		meta := metav1.ObjectMeta{Namespace: systemNamespace, Name: name}
+		for _, object := range []client.Object{&corev1.Secret{ObjectMeta: meta}, &corev1.ConfigMap{ObjectMeta: meta}} {
+			must(t, client.IgnoreNotFound(env.Client.Delete(context.Background(), object)))
+		}
+	}
 }
 
 // The console makes a first key, and serves all its calls, with the rights of its ServiceAccount.

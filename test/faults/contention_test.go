@@ -102,7 +102,7 @@ func newContention(t *testing.T, stop syscall.Signal) *contention {
 
 func (c *contention) startElected(intercept func(http.Handler) http.Handler) *operator.Process {
 	return operator.StartController(c.T, startProxy(c.T, c.env.Config, intercept).config,
-		"--leader-elect=true", "--leader-election-namespace="+c.namespace)
+		"--leader-elect=true", "--system-namespace="+c.namespace)
 }
 
 // startLeader starts the controller that is stopped at its first claim.

@@ -1,0 +1,122 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/controllers/certificates"
+	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+// registerWebhook has the API server call the admission webhook at a loopback port, as it calls it in a cluster: by the name of its
+// Service, and without knowing yet whom to trust.
+func registerWebhook(t *testing.T, env *testenv.Env, namespace string, port int) {
+	t.Helper()
+	service := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "apikey-controller-webhook"},
+		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "127.0.0.1"},
+	}
+	if err := env.Client.Create(t.Context(), service); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile("../../config/webhook/validating.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{}
+	if err := yaml.UnmarshalStrict(content, configuration); err != nil {
+		t.Fatal(err)
+	}
+	for i := range configuration.Webhooks {
+		called := configuration.Webhooks[i].ClientConfig.Service
+		called.Namespace, called.Port = namespace, new(int32(port))
+	}
+	if err := env.Client.Create(t.Context(), configuration); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := env.Client.Delete(context.Background(), configuration); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func freeAddress(t *testing.T) (listen string, port int) {
+	t.Helper()
+	port, err := controlplane.FreePort(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address(port), port
+}
+
+// Two replicas start on an empty cluster: one of them leads and mints, both serve the admission webhook, the API server calls it, and a
+// client of the authenticator's has what it needs to verify.
+func TestControllersMintTheCertificatesThatEverybodyNeeds(t *testing.T) {
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	plain := &http.Transport{}
+	var programs []*program
+	var webhooks []string
+	for range 2 {
+		health, _ := freeAddress(t)
+		webhook, port := freeAddress(t)
+		if len(programs) == 0 {
+			registerWebhook(t, env, namespace, port)
+		}
+		p := startProgram(t, "controller", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--mint-certificates", "--system-namespace="+namespace,
+			"--health-probe-bind-address="+health, "--webhook-listen-address="+webhook)
+		p.eventually("ready", func() bool { status, _ := get(t, plain, "http://"+health+"/readyz"); return status == 200 })
+		programs, webhooks = append(programs, p), append(webhooks, webhook)
+	}
+
+	bundle := &corev1.ConfigMap{}
+	if err := env.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: certificates.BundleConfigMap}, bundle); err != nil {
+		t.Fatal(err)
+	}
+	trust := x509.NewCertPool()
+	trust.AppendCertsFromPEM([]byte(bundle.Data["ca.crt"]))
+	for _, webhook := range webhooks {
+		config := &tls.Config{RootCAs: trust, ServerName: "apikey-controller-webhook." + namespace + ".svc"}
+		connection, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", webhook)
+		if err != nil {
+			t.Errorf("the admission webhook at %s: %v", webhook, err)
+			continue
+		}
+		_ = connection.Close()
+	}
+
+	first := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "first"},
+		Spec:       v1alpha1.APIKeySpec{AppName: "Frontend App", ReadAccess: true},
+	}
+	if err := env.Client.Create(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	programs[0].eventually("the webhook refuses a second key of the app name", func() bool { // a slow one is passed over
+		second := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "second"}, Spec: first.Spec}
+		err := env.Client.Create(t.Context(), second, client.DryRunAll)
+		return err != nil && strings.Contains(err.Error(), `"first"`)
+	})
+	for _, p := range programs {
+		p.Signal(syscall.SIGTERM)
+		p.assertEnds("exit status 0")
+	}
+}

@@ -1,0 +1,86 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package certificates
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+// server is who serves with a certificate.
+type server struct {
+	name    string // in logs and metrics
+	service string // the Service that it is reached by
+	secret  string
+	// tell tells somebody whom to trust who does not read the bundle, before a certificate is signed; nil is nobody.
+	tell func(ctx context.Context, trust []byte) error
+}
+
+func (k *Keeper) servers() []server {
+	return []server{
+		{name: "authenticator", service: "apikey-authenticator", secret: AuthenticatorSecret},
+		{name: "webhook", service: "apikey-controller-webhook", secret: WebhookSecret, tell: k.tellWebhooks},
+	}
+}
+
+// namesOf returns the names by which clients in the cluster find a Service.
+func (k *Keeper) namesOf(service string) []string {
+	inNamespace := service + "." + k.Namespace
+	return []string{service, inNamespace, inNamespace + ".svc", inNamespace + ".svc.cluster.local"}
+}
+
+// domains returns the domains that hold the names of all Services of the namespace, and the short names of those that are served.
+func (k *Keeper) domains() []string {
+	domains := []string{k.Namespace, k.Namespace + ".svc", k.Namespace + ".svc.cluster.local"}
+	for _, s := range k.servers() {
+		domains = append(domains, s.service)
+	}
+	return domains
+}
+
+// keepServing renews the certificate that a server serves with when it is due. One that somebody else made is left to them, and so is
+// telling whom to trust.
+func (k *Keeper) keepServing(ctx context.Context, s server, signer authority, trust []byte, now time.Time) error {
+	secret := &corev1.Secret{}
+	switch err := k.read(ctx, s.secret, secret); {
+	case errors.As(err, new(foreignError)):
+		recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
+		return nil
+	case err != nil:
+		return err
+	}
+	if s.tell != nil {
+		if err := s.tell(ctx, trust); err != nil {
+			return err
+		}
+	}
+	names := k.namesOf(s.service)
+	reason := whyIssue(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], signer, names, now)
+	if reason == "" && bytes.Equal(secret.Data[bundleKey], trust) {
+		recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
+		return nil
+	}
+	if secret.Data == nil {
+		secret.Type, secret.Data = corev1.SecretTypeTLS, map[string][]byte{}
+	}
+	secret.Data[bundleKey] = trust
+	if reason != "" {
+		certificate, key, err := signer.issue(now, propagation(k.Lifetime), names)
+		if err != nil {
+			return err
+		}
+		if secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], err = encode(certificate, key); err != nil {
+			return err
+		}
+		log.FromContext(ctx).Info("issuing a serving certificate",
+			"server", s.name, "reason", reason, "authority", signer.id, "notAfter", certificate.NotAfter)
+	}
+	recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
+	return k.write(ctx, secret)
+}
