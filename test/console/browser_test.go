@@ -138,6 +138,28 @@ func (p *tab) visit(place string) {
 	do(p, chromedp.Navigate(p.url+place))
 }
 
+// reload loads the page again, as its user does.
+func (p *tab) reload() {
+	p.Helper()
+	do(p, chromedp.Reload())
+}
+
+// block leaves this call without an answer, until unblock.
+func (p *tab) block(call string) {
+	p.Helper()
+	setBlocked(p, &network.BlockPattern{URLPattern: p.url + call, Block: true})
+}
+
+func (p *tab) unblock() {
+	p.Helper()
+	setBlocked(p)
+}
+
+func setBlocked(p *tab, patterns ...*network.BlockPattern) {
+	p.Helper()
+	call(p, network.SetBlockedURLs, network.SetBlockedURLsParams{URLPatterns: patterns})
+}
+
 // observe gathers what happens in the tab.
 func (p *tab) observe(event any) {
 	p.mu.Lock()

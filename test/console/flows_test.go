@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/google/go-cmp/cmp"
@@ -35,11 +37,22 @@ func (p *tab) kept() string {
 }
 
 // row waits until the table shows the key of an app, and returns what it says of it.
-func (p *tab) row(appName string) (found row) {
+func (p *tab) row(appName string) row {
 	p.Helper()
-	p.eventually("the table has a row of "+appName, func() bool {
+	return p.findRow(appName, func(r row) bool { return r.Name == appName })
+}
+
+// bootstrap waits until the table shows the bootstrap key, and returns what it says of it.
+func (p *tab) bootstrap() row {
+	p.Helper()
+	return p.findRow("the bootstrap key", func(r row) bool { return strings.HasPrefix(r.Name, "bootstrap-") })
+}
+
+func (p *tab) findRow(what string, matches func(row) bool) (found row) {
+	p.Helper()
+	p.eventually("the table has a row of "+what, func() bool {
 		rows := p.rows()
-		i := slices.IndexFunc(rows, func(r row) bool { return r.Name == appName })
+		i := slices.IndexFunc(rows, matches)
 		if i >= 0 {
 			found = rows[i]
 		}
@@ -85,6 +98,8 @@ func aKeyIsTriedBeforeItIsKept(w *world) {
 
 	p.click("link", "Settings")
 	p.sees("Kept in this browser: " + w.key[:7] + "…")
+	p.reload()
+	p.sees("Kept in this browser: " + w.key[:7] + "…")
 	if shown := run[string](p, `document.body.outerHTML`); strings.Contains(shown, w.key) {
 		w.Error("the page holds the whole key")
 	}
@@ -95,6 +110,41 @@ func aKeyIsTriedBeforeItIsKept(w *world) {
 	if kept := p.kept(); kept != "" {
 		w.Errorf("the browser keeps %q", kept)
 	}
+}
+
+func aKeyThatIsForgottenWhileAnotherIsTriedStaysForgotten(w *world) {
+	p := w.enter(w.key)
+	p.click("link", "Settings")
+	p.block(countCall)
+	p.fill("textbox", "API key", w.key)
+	p.click("button", "Save")
+	p.sees("The console does not answer. Trying again …")
+	p.click("button", "Forget")
+	p.unblock()
+	p.find("button", "Save") // no longer "Checking …"
+	if kept := p.kept(); kept != "" {
+		w.Errorf("the browser keeps %q", kept)
+	}
+	if text := p.text(); strings.Contains(text, "Trying again") {
+		w.Errorf("the page still says that it tries:\n%s", text)
+	}
+}
+
+func aBrowserThatStoresNothingIsEnough(w *world) {
+	p := open(w, w.url)
+	call(p, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: `
+	  Object.defineProperty(globalThis, "localStorage", { get() { throw new DOMException("Access is denied.", "SecurityError"); } });
+	`})
+	p.reload()
+	p.signIn(w.key)
+	p.sees("This browser stores nothing for the page: it needs the key again once it is closed or reloaded.")
+	p.click("link", "Settings")
+	p.sees("Kept until the page is closed or reloaded: " + w.key[:7] + "…")
+	p.click("button", "Forget")
+	p.sees("Where to find a key")
+	p.signIn(w.key)
+	p.reload()
+	p.sees("Where to find a key")
 }
 
 func aKeyThatIsNoLongerGoodLeadsToTheSettings(w *world) {
@@ -120,7 +170,7 @@ func aKeyThatIsNoLongerGoodLeadsToTheSettings(w *world) {
 }
 
 func aNewKeyOutlivesALostAPIKey(w *world) {
-	visitor := w.issue("Visitor", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true })
+	visitor, second := w.issue("Visitor", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true }), w.issue("Second visitor")
 	p := w.enter(visitor)
 	p.click("button", "New key")
 	p.fill("textbox", "App name", "Patience")
@@ -131,6 +181,16 @@ func aNewKeyOutlivesALostAPIKey(w *world) {
 	p.sees("The key of this page was refused: " + keyRequired)
 	p.refused("401 " + keysCall)
 	p.refused("401 " + countCall)
+
+	p.block(keysCall) // so that the next key is lost as well, before anything can be done with it
+	p.fill("textbox", "API key", second)
+	p.click("button", "Save")
+	p.sees("The console does not answer. Trying again …")
+	w.deactivate("Second visitor", second)
+	p.unblock()
+	p.sees("The key of this page was refused: " + keyRequired)
+	p.refused("401 " + keysCall)
+
 	p.signIn(w.key)
 	p.find("dialog", "New key")
 	p.click("button", "Create")
@@ -204,7 +264,14 @@ func (p *tab) allowClipboard() {
 }
 
 func aKeyExpiresWhenItsCreatorSays(w *world) {
-	p := w.enter(w.key)
+	cutShort := time.Now().Add(8 * time.Second).Truncate(time.Second)
+	w.declare("Cut short", func(spec *v1alpha1.APIKeySpec) {
+		spec.ExpiresAt, spec.Active = new(metav1.NewTime(cutShort)), new(false)
+	})
+	p := open(w, w.url)
+	call(p, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: "Asia/Kolkata"})
+	zone := time.FixedZone("Asia/Kolkata", int((5*time.Hour + 30*time.Minute).Seconds()))
+	p.signIn(w.key)
 	create := func(appName, expires string, date ...string) { // the date by the keys that are pressed
 		w.Helper()
 		p.click("button", "New key")
@@ -219,21 +286,31 @@ func aKeyExpiresWhenItsCreatorSays(w *world) {
 		p.click("button", "Done")
 		p.click("button", "Close without copying")
 	}
-	tomorrow := time.Now().UTC().Add(30 * time.Hour)
+	now := time.Now().In(zone)
+	soon := time.Date(now.Year(), now.Month(), now.Day()+2, 0, 30, 0, 0, zone) // in UTC it is the day before
 	create("For ever", "Never")
 	create("A month", "In 30 days")
 	create("A year", "In a year")
-	create("A day", "On a date …", tomorrow.Format("01022006"), kb.Tab, tomorrow.Format("0304PM"))
-	inDays := func(days int) string { return time.Now().UTC().AddDate(0, 0, days).Format("2006-01-02") }
-	for appName, want := range map[string]string{
-		"For ever": "Never",
-		"A month":  inDays(30),
-		"A year":   inDays(365),
-		"A day":    tomorrow.Format("2006-01-02 15:04") + "\ntomorrow",
+	create("Two days", "On a date …", soon.Format("010220060304PM"))
+	const day = 24 * time.Hour
+	for appName, want := range map[string]time.Time{
+		"A month":  now.Add(30 * day),
+		"A year":   now.Add(365 * day),
+		"Two days": soon,
 	} {
-		if got := p.row(appName).Expires; !strings.HasPrefix(got, want) {
-			w.Errorf("%s expires %q, want %q", appName, got, want)
+		expires := w.spec(appName).ExpiresAt.In(zone)
+		if late := expires.Sub(want).Truncate(time.Second); late < 0 || late > patience {
+			w.Errorf("%s expires at %s, want %s", appName, expires, want)
 		}
+		if got := p.row(appName).Expires; !strings.HasPrefix(got, expires.Format("2006-01-02 15:04")) {
+			w.Errorf("%s expires at %s, and is shown with %q", appName, expires, got)
+		}
+	}
+	if got := p.row("Two days").Expires; !strings.HasSuffix(got, "\nin 2 days") {
+		w.Errorf("the day after tomorrow is shown as %q", got)
+	}
+	if got := p.row("For ever").Expires; got != "Never" || w.spec("For ever").ExpiresAt != nil {
+		w.Errorf("what never expires is shown with %q", got)
 	}
 
 	w.declare("A moment", func(spec *v1alpha1.APIKeySpec) { spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(3 * time.Second))) })
@@ -241,6 +318,11 @@ func aKeyExpiresWhenItsCreatorSays(w *world) {
 		p.click("button", "Refresh")
 		return slices.ContainsFunc(p.rows(), func(r row) bool { return r.Name == "A moment" && r.State == "Expired" })
 	})
+	p.eventually("the key that was deactivated could have expired", func() bool { return time.Now().After(cutShort) })
+	p.click("button", "Refresh")
+	if got := p.row("Cut short").State; got != "Inactive" {
+		w.Errorf("a key that was deactivated before it expired is %s", got)
+	}
 }
 
 func aFailedCreationKeepsItsInput(w *world) {
@@ -482,9 +564,44 @@ func whatAnotherTabDoesWithTheAPIKeyIsDoneHere(w *world) {
 	p := w.enter(w.key)
 	other := p.another()
 	other.sees("1 active, 1 in all")
-	other.click("link", "Settings")
-	other.click("button", "Forget")
-	p.sees("Where to find a key")
+	forget := func() {
+		w.Helper()
+		other.click("link", "Settings")
+		other.click("button", "Forget")
+		p.sees("The API key was forgotten in another tab.")
+		p.sees("Where to find a key")
+		if rows := p.rows(); len(rows) > 0 {
+			w.Errorf("who has no key still sees %v", rows)
+		}
+	}
+	forget()
 	other.signIn(w.key)
 	p.sees("1 active, 1 in all")
+
+	p.click("button", "New key")
+	p.fill("textbox", "App name", "Patience")
+	forget()
+	p.absent("dialog", "New key")
+	other.signIn(w.key)
+	p.find("dialog", "New key")
+	p.click("button", "Create")
+	p.sees("The token of Patience")
+	forget() // which takes no token away that is nowhere else
+	p.click("button", "Done")
+	p.click("button", "Close without copying")
+	p.sees("Patience is created.")
+	if rows := p.rows(); len(rows) > 0 {
+		w.Errorf("who has no key still sees %v", rows)
+	}
+}
+
+func anyNumberOfKeysIsShown(w *world) {
+	p := w.enter(w.key)
+	run[any](p, `{
+	  const payload = Array.from({ length: 200_000 }, (_, i) => ({ id: String(i), app_name: "Service " + i, read_access: true,
+	    is_active: true, created_at: "2026-01-01T00:00:00Z", updated_at: "2026-01-01T00:00:00Z" }));
+	  globalThis.fetch = async () => ({ ok: true, headers: new Headers(), json: async () => ({ payload }) });
+	} null`)
+	p.click("button", "Refresh")
+	p.sees("200,000 active, 200,000 in all")
 }

@@ -33,6 +33,32 @@ func aConsoleThatIsStartingIsWaitedFor(ready *world) {
 	p.refused("503 " + countCall)
 }
 
+func noDialogWaitsForEver(w *world) {
+	p := w.enter(w.issue("Reader"))
+	p.block(countCall)
+	p.click("button", "New key")
+	p.fill("textbox", "App name", "Wish")
+	p.click("button", "Create")
+	p.find("button", "Creating …")
+	p.sees("API key does not have write access")
+	p.refused("401 " + keysCall)
+	p.click("button", "Cancel")
+	p.absent("dialog", "New key")
+
+	p = w.enter(w.key)
+	own := p.bootstrap()
+	p.click("button", "Deactivate "+own.Name)
+	p.block(keysCall)
+	p.click("button", "Deactivate")
+	p.sees("This is the key that the call is made with")
+	p.refused("409 " + keysCall + "/" + own.ID)
+	p.sees("The console does not answer. Trying again …")
+	p.click("button", "Cancel")
+	p.absent("dialog", "Deactivate "+own.Name+"?")
+	p.unblock()
+	p.eventually("it no longer tries", func() bool { return !strings.Contains(p.text(), "Trying again") })
+}
+
 // gate stands between a process and the API server: until it is opened, nothing answers.
 type gate struct {
 	// config leads a process through the gate.

@@ -18,6 +18,7 @@ export function deactivateDialog({ deactivate, isOwn, onDone }) {
 
   onSubmit(byId("deactivate-form"), "Deactivating …", async () => {
     say(problem);
+    const asked = key;
     try {
       const deactivated = await deactivate(key.id, byId("own-key-too").checked);
       if (!deactivated) return;
@@ -25,7 +26,7 @@ export function deactivateDialog({ deactivate, isOwn, onDone }) {
       onDone(deactivated);
     } catch (error) {
       say(problem, error.message);
-      if (await isOwn(key, error)) demandForce(true);
+      isOwn(asked, error).then((own) => { if (own && asked === key) demandForce(true); }); // the dialog can be left meanwhile
     }
   });
 

@@ -35,9 +35,13 @@ class Key {
     this.searched = folded(`${app_name}\n${id}`);
   }
 
+  /**
+   * The API tells of a key that is not accepted, but not why. One that was last changed before it could expire did not end by that: it was
+   * deactivated, or is not issued.
+   */
   get state() {
-    if (this.expires <= Date.now()) return "expired";
-    return this.accepted ? "active" : "inactive";
+    if (this.accepted) return this.expires > Date.now() ? "active" : "expired";
+    return this.updated < this.expires ? "inactive" : "expired";
   }
 }
 

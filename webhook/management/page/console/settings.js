@@ -4,13 +4,37 @@
 // The view where the user gives the page its API key.
 
 import { Api, Refusal } from "./api.js";
-import { byId, onSubmit, say } from "./ui.js";
+import { byId, onSubmit, say, toast } from "./ui.js";
 
 const storageKey = "apikey_operator_api_key";
 const hintLength = 7; // as the hints of tokens elsewhere
 
-/** The API key that this browser keeps, or null. */
-export function keptKey() { return localStorage.getItem(storageKey); }
+let unstored = null; // the API key, where the browser does not let the page store it
+
+/** The API key that is kept, or null. */
+export function keptKey() { return unstored ?? stored(); }
+
+function stored() {
+  try {
+    return localStorage.getItem(storageKey);
+  } catch {
+    return null;
+  }
+}
+
+function keep(key) {
+  try {
+    localStorage.setItem(storageKey, key);
+    unstored = null;
+  } catch {
+    unstored = key;
+  }
+}
+
+function forget() {
+  unstored = null;
+  if (stored() !== null) localStorage.removeItem(storageKey);
+}
 
 /** Says whether a change of the storage, by another tab, is one of the API key. */
 export function concernsKey({ key }) { return key === storageKey || key === null; }
@@ -39,7 +63,8 @@ export function settingsView({ onKept, onForgotten, onWait }) {
       say(problem, error instanceof Refusal ? `This key was refused: ${error.message}` : error.message);
       return;
     }
-    localStorage.setItem(storageKey, key);
+    keep(key);
+    if (unstored) toast("This browser stores nothing for the page: it needs the key again once it is closed or reloaded.");
     input.value = "";
     hide();
     onKept();
@@ -54,7 +79,8 @@ export function settingsView({ onKept, onForgotten, onWait }) {
     else show("text", "true");
   });
   byId("forget").addEventListener("click", () => {
-    localStorage.removeItem(storageKey);
+    checking.abort(); // or the key that is checked would be kept
+    forget();
     onForgotten();
     input.focus();
   });
@@ -70,6 +96,7 @@ export function settingsView({ onKept, onForgotten, onWait }) {
     const kept = keptKey();
     say(byId("key-needed"), why);
     byId("key-kept").hidden = !kept;
+    byId("key-where").textContent = unstored ? "Kept until the page is closed or reloaded:" : "Kept in this browser:";
     byId("key-hint").textContent = kept ? `${kept.slice(0, hintLength)}…` : "";
   };
 }

@@ -143,12 +143,14 @@ function time(instant) {
 
 function expiry({ expires, state }) {
   if (expires === Infinity) return ["Never"];
-  const days = Math.floor((expires - Date.now()) / day);
+  const days = Math.round((midnightBefore(expires) - midnightBefore(Date.now())) / day); // one of them can have another hour
   if (state !== "active" || days > 30) return [time(expires)];
   const soon = document.createElement("small");
-  soon.textContent = days < 1 ? "within a day" : relative.format(days, "day");
+  soon.textContent = relative.format(days, "day");
   return [time(expires), " ", soon];
 }
+
+function midnightBefore(instant) { return new Date(instant).setHours(0, 0, 0, 0); }
 
 async function copyId(row, button) {
   if (!await copy(row.querySelector("[data-field=id] code"))) return toast(copyYourself);
