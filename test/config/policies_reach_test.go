@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	. "github.com/onsi/gomega"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -57,6 +58,69 @@ func TestInvariant8_WhateverRolesSayTheControllerChangesNoForeignSecret(t *testi
 	create(t, controller, own)
 	own.OwnerReferences = nil
 	NewWithT(t).Expect(controller.Update(t.Context(), own)).To(MatchError(ContainSubstring(secretsPolicy)), "a Secret of a key that is to be foreign")
+}
+
+func TestInvariant8_TheControllerChangesOnlyTheCertificatesOfItsWebhook(t *testing.T) {
+	const policy = "ValidatingAdmissionPolicy 'apikey-webhook' with binding 'apikey-webhook' denied request: " +
+		"The apikey-operator controller changes only the caBundle of its webhook. " +
+		"If you did not ask for another change, somebody else uses the controller's credentials."
+	env := installed(t)
+	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
+	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "apikeys.keys.squirrel.dev"}}
+	must(t, env.Client.Get(t.Context(), client.ObjectKeyFromObject(configuration), configuration))
+
+	for what, change := range map[string]func(webhook *admissionregistrationv1.ValidatingWebhook){
+		"name":  func(w *admissionregistrationv1.ValidatingWebhook) { w.Name = "other.keys.squirrel.dev" },
+		"rules": func(w *admissionregistrationv1.ValidatingWebhook) { w.Rules[0].Resources = []string{"*"} },
+		"failurePolicy": func(w *admissionregistrationv1.ValidatingWebhook) {
+			w.FailurePolicy = new(admissionregistrationv1.Fail)
+		},
+		"matchPolicy": func(w *admissionregistrationv1.ValidatingWebhook) { w.MatchPolicy = new(admissionregistrationv1.Exact) },
+		"sideEffects": func(w *admissionregistrationv1.ValidatingWebhook) {
+			w.SideEffects = new(admissionregistrationv1.SideEffectClassNoneOnDryRun)
+		},
+		"timeoutSeconds": func(w *admissionregistrationv1.ValidatingWebhook) { w.TimeoutSeconds = new(int32(30)) },
+		"reviewVersions": func(w *admissionregistrationv1.ValidatingWebhook) {
+			w.AdmissionReviewVersions = []string{"v1", "v1beta1"}
+		},
+		"namespaceSelector": func(w *admissionregistrationv1.ValidatingWebhook) {
+			w.NamespaceSelector.MatchLabels = map[string]string{"a": "b"}
+		},
+		"objectSelector": func(w *admissionregistrationv1.ValidatingWebhook) {
+			w.ObjectSelector.MatchLabels = map[string]string{"a": "b"}
+		},
+		"matchConditions": func(w *admissionregistrationv1.ValidatingWebhook) {
+			w.MatchConditions = []admissionregistrationv1.MatchCondition{{Name: "never", Expression: "false"}}
+		},
+		"service": func(w *admissionregistrationv1.ValidatingWebhook) { w.ClientConfig.Service.Name = "other" },
+		"url": func(w *admissionregistrationv1.ValidatingWebhook) {
+			w.ClientConfig.Service, w.ClientConfig.URL = nil, new("https://example.com/")
+		},
+	} {
+		changed := configuration.DeepCopy()
+		change(&changed.Webhooks[0])
+		err := controller.Patch(t.Context(), changed, client.MergeFrom(configuration), client.DryRunAll)
+		NewWithT(t).Expect(err).To(MatchError(ContainSubstring(policy)), what)
+	}
+	for what, webhooks := range map[string][]admissionregistrationv1.ValidatingWebhook{
+		"one more": {configuration.Webhooks[0], {Name: "more.keys.squirrel.dev", ClientConfig: configuration.Webhooks[0].ClientConfig,
+			SideEffects: configuration.Webhooks[0].SideEffects, AdmissionReviewVersions: []string{"v1"}}},
+		"none": {},
+	} {
+		changed := configuration.DeepCopy()
+		changed.Webhooks = webhooks
+		err := controller.Patch(t.Context(), changed, client.MergeFrom(configuration), client.DryRunAll)
+		NewWithT(t).Expect(err).To(MatchError(ContainSubstring(policy)), what)
+	}
+
+	changed := configuration.DeepCopy()
+	changed.Webhooks[0].ClientConfig.CABundle = []byte("new")
+	must(t, controller.Patch(t.Context(), changed, client.MergeFrom(configuration), client.DryRunAll))
+
+	unbound := named(t, env, controllerUser)
+	NewWithT(t).Expect(unbound.Delete(t.Context(), configuration.DeepCopy(), client.DryRunAll)).To(MatchError(ContainSubstring(policy)))
+	another := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "another"}}
+	NewWithT(t).Expect(unbound.Create(t.Context(), another, client.DryRunAll)).To(MatchError(ContainSubstring(policy)))
 }
 
 func TestInvariant8_WhateverRolesSayNobodyNamedLikeTheControllerWritesAStatus(t *testing.T) {

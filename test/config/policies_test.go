@@ -200,7 +200,7 @@ func TestPoliciesLetKubernetesDoItsWork(t *testing.T) {
 func TestPoliciesHaveNoTypeErrors(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
-	for _, name := range []string{"apikey-status", "apikey-secrets"} {
+	for _, name := range []string{"apikey-status", "apikey-secrets", "apikey-webhook"} {
 		policy := &admissionregistrationv1.ValidatingAdmissionPolicy{}
 		g.Eventually(func() int64 {
 			g.Expect(env.Client.Get(t.Context(), client.ObjectKey{Name: name}, policy)).To(Succeed())

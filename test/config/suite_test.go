@@ -15,9 +15,11 @@ import (
 	"testing"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -97,9 +99,12 @@ func waitForPolicies(t *testing.T, env *testenv.Env) error {
 	err := env.Client.Create(t.Context(), key)
 	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
 	opaque := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: "probe"}}
+	webhook := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "apikeys.keys.squirrel.dev"}}
+	withoutWebhooks := client.RawPatch(types.MergePatchType, []byte(`{"webhooks":[]}`))
 	return errors.Join(err, wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, soon, true, func(ctx context.Context) (bool, error) {
 		return apierrors.IsForbidden(env.Client.Status().Update(ctx, key, client.DryRunAll)) &&
-			apierrors.IsForbidden(controller.Create(ctx, opaque.DeepCopy(), client.DryRunAll)), nil
+			apierrors.IsForbidden(controller.Create(ctx, opaque.DeepCopy(), client.DryRunAll)) &&
+			apierrors.IsForbidden(controller.Patch(ctx, webhook.DeepCopy(), withoutWebhooks, client.DryRunAll)), nil
 	}))
 }
 
