@@ -4,6 +4,8 @@
 package config_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -13,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 )
 
 // Who may reach a port, as policies say it.
@@ -37,8 +40,30 @@ func TestNetworkPoliciesOpenThesePortsOfThePods(t *testing.T) {
 	}
 }
 
-// openPorts returns who may reach which container port of a Deployment, given all NetworkPolicies of its namespace. All must select its
-// pods or none of them, and name ports that these have.
+func TestTheDocumentedPolicyHoldsWhereTheProcessesConnectTo(t *testing.T) {
+	env := installed(t)
+	page, err := os.ReadFile("../../docs/security/README.md")
+	must(t, err)
+	_, documented, found := strings.Cut(string(page), "```yaml\napiVersion: networking.k8s.io/v1\n")
+	documented, _, closed := strings.Cut(documented, "```")
+	if !found || !closed {
+		t.Fatal("docs/security/README.md has no NetworkPolicy")
+	}
+	var policy networkingv1.NetworkPolicy
+	must(t, yaml.UnmarshalStrict([]byte(documented), &policy))
+	must(t, env.Client.Create(t.Context(), &policy, client.DryRunAll))
+	if diff := cmp.Diff([]networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, policy.Spec.PolicyTypes); diff != "" {
+		t.Errorf("what it holds (-want +got):\n%s", diff)
+	}
+	for _, deployment := range deployments(t) {
+		if !selects(t, policy, deployment) {
+			t.Errorf("it does not select the pods of %s", deployment.Name)
+		}
+	}
+}
+
+// openPorts returns who may reach which container port of a Deployment, given all NetworkPolicies of its namespace: one must
+// select its pods, and name ports that these have.
 func openPorts(t *testing.T, deployment appsv1.Deployment) map[string]string {
 	t.Helper()
 	var policies networkingv1.NetworkPolicyList
@@ -49,9 +74,7 @@ func openPorts(t *testing.T, deployment appsv1.Deployment) map[string]string {
 	}
 	open, selected := map[string]string{}, 0
 	for _, policy := range policies.Items {
-		selector, err := metav1.LabelSelectorAsSelector(&policy.Spec.PodSelector)
-		must(t, err)
-		if !selector.Matches(labels.Set(deployment.Spec.Template.Labels)) {
+		if !selects(t, policy, deployment) {
 			continue
 		}
 		selected++
@@ -71,6 +94,13 @@ func openPorts(t *testing.T, deployment appsv1.Deployment) map[string]string {
 		t.Errorf("%d NetworkPolicies select the pods of %s", selected, deployment.Name)
 	}
 	return open
+}
+
+func selects(t *testing.T, policy networkingv1.NetworkPolicy, deployment appsv1.Deployment) bool {
+	t.Helper()
+	selector, err := metav1.LabelSelectorAsSelector(&policy.Spec.PodSelector)
+	must(t, err)
+	return selector.Matches(labels.Set(deployment.Spec.Template.Labels))
 }
 
 func whoMay(t *testing.T, rule networkingv1.NetworkPolicyIngressRule) string {
