@@ -15,7 +15,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"maps"
 	"math/big"
 	"slices"
 	"strings"
@@ -26,10 +25,11 @@ import (
 	"k8s.io/client-go/util/keyutil"
 )
 
-// The names in the Secret of the authorities: <id>.crt and <id>.key.
+// The names in the Secret of the authorities: <id>.crt and <id>.key, and an annotation of the Secret, whose name ends with the id.
 const (
 	certificateSuffix = ".crt"
 	keySuffix         = ".key"
+	signsFromPrefix   = "signs-from.keys.squirrel.dev/"
 )
 
 // backdating lets certificates be good at once for those whose clocks are slow.
@@ -40,7 +40,10 @@ type authority struct {
 	id          string // the serial number in hex, where this package minted it
 	certificate *x509.Certificate
 	key         crypto.Signer
+	signsFrom   time.Time // zero until it is published
 }
+
+func (a authority) isScheduled() bool { return !a.signsFrom.IsZero() }
 
 // issuedAt is when a certificate of this package was made.
 func issuedAt(certificate *x509.Certificate) time.Time { return certificate.NotBefore.Add(backdating) }
@@ -50,15 +53,15 @@ func validity(certificate *x509.Certificate) time.Duration {
 	return certificate.NotAfter.Sub(issuedAt(certificate))
 }
 
-// parseAuthorities returns what the data of the Secret holds, the oldest first.
-func parseAuthorities(data map[string][]byte) ([]authority, error) {
+// parseAuthorities returns what the Secret holds, the oldest first.
+func parseAuthorities(secret *corev1.Secret) ([]authority, error) {
 	var authorities []authority
-	for _, name := range slices.Sorted(maps.Keys(data)) {
+	for name, content := range secret.Data {
 		id, isCertificate := strings.CutSuffix(name, certificateSuffix)
 		if !isCertificate {
 			continue
 		}
-		pair, err := tls.X509KeyPair(data[name], data[id+keySuffix])
+		pair, err := tls.X509KeyPair(content, secret.Data[id+keySuffix])
 		if err != nil {
 			return nil, fmt.Errorf("%s and %s: %w", name, id+keySuffix, err)
 		}
@@ -66,9 +69,13 @@ func parseAuthorities(data map[string][]byte) ([]authority, error) {
 		if !canSign || !pair.Leaf.IsCA {
 			return nil, fmt.Errorf("%s is the certificate of no authority", name)
 		}
-		authorities = append(authorities, authority{id: id, certificate: pair.Leaf, key: key})
+		signsFrom, err := time.Parse(time.RFC3339, secret.Annotations[signsFromPrefix+id])
+		if err != nil {
+			signsFrom = time.Time{} // it is scheduled anew
+		}
+		authorities = append(authorities, authority{id: id, certificate: pair.Leaf, key: key, signsFrom: signsFrom})
 	}
-	slices.SortStableFunc(authorities, func(a, b authority) int {
+	slices.SortFunc(authorities, func(a, b authority) int {
 		return cmp.Or(a.certificate.NotBefore.Compare(b.certificate.NotBefore), cmp.Compare(a.id, b.id))
 	})
 	return authorities, nil
@@ -112,6 +119,15 @@ func (a authority) addTo(secret *corev1.Secret) error {
 func (a authority) removeFrom(secret *corev1.Secret) {
 	delete(secret.Data, a.id+certificateSuffix)
 	delete(secret.Data, a.id+keySuffix)
+	delete(secret.Annotations, signsFromPrefix+a.id)
+}
+
+// scheduleIn says in the Secret from when on the authority may sign.
+func (a authority) scheduleIn(secret *corev1.Secret, signsFrom time.Time) {
+	if secret.Annotations == nil {
+		secret.Annotations = map[string]string{}
+	}
+	secret.Annotations[signsFromPrefix+a.id] = signsFrom.Format(time.RFC3339)
 }
 
 // issue makes a serving certificate for these names, and its key.

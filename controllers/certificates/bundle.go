@@ -7,29 +7,15 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
-	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-const (
-	// bundleKey is where ConfigMaps and TLS Secrets have the certificates to verify with.
-	bundleKey = "ca.crt"
-
-	// signsFromPrefix and the id of an authority make the annotation of the bundle that says from when on it may sign.
-	signsFromPrefix = "signs-from.keys.squirrel.dev/"
-)
-
-// bundle is the ConfigMap of the certificates to verify with.
-type bundle struct{ *corev1.ConfigMap }
+// bundleKey is where ConfigMaps and TLS Secrets have the certificates to verify with.
+const bundleKey = "ca.crt"
 
 // bundleOf returns the certificates to verify with, in PEM.
 func bundleOf(authorities []authority) []byte {
@@ -40,46 +26,14 @@ func bundleOf(authorities []authority) []byte {
 	return encodeCertificates(certificates...)
 }
 
-func (k *Keeper) readBundle(ctx context.Context) (bundle, error) {
-	configMap := &corev1.ConfigMap{}
-	if err := k.read(ctx, BundleConfigMap, configMap); err != nil {
-		return bundle{}, err
-	}
-	return bundle{configMap}, nil
-}
-
-// signsFrom returns from when on each of the authorities may sign that are published.
-func (b bundle) signsFrom(authorities []authority) map[string]time.Time {
-	certificates, _ := cert.ParseCertsPEM([]byte(b.Data[bundleKey])) // up to one that is damaged
-	signsFrom := map[string]time.Time{}
-	for _, a := range authorities {
-		from, err := time.Parse(time.RFC3339, b.Annotations[signsFromPrefix+a.id])
-		if err == nil && slices.ContainsFunc(certificates, a.certificate.Equal) {
-			signsFrom[a.id] = from
-		}
-	}
-	return signsFrom
-}
-
-// publish writes the ConfigMap if it has to say something else.
-func (k *Keeper) publish(ctx context.Context, published bundle, authorities []authority, signsFrom map[string]time.Time) error {
-	before := published.DeepCopy()
-	published.Data = map[string]string{bundleKey: string(bundleOf(authorities))}
-	maps.DeleteFunc(published.Annotations, func(name, _ string) bool { return strings.HasPrefix(name, signsFromPrefix) })
-	if published.Annotations == nil {
-		published.Annotations = map[string]string{}
-	}
-	for id, from := range signsFrom {
-		published.Annotations[signsFromPrefix+id] = from.UTC().Format(time.RFC3339)
-	}
-	if equality.Semantic.DeepEqual(before, published.ConfigMap) {
+// publish writes the ConfigMap if it has to say something else than it did.
+func (k *Keeper) publish(ctx context.Context, configMap *corev1.ConfigMap, authorities []authority) error {
+	before := configMap.DeepCopy()
+	configMap.Data = map[string]string{bundleKey: string(bundleOf(authorities))}
+	if equality.Semantic.DeepEqual(before, configMap) {
 		return nil
 	}
-	if err := k.write(ctx, published.ConfigMap); err != nil {
-		return err
-	}
-	log.FromContext(ctx).Info("the bundle was published", "signsFrom", signsFrom)
-	return nil
+	return k.write(ctx, configMap)
 }
 
 // tellWebhooks tells the API server whom to trust when it calls the webhooks. Where they are not registered, nobody calls.

@@ -10,19 +10,21 @@
 //
 // All that it knows is in the cluster, in the namespace that it runs in:
 //
-//   - the Secret apikey-operator-ca has the authorities, each as <serial>.crt and <serial>.key in PEM;
-//   - the ConfigMap apikey-operator-ca has their certificates as ca.crt, for everybody. An annotation for each,
-//     signs-from.keys.squirrel.dev/<serial>, says from when on it may sign;
+//   - the Secret apikey-operator-ca has the authorities, each as <serial>.crt and <serial>.key in PEM. For each that waits, or has waited, an
+//     annotation, signs-from.keys.squirrel.dev/<serial>, says from when on it may sign;
+//   - the ConfigMap apikey-operator-ca has their certificates as ca.crt, for everybody;
 //   - the ValidatingWebhookConfiguration has the same certificates, for the API server;
 //   - the Secrets apikey-authenticator-tls and apikey-controller-webhook-tls have the serving certificates.
 //
 // They are looked at live and written on the condition that nobody else wrote them meanwhile, in an order that makes it safe to stop
 // after any write, and to have two leaders for a moment:
 //
-//  1. The ConfigMap is read before the authorities are, and written after them. So no bundle is ever published that lacks an authority
-//     which may have signed already.
-//  2. What is published says itself from when on an authority may sign. An authority whose publication was lost, or undone, waits anew.
-//  3. Certificates are signed last, by an authority that the bundle says may sign.
+//  1. The ConfigMap is read before the authorities are, and written after them: whoever knows less than is in the Secret writes no
+//     ConfigMap over one that knows it. So what is published once stays so until it expires.
+//  2. From when on an authority may sign is said after it was published.
+//  3. Certificates are signed last, by an authority that may.
+//
+// Deleting the Secret of the authorities replaces them all at once: that is for when a key of theirs has leaked.
 package certificates
 
 import (
@@ -32,6 +34,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -115,25 +118,34 @@ func (k *Keeper) Start(ctx context.Context) error {
 	}
 }
 
+// now is the time, as precise as certificates say it.
+func (k *Keeper) now() time.Time { return k.Now().UTC().Truncate(time.Second) }
+
 // Keep looks at everything once, and does what is due.
 func (k *Keeper) Keep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
-	now := k.Now().UTC().Truncate(time.Second) // as precise as certificates are
-	published, err := k.readBundle(ctx)        // before the authorities: see the package
+	now := k.now()
+	configMap := &corev1.ConfigMap{}
+	if err := k.read(ctx, BundleConfigMap, configMap); err != nil { // before the authorities: see the package
+		return err
+	}
+	secret := &corev1.Secret{}
+	if err := k.read(ctx, AuthoritySecret, secret); err != nil {
+		return err
+	}
+	authorities, err := k.renewAuthorities(ctx, secret, now)
 	if err != nil {
 		return err
 	}
-	authorities, err := k.keepAuthorities(ctx, now)
-	if err != nil {
+	recordExpiration("authority", bundleOf(authorities[len(authorities)-1:]))
+	if err := k.publish(ctx, configMap, authorities); err != nil {
 		return err
 	}
-	recordExpiration("authority", encodeCertificates(authorities[len(authorities)-1].certificate))
-	signsFrom := schedule(authorities, published.signsFrom(authorities), now, k.Lifetime)
-	if err := k.publish(ctx, published, authorities, signsFrom); err != nil {
+	if err := k.scheduleAuthorities(ctx, secret, authorities); err != nil {
 		return err
 	}
-	signer := signerOf(authorities, signsFrom, now)
+	signer := signerOf(authorities, now)
 	var errs []error
 	for _, s := range k.servers() {
 		errs = append(errs, k.keepServing(ctx, s, signer, bundleOf(authorities), now))
@@ -141,46 +153,51 @@ func (k *Keeper) Keep(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// keepAuthorities returns the authorities that are good, the oldest first, after it has added the one that is due to the Secret.
-func (k *Keeper) keepAuthorities(ctx context.Context, now time.Time) ([]authority, error) {
-	secret := &corev1.Secret{}
-	if err := k.read(ctx, AuthoritySecret, secret); err != nil {
-		return nil, err
-	}
-	all, err := parseAuthorities(secret.Data)
+// renewAuthorities returns the authorities of the Secret that are good, the oldest first, with the one that is due.
+func (k *Keeper) renewAuthorities(ctx context.Context, secret *corev1.Secret, now time.Time) ([]authority, error) {
+	all, err := parseAuthorities(secret)
 	if err != nil {
-		return nil, fmt.Errorf("the Secret %q has no authorities to sign with; restore it, or delete it to have a new authority "+
+		return nil, fmt.Errorf("the Secret %q has no authorities to sign with: restore it, or delete it to have a new authority "+
 			"that all who verify must learn of: %w", AuthoritySecret, err)
 	}
 	var authorities []authority
 	for _, a := range all {
 		if isExpired(a.certificate, now) {
 			a.removeFrom(secret)
-			log.FromContext(ctx).Info("an authority expired", "authority", a.id)
 		} else {
 			authorities = append(authorities, a)
 		}
 	}
-	mint := needSuccessor(authorities, now, k.Lifetime)
-	if mint {
-		minted, err := mintAuthority(now, k.Lifetime, k.domains())
-		if err != nil {
-			return nil, err
+	if !needSuccessor(authorities, now, k.Lifetime) {
+		if len(authorities) == len(all) {
+			return authorities, nil
 		}
-		if err := minted.addTo(secret); err != nil {
-			return nil, err
-		}
-		authorities = append(authorities, minted)
+		return authorities, k.write(ctx, secret)
 	}
-	if !mint && len(authorities) == len(all) {
-		return authorities, nil
-	}
-	if err := k.write(ctx, secret); err != nil {
+	minted, err := mintAuthority(now, k.Lifetime, k.domains())
+	if err != nil {
 		return nil, err
 	}
-	newest := authorities[len(authorities)-1]
-	if mint {
-		log.FromContext(ctx).Info("an authority was minted", "authority", newest.id, "notAfter", newest.certificate.NotAfter)
+	if err := minted.addTo(secret); err != nil {
+		return nil, err
 	}
-	return authorities, nil
+	log.FromContext(ctx).Info("minting an authority", "authority", minted.id, "notAfter", minted.certificate.NotAfter)
+	return append(authorities, minted), k.write(ctx, secret)
+}
+
+// scheduleAuthorities says of every successor that was published from when on it may sign.
+func (k *Keeper) scheduleAuthorities(ctx context.Context, secret *corev1.Secret, authorities []authority) error {
+	before := secret.DeepCopy()
+	for i, a := range authorities {
+		if i == 0 || a.isScheduled() {
+			continue
+		}
+		signsFrom := k.now().Add(waitOf(authorities[i-1], k.Lifetime))
+		a.scheduleIn(secret, signsFrom)
+		log.FromContext(ctx).Info("an authority was published", "authority", a.id, "signsFrom", signsFrom)
+	}
+	if equality.Semantic.DeepEqual(before, secret) {
+		return nil
+	}
+	return k.write(ctx, secret)
 }

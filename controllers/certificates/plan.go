@@ -41,29 +41,17 @@ func needSuccessor(authorities []authority, now time.Time, lifetime time.Duratio
 	return isWorn(newest, min(lifetime, validity(newest)), now)
 }
 
-// schedule says from when on each of the authorities, the oldest first, may sign: as it was said when it was published, or, if it is
-// only now that it is, when everybody who verifies can be expected to have it. That is as soon as its predecessor promised, if that was
-// shorter-lived: so no raised lifetime makes an older authority sign again.
-func schedule(authorities []authority, published map[string]time.Time, now time.Time, lifetime time.Duration) map[string]time.Time {
-	signsFrom := make(map[string]time.Time, len(authorities))
-	for i, a := range authorities {
-		from, isPublished := published[a.id]
-		switch {
-		case isPublished:
-		case i == 0: // nobody can have been told to expect another one
-			from = now
-		default:
-			from = now.Add(propagation(min(lifetime, validity(authorities[i-1].certificate))))
-		}
-		signsFrom[a.id] = from
-	}
-	return signsFrom
+// waitOf returns how long a successor waits from its publication on, before it signs. That is no longer than its predecessor promised, if
+// that is shorter-lived: so no raised lifetime makes an older authority sign again.
+func waitOf(predecessor authority, lifetime time.Duration) time.Duration {
+	return propagation(min(lifetime, validity(predecessor.certificate)))
 }
 
-// signerOf returns the newest of the authorities that may sign, or else the oldest.
-func signerOf(authorities []authority, signsFrom map[string]time.Time, now time.Time) authority {
-	for _, a := range slices.Backward(authorities) {
-		if !now.Before(signsFrom[a.id]) {
+// signerOf returns the newest of the authorities, the oldest first, that may sign. The oldest always may: nobody can have been told to
+// expect another one.
+func signerOf(authorities []authority, now time.Time) authority {
+	for _, a := range slices.Backward(authorities[1:]) {
+		if a.isScheduled() && !now.Before(a.signsFrom) {
 			return a
 		}
 	}
