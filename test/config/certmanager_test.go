@@ -1,0 +1,121 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package config_test
+
+import (
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/yaml"
+
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+const (
+	certManager        = "github.com/cert-manager/cert-manager@v1.21.2" // whose CustomResourceDefinitions the overlay is tried with
+	certManagerOverlay = configDir + "/overlays/cert-manager"
+)
+
+func TestTheCertManagerOverlayIsAcceptedByCertManagersDefinitions(t *testing.T) {
+	env := installed(t)
+	installCertManagerDefinitions(t, env)
+	output, err := env.Kubectl(t, "apply", "--server-side", "--dry-run=server", "--kustomize", certManagerOverlay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(strings.TrimSpace(output), "\n") {
+		if !strings.HasSuffix(line, " serverside-applied (server dry run)") {
+			t.Errorf("kubectl apply says: %s", line)
+		}
+	}
+}
+
+// What serves finds its certificate, and whoever asks finds the name that they ask for in it.
+func TestCertManagerMakesTheCertificatesThatAreServed(t *testing.T) {
+	binary := buildOperator(t)
+	for _, test := range []struct{ deployment, certificate, service string }{
+		{"apikey-authenticator", "apikey-authenticator", "apikey-authenticator.apikey-system.svc"},
+		{"apikey-controller", "apikey-controller-webhook", "apikey-controller-webhook.apikey-system.svc"},
+	} {
+		t.Run(test.deployment, func(t *testing.T) {
+			g := NewWithT(t)
+			var deployment appsv1.Deployment
+			var certificate struct {
+				Spec struct {
+					SecretName string
+					DNSNames   []string
+				}
+			}
+			rendered(t, "Deployment", test.deployment, &deployment)
+			rendered(t, "Certificate", test.certificate, &certificate)
+			pod := deployment.Spec.Template.Spec
+			g.Expect(pod.Volumes).To(HaveLen(1))
+			g.Expect(pod.Volumes[0].Secret.SecretName).To(Equal(certificate.Spec.SecretName))
+			g.Expect(certificate.Spec.DNSNames).To(ContainElement(test.service))
+			mounted := func(arg string) bool { return strings.Contains(arg, "="+pod.Containers[0].VolumeMounts[0].MountPath) }
+			g.Expect(slices.ContainsFunc(pod.Containers[0].Args, mounted)).To(BeTrue(), "the process reads it: %v", pod.Containers[0].Args)
+
+			args := slices.Concat(pod.Containers[0].Args, []string{"--help"})
+			output, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput()
+			g.Expect(err).NotTo(HaveOccurred(), string(output))
+		})
+	}
+}
+
+func TestWithCertManagerTheControllerNeitherMintsCertificatesNorMay(t *testing.T) {
+	var deployment appsv1.Deployment
+	var everywhere rbacv1.ClusterRole
+	var inSystem rbacv1.Role
+	rendered(t, "Deployment", "apikey-controller", &deployment)
+	rendered(t, "ClusterRole", "apikey-controller", &everywhere)
+	rendered(t, "Role", "apikey-controller", &inSystem)
+	g := NewWithT(t)
+	g.Expect(deployment.Spec.Template.Spec.Containers[0].Args).NotTo(ContainElement("--mint-certificates"))
+	var resources []string
+	for _, rule := range slices.Concat(everywhere.Rules, inSystem.Rules) {
+		resources = append(resources, rule.Resources...)
+	}
+	slices.Sort(resources)
+	g.Expect(slices.Compact(resources)).To(Equal([]string{"apikeys", "apikeys/status", "events", "leases", "secrets"}))
+	g.Expect(inSystem.Rules).NotTo(ContainElement(HaveField("Resources", ContainElement("secrets"))))
+}
+
+// rendered reads an object of the overlay.
+func rendered(t *testing.T, kind, name string, into any) {
+	t.Helper()
+	output, err := installed(t).Kubectl(t, "kustomize", certManagerOverlay)
+	must(t, err)
+	for document := range strings.SplitSeq(output, "\n---\n") {
+		var object struct {
+			Kind     string
+			Metadata struct{ Name string }
+		}
+		must(t, yaml.Unmarshal([]byte(document), &object))
+		if object.Kind == kind && object.Metadata.Name == name {
+			must(t, yaml.Unmarshal([]byte(document), into))
+			return
+		}
+	}
+	t.Fatalf("there is no %s %s", kind, name)
+}
+
+func installCertManagerDefinitions(t *testing.T, env *testenv.Env) {
+	t.Helper()
+	output, err := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", certManager).Output()
+	must(t, err)
+	var module struct{ Dir string }
+	must(t, json.Unmarshal(output, &module))
+	files := "--filename=" + filepath.Join(module.Dir, "deploy", "crds")
+	_, err = env.Kubectl(t, "apply", "--server-side", files)
+	must(t, err)
+	_, err = env.Kubectl(t, "wait", "--for=condition=Established", files)
+	must(t, err)
+}
