@@ -59,6 +59,11 @@ KUBECTL = $(KUBEBUILDER_ASSETS)/kubectl
 build-installer: kube ## Write dist/install.yaml, which installs the image IMAGE (name:tag), and dist/crds.yaml, the CustomResourceDefinition alone.
 	hack/installer $(KUBECTL) $(KUSTOMIZATION) $(IMAGE)
 
+.PHONY: chart
+chart: kube bin/tools/helm ## Build the Helm chart of the image IMAGE in dist/chart, and package it: VERSION=v1.2.3.
+	go run ./hack/chart $(KUBECTL) $(or $(VERSION),v0.0.0-dev) '$(IMAGE)' dist/chart/apikey-operator
+	bin/tools/helm package dist/chart/apikey-operator --destination dist
+
 .PHONY: install
 install: build-installer ## Install the image IMAGE into the cluster of KUBECONFIG.
 	$(KUBECTL) apply --server-side --filename dist/install.yaml
@@ -117,6 +122,10 @@ test-console: kube bin/axe/axe.min.js check-go ## Use the web console with a rea
 test-monitoring: kube check-go ## Try the alerts and the dashboard with a real Prometheus, which it downloads.
 	hack/debian prometheus
 	go test -count=1 -timeout=10m -tags=monitoring ./test/monitoring # count: config is not among what Go knows of a test
+
+.PHONY: test-chart
+test-chart: chart build-installer check-go ## Try the Helm chart, which is to install what `make build-installer` does.
+	go test -count=1 -timeout=10m -tags=chart ./test/chart # count: the chart is not among what Go knows of a test
 
 .PHONY: e2e
 ifdef IMAGE
@@ -211,6 +220,9 @@ bin/axe/axe.min.js: hack/axe
 bin/tools/controller-gen: package := sigs.k8s.io/controller-tools/cmd/controller-gen
 bin/tools/crd-ref-docs: package := github.com/elastic/crd-ref-docs
 bin/tools/golangci-lint: package := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+bin/tools/helm: hack/build hack/helm/go.mod hack/helm/go.sum | check-go
+	hack/build hack/helm helm.sh/helm/v4/cmd/helm $@
 
 bin/tools/%: hack/build hack/tools/go.mod hack/tools/go.sum | check-go
 	hack/build hack/tools $(package) $@
