@@ -97,7 +97,7 @@ func startProcesses(t *testing.T) map[string]string {
 	namespace := env.Namespace(t)
 	controllerMetrics := freeAddress(t)
 	operator.StartController(t, env.Config, "--metrics-bind-address="+controllerMetrics, "--leader-elect=true",
-		"--system-namespace="+namespace)
+		"--system-namespace="+namespace, "--mint-certificates")
 	authenticator := operator.StartAuthenticator(t, env.Config, "--plaintext")
 	console := operator.Start(t, env.Config, "console", "--namespace="+namespace, "--api-key-file=", "--plaintext",
 		"--listen-address="+operator.AnyPort, "--health-probe-bind-address="+operator.AnyPort, "--metrics-bind-address="+operator.AnyPort)
