@@ -1,0 +1,167 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package report writes what was measured into a page of the documentation: each figure beside its floor and its bar.
+package report
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Report is what one command measured.
+type Report struct {
+	// Command that measures, such as "make bench". The page has the lines <!-- begin: make bench --> and <!-- end: make bench -->; the
+	// report is written between them.
+	Command string
+	// Rows in the order of the table.
+	Rows []Row
+}
+
+// Row is a figure, measured in turns with its floor: the least that anything could take that does such work on the same machine at the
+// same time. What counts is the ratio of the two.
+type Row struct {
+	// Figure says what was measured, as Markdown.
+	Figure string
+	// Unit of the values and of the floor, such as "ns" or "MB".
+	Unit string
+	// Values of the turns.
+	Values []float64
+	// Floor says what the floor is, as Markdown. Empty when there is none.
+	Floor string
+	// Floors are the floor's values, one of each turn.
+	Floors []float64
+	// Bar for the ratio, or, without a floor, for the value.
+	Bar Bar
+}
+
+// Bar is what a figure should hold. The zero value is none.
+type Bar struct{ AtMost, AtLeast float64 }
+
+// Met says whether the median holds the bar.
+func (r *Row) Met() bool {
+	judged := median(r.judged())
+	return (r.Bar.AtMost == 0 || judged <= r.Bar.AtMost) && judged >= r.Bar.AtLeast
+}
+
+// judged are what the bar is for.
+func (r *Row) judged() []float64 {
+	if r.Floor == "" {
+		return r.Values
+	}
+	ratios := make([]float64, len(r.Values))
+	for i := range ratios {
+		ratios[i] = r.Values[i] / r.Floors[i]
+	}
+	return ratios
+}
+
+// Write prints the report and writes it into a page, in place of the last one.
+func (r *Report) Write(page string) error {
+	content := r.String()
+	fmt.Println(content)
+	old, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	begin, end := "<!-- begin: "+r.Command+" -->\n", "<!-- end: "+r.Command+" -->"
+	before, rest, found := bytes.Cut(old, []byte(begin))
+	_, after, ended := bytes.Cut(rest, []byte(end))
+	if !found || !ended {
+		return fmt.Errorf("%s has no place for the report: it needs the lines %q and %q", page, strings.TrimSpace(begin), end)
+	}
+	return os.WriteFile(page, slices.Concat(before, []byte(begin+"\n"+content+"\n"+end), after), 0o644)
+}
+
+// String returns the report as Markdown.
+func (r *Report) String() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "`%s` on %s, on %s. Medians; behind a ratio, the quartiles of the turns.\n\n",
+		r.Command, time.Now().Format(time.DateOnly), machine())
+	text.WriteString("| figure | measured | floor | ratio | bar | met |\n|---|---|---|---|---|---|\n")
+	for i := range r.Rows {
+		r.Rows[i].write(&text)
+	}
+	return text.String()
+}
+
+func (r *Row) write(text *strings.Builder) {
+	floor, ratio, bar, met := "-", "-", "-", "-"
+	if r.Floor != "" {
+		floor = r.Floor + ": " + quantity(median(r.Floors), r.Unit)
+		judged := r.judged()
+		ratio = fmt.Sprintf("**%.2f** (%.2f-%.2f)", median(judged), quantile(judged, 0.25), quantile(judged, 0.75))
+	}
+	if r.Bar != (Bar{}) {
+		bar, met = r.bar(), map[bool]string{true: "yes", false: "**no**"}[r.Met()]
+	}
+	fmt.Fprintf(text, "| %s | %s | %s | %s | %s | %s |\n", r.Figure, quantity(median(r.Values), r.Unit), floor, ratio, bar, met)
+}
+
+func (r *Row) bar() string {
+	sign, bound := "<=", r.Bar.AtMost
+	if r.Bar.AtLeast != 0 {
+		sign, bound = ">=", r.Bar.AtLeast
+	}
+	text := sign + " " + strconv.FormatFloat(bound, 'g', -1, 64)
+	if r.Floor == "" {
+		return text + " " + r.Unit
+	}
+	return text + "x"
+}
+
+func median(values []float64) float64 { return quantile(values, 0.5) }
+
+// quantile interpolates between the two nearest values.
+func quantile(values []float64, q float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	at := q * float64(len(sorted)-1)
+	below := int(at)
+	above := min(below+1, len(sorted)-1)
+	return sorted[below] + (at-float64(below))*(sorted[above]-sorted[below])
+}
+
+// quantity writes a number with three digits at least, its thousands apart.
+func quantity(number float64, unit string) string {
+	decimals := 0
+	switch {
+	case number < 10:
+		decimals = 2
+	case number < 100:
+		decimals = 1
+	}
+	text := strconv.FormatFloat(number, 'f', decimals, 64)
+	for at := len(text) - 3; decimals == 0 && at > 0; at -= 3 {
+		text = text[:at] + " " + text[at:]
+	}
+	return text + " " + unit
+}
+
+// machine says what was measured on. What cannot be found out is left out.
+func machine() string {
+	facts := []string{fmt.Sprintf("%d cores", runtime.NumCPU()), runtime.GOOS + "/" + runtime.GOARCH, runtime.Version()}
+	if model, err := cpuModel(); err == nil {
+		facts = slices.Insert(facts, 0, model)
+	}
+	return strings.Join(facts, ", ")
+}
+
+func cpuModel() (string, error) {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(info)) {
+		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "", errors.New("/proc/cpuinfo does not name the model")
+}
