@@ -129,12 +129,13 @@ test-chart: chart build-installer check-go ## Try the Helm chart, which is to in
 
 .PHONY: e2e
 ifdef IMAGE
-e2e: kube check-go ## Try the image in real pods on a real node: on one of its own, or with KUBECONFIG=FILE IMAGE=NAME on any cluster.
+e2e: kube check-go ## Use the image in real pods: on a real node, or with KUBECONFIG=FILE IMAGE=NAME on any cluster. bin/e2e/report.md has the figures.
 	go test -count=1 -timeout=30m -tags=e2e ./test/e2e
 else
-e2e: check-node kube $(NODE) debian-packages
+e2e: check-node kube $(NODE) bin/images/traffic.tar bin/images/caddy.tar debian-packages
 	hack/image build localhost/apikey-operator:e2e bin/images/apikey-operator.tar --build-arg VERSION=v0.0.0-e2e
-	go test -count=1 -timeout=30m -tags=e2e -p=1 ./hack/node ./test/e2e # one after the other: a machine has room for one node
+	hack/image build localhost/apikey-operator:e2e-upgrade bin/images/apikey-operator-upgrade.tar --build-arg VERSION=v0.0.1-e2e
+	go test -count=1 -timeout=30m -tags=e2e -v -p=1 ./hack/node ./test/e2e # one after the other: a machine has room for one node
 endif
 
 .PHONY: fuzz
@@ -206,6 +207,10 @@ bin/images/coredns: hack/build hack/coredns/main.go hack/coredns/go.mod hack/cor
 bin/images/pause: hack/kube/go.mod | bin/node/kube-node
 	mkdir -p $(@D)
 	$(CC) -static -Os -s -o $@ "$$(cd hack/kube && go list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c"
+
+.PHONY: bin/images/traffic
+bin/images/traffic: check-go
+	CGO_ENABLED=0 go build -o $@ ./test/e2e/traffic
 
 bin/images/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check-go
 	CGO_ENABLED=0 hack/build hack/gateways github.com/caddyserver/caddy/v2/cmd/caddy $@ -trimpath -ldflags="-s -w"

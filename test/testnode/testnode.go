@@ -10,6 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
@@ -63,6 +66,37 @@ func (n *Node) Load(ctx context.Context, name string) error {
 	load := exec.CommandContext(ctx, n.Program(), "load", filepath.Join(n.root, "bin", "images", name+".tar"))
 	if output, err := load.CombinedOutput(); err != nil {
 		return fmt.Errorf("node load: %w\n%s", err, output)
+	}
+	return nil
+}
+
+// Kill ends the processes of a pod that run this program of their image, by SIGKILL. One at least has to be there.
+func (n *Node) Kill(podUID, program string) error {
+	groups, err := filepath.Glob("/proc/[0-9]*/cgroup") // those of the node are among this machine's processes
+	if err != nil {
+		return err
+	}
+	killed := 0
+	for _, file := range groups {
+		dir := filepath.Dir(file)
+		content, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(content), "/pod"+podUID+"/") {
+			continue // it has ended, or is another one's
+		}
+		if path, err := os.Readlink(filepath.Join(dir, "exe")); err != nil || path != program {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			return err
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return err
+		}
+		killed++
+	}
+	if killed == 0 {
+		return fmt.Errorf("no process of the pod %s runs %s", podUID, program)
 	}
 	return nil
 }

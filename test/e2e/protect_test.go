@@ -1,0 +1,46 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/gomega"
+)
+
+func TestKeyInASecretOpensAServiceBehindAGateway(t *testing.T) {
+	shared.install(t)
+	shared.tenant(t).expectProtected(t)
+}
+
+// expectProtected expects that the client's key may read and not write, and that nobody else may do anything.
+func (n *tenant) expectProtected(t *testing.T) {
+	t.Helper()
+	g := NewWithT(t)
+	key := n.keys(t)["client"]
+
+	status, received, _ := strings.Cut(n.ask(t, http.MethodGet, "valid"), " ")
+	g.Expect(status).To(Equal("200"), received)
+	header := http.Header{}
+	g.Expect(json.Unmarshal([]byte(received), &header)).To(Succeed())
+	g.Expect(header).To(And(
+		HaveKeyWithValue("X-Auth-App", []string{"Client%20App"}),
+		HaveKeyWithValue("X-Auth-Namespace", []string{n.namespace}),
+		HaveKeyWithValue("X-Auth-Key-Id", []string{string(key.UID)}),
+		HaveKeyWithValue("X-Auth-Access", []string{"read"}),
+		Not(HaveKey("X-Api-Key")),
+		Not(HaveKey("Authorization")),
+	))
+	g.Expect(received).NotTo(ContainSubstring("THE KEY"))
+
+	refused := `401 {"errorCode":401,"errorMessage":"A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.","payload":null}` + "\n"
+	g.Expect(n.ask(t, http.MethodGet, "none")).To(Equal(refused))
+	g.Expect(n.ask(t, http.MethodGet, "unknown")).To(Equal(refused))
+	g.Expect(n.ask(t, http.MethodPost, "valid")).To(Equal(strings.ReplaceAll(refused, "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.", "API key does not have write access")))
+}
