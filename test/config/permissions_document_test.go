@@ -39,8 +39,8 @@ func (p *permissions) document() string {
 
 # Who may do what
 
-The tests ask a Kubernetes API server about every verb on everything that it knows, and fail when a process may do more than is here, or
-less. Left aside is only what any ServiceAccount may, such as to ask for the versions of the API. What it means when somebody else gets
+The tests ask a Kubernetes API server about every verb on every resource that it knows, and fail when a process may do more than is here,
+or less. Left aside is only what any ServiceAccount may, such as to ask for the versions of the API. What it means when somebody else gets
 hold of these rights is in [the threat model](README.md).
 
 ## Processes
