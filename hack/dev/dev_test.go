@@ -24,6 +24,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process/processtest"
+	"squirrel.dev/apikey-operator/test/inputs"
 )
 
 const patience = 90 * time.Second
@@ -51,6 +52,10 @@ func runTests(m *testing.M) int {
 			log.Printf("%v\n%s", err, message)
 			return 1
 		}
+	}
+	if err := inputs.Note(append([]string{"cmd", "config"}, inputs.Program...)...); err != nil {
+		log.Print(err)
+		return 1
 	}
 	return m.Run()
 }
@@ -118,6 +123,7 @@ func (p *program) end(t *testing.T) (output string, exitCode int) {
 }
 
 func TestDemoTellsTheWholeTourAndLeavesNothing(t *testing.T) {
+	t.Parallel()
 	g := NewWithT(t)
 	demo := startProgram(t, "demo")
 	output, exitCode := demo.end(t)
@@ -147,6 +153,7 @@ func TestDemoTellsTheWholeTourAndLeavesNothing(t *testing.T) {
 }
 
 func TestDemoInterruptedLeavesNothing(t *testing.T) {
+	t.Parallel()
 	for _, moment := range []struct {
 		line   string
 		signal syscall.Signal
@@ -156,6 +163,7 @@ func TestDemoInterruptedLeavesNothing(t *testing.T) {
 		{"4. ", syscall.SIGTERM},
 	} {
 		t.Run(moment.signal.String()+" at "+moment.line, func(t *testing.T) {
+			t.Parallel()
 			g := NewWithT(t)
 			demo := startProgram(t, "demo")
 			demo.waitFor(t, moment.line)
@@ -170,6 +178,7 @@ func TestDemoInterruptedLeavesNothing(t *testing.T) {
 }
 
 func TestDemoKilledLeavesNoProcess(t *testing.T) {
+	t.Parallel()
 	g := NewWithT(t)
 	demo := startProgram(t, "demo")
 	demo.waitFor(t, "Starting the authenticator")
@@ -208,6 +217,7 @@ func startRun(t *testing.T, place place) *running {
 }
 
 func TestRunFindsItsOldDataUntilAReset(t *testing.T) {
+	t.Parallel()
 	g := NewWithT(t)
 	root, err := controlplane.FindRepository()
 	g.Expect(err).NotTo(HaveOccurred())

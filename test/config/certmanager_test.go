@@ -16,6 +16,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 
+	"squirrel.dev/apikey-operator/test/operator"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -40,7 +41,7 @@ func TestTheCertManagerOverlayIsAcceptedByCertManagersDefinitions(t *testing.T) 
 
 // What serves finds its certificate, and whoever asks finds the name that they ask for in it.
 func TestCertManagerMakesTheCertificatesThatAreServed(t *testing.T) {
-	binary := buildOperator(t)
+	binary := operator.Program(t)
 	for _, test := range []struct{ deployment, certificate, service string }{
 		{"apikey-authenticator", "apikey-authenticator", "apikey-authenticator.apikey-system.svc"},
 		{"apikey-controller", "apikey-controller-webhook", "apikey-controller-webhook.apikey-system.svc"},

@@ -16,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"squirrel.dev/apikey-operator/test/operator"
+
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
@@ -77,7 +79,7 @@ func TestPodsAreAdmittedAsRestricted(t *testing.T) {
 }
 
 func TestDeploymentsCallTheBinaryWithFlagsThatItHas(t *testing.T) {
-	binary := buildOperator(t)
+	binary := operator.Program(t)
 	for _, deployment := range deployments(t) {
 		args := slices.Concat(deployment.Spec.Template.Spec.Containers[0].Args, []string{"--help"})
 		if output, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput(); err != nil {
@@ -95,14 +97,4 @@ func deployments(t *testing.T) []appsv1.Deployment {
 		t.Fatalf("%d Deployments are installed", len(list.Items))
 	}
 	return list.Items
-}
-
-// buildOperator builds the binary of the image, and returns its path.
-func buildOperator(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "apikey-operator")
-	if output, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/apikey-operator").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
-	return binary
 }

@@ -20,6 +20,7 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/inputs"
 )
 
 // AnyPort is an address for a server that logs where it listens.
@@ -45,8 +46,16 @@ var build = sync.OnceValues(func() (path string, err error) {
 	if output, err := command.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", command, err, output)
 	}
-	return path, nil
+	return path, inputs.Note(inputs.Program...)
 })
+
+// Program returns the path of the program.
+func Program(t testing.TB) string {
+	t.Helper()
+	path, err := build()
+	must(t, err)
+	return path
+}
 
 // Process is a running process of the program.
 type Process struct {
@@ -61,14 +70,13 @@ type Process struct {
 // or had a data race.
 func Start(t testing.TB, config *rest.Config, args ...string) *Process {
 	t.Helper()
-	program, err := build()
-	must(t, err)
 	dir := t.TempDir()
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	must(t, controlplane.WriteKubeconfig(kubeconfig, config, metav1.NamespaceDefault))
 	p := &Process{t: t, Subcommand: args[0]}
+	var err error
 	p.Process, err = process.Start(t.Context(), process.Command{
-		Path: program,
+		Path: Program(t),
 		Args: args,
 		Env:  []string{"KUBECONFIG=" + kubeconfig},
 		Log:  filepath.Join(dir, "log"),
