@@ -30,22 +30,6 @@ func newKey(namespace, name string) *v1alpha1.APIKey {
 	}
 }
 
-func TestAPIServerKeepsItsDataAndAddressOverARestart(t *testing.T) {
-	g := NewWithT(t)
-	env := testenv.Start(t)
-	key := newKey(env.Namespace(t), "kept")
-	g.Expect(env.Client.Create(t.Context(), key)).To(Succeed())
-
-	env.StopAPIServer()
-	err := env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), &v1alpha1.APIKey{})
-	g.Expect(errors.Is(err, syscall.ECONNREFUSED)).To(BeTrue(), "while it is stopped: %v", err)
-
-	g.Expect(env.StartAPIServer(t.Context())).To(Succeed())
-	var again v1alpha1.APIKey
-	g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), &again)).To(Succeed())
-	g.Expect(again.UID).To(Equal(key.UID))
-}
-
 func TestUsersAndServiceAccountsMayDoWhatRBACGrants(t *testing.T) {
 	g := NewWithT(t)
 	env := testenv.Shared(t)
@@ -101,13 +85,29 @@ func TestGarbageOfADeletedAPIKeyIsCollectedWhereAControllerManagerRuns(t *testin
 	}
 }
 
-func TestNothingIsLeftBehind(t *testing.T) {
+func TestAControlPlaneOfATestOutlivesARestartOfItsAPIServerAndLeavesNothingBehind(t *testing.T) {
 	g := NewWithT(t)
 	temporary := t.TempDir()
 	t.Setenv("TMPDIR", temporary)
 	var pids []int
-	t.Run("with a control plane", func(t *testing.T) {
-		for _, process := range testenv.Start(t).Processes() {
+	t.Run("its API server keeps its data and address over a restart", func(t *testing.T) {
+		g := NewWithT(t)
+		env := testenv.Start(t)
+		for _, process := range env.Processes() {
+			pids = append(pids, process.PID())
+		}
+		key := newKey(env.Namespace(t), "kept")
+		g.Expect(env.Client.Create(t.Context(), key)).To(Succeed())
+
+		env.StopAPIServer()
+		err := env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), &v1alpha1.APIKey{})
+		g.Expect(errors.Is(err, syscall.ECONNREFUSED)).To(BeTrue(), "while it is stopped: %v", err)
+
+		g.Expect(env.StartAPIServer(t.Context())).To(Succeed())
+		var again v1alpha1.APIKey
+		g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), &again)).To(Succeed())
+		g.Expect(again.UID).To(Equal(key.UID))
+		for _, process := range env.Processes() {
 			pids = append(pids, process.PID())
 		}
 	})

@@ -161,7 +161,7 @@ func TestTheKeyringGrowsAndShrinks(t *testing.T) {
 
 // Some read, one writes everything that a Reflector may write, and a key that is valid all the time is granted all the time.
 func TestInvariant4_AValidKeyIsGrantedAtEveryInstantOfEveryChange(t *testing.T) {
-	const readers, others, rounds = 4, 300, 30
+	const readers, others, rounds = 4, 300, 10
 	always := newKey("shop", "always", issued("always"))
 	list := func(round int) []any {
 		list := objects(always)
