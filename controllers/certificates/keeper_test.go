@@ -4,9 +4,11 @@
 package certificates
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,10 +16,16 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-const lifetime = 240 * time.Hour
+const (
+	lifetime = 240 * time.Hour
+
+	// callsOf is how many calls of the API a look makes at most.
+	callsOf = 11
+)
 
 func TestEverythingIsThereAfterOneLook(t *testing.T) {
 	w := newWorld(t, lifetime)
@@ -71,8 +79,7 @@ func TestNobodyEverMeetsACertificateThatTheirBundleDoesNotCover(t *testing.T) {
 	const (
 		steps      = 180
 		stepsOf    = 120 // a lifetime
-		callsOf    = 11
-		unluckyFor = 1 // steps without a look to the end, at most
+		unluckyFor = 1   // steps without a look to the end, at most
 	)
 	w := newWorld(t, lifetime)
 	random := rand.New(rand.NewPCG(0, 0)) //nolint:gosec // the same in every run
@@ -122,26 +129,192 @@ func (w *world) keepUntil(last int) {
 // keepBeside has a Keeper look, and another one, from beginning to end, before this call of the first.
 func (w *world) keepBeside(at int) {
 	w.Helper()
-	err := w.keeper(func(call int) error {
+	w.mustOrLose(w.keeper(func(call int) error {
 		if call == at {
 			w.keep()
 		}
 		return nil
-	}).Keep(w.Context())
-	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
-		w.Fatal(err)
+	}).Keep(w.Context()))
+}
+
+// mustOrLose allows that somebody else was faster.
+func (w *world) mustOrLose(err error) {
+	w.Helper()
+	if !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
+		w.must(err)
+	}
+}
+
+// eachCall runs a test for each call of a look at which something can happen.
+func eachCall(t *testing.T, test func(w *world, call int)) {
+	t.Helper()
+	for call := 1; call <= callsOf; call++ {
+		t.Run(fmt.Sprintf("before call %d", call), func(t *testing.T) { test(newWorld(t, lifetime), call) })
 	}
 }
 
 func TestTwoLeadersAtTheStartAgreeOnOneAuthority(t *testing.T) {
-	for at := 1; at <= 10; at++ {
-		t.Run(fmt.Sprintf("before call %d", at), func(t *testing.T) {
+	eachCall(t, func(w *world, call int) {
+		w.keepBeside(call)
+		w.keep()
+		w.assertNoGap()
+		if w.largestNumberPublished != 1 || len(w.authoritiesThatSigned) != 1 {
+			w.Errorf("%d authorities signed, at most %d were published at once", len(w.authoritiesThatSigned), w.largestNumberPublished)
+		}
+	})
+}
+
+// The leader that goes has not seen yet that a successor is due; the one that comes has.
+func TestALeaderThatIsSlowTakesNoAuthorityOutOfTheBundle(t *testing.T) {
+	eachCall(t, func(w *world, call int) {
+		w.keep()
+		due := start.Add(lifetime * 2 / 3)
+		w.leap(due.Add(-time.Second))
+		slow := w.keeper(func(at int) error {
+			if at == call {
+				w.now = due
+				w.keep()
+				w.now = due.Add(time.Second)
+			}
+			return nil
+		})
+		slow.Now = func() time.Time { return due.Add(-time.Second) }
+		w.mustOrLose(slow.Keep(w.Context()))
+		w.now = due.Add(2 * time.Second)
+		w.keep()
+		w.leap(due.Add(lifetime / 12))
+		w.keep()
+		w.expectSuccessorAfter(due.Add(lifetime/12 + 2*time.Second))
+	})
+}
+
+func TestASuccessorThatWasMintedWhenTheProcessStoppedWaitsAllTheSame(t *testing.T) {
+	eachCall(t, func(w *world, call int) {
+		w.keep()
+		w.leap(w.now.Add(lifetime * 2 / 3))
+		w.keepUntil(call)
+		w.leap(w.now.Add(lifetime / 12))
+		w.keep()
+		w.expectSuccessorAfter(w.now.Add(lifetime / 12))
+	})
+}
+
+// leap goes to another time. Nobody has worked until then, and nothing that has expired meanwhile is served any more.
+func (w *world) leap(to time.Time) {
+	w.Helper()
+	w.now = to
+	clear(w.served)
+	for _, name := range []string{AuthenticatorSecret, WebhookSecret} {
+		w.delete(&corev1.Secret{}, name)
+	}
+}
+
+// expectSuccessorAfter expects a second authority to sign from then on at the latest.
+func (w *world) expectSuccessorAfter(then time.Time) {
+	w.Helper()
+	w.leap(then)
+	w.keep()
+	authorities, err := parseAuthorities(w.secret(AuthoritySecret))
+	w.must(err)
+	last := authorities[len(authorities)-1]
+	if reason := w.whyReplace(AuthenticatorSecret, last); len(authorities) != 2 || reason != "" {
+		w.Errorf("there are %d authorities; the certificate is not of the last one: %s", len(authorities), reason)
+	}
+}
+
+func (w *world) whyReplace(name string, signer authority) string {
+	w.Helper()
+	secret := w.secret(name)
+	return whyIssue(secret.Data["tls.crt"], secret.Data["tls.key"], signer, w.keeper(nil).namesOf("apikey-authenticator"), w.now)
+}
+
+func TestWhatIsDeletedIsMadeAgain(t *testing.T) {
+	w := newWorld(t, lifetime)
+	w.keep()
+	bundle, authenticator := w.bundle(), w.secret(AuthenticatorSecret).Data["tls.crt"]
+
+	w.delete(&corev1.ConfigMap{}, BundleConfigMap)
+	w.delete(&corev1.Secret{}, AuthenticatorSecret)
+	w.keep()
+	if w.bundle() != bundle {
+		t.Errorf("the bundle is now\n%s", w.bundle())
+	}
+	if bytes.Equal(w.secret(AuthenticatorSecret).Data["tls.crt"], authenticator) {
+		t.Error("the certificate is the old one")
+	}
+
+	clear(w.served) // whom these cut off is cut off: that is for a key that has leaked
+	w.bundles, w.trusts = nil, nil
+	w.delete(&corev1.Secret{}, AuthoritySecret)
+	w.keep()
+	if w.bundle() == bundle || strings.Count(w.bundle(), "BEGIN") != 1 {
+		t.Errorf("the bundle is now\n%s", w.bundle())
+	}
+}
+
+func TestWhatSomebodyElseMadeIsLeftAlone(t *testing.T) {
+	w := newWorld(t, lifetime)
+	foreign := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.name, Name: WebhookSecret},
+		Type:       corev1.SecretTypeTLS,
+		Data:       map[string][]byte{"tls.crt": []byte("theirs"), "tls.key": []byte("theirs")},
+	}
+	w.must(w.client.Create(t.Context(), foreign))
+	keeper := w.keeper(nil)
+	for range 2 {
+		w.must(keeper.Keep(t.Context()))
+	}
+
+	if got := w.secret(WebhookSecret); got.ResourceVersion != foreign.ResourceVersion {
+		t.Errorf("it was written: %+v", got)
+	}
+	if w.trusts != nil {
+		t.Error("the API server was told to trust another authority than theirs")
+	}
+	w.assertVerified(AuthenticatorSecret, string(w.secret(AuthenticatorSecret).Data["tls.crt"]), w.bundle())
+	want := `Warning NotManaged Secret "apikey-controller-webhook-tls" was not written by this controller and is left as it is: ` +
+		"delete it to have it made, with the label app.kubernetes.io/managed-by=apikey-operator"
+	if told := <-w.events.Events; told != want {
+		t.Errorf("told %s\nwant %s", told, want)
+	}
+	if len(w.events.Events) != 0 {
+		t.Errorf("told again: %s", <-w.events.Events)
+	}
+}
+
+func TestAuthoritiesThatCannotBeReadAreNotReplaced(t *testing.T) {
+	for name, test := range map[string]struct {
+		object client.Object
+		want   string
+	}{
+		"damaged": {
+			&corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Name: AuthoritySecret, Labels: map[string]string{managedByLabel: managedBy}},
+				Data:       map[string][]byte{"1.crt": []byte("damaged")},
+			},
+			`the Secret "apikey-operator-ca" has no authorities to sign with: restore it, or delete it to have a new authority that all who ` +
+				"verify must learn of: 1.crt and 1.key: tls: failed to find any PEM data in certificate input",
+		},
+		"of somebody else": {
+			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: AuthoritySecret}},
+			`Secret "apikey-operator-ca" was not written by this controller and is left as it is: delete it to have it made, with the label ` +
+				"app.kubernetes.io/managed-by=apikey-operator",
+		},
+		"a bundle of somebody else": {
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: BundleConfigMap}},
+			`ConfigMap "apikey-operator-ca" was not written by this controller and is left as it is: delete it to have it made, with the label ` +
+				"app.kubernetes.io/managed-by=apikey-operator",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, lifetime)
-			w.keepBeside(at)
-			w.keep()
-			w.assertNoGap()
-			if w.largestNumberPublished != 1 || len(w.authoritiesThatSigned) != 1 {
-				t.Errorf("%d authorities signed, at most %d were published at once", len(w.authoritiesThatSigned), w.largestNumberPublished)
+			test.object.SetNamespace(w.name)
+			w.must(w.client.Create(t.Context(), test.object))
+			if err := w.keeper(nil).Keep(t.Context()); err == nil || err.Error() != test.want {
+				t.Errorf("got  %v\nwant %s", err, test.want)
+			}
+			if len(w.served) != 0 || w.bundles != nil {
+				t.Error("certificates were written")
 			}
 		})
 	}
