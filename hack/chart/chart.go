@@ -143,7 +143,7 @@ func newChart(kustomize func(dir string) ([]object, error)) (*chart, error) {
 	for _, name := range slices.Sorted(maps.Keys(objects)) {
 		r, ok := recipes[name]
 		if !ok {
-			return nil, fmt.Errorf("config/ has %s, which hack/chart does not know: say there when the chart has it, and what of it is a value", name)
+			return nil, fmt.Errorf("config/ has %s, which hack/chart does not know: say there when the chart has it", name)
 		}
 		if err := c.add(name, objects[name], r); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -211,7 +211,8 @@ func (c *chart) authenticator(deployment object) error {
 	if _, ok := spec["replicas"]; ok {
 		return errors.New("it has replicas, which are the HorizontalPodAutoscaler's")
 	}
-	spec["replicas"] = c.entry("{{- if not .Values.authenticator.autoscaling.enabled }}\nreplicas: {{ .Values.authenticator.replicas }}\n{{- end }}")
+	spec["replicas"] = c.entry("{{- if not .Values.authenticator.autoscaling.enabled }}\n" +
+		"replicas: {{ .Values.authenticator.replicas }}\n{{- end }}")
 	return c.process(deployment, "authenticator")
 }
 
@@ -324,7 +325,7 @@ func (c *chart) webhook(configuration object) error {
 
 // inConsoleNamespace moves an object out of the namespace that it has in config/overlays/console.
 func (c *chart) inConsoleNamespace(o object) error {
-	namespace := c.value(`required "console.namespace is required: the namespace whose keys the console manages" .Values.console.namespace | quote`)
+	namespace := c.value(`required "set console.namespace to the namespace whose keys the console manages" .Values.console.namespace | quote`)
 	metadata, err := in[object](o, "metadata")
 	if err != nil {
 		return err

@@ -112,7 +112,8 @@ func (c *chart) writeFiles(dir string) error {
 		if err != nil {
 			return err
 		}
-		parsed, err := template.New(path).Delims("[[", "]]").Option("missingkey=error").Funcs(template.FuncMap{"toYaml": toYAML}).Parse(string(text))
+		functions := template.FuncMap{"toYaml": toYAML}
+		parsed, err := template.New(path).Delims("[[", "]]").Option("missingkey=error").Funcs(functions).Parse(string(text))
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,110 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build chart
+
+// Package chart_test tries the Helm chart in dist: `make test-chart`.
+package chart_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+const (
+	root  = "../.."
+	helm  = root + "/bin/tools/helm"
+	chart = root + "/dist/chart/apikey-operator"
+
+	// release is everywhere the name of the release.
+	release = "keys"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// object is a manifest.
+type object = map[string]any
+
+// render returns what the chart installs with these values, of which later ones count more.
+func render(t *testing.T, namespace string, values ...string) string {
+	t.Helper()
+	args := []string{"template", release, chart, "--namespace", namespace}
+	for _, more := range values {
+		args = append(args, with(t, more))
+	}
+	output, err := runHelm(t, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return output
+}
+
+// runHelm returns what Helm prints. A failure is the error, with what Helm prints of it.
+func runHelm(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), helm, args...)
+	command.Env = append(os.Environ(), "HOME="+t.TempDir())
+	var stderr strings.Builder
+	command.Stderr = &stderr
+	output, err := command.Output()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, stderr.String())
+	}
+	return string(output), nil
+}
+
+// with is Helm's flag for these values.
+func with(t *testing.T, values string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "chart-test-") // without commas, unlike that of a test with such a name: Helm takes what they separate for files
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	file := filepath.Join(dir, "values.yaml")
+	must(t, os.WriteFile(file, []byte(values), 0o600))
+	return "--values=" + file
+}
+
+// kustomize returns what a directory of config/ installs, by kind and name.
+func kustomize(t *testing.T, dir string) map[string]object {
+	t.Helper()
+	assets, err := controlplane.FindAssets()
+	must(t, err)
+	output, err := exec.CommandContext(t.Context(), filepath.Join(assets, "kubectl"), "kustomize", filepath.Join(root, "config", dir)).Output()
+	must(t, err)
+	return parse(t, string(output))
+}
+
+// parse returns manifests by kind and name.
+func parse(t *testing.T, manifests string) map[string]object {
+	t.Helper()
+	objects := map[string]object{}
+	for manifest := range strings.SplitSeq("\n"+manifests, "\n---\n") {
+		o := object{}
+		must(t, yaml.UnmarshalStrict([]byte(manifest), &o))
+		if len(o) == 0 {
+			continue
+		}
+		name := fmt.Sprintf("%v/%v", o["kind"], o["metadata"].(object)["name"])
+		if objects[name] != nil {
+			t.Fatalf("%s is there twice", name)
+		}
+		objects[name] = o
+	}
+	return objects
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,233 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build chart
+
+package chart_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	consoleOn = "console: {enabled: true, namespace: shop}\n"
+
+	// allOptions sets everything that does not need the definitions of others.
+	allOptions = `
+image: {repository: registry.example.com/keys, tag: v9, digest: 'sha256:0000000000000000000000000000000000000000000000000000000000000000', pullPolicy: Always}
+imagePullSecrets: [{name: registry}]
+logLevel: debug
+crds: {keep: false}
+certificates: {source: secrets, webhookCABundle: "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"}
+controller: {replicas: 3, extraArgs: [--webhook=false], ` + placement + `}
+authenticator: {autoscaling: {enabled: false}, replicas: 5, extraArgs: [--max-staleness=5m], ` + placement + `}
+console: {enabled: true, namespace: default, certificateSecret: mine, replicas: 2, extraArgs: [--shutdown-delay=1s], ` + placement + `}
+`
+	placement = "resources: {limits: {cpu: 1, memory: 1Gi}}, nodeSelector: {disk: ssd}, tolerations: [{operator: Exists}], " +
+		"affinity: {nodeAffinity: {}}, priorityClassName: system-cluster-critical"
+)
+
+// Each value changes what it says, and nothing else.
+func TestValues(t *testing.T) {
+	t.Parallel()
+	const (
+		controller    = "Deployment/apikey-controller: "
+		authenticator = "Deployment/apikey-authenticator: "
+		console       = "Deployment/apikey-console: "
+		pod           = "spec.template.spec."
+		container     = "spec.template.spec.containers[0]."
+		autoscaler    = "HorizontalPodAutoscaler/apikey-authenticator: "
+		webhook       = "ValidatingWebhookConfiguration/apikeys.keys.squirrel.dev: "
+		definition    = "CustomResourceDefinition/apikeys.keys.squirrel.dev: "
+	)
+	// inAll returns the change of every process.
+	inAll := func(changes ...string) (all []string) {
+		for _, process := range []string{controller, authenticator, console} {
+			for _, change := range changes {
+				all = append(all, process+change)
+			}
+		}
+		return all
+	}
+	before := parse(t, render(t, "apikey-system", consoleOn))
+	imageBefore := flat(before["Deployment/apikey-controller"])[container+"image"]
+	for _, test := range []struct {
+		values string
+		want   []string
+	}{
+		{"image: {repository: r/keys, tag: v9}", inAll("-"+container+"image="+imageBefore, "+"+container+"image=r/keys:v9")},
+		{"image: {repository: r/keys, tag: '', digest: 'sha256:" + strings.Repeat("0", 64) + "'}",
+			inAll("-"+container+"image="+imageBefore, "+"+container+"image=r/keys@sha256:"+strings.Repeat("0", 64))},
+		{"image: {pullPolicy: Always}", inAll("-"+container+"imagePullPolicy=IfNotPresent", "+"+container+"imagePullPolicy=Always")},
+		{"imagePullSecrets: [{name: registry}]", inAll("+" + pod + "imagePullSecrets[0].name=registry")},
+		{"logLevel: debug", []string{
+			controller + "+" + container + "args[3]=--log-level=debug",
+			authenticator + "+" + container + "args[4]=--log-level=debug",
+			console + "+" + container + "args[5]=--log-level=debug",
+		}},
+		{"crds: {enabled: false}", []string{definition + "gone"}},
+		{"crds: {keep: false}", []string{definition + "-metadata.annotations.helm.sh/resource-policy=keep"}},
+		{`certificates: {source: secrets, webhookCABundle: "-----BEGIN CERTIFICATE-----"}`, []string{
+			controller + "-" + container + "args[1]=--mint-certificates",
+			controller + "+" + container + "args[1]=--webhook-cert-dir=/etc/apikey-operator/webhook-tls",
+			controller + "+" + container + "volumeMounts[0].mountPath=/etc/apikey-operator/webhook-tls",
+			controller + "+" + container + "volumeMounts[0].name=webhook-tls",
+			controller + "+" + container + "volumeMounts[0].readOnly=true",
+			controller + "+" + pod + "volumes[0].name=webhook-tls",
+			controller + "+" + pod + "volumes[0].secret.secretName=apikey-controller-webhook-tls",
+			webhook + "+webhooks[0].clientConfig.caBundle=LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t",
+			"Role/apikey-controller: less", "ClusterRole/apikey-controller: less",
+		}},
+		{"controller: {replicas: 3}", []string{controller + "-spec.replicas=2", controller + "+spec.replicas=3"}},
+		{"controller: {extraArgs: [--ca-lifetime=720h]}", []string{controller + "+" + container + "args[3]=--ca-lifetime=720h"}},
+		{"controller: {resources: {requests: {cpu: 1}}}", []string{
+			controller + "-" + container + "resources.requests.cpu=50m", controller + "+" + container + "resources.requests.cpu=1"}},
+		{"controller: {nodeSelector: {disk: ssd}}", []string{controller + "+" + pod + "nodeSelector.disk=ssd"}},
+		{"controller: {tolerations: [{key: a}]}", []string{controller + "+" + pod + "tolerations[0].key=a"}},
+		{"controller: {affinity: {nodeAffinity: {a: b}}}", []string{controller + "+" + pod + "affinity.nodeAffinity.a=b"}},
+		{"controller: {priorityClassName: high}", []string{controller + "+" + pod + "priorityClassName=high"}},
+		{"authenticator: {replicas: 3}", nil}, // that is the autoscaler's
+		{"authenticator: {autoscaling: {enabled: false}, replicas: 3}", []string{autoscaler + "gone", authenticator + "+spec.replicas=3"}},
+		{"authenticator: {autoscaling: {minReplicas: 3, maxReplicas: 4, averageUtilization: 50}}", []string{
+			autoscaler + "-spec.minReplicas=2", autoscaler + "+spec.minReplicas=3",
+			autoscaler + "-spec.maxReplicas=10", autoscaler + "+spec.maxReplicas=4",
+			autoscaler + "-spec.metrics[0].resource.target.averageUtilization=80",
+			autoscaler + "+spec.metrics[0].resource.target.averageUtilization=50",
+		}},
+		{"authenticator: {extraArgs: [--max-staleness=5m]}", []string{authenticator + "+" + container + "args[4]=--max-staleness=5m"}},
+		{"authenticator: {priorityClassName: high}", []string{authenticator + "+" + pod + "priorityClassName=high"}},
+		{"console: {replicas: 2}", []string{console + "-spec.replicas=1", console + "+spec.replicas=2"}},
+		{"console: {certificateSecret: mine}", []string{
+			console + "-" + pod + "volumes[0].secret.secretName=apikey-console-tls", console + "+" + pod + "volumes[0].secret.secretName=mine"}},
+		{"console: {enabled: false}", []string{
+			console + "gone", "NetworkPolicy/apikey-console: gone", "Role/apikey-console: gone", "RoleBinding/apikey-console: gone",
+			"Service/apikey-console: gone", "ServiceAccount/apikey-console: gone"}},
+		{"podDisruptionBudget: {enabled: false}", []string{
+			"PodDisruptionBudget/apikey-authenticator: gone", "PodDisruptionBudget/apikey-controller: gone"}},
+		{"networkPolicy: {enabled: false}", []string{
+			"NetworkPolicy/apikey-authenticator: gone", "NetworkPolicy/apikey-console: gone", "NetworkPolicy/apikey-controller: gone"}},
+	} {
+		t.Run(test.values, func(t *testing.T) {
+			t.Parallel()
+			after := parse(t, render(t, "apikey-system", consoleOn, test.values))
+			want, got := slices.Sorted(slices.Values(test.want)), slices.Sorted(slices.Values(changes(before, after)))
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("wanted -, got +:\n%s", diff)
+			}
+		})
+	}
+}
+
+// changes lists what differs: of each object what it has no more (-) and what it has now (+), or that it is gone or new. Of roles it tells
+// only that there is less in them.
+func changes(before, after map[string]object) (changes []string) {
+	for name := range after {
+		if before[name] == nil {
+			changes = append(changes, name+": new")
+		}
+	}
+	for name, o := range before {
+		if after[name] == nil {
+			changes = append(changes, name+": gone")
+			continue
+		}
+		old, now := flat(o), flat(after[name])
+		if strings.Contains(strings.SplitN(name, "/", 2)[0], "Role") && len(now) < len(old) {
+			changes = append(changes, name+": less")
+			continue
+		}
+		for path, value := range old {
+			if now[path] != value {
+				changes = append(changes, fmt.Sprintf("%s: -%s=%s", name, path, value))
+			}
+		}
+		for path, value := range now {
+			if old[path] != value {
+				changes = append(changes, fmt.Sprintf("%s: +%s=%s", name, path, value))
+			}
+		}
+	}
+	return changes
+}
+
+// flat returns the scalars in an object by their path.
+func flat(o object) map[string]string {
+	scalars := map[string]string{}
+	var add func(path string, value any)
+	add = func(path string, value any) {
+		switch value := value.(type) {
+		case object:
+			for key, v := range value {
+				add(strings.TrimPrefix(path+"."+key, "."), v)
+			}
+		case []any:
+			for i, v := range value {
+				add(fmt.Sprintf("%s[%d]", path, i), v)
+			}
+		default:
+			scalars[path] = fmt.Sprint(value)
+		}
+	}
+	add("", o)
+	return scalars
+}
+
+func TestEverythingFollowsTheReleaseIntoItsNamespace(t *testing.T) {
+	t.Parallel()
+	for _, values := range []string{allOptions, consoleOn + "certificates: {source: cert-manager}\nprometheus: {enabled: true}"} {
+		for line := range strings.SplitSeq(render(t, "elsewhere", values), "\n") {
+			if strings.Contains(line, "apikey-system") {
+				t.Errorf("in the namespace elsewhere it has %q", line)
+			}
+		}
+	}
+	namespaces := map[any]bool{}
+	for _, o := range parse(t, render(t, "123", allOptions)) {
+		namespaces[o["metadata"].(object)["namespace"]] = true
+	}
+	delete(namespaces, nil) // of what is the cluster's
+	if want := map[any]bool{"123": true, "default": true}; !maps.Equal(namespaces, want) {
+		t.Errorf("in the namespace 123, with a console for default, it is in %v", namespaces)
+	}
+}
+
+func TestPrometheusSelectsByTheLabelsThatAreAskedFor(t *testing.T) {
+	t.Parallel()
+	objects := parse(t, render(t, "apikey-system", "prometheus: {enabled: true, labels: {release: kube-prometheus-stack}}"))
+	for _, name := range []string{"ServiceMonitor/apikey-operator", "PrometheusRule/apikey-operator"} {
+		if label := flat(objects[name])["metadata.labels.release"]; label != "kube-prometheus-stack" {
+			t.Errorf("%s has the label release: %q", name, label)
+		}
+	}
+}
+
+func TestBadValuesAreRefused(t *testing.T) {
+	t.Parallel()
+	for values, want := range map[string]string{
+		"replicas: 3":                          "additional properties 'replicas' not allowed",
+		"controller: {replica: 3}":             "at '/controller': additional properties 'replica' not allowed",
+		"controller: {replicas: many}":         "at '/controller/replicas': got string, want integer",
+		"controller: {extraArgs: [webhook]}":   "at '/controller/extraArgs/0': 'webhook' does not match pattern '^--'",
+		"image: {tag: ''}":                     "at '/image/tag': minLength: got 0, want 1",
+		"image: {digest: latest}":              "at '/image/digest': 'latest' does not match pattern '^(sha256:[0-9a-f]{64})?$'",
+		"logLevel: verbose":                    "at '/logLevel': value must be one of '', 'debug', 'info', 'warn', 'error'",
+		"certificates: {source: files}":        "at '/certificates/source': value must be one of 'minted', 'cert-manager', 'secrets'",
+		"certificates: {webhookCABundle: abc}": "at '/certificates/webhookCABundle': 'abc' does not match pattern",
+		"crds: {keep: 'yes'}":                  "at '/crds/keep': got string, want boolean",
+		"console: {enabled: true}":             "set console.namespace to the namespace whose keys the console manages",
+	} {
+		t.Run(values, func(t *testing.T) {
+			t.Parallel()
+			output, err := runHelm(t, "template", release, chart, with(t, values))
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v\n%s\nwant: %s", err, output, want)
+			}
+		})
+	}
+}
