@@ -74,17 +74,18 @@ func TestControllersMintTheCertificatesThatEverybodyNeeds(t *testing.T) {
 	namespace := env.Namespace(t)
 	plain := &http.Transport{}
 	var programs []*program
-	var webhooks []string
+	var webhooks, metrics []string
 	for range 2 {
 		health, _ := freeAddress(t)
+		figures, _ := freeAddress(t)
 		webhook, port := freeAddress(t)
 		if len(programs) == 0 {
 			registerWebhook(t, env, namespace, port)
 		}
 		p := startProgram(t, "controller", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--mint-certificates", "--system-namespace="+namespace,
-			"--health-probe-bind-address="+health, "--webhook-listen-address="+webhook)
+			"--health-probe-bind-address="+health, "--metrics-bind-address="+figures, "--webhook-listen-address="+webhook)
 		p.eventually("ready", func() bool { status, _ := get(t, plain, "http://"+health+"/readyz"); return status == 200 })
-		programs, webhooks = append(programs, p), append(webhooks, webhook)
+		programs, webhooks, metrics = append(programs, p), append(webhooks, webhook), append(metrics, figures)
 	}
 
 	bundle := &corev1.ConfigMap{}
@@ -101,6 +102,13 @@ func TestControllersMintTheCertificatesThatEverybodyNeeds(t *testing.T) {
 			continue
 		}
 		_ = connection.Close()
+	}
+
+	_, figures := get(t, plain, "http://"+metrics[0]+"/metrics")
+	for _, name := range []string{"authority", "authenticator", "webhook"} {
+		if !strings.Contains(figures, `apikey_certificate_expiration_timestamp_seconds{certificate="`+name+`"} 1.`) {
+			t.Errorf("the metrics of the leader say nothing of the %s", name)
+		}
 	}
 
 	first := &v1alpha1.APIKey{

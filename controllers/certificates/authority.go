@@ -151,7 +151,9 @@ func (a authority) issue(now time.Time, lifetime time.Duration, names []string) 
 }
 
 // sign makes a certificate of a template. Without an issuer it signs itself.
-func sign(template *x509.Certificate, now time.Time, issuer *x509.Certificate, key crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+func sign(
+	template *x509.Certificate, now time.Time, issuer *x509.Certificate, key crypto.PublicKey, signer crypto.Signer,
+) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, err

@@ -10,8 +10,8 @@
 //
 // All that it knows is in the cluster, in the namespace that it runs in:
 //
-//   - the Secret apikey-operator-ca has the authorities, each as <serial>.crt and <serial>.key in PEM. For each that waits, or has waited, an
-//     annotation, signs-from.keys.squirrel.dev/<serial>, says from when on it may sign;
+//   - the Secret apikey-operator-ca has the authorities, each as <serial>.crt and <serial>.key in PEM. For each that waits, or has waited,
+//     an annotation, signs-from.keys.squirrel.dev/<serial>, says from when on it may sign;
 //   - the ConfigMap apikey-operator-ca has their certificates as ca.crt, for everybody;
 //   - the ValidatingWebhookConfiguration has the same certificates, for the API server;
 //   - the Secrets apikey-authenticator-tls and apikey-controller-webhook-tls have the serving certificates.
@@ -100,22 +100,21 @@ func (k *Keeper) NeedLeaderElection() bool { return true }
 
 // Start keeps the certificates until the context is done.
 func (k *Keeper) Start(ctx context.Context) error {
-	for delay := firstDelay; ; {
-		switch err := k.Keep(ctx); {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
+	delay := firstDelay
+	for ctx.Err() == nil {
+		err := k.Keep(ctx)
+		if err == nil {
+			delay = interval
+		} else if ctx.Err() == nil {
 			log.FromContext(ctx).Error(err, "the certificates cannot be kept; trying again")
 			delay = min(2*delay, interval)
-		default:
-			delay = interval
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(delay):
 		}
 	}
+	return nil
 }
 
 // now is the time, as precise as certificates say it.

@@ -82,7 +82,7 @@ func TestNobodyEverMeetsACertificateThatTheirBundleDoesNotCover(t *testing.T) {
 		unluckyFor = 1   // steps without a look to the end, at most
 	)
 	w := newWorld(t, lifetime)
-	random := rand.New(rand.NewPCG(0, 0)) //nolint:gosec // the same in every run
+	random := rand.New(rand.NewPCG(0, 0)) // the same in every run
 	w.keep()
 	for step, unlucky := 0, 0; step < steps; step++ {
 		w.now = w.now.Add(lifetime / stepsOf)

@@ -40,9 +40,8 @@ func (r *Reader) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) 
 
 // Start reads until the context is done. What cannot be read leaves the certificate as it was.
 func (r *Reader) Start(ctx context.Context) error {
-	for {
-		err := r.read(ctx)
-		if err != nil && ctx.Err() == nil {
+	for ctx.Err() == nil {
+		if err := r.read(ctx); err != nil && ctx.Err() == nil {
 			log.FromContext(ctx).Info("the serving certificate cannot be read; trying again", "reason", err.Error())
 		}
 		delay := interval
@@ -51,10 +50,10 @@ func (r *Reader) Start(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(delay):
 		}
 	}
+	return nil
 }
 
 func (r *Reader) read(ctx context.Context) error {
