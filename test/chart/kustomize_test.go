@@ -30,7 +30,8 @@ func TestTheConsoleAndWhatPrometheusReadsAreThoseOfTheOverlays(t *testing.T) {
 	want := kustomize(t, "default")
 	maps.Copy(want, kustomize(t, "overlays/console"))
 	maps.Copy(want, kustomize(t, "overlays/prometheus"))
-	expectSame(t, want, parse(t, render(t, "apikey-system", image+"console: {enabled: true, namespace: default}\nprometheus: {enabled: true}")))
+	values := image + "console: {enabled: true, namespace: default}\nprometheus: {enabled: true}"
+	expectSame(t, want, parse(t, render(t, "apikey-system", values)))
 }
 
 // image is the one that config/ names.

@@ -65,7 +65,7 @@ func runHelm(t *testing.T, args ...string) (string, error) {
 // with is Helm's flag for these values.
 func with(t *testing.T, values string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "chart-test-") // without commas, unlike that of a test with such a name: Helm takes what they separate for files
+	dir, err := os.MkdirTemp("", "chart-test-") // t.TempDir may have commas, and Helm takes what they separate for files
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	file := filepath.Join(dir, "values.yaml")

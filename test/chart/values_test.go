@@ -20,7 +20,11 @@ const (
 
 	// allOptions sets everything that does not need the definitions of others.
 	allOptions = `
-image: {repository: registry.example.com/keys, tag: v9, digest: 'sha256:0000000000000000000000000000000000000000000000000000000000000000', pullPolicy: Always}
+image:
+  repository: registry.example.com/keys
+  tag: v9
+  digest: 'sha256:0000000000000000000000000000000000000000000000000000000000000000'
+  pullPolicy: Always
 imagePullSecrets: [{name: registry}]
 logLevel: debug
 crds: {keep: false}

@@ -34,14 +34,16 @@ func TestUninstallingLeavesTheKeysAndNothingElse(t *testing.T) {
 	made := func(name, label string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: systemNamespace, Name: name, Labels: map[string]string{label: "apikey-operator"}}
 	}
-	byController := "app.kubernetes.io/managed-by"
+	byController, byCertManager := "app.kubernetes.io/managed-by", "app.kubernetes.io/name"
+	lease := metav1.ObjectMeta{Namespace: systemNamespace, Name: "controller.keys.squirrel.dev"}
+	token := metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "frontend-token"}
 	install := func() {
 		_, err := env.Kubectl(t, "apply", "--server-side", "--kustomize", configDir+"/default")
 		g.Expect(err).NotTo(HaveOccurred())
-		create(t, env.Client, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: "controller.keys.squirrel.dev"}})
+		create(t, env.Client, &coordinationv1.Lease{ObjectMeta: lease})
 		create(t, env.Client, &corev1.Secret{ObjectMeta: made("apikey-operator-ca", byController)})
 		create(t, env.Client, &corev1.ConfigMap{ObjectMeta: made("apikey-operator-ca", byController)})
-		create(t, env.Client, &corev1.Secret{ObjectMeta: made("apikey-authenticator-tls", "app.kubernetes.io/name")}) // by cert-manager
+		create(t, env.Client, &corev1.Secret{ObjectMeta: made("apikey-authenticator-tls", byCertManager)})
 	}
 	installed := func() string {
 		names, err := env.Kubectl(t, "get", "--kustomize", configDir+"/default", "--ignore-not-found", "--output=name")
@@ -52,7 +54,7 @@ func TestUninstallingLeavesTheKeysAndNothingElse(t *testing.T) {
 
 	install()
 	create(t, env.Client, newKey(metav1.NamespaceDefault, "frontend"))
-	create(t, env.Client, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "frontend-token"}})
+	create(t, env.Client, &corev1.Secret{ObjectMeta: token})
 	g.Expect(uninstall(t, env)).To(HaveSuffix("\nnamespace \"apikey-system\" deleted\n" + holdingKeys))
 	g.Expect(installed()).To(Equal(definition))
 
@@ -68,9 +70,11 @@ To delete it with all that:
 ` + holdingKeys))
 	g.Expect(installed()).To(Equal("namespace/apikey-system\n" + definition))
 
-	g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(newKey(metav1.NamespaceDefault, "frontend")), newKey("", ""))).To(Succeed())
-	g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(newKey(systemNamespace, "backend")), newKey("", ""))).To(Succeed())
-	g.Expect(env.Client.Get(t.Context(), client.ObjectKey{Namespace: metav1.NamespaceDefault, Name: "frontend-token"}, &corev1.Secret{})).To(Succeed())
+	for _, left := range []client.Object{
+		newKey(metav1.NamespaceDefault, "frontend"), newKey(systemNamespace, "backend"), &corev1.Secret{ObjectMeta: token},
+	} {
+		g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(left), left)).To(Succeed())
+	}
 }
 
 // uninstall returns what it prints.

@@ -1,0 +1,36 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package config_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestEverythingFollowsIntoAnotherNamespace(t *testing.T) {
+	env := installed(t)
+	dir, err := filepath.Abs(t.TempDir())
+	must(t, err)
+	config, err := filepath.Abs(configDir)
+	must(t, err)
+	config, err = filepath.Rel(dir, config)
+	must(t, err)
+	kustomization := fmt.Sprintf("namespace: %s\nresources: [%s/default]\ntransformers: [%[2]s/namespace]\n", env.Namespace(t), config)
+	must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
+
+	manifests, err := env.Kubectl(t, "kustomize", dir)
+	must(t, err)
+	for line := range strings.SplitSeq(manifests, "\n") {
+		if strings.Contains(line, systemNamespace) {
+			t.Errorf("in another namespace it has %q", line)
+		}
+	}
+	output, err := env.Kubectl(t, "apply", "--server-side", "--dry-run=server", "--kustomize", dir)
+	if err != nil {
+		t.Errorf("%v\n%s", err, output)
+	}
+}
