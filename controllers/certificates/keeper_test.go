@@ -170,6 +170,10 @@ func TestALeaderThatIsSlowTakesNoAuthorityOutOfTheBundle(t *testing.T) {
 		w.keep()
 		due := start.Add(lifetime * 2 / 3)
 		w.leap(due.Add(-time.Second))
+		configMap := &corev1.ConfigMap{}
+		w.get(BundleConfigMap, configMap)
+		configMap.Data["note"] = "of somebody" // so that there is something to write
+		w.must(w.client.Update(w.Context(), configMap))
 		slow := w.keeper(func(at int) error {
 			if at == call {
 				w.now = due
