@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -41,7 +42,14 @@ func makeCgroups() error {
 			return err
 		}
 	}
-	return errors.Join(inheritCpuset("cpuset.cpus"), inheritCpuset("cpuset.mems"))
+	return errors.Join(inheritCpuset("cpuset.cpus"), inheritCpuset("cpuset.mems"), weigh())
+}
+
+// weigh gives all pods together the weight of a number of programs, where each of this machine's own has 1024. A group has by itself that
+// of one, and on a busy machine its pods would come to a stop.
+func weigh() error {
+	const shares = 32 * 1024
+	return os.WriteFile(filepath.Join(cgroupRoot, "cpu", cgroupName, "cpu.shares"), []byte(strconv.Itoa(shares)), 0)
 }
 
 // inheritCpuset gives the node's group the processors or memory of its parent: a new group has none.

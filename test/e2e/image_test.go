@@ -20,8 +20,8 @@ func TestImageRunsInARestrictedPod(t *testing.T) {
 }
 
 func TestAuthenticatorReachesTheAPIByItsName(t *testing.T) {
+	shared.install(t)
 	namespace := shared.namespace(t)
-	shared.kubectl(t, "", "apply", "--server-side", "--kustomize", configDir+"/crd")
 	shared.apply(t, "api-by-name", namespace)
 	shared.await(t, namespace, "pod/authenticator", "condition=Ready") // once it has read the keys
 }

@@ -173,7 +173,7 @@ func (c *cluster) kill(t *testing.T, pod corev1.Pod) {
 		c.deleteAtOnce(t, pod)
 		return
 	}
-	if err := c.node.Kill(string(pod.UID), "/apikey-operator"); err != nil {
+	if err := c.node.KillPod(string(pod.UID), "/apikey-operator"); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -39,7 +39,7 @@ func (n *tenant) expectProtected(t *testing.T) {
 	))
 	g.Expect(received).NotTo(ContainSubstring("THE KEY"))
 
-	refused := `401 {"errorCode":401,"errorMessage":"A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.","payload":null}` + "\n"
+	refused := `401 {"errorCode":401,"errorMessage":"A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.","payload":null}`
 	g.Expect(n.ask(t, http.MethodGet, "none")).To(Equal(refused))
 	g.Expect(n.ask(t, http.MethodGet, "unknown")).To(Equal(refused))
 	g.Expect(n.ask(t, http.MethodPost, "valid")).To(Equal(strings.ReplaceAll(refused, "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.", "API key does not have write access")))

@@ -23,8 +23,11 @@ import (
 	"squirrel.dev/apikey-operator/test/pages"
 )
 
-// authorities is the ConfigMap with the authorities that may have signed the authenticator's certificate.
-const authorities = "apikey-operator-ca"
+// The ConfigMap of the authorities that the authenticator's certificate may be signed by, and its copies, as docs/gateways calls them.
+const (
+	authorities       = "apikey-operator-ca"
+	copiedAuthorities = "apikey-authenticator-ca"
+)
 
 // tenant is a namespace with a service behind a gateway, and a client with an API key that may read.
 type tenant struct {
@@ -77,7 +80,7 @@ func (n *tenant) copyAuthorities(t *testing.T) {
 
 func (n *tenant) copy(t *testing.T, published *corev1.ConfigMap) {
 	t.Helper()
-	own := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: n.namespace, Name: authorities}}
+	own := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: n.namespace, Name: copiedAuthorities}}
 	_, err := controllerutil.CreateOrUpdate(t.Context(), n.api, own, func() error {
 		own.Data = published.Data
 		return nil

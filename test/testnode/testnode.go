@@ -70,8 +70,8 @@ func (n *Node) Load(ctx context.Context, name string) error {
 	return nil
 }
 
-// Kill ends the processes of a pod that run this program of their image, by SIGKILL. One at least has to be there.
-func (n *Node) Kill(podUID, program string) error {
+// KillPod ends the processes of a pod that run this program of their image, by SIGKILL. One at least has to be there.
+func (n *Node) KillPod(podUID, program string) error {
 	groups, err := filepath.Glob("/proc/[0-9]*/cgroup") // those of the node are among this machine's processes
 	if err != nil {
 		return err

@@ -4,10 +4,8 @@
 package load
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -127,31 +125,36 @@ func (e *entry) failed(err error) {
 }
 
 // close enters the answer.
-func (e *entry) close(status int, retried bool, err error) {
+func (e *entry) close(answer Answer, err error) {
 	e.account.mu.Lock()
 	defer e.account.mu.Unlock()
-	answer := "none"
+	outcome := "none"
 	if err == nil {
-		answer = strconv.Itoa(status)
+		outcome = strconv.Itoa(answer.Status)
 	}
 	e.phase.Open--
-	e.phase.Answers[e.kind.name+" "+answer]++
+	e.phase.Answers[e.kind.name+" "+outcome]++
 	e.phase.latencies = append(e.phase.latencies, time.Since(e.due))
-	if retried {
-		e.phase.Retried++
-	}
-	granted := err == nil && status/100 == 2
+	granted := err == nil && answer.Status/100 == 2
 	switch {
 	case e.kind.valid && !granted:
 		e.phase.Refused++
 	case !e.kind.valid && granted:
 		e.phase.LetThrough++
-	case !e.kind.valid && (err != nil || status != http.StatusUnauthorized):
+	case !e.kind.valid && outcome != "401":
 		e.phase.Unanswered++
+	case answer.Retried:
+		outcome += " by " + answer.Protocol + ", when it was asked again"
 	default:
 		return
 	}
-	e.problem(cmp.Or(errorText(err), answer))
+	if answer.Retried {
+		e.phase.Retried++
+	}
+	if err != nil {
+		outcome = err.Error()
+	}
+	e.problem(outcome)
 }
 
 func (e *entry) problem(answer string) {
@@ -167,11 +170,4 @@ func (e *entry) problem(answer string) {
 		Question: fmt.Sprintf("%s on a %s connection", e.kind.name, connection),
 		Answer:   answer,
 	})
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }

@@ -21,9 +21,18 @@ type Question struct {
 	Fresh bool
 }
 
-// Asker asks a question, and returns the HTTP status of the answer, or an error where no answer came. Retried says that an answer took
-// more than one connection.
-type Asker func(ctx context.Context, question Question) (status int, retried bool, err error)
+// Answer is what came back.
+type Answer struct {
+	// Status of the answer, in HTTP.
+	Status int
+	// Retried says that the question was sent more than once until an answer came.
+	Retried bool
+	// Protocol by which it came.
+	Protocol string
+}
+
+// Asker asks a question, and returns an error where no answer came.
+type Asker func(ctx context.Context, question Question) (Answer, error)
 
 // Keys are those that questions are asked with.
 type Keys struct {
@@ -58,7 +67,7 @@ var (
 // that each kind of question has its turn.
 const freshEvery = 7
 
-func ask(ctx context.Context, asker Asker, question Question) (status int, retried bool, err error) {
+func ask(ctx context.Context, asker Asker, question Question) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	return asker(ctx, question)
@@ -81,14 +90,14 @@ func Run(ctx context.Context, rate int, keys Keys, asker Asker, account *Account
 		entry := account.open(kind, fresh, due)
 		asking.Go(func() {
 			question := Question{Method: kind.method, Key: kind.key(keys), Fresh: fresh}
-			status, retried, err := ask(answering, asker, question)
+			answer, err := ask(answering, asker, question)
 			if err != nil { // a client that got no answer asks once more
 				entry.failed(err)
 				question.Fresh = true
-				status, _, err = ask(answering, asker, question)
-				retried = true
+				answer, err = ask(answering, asker, question)
+				answer.Retried = true
 			}
-			entry.close(status, retried, err)
+			entry.close(answer, err)
 		})
 	}
 }

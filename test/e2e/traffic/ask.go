@@ -64,12 +64,12 @@ func transports(config *tls.Config) (kept []http.RoundTripper, fresh http.RoundT
 func askHTTP(config *tls.Config, prepare func(context.Context, load.Question) (*http.Request, error)) load.Asker {
 	kept, fresh := transports(config)
 	var turn atomic.Uint64
-	return func(ctx context.Context, question load.Question) (status int, retried bool, err error) {
-		var connections atomic.Int32 // Go's client itself asks again where a connection that it had kept is closed
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connections.Add(1) }})
+	return func(ctx context.Context, question load.Question) (load.Answer, error) {
+		var sent atomic.Int32 // Go's client itself asks again where a connection that it had kept is closed
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Add(1) }})
 		request, err := prepare(ctx, question)
 		if err != nil {
-			return 0, false, err
+			return load.Answer{}, err
 		}
 		transport := fresh
 		if !question.Fresh {
@@ -77,13 +77,13 @@ func askHTTP(config *tls.Config, prepare func(context.Context, load.Question) (*
 		}
 		response, err := transport.RoundTrip(request)
 		if err != nil {
-			return 0, false, err
+			return load.Answer{}, err
 		}
 		defer response.Body.Close()
 		if _, err := io.Copy(io.Discard, response.Body); err != nil {
-			return 0, false, err
+			return load.Answer{}, err
 		}
-		return response.StatusCode, connections.Load() > 1, nil
+		return load.Answer{Status: response.StatusCode, Retried: sent.Load() > 1, Protocol: response.Proto}, nil
 	}
 }
 
@@ -123,20 +123,22 @@ func askGRPC(config *tls.Config, address, namespace string) (load.Asker, error) 
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, question load.Question) (status int, retried bool, err error) {
+	return func(ctx context.Context, question load.Question) (load.Answer, error) {
 		connection := kept
 		if question.Fresh {
-			if connection, err = connect(); err != nil {
-				return 0, false, err
+			once, err := connect()
+			if err != nil {
+				return load.Answer{}, err
 			}
-			defer func() { _ = connection.Close() }()
+			defer func() { _ = once.Close() }()
+			connection = once
 		}
 		response, err := authv3.NewAuthorizationClient(connection).Check(ctx, check(namespace, question))
 		if err != nil {
-			return 0, false, err
+			return load.Answer{}, err
 		}
-		status, err = statusOf(response)
-		return status, false, err
+		status, err := statusOf(response)
+		return load.Answer{Status: status, Protocol: "gRPC"}, err
 	}, nil
 }
 
