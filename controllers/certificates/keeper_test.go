@@ -74,7 +74,8 @@ func (w *world) versions() map[string]string {
 	return versions
 }
 
-// While one authority follows the other, the process is stopped between any two calls, two processes work at once, and what they write gets deleted. World asserts at each write that nobody is cut off, and this test at each step.
+// While one authority follows the other, the process is stopped between any two calls, two processes work at once, and what they write
+// gets deleted. World asserts at each write that nobody is cut off, and this test at each step.
 func TestNobodyEverMeetsACertificateThatTheirBundleDoesNotCover(t *testing.T) {
 	const (
 		steps      = 180

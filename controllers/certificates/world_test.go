@@ -171,7 +171,8 @@ func (w *world) assertVerified(secret, certificatePEM, bundle string) {
 	w.must(err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(bundle))
-	name := map[string]string{AuthenticatorSecret: "apikey-authenticator.", WebhookSecret: "apikey-controller-webhook."}[secret] + w.name + ".svc"
+	service := map[string]string{AuthenticatorSecret: "apikey-authenticator", WebhookSecret: "apikey-controller-webhook"}[secret]
+	name := service + "." + w.name + ".svc"
 	chains, err := certificates[0].Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: w.now})
 	if err != nil {
 		w.Fatalf("%s after the start, %s is not good to one who verifies: %v", w.now.Sub(start), secret, err)
