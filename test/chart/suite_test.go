@@ -65,12 +65,9 @@ func runHelm(t *testing.T, args ...string) (string, error) {
 // with is Helm's flag for these values.
 func with(t *testing.T, values string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "chart-test-") // t.TempDir may have commas, and Helm takes what they separate for files
-	must(t, err)
-	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	file := filepath.Join(dir, "values.yaml")
+	file := filepath.Join(t.TempDir(), "values.yaml")
 	must(t, os.WriteFile(file, []byte(values), 0o600))
-	return "--values=" + file
+	return fmt.Sprintf("--values=%q", file) // which may have commas
 }
 
 // kustomize returns what a directory of config/ installs, by kind and name.
