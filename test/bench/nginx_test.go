@@ -1,0 +1,60 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bench
+
+package bench_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/bench/report"
+	"squirrel.dev/apikey-operator/test/pages"
+)
+
+// nginx measures requests through nginx to a service that nginx is too, with the configuration that its page shows, and with the same
+// without authentication.
+func nginx(t *testing.T) []report.Row {
+	certificateDir := t.TempDir()
+	s := newServer(t, certificateDir)
+	asking := startNginx(t, s, certificateDir, pages.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"))
+	open := startNginx(t, s, certificateDir, strings.Replace(pages.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), "auth_request /", "# auth_request /", 1))
+	request := func(address string) func() load {
+		return func() load { return s.ask("http://"+address, "/orders", s.knownOfFirstNamespace) }
+	}
+	samples := inTurns(questionTurns, request(open), request(asking))
+	withoutAuthentication := comparison{"without authentication", samples[0]}
+	const figure = "requests through nginx with `auth_request`"
+	return []report.Row{withoutAuthentication.throughput(figure, samples[1], 0), withoutAuthentication.p99(figure, samples[1], 0)}
+}
+
+// startNginx starts nginx before a service that only answers 200, and returns its address.
+func startNginx(t *testing.T, s *server, certificateDir, configuration string) string {
+	t.Helper()
+	address, service, dir := freeAddress(t), freeAddress(t), t.TempDir()
+	configuration = pages.ForTest(t, configuration, map[string]string{
+		"listen 8000;": "listen " + address + ";",
+		"apikey-authenticator.apikey-system.svc:443": s.address,
+		"/auth/nginx/shop":                           "/auth/nginx/namespace-0",
+		"/etc/apikey-operator/ca.crt":                filepath.Join(certificateDir, "cert.pem"),
+		"frontend.shop.svc:8080":                     service,
+	})
+	var main strings.Builder
+	fmt.Fprintf(&main, "daemon off;\npid %s/pid;\nworker_processes 1;\nevents {}\nhttp {\n  access_log off;\n", dir)
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		fmt.Fprintf(&main, "  %s_temp_path %s/%[1]s;\n", kind, dir)
+	}
+	fmt.Fprintf(&main, "%s\nserver {\n  listen %s;\n  location / { return 200; }\n}\n}\n", configuration, service)
+	file := filepath.Join(dir, "nginx.conf")
+	must(t, os.WriteFile(file, []byte(main.String()), 0o600))
+	start(t, process.Command{
+		Path: bin(t, "debian", "usr", "sbin", "nginx"), Args: []string{"-c", file, "-e", "stderr"}, Env: []string{librariesOfDebian(t)},
+		Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + service + "/"),
+	})
+	return address
+}

@@ -1,0 +1,196 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command server is the authenticator as `make bench` asks it: with keys of its own making, beside floors that the same servers answer.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	_ "net/http/pprof" // at /debug/pprof of the operations address
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+
+	"squirrel.dev/apikey-operator/internal/serving"
+	"squirrel.dev/apikey-operator/test/bench/keys"
+	"squirrel.dev/apikey-operator/webhook/authn"
+	"squirrel.dev/apikey-operator/webhook/gateway"
+)
+
+func main() {
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	count := flag.Int("keys", 1, "How many keys there are.")
+	tokensFile := flag.String("tokens-file", "", "File to write them to, a line each: namespace and token.")
+	address := flag.String("listen-address", "", "Address to ask over HTTP. /floor only answers 200.")
+	grpcAddress := flag.String("grpc-listen-address", "", "Address to ask over gRPC. The service floor.Authorization only answers OK.")
+	operations := flag.String("operations-address", "", "Address of /healthz, /changes?per-second=N, /cpu (used so far, in ns), /debug/pprof.")
+	certFile := flag.String("tls-cert-file", "", "See the authenticator.")
+	keyFile := flag.String("tls-private-key-file", "", "See the authenticator.")
+	flag.Parse()
+
+	minted := keys.Mint(*count)
+	keyring := authn.NewKeyring()
+	if err := keys.Fill(keyring, minted); err != nil {
+		return err
+	}
+	if err := writeTokens(*tokensFile, minted); err != nil {
+		return err
+	}
+	// From here on as the authenticator does.
+	servers := serving.NewProcess(slog.Default(), 0)
+	tlsConfig, err := newTLSConfig(servers, *certFile, *keyFile)
+	if err != nil {
+		return err
+	}
+	decider := authn.NewAuthenticator(keyring, 0, time.Now)
+	options := gateway.Options{
+		InsufficientAccessStatus: http.StatusUnauthorized,
+		Metrics:                  gateway.NewMetrics(prometheus.NewRegistry(), keyring),
+		Log:                      slog.Default(),
+	}
+	servers.AddServer("authenticator", *address, tlsConfig, orFloor(gateway.NewHandler(decider, options)))
+	servers.AddGRPCServer("grpc", *grpcAddress, tlsConfig, decider.Ready, func(registrar grpc.ServiceRegistrar) {
+		gateway.RegisterEnvoy(registrar, decider, "", options)
+		registerFloor(registrar)
+	})
+	changing := &changes{keyring: keyring, keys: minted}
+	servers.AddWork(changing.run)
+	servers.AddServer("operations", *operations, nil, operationsHandler(changing))
+	return servers.Run(ctx)
+}
+
+func writeTokens(file string, minted []keys.Key) error {
+	var lines strings.Builder
+	for i := range minted {
+		fmt.Fprintln(&lines, minted[i].Namespace, minted[i].Token)
+	}
+	return os.WriteFile(file, []byte(lines.String()), 0o600)
+}
+
+func newTLSConfig(servers *serving.Process, certFile, keyFile string) (*tls.Config, error) {
+	if certFile == "" {
+		return nil, nil
+	}
+	certificate, err := certwatcher.New(certFile, keyFile)
+	if err != nil {
+		return nil, err
+	}
+	servers.AddWork(certificate.Start)
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.GetCertificate}, nil
+}
+
+// orFloor answers what costs the least: 200 and nothing else, or, to say what of the rest is due to the size of an answer, 200 with as
+// many bytes as a granted one has, written from memory.
+func orFloor(handler http.Handler) http.Handler {
+	identity := map[string][]string{
+		"X-Auth-App":       {"Backend%20App%2000000000"},
+		"X-Auth-Namespace": {"namespace-00"},
+		"X-Auth-Key-Id":    {"00000000-0000-0000-0000-000000000000"},
+		"X-Auth-Access":    {"read"},
+		"Cache-Control":    {"no-store"},
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.RequestURI {
+		case "/floor":
+			w.WriteHeader(http.StatusOK)
+		case "/floor/same-size":
+			header := w.Header()
+			for name, values := range identity {
+				header[name] = values
+			}
+			w.WriteHeader(http.StatusOK)
+		default:
+			handler.ServeHTTP(w, r)
+		}
+	})
+}
+
+// registerFloor registers a service like Envoy's, of another name.
+func registerFloor(registrar grpc.ServiceRegistrar) {
+	description := authv3.Authorization_ServiceDesc
+	description.ServiceName = "floor.Authorization"
+	registrar.RegisterService(&description, floor{})
+}
+
+type floor struct {
+	authv3.UnimplementedAuthorizationServer
+}
+
+var ok = &authv3.CheckResponse{Status: &rpcstatus.Status{}}
+
+// Check only answers OK.
+func (floor) Check(context.Context, *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	return ok, nil
+}
+
+func operationsHandler(changing *changes) http.Handler {
+	http.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
+	http.HandleFunc("/changes", func(w http.ResponseWriter, r *http.Request) {
+		perSecond, err := strconv.ParseInt(r.FormValue("per-second"), 10, 64)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		changing.perSecond.Store(perSecond)
+	})
+	http.HandleFunc("/cpu", func(w http.ResponseWriter, _ *http.Request) {
+		var usage syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprintln(w, usage.Utime.Nano()+usage.Stime.Nano())
+	})
+	return http.DefaultServeMux
+}
+
+// changes feeds the Keyring with changes, as a Reflector does.
+type changes struct {
+	keyring   *authn.Keyring
+	keys      []keys.Key
+	perSecond atomic.Int64
+}
+
+// run changes one key after the other: each gets the right to write, and in the next round loses it.
+func (c *changes) run(ctx context.Context) error {
+	const interval = 10 * time.Millisecond
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for next := 0; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		for range c.perSecond.Load() * int64(interval) / int64(time.Second) {
+			object := c.keys[next%len(c.keys)].Object()
+			object.Spec.WriteAccess = next/len(c.keys)%2 == 0
+			if err := c.keyring.Update(object); err != nil {
+				return err
+			}
+			next++
+		}
+	}
+}

@@ -1,0 +1,147 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bench
+
+package bench_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	certutil "k8s.io/client-go/util/cert"
+
+	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/hack/process"
+)
+
+// server is a running test/bench/server with 100 000 keys.
+type server struct {
+	t                                *testing.T
+	address, grpcAddress, operations string
+	scheme                           string
+	dir                              string
+	// Files of keys to ask with, as test/bench/testdata/ask.lua reads them.
+	known, knownOfFirstNamespace, unknown string
+}
+
+// newServer starts a server. With a directory for its certificate, cert.pem, it serves with TLS.
+func newServer(t *testing.T, certificateDir string) *server {
+	t.Helper()
+	dir := t.TempDir()
+	s := &server{t: t, dir: dir, address: freeAddress(t), grpcAddress: freeAddress(t), operations: freeAddress(t), scheme: "http"}
+	args := []string{"-keys=100000", "-tokens-file=" + filepath.Join(dir, "all"),
+		"-listen-address=" + s.address, "-grpc-listen-address=" + s.grpcAddress, "-operations-address=" + s.operations}
+	if certificateDir != "" {
+		certificate, key, err := certutil.GenerateSelfSignedCertKey("apikey-authenticator.apikey-system.svc", nil, nil)
+		must(t, err)
+		certFile, keyFile := filepath.Join(certificateDir, "cert.pem"), filepath.Join(certificateDir, "key.pem")
+		must(t, os.WriteFile(certFile, certificate, 0o600))
+		must(t, os.WriteFile(keyFile, key, 0o600))
+		args = append(args, "-tls-cert-file="+certFile, "-tls-private-key-file="+keyFile)
+		s.scheme = "https"
+	}
+	start(t, process.Command{
+		Path: bin(t, "bench", "server"), Args: args, Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + s.operations + "/healthz"),
+	})
+	content, err := os.ReadFile(filepath.Join(dir, "all"))
+	must(t, err)
+	lines := strings.SplitAfter(string(content), "\n")[:10_000]
+	known, ofFirst := strings.Join(lines, ""), slices.DeleteFunc(lines, func(line string) bool { return !strings.HasPrefix(line, "namespace-0 ") })
+	s.known = s.write("known", known)
+	s.knownOfFirstNamespace = s.write("known-of-first-namespace", strings.Join(ofFirst, ""))
+	s.unknown = s.write("unknown", strings.ReplaceAll(known, " sq_", " qs_"))
+	return s
+}
+
+func (s *server) write(name, content string) string {
+	s.t.Helper()
+	file := filepath.Join(s.dir, name)
+	must(s.t, os.WriteFile(file, []byte(content), 0o600))
+	return file
+}
+
+// operate asks the server to do something, or what it knows of itself.
+func (s *server) operate(path string) string {
+	s.t.Helper()
+	response, err := http.Get("http://" + s.operations + path) //nolint:noctx // ends with the server
+	must(s.t, err)
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	must(s.t, err)
+	if response.StatusCode != http.StatusOK {
+		s.t.Fatalf("%s is answered %s: %s", path, response.Status, content)
+	}
+	return strings.TrimSpace(string(content))
+}
+
+// cpu returns the processor time that the server has used, in µs.
+func (s *server) cpu() float64 {
+	s.t.Helper()
+	nanoseconds, err := strconv.ParseFloat(s.operate("/cpu"), 64)
+	must(s.t, err)
+	return nanoseconds / 1000
+}
+
+func start(t *testing.T, command process.Command) {
+	t.Helper()
+	started, err := process.Start(t.Context(), command)
+	must(t, err)
+	t.Cleanup(func() {
+		started.Kill()
+		if t.Failed() {
+			t.Logf("%s: %v", started.Name(), started.Err())
+		}
+	})
+}
+
+// run runs a program of bin/debian and returns what it prints.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), bin(t, "debian", "usr", "bin", name), args...)
+	command.Env = append(os.Environ(), librariesOfDebian(t))
+	output, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, output)
+	}
+	return string(output)
+}
+
+// bin returns the path of something that `make bench` gets.
+func bin(t *testing.T, elements ...string) string {
+	t.Helper()
+	path := inRepository(t, append([]string{"bin"}, elements...)...)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: `make bench` gets it", err)
+	}
+	return path
+}
+
+// librariesOfDebian returns the environment variable with which programs in bin/debian find their libraries.
+func librariesOfDebian(t *testing.T) string {
+	t.Helper()
+	var dirs []string
+	for _, pattern := range []string{"lib/*-linux-gnu", "usr/lib/*-linux-gnu"} {
+		found, err := filepath.Glob(filepath.Join(bin(t, "debian"), pattern))
+		must(t, err)
+		dirs = append(dirs, found...)
+	}
+	return "LD_LIBRARY_PATH=" + strings.Join(dirs, ":")
+}
+
+// freeAddress returns an address for a server. Nothing holds it until that server listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	port, err := controlplane.FreePort(0)
+	must(t, err)
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(port))
+}
