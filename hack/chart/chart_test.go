@@ -4,21 +4,23 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/inputs"
 )
 
 // What changes in config/ must not be lost on the way into the chart.
 func TestWhatItWasNotToldOfStopsIt(t *testing.T) {
 	t.Chdir("../..")
 	assets, err := controlplane.FindAssets()
-	if err != nil {
+	if err := errors.Join(err, inputs.Note("config")); err != nil {
 		t.Fatal(err)
 	}
-	const base, overlay, console = "config/default", "config/overlays/cert-manager", "config/overlays/console"
+	const overlay, console = "config/overlays/cert-manager", "config/overlays/console"
 	everywhere := func(string) bool { return true }
 	only := func(dir string) func(string) bool { return func(other string) bool { return dir == other } }
 	lack := func(kind, name string) func([]object) []object {
