@@ -16,9 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"squirrel.dev/apikey-operator/test/operator"
-
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/operator"
 )
 
 func TestEverythingIsAppliedWithoutAWarning(t *testing.T) {
