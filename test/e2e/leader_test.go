@@ -48,7 +48,7 @@ func (n *tenant) killLeaderWhileApplying(t *testing.T) {
 	g.Expect(<-applied).To(Succeed())
 	g.Eventually(history.issued).Should(Equal(appliedKeys))
 	n.report.add("Leader killed while keys are applied", fmt.Sprintf("All %d keys were issued %.0f s after the kill.", appliedKeys, time.Since(killed).Seconds()))
-	n.expectOneTokenEach(t, namespace, history)
+	n.expectOneTokenEach(t, namespace)
 	n.awaitReady(t, n.operator)
 }
 
@@ -97,6 +97,7 @@ func (c *cluster) watchTokens(t *testing.T, namespace string) *history {
 }
 
 func (h *history) see(t *testing.T, key *v1alpha1.APIKey) {
+	t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	seen := h.tokens[key.Name]
@@ -129,7 +130,7 @@ func (h *history) issued() int {
 }
 
 // expectOneTokenEach expects that every key has one token, which its Secret holds.
-func (c *cluster) expectOneTokenEach(t *testing.T, namespace string, h *history) {
+func (c *cluster) expectOneTokenEach(t *testing.T, namespace string) {
 	t.Helper()
 	g := NewWithT(t)
 	keys, secrets := &v1alpha1.APIKeyList{}, &corev1.SecretList{}

@@ -35,13 +35,13 @@ type incident struct {
 }
 
 var incidents = []incident{
-	{name: "nothing", happen: func(n *tenant, t *testing.T) { n.measureUsage(t, "Used under load") }},
-	{name: "restart of the authenticators", happen: func(n *tenant, t *testing.T) { n.restart(t, authenticators) }},
-	{name: "restart of the controllers", happen: func(n *tenant, t *testing.T) { n.restart(t, controllers) }},
+	{name: "nothing", happen: (*tenant).measureUsageUnderLoad},
+	{name: "restart of the authenticators", happen: (*tenant).restartAuthenticators},
+	{name: "restart of the controllers", happen: (*tenant).restartControllers},
 	{name: "rotation of the certificates", happen: (*tenant).rotate},
 	{name: "authenticator killed", happen: (*tenant).killAuthenticator, severs: true},
 	{name: "leader killed while 500 keys are applied", happen: (*tenant).killLeaderWhileApplying},
-	{name: "upgrade", happen: func(n *tenant, t *testing.T) { n.applyInstaller(t, n.upgrade) }},
+	{name: "upgrade", happen: (*tenant).upgradeAll},
 }
 
 // TestNoRequestIsLostOrLetThrough asks all the time, with a good key and without, whatever goes on.
@@ -132,6 +132,27 @@ func row(incident, target string, phase load.Phase) []string {
 		cells = append(cells, strconv.Itoa(count))
 	}
 	return append(cells, milliseconds(phase.P50), milliseconds(phase.P99), milliseconds(phase.Max))
+}
+
+func (n *tenant) measureUsageUnderLoad(t *testing.T) {
+	t.Helper()
+	n.measureUsage(t, "Used under load")
+}
+
+func (n *tenant) restartAuthenticators(t *testing.T) {
+	t.Helper()
+	n.restart(t, authenticators)
+}
+
+func (n *tenant) restartControllers(t *testing.T) {
+	t.Helper()
+	n.restart(t, controllers)
+}
+
+// upgradeAll goes to another version of the image.
+func (n *tenant) upgradeAll(t *testing.T) {
+	t.Helper()
+	n.applyInstaller(t, n.upgrade)
 }
 
 // restart replaces all pods of a Deployment by new ones, as people do.

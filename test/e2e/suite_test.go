@@ -27,6 +27,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,6 +37,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
@@ -171,6 +173,7 @@ func (c *cluster) connect(kubeconfig string) error {
 	if err != nil {
 		return err
 	}
+	ctrllog.SetLogger(logr.Discard())
 	config.QPS = -1 // the API server itself holds back who asks too much
 	config.WarningHandler = rest.NoWarnings{}
 	scheme := runtime.NewScheme()

@@ -75,7 +75,13 @@ func runClient(ctx context.Context, args []string) error {
 	}
 	trusted := config.Clone()
 	trusted.ServerName = authenticatorURL.Hostname()
-	c := &client{gateway: *gateway, namespace: *namespace, trusted: trusted, keys: load.Keys{Valid: string(key), Unknown: token.New()}, rate: *rate}
+	c := &client{
+		gateway:   *gateway,
+		namespace: *namespace,
+		keys:      load.Keys{Valid: string(key), Unknown: token.New()},
+		trusted:   trusted,
+		rate:      *rate,
+	}
 	c.add("gateway", askHTTP(nil, throughGateway(*gateway)))
 	c.add("HTTP", askHTTP(config, ofAuthenticator(authenticatorURL, *namespace)))
 	c.add("gRPC", askingGRPC)
@@ -157,7 +163,7 @@ func (c *client) ask(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// The token, if it comes back from somewhere, goes no further.
-	fmt.Fprintf(w, "%d %s", status, strings.ReplaceAll(body, c.keys.Valid, "THE KEY"))
+	_, _ = fmt.Fprintf(w, "%d %s", status, strings.ReplaceAll(body, c.keys.Valid, "THE KEY"))
 }
 
 func (c *client) answer(ctx context.Context, question load.Question) (status int, body string, err error) {
@@ -217,5 +223,5 @@ func certificate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer connection.Close()
-	fmt.Fprint(w, connection.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber)
+	_, _ = fmt.Fprint(w, connection.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber)
 }

@@ -74,7 +74,7 @@ func reload(ctx context.Context, config string) error {
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		answer, _ := io.ReadAll(response.Body)
-		return fmt.Errorf("Caddy did not load its configuration: %s: %s", response.Status, answer) //nolint:staticcheck,revive // its name
+		return fmt.Errorf("the configuration was not loaded: %s: %s", response.Status, answer)
 	}
 	return nil
 }
