@@ -164,6 +164,23 @@ func TestInvariant8_TheControllerWritesItsCertificatesAndNoOtherSecretOfItsNames
 	}
 }
 
+// Kubernetes would write a token into it, which the controller may read.
+func TestInvariant8_TheControllerGetsNoTokenOfAnotherServiceAccount(t *testing.T) {
+	env := installed(t)
+	const name = "apikey-operator-ca"
+	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
+	asking := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: systemNamespace, Name: name,
+			Labels:      map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"},
+			Annotations: map[string]string{corev1.ServiceAccountNameKey: "apikey-authenticator"},
+		},
+		Type: corev1.SecretTypeServiceAccountToken,
+	}
+	denied := fmt.Sprintf("secrets %q is forbidden: %s", name, secretsPolicy)
+	expectAnswer(t, "creation", controller.Create(t.Context(), asking, client.DryRunAll), denied)
+}
+
 func TestPoliciesLetKubernetesDoItsWork(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
