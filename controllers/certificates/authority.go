@@ -16,6 +16,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +35,12 @@ const (
 
 // backdating lets certificates be good at once for those whose clocks are slow.
 const backdating = 5 * time.Minute
+
+// everyAddress is all of IPv4 and IPv6.
+var everyAddress = []*net.IPNet{
+	{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
+	{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
+}
 
 // authority is a certificate authority, and the key that it signs with.
 type authority struct {
@@ -81,7 +88,7 @@ func parseAuthorities(secret *corev1.Secret) ([]authority, error) {
 	return authorities, nil
 }
 
-// mintAuthority makes an authority that can sign for names in these domains and for no others: who trusts it has to trust it no further.
+// mintAuthority makes an authority that can sign for names in these domains, and for no others and no addresses: who trusts it has to trust it no further.
 func mintAuthority(now time.Time, lifetime time.Duration, domains []string) (authority, error) {
 	key, err := newKey()
 	if err != nil {
@@ -95,6 +102,7 @@ func mintAuthority(now time.Time, lifetime time.Duration, domains []string) (aut
 		IsCA:                        true,
 		MaxPathLenZero:              true,
 		PermittedDNSDomains:         domains,
+		ExcludedIPRanges:            everyAddress, // a permitted kind of names says nothing of other kinds
 		PermittedDNSDomainsCritical: true,
 	}, now, nil, key.Public(), key)
 	if err != nil {

@@ -71,6 +71,8 @@ func whyIssue(certificatePEM, keyPEM []byte, signer authority, names []string, n
 		return "it is for other names"
 	case pair.Leaf.CheckSignatureFrom(signer.certificate) != nil:
 		return "another authority signs"
+	case now.Before(pair.Leaf.NotBefore):
+		return "it is not good yet: it was made by a clock that was ahead"
 	case isWorn(pair.Leaf, validity(pair.Leaf), now):
 		return "two thirds of its time are over"
 	default:

@@ -5,6 +5,7 @@ package certificates
 
 import (
 	"crypto/x509"
+	"net"
 	"testing"
 	"time"
 )
@@ -139,6 +140,9 @@ func TestAServingCertificateIsReplacedForAReason(t *testing.T) {
 			"what is there cannot be used: tls: private key does not match public key"},
 		{"for other names", goodCertificate, goodKey, ours, append(names, "more"), 0, "it is for other names"},
 		{"of another authority", goodCertificate, goodKey, another, names, 0, "another authority signs"},
+		{"not good yet", goodCertificate, goodKey, ours, names, -backdating - time.Second,
+			"it is not good yet: it was made by a clock that was ahead"},
+		{"as good for a clock that is a little slow", goodCertificate, goodKey, ours, names, -backdating, ""},
 		{"worn", goodCertificate, goodKey, ours, names, 20 * day, "two thirds of its time are over"},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
@@ -164,14 +168,30 @@ func TestAnAuthoritySignsForItsNamespaceAlone(t *testing.T) {
 	ours := mint(t, start, 10*day)
 	roots := x509.NewCertPool()
 	roots.AddCert(ours.certificate)
-	for name, good := range map[string]bool{"apikey-authenticator.apikey-system.svc": true, "bank.example.com": false} {
-		certificate, _, err := ours.issue(start, day, []string{name})
+	for _, test := range []struct {
+		name      string
+		addresses []net.IP
+		good      bool
+	}{
+		{"apikey-authenticator.apikey-system.svc", nil, true},
+		{"bank.example.com", nil, false},
+		{"apikey-authenticator.apikey-system.svc", []net.IP{net.IPv4(192, 0, 2, 1)}, false},
+		{"apikey-authenticator.apikey-system.svc", []net.IP{net.ParseIP("2001:db8::1")}, false},
+	} {
+		key, err := newKey()
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = certificate.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: start})
-		if (err == nil) != good {
-			t.Errorf("%s: %v", name, err)
+		certificate, err := sign(&x509.Certificate{
+			DNSNames: []string{test.name}, IPAddresses: test.addresses, NotAfter: start.Add(day),
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		}, start, ours.certificate, key.Public(), ours.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = certificate.Verify(x509.VerifyOptions{DNSName: test.name, Roots: roots, CurrentTime: start})
+		if (err == nil) != test.good {
+			t.Errorf("%s %v: %v", test.name, test.addresses, err)
 		}
 	}
 }
