@@ -56,10 +56,13 @@ func TestInvariant5_EveryReplicaRefusesADeactivatedKeySoon(t *testing.T) {
 		atAll = append(atAll, slices.Max(times))
 	}
 	rows := [][]string{}
-	for name, times := range map[string][]time.Duration{"one replica": atOne, "all replicas": atAll} {
-		p50, p99, longest := load.Quantiles(times)
+	for _, by := range []struct {
+		whom  string
+		times []time.Duration
+	}{{"one replica", atOne}, {"all replicas", atAll}} {
+		p50, p99, longest := load.Quantiles(by.times)
 		g.Expect(longest).To(BeNumerically("<", revocationBound))
-		rows = append(rows, []string{name, milliseconds(p50), milliseconds(p99), milliseconds(longest)})
+		rows = append(rows, []string{by.whom, milliseconds(p50), milliseconds(p99), milliseconds(longest)})
 	}
 	shared.report.add("Deactivating a key", table([]string{"refused by", "p50 ms", "p99 ms", "max ms"}, rows), fmt.Sprintf(
 		"From when the patch of `spec.active` is sent until the first 401, over %d keys one by one. A pod asks each of the %d replicas all the time.",
