@@ -153,7 +153,7 @@ bench: check-go ## Measure what questions cost, with load generators that it dow
 help:
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET" } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 GO_REQUIRED := $(shell awk '$$1 == "go" { print $$2; exit }' go.mod)
 
