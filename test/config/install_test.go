@@ -34,6 +34,18 @@ func TestEverythingIsAppliedWithoutAWarning(t *testing.T) {
 	}
 }
 
+// Whoever applies the same beside kubectl, such as Argo CD, Flux or Helm, owns it with kubectl. Where the API server completes what is owned
+// as a whole, only manifests that say all of it are the same.
+func TestOthersCanApplyTheSameWithoutAConflict(t *testing.T) {
+	env := installed(t)
+	for _, kustomization := range kustomizations(t) {
+		output, err := env.Kubectl(t, "apply", "--server-side", "--dry-run=server", "--field-manager=other", "--kustomize", kustomization)
+		if err != nil {
+			t.Errorf("%v\n%s", err, output)
+		}
+	}
+}
+
 func TestTheConsoleCanBeAppliedAsItIs(t *testing.T) {
 	output, err := installed(t).Kubectl(t, "apply", "--server-side", "--dry-run=server", "--kustomize", configDir+"/overlays/console")
 	if err != nil {
