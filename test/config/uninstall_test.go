@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -77,6 +78,17 @@ To delete it with all that:
 	} {
 		g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(left), left)).To(Succeed())
 	}
+}
+
+func TestArgoCDAndFluxLeaveWhatHoldsKeys(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	holdingKeys, err := installed(t).Kubectl(t, "get", "namespaces,customresourcedefinitions", "--selector=keys.squirrel.dev/holds-keys",
+		`--output=go-template={{range .items}}{{.kind}} {{index .metadata.annotations "argocd.argoproj.io/sync-options"}} `+
+			`{{index .metadata.annotations "kustomize.toolkit.fluxcd.io/prune"}}{{"\n"}}{{end}}`)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(strings.Split(strings.TrimSpace(holdingKeys), "\n")).To(ConsistOf(
+		"Namespace Prune=false,Delete=false disabled", "CustomResourceDefinition Prune=false,Delete=false disabled"))
 }
 
 // uninstall returns what it prints.
