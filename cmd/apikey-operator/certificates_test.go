@@ -16,6 +16,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -127,4 +128,34 @@ func TestControllersMintTheCertificatesThatEverybodyNeeds(t *testing.T) {
 		p.Signal(syscall.SIGTERM)
 		p.assertEnds("exit status 0")
 	}
+}
+
+// Whoever is alerted before a certificate ends must be so in particular when a controller cannot renew it.
+func TestCertificatesThatCannotBeRenewedAreInTheMetrics(t *testing.T) {
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	certificatePEM, keyPEM, err := cert.GenerateSelfSignedCertKey("apikey-authenticator", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string]map[string][]byte{
+		certificates.AuthoritySecret:     {"1.crt": []byte("damaged")},
+		certificates.AuthenticatorSecret: {"tls.crt": certificatePEM, "tls.key": keyPEM},
+	} {
+		secret := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"}},
+			Data:       data,
+		}
+		if err := env.Client.Create(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	health, _ := freeAddress(t)
+	figures, _ := freeAddress(t)
+	p := startProgram(t, "controller", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--mint-certificates", "--system-namespace="+namespace,
+		"--leader-elect=false", "--webhook=false", "--health-probe-bind-address="+health, "--metrics-bind-address="+figures)
+	p.eventually("the metrics say when the authenticator's certificate ends", func() bool {
+		_, body := get(t, &http.Transport{}, "http://"+figures+"/metrics")
+		return strings.Contains(body, `apikey_certificate_expiration_timestamp_seconds{certificate="authenticator"} 1.`)
+	})
 }

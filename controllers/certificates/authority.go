@@ -88,7 +88,8 @@ func parseAuthorities(secret *corev1.Secret) ([]authority, error) {
 	return authorities, nil
 }
 
-// mintAuthority makes an authority that can sign for names in these domains, and for no others and no addresses: who trusts it has to trust it no further.
+// mintAuthority makes an authority that can sign for names in these domains, for no others, and for no address: who trusts it has to trust
+// it no further.
 func mintAuthority(now time.Time, lifetime time.Duration, domains []string) (authority, error) {
 	key, err := newKey()
 	if err != nil {

@@ -125,23 +125,9 @@ func (k *Keeper) Keep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
 	now := k.now()
-	configMap := &corev1.ConfigMap{}
-	if err := k.read(ctx, BundleConfigMap, configMap); err != nil { // before the authorities: see the package
-		return err
-	}
-	secret := &corev1.Secret{}
-	if err := k.read(ctx, AuthoritySecret, secret); err != nil {
-		return err
-	}
-	authorities, err := k.renewAuthorities(ctx, secret, now)
+	authorities, err := k.keepAuthorities(ctx, now)
 	if err != nil {
-		return err
-	}
-	recordExpiration("authority", bundleOf(authorities[len(authorities)-1:]))
-	if err := k.publish(ctx, configMap, authorities); err != nil {
-		return err
-	}
-	if err := k.scheduleAuthorities(ctx, secret, authorities); err != nil {
+		k.recordExpirations(ctx) // nothing is renewed now, so somebody has to be told in time
 		return err
 	}
 	signer := signerOf(authorities, now)
@@ -150,6 +136,27 @@ func (k *Keeper) Keep(ctx context.Context) error {
 		errs = append(errs, k.keepServing(ctx, s, signer, bundleOf(authorities), now))
 	}
 	return errors.Join(errs...)
+}
+
+// keepAuthorities returns the authorities that are good, the oldest first, when all of them are published.
+func (k *Keeper) keepAuthorities(ctx context.Context, now time.Time) ([]authority, error) {
+	configMap := &corev1.ConfigMap{}
+	if err := k.read(ctx, BundleConfigMap, configMap); err != nil { // before the authorities: see the package
+		return nil, err
+	}
+	secret := &corev1.Secret{}
+	if err := k.read(ctx, AuthoritySecret, secret); err != nil {
+		return nil, err
+	}
+	authorities, err := k.renewAuthorities(ctx, secret, now)
+	if err != nil {
+		return nil, err
+	}
+	recordExpiration("authority", bundleOf(authorities[len(authorities)-1:]))
+	if err := k.publish(ctx, configMap, authorities); err != nil {
+		return nil, err
+	}
+	return authorities, k.scheduleAuthorities(ctx, secret, authorities)
 }
 
 // renewAuthorities returns the authorities of the Secret that are good, the oldest first, with the one that is due.

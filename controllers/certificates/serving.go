@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
@@ -83,4 +84,14 @@ func (k *Keeper) keepServing(ctx context.Context, s server, signer authority, tr
 	}
 	recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
 	return k.write(ctx, secret)
+}
+
+// recordExpirations records when the certificates end that are there.
+func (k *Keeper) recordExpirations(ctx context.Context) {
+	for _, s := range k.servers() {
+		secret := &corev1.Secret{}
+		if err := k.Client.Get(ctx, client.ObjectKey{Namespace: k.Namespace, Name: s.secret}, secret); err == nil {
+			recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
+		}
+	}
 }
