@@ -52,23 +52,30 @@ clean: ## Remove everything that was built, and the data of `make run`.
 # What is installed: a directory of config/, or another one in this repository.
 KUSTOMIZATION ?= config/default
 
-KUBECTL = $(KUBEBUILDER_ASSETS)/kubectl
+# Your kubectl, or where there is none, that of the embedded control plane.
+KUBECTL ?= $(shell command -v kubectl)
+ifeq ($(KUBECTL),)
+override KUBECTL = $(KUBEBUILDER_ASSETS)/kubectl
+build-installer chart uninstall: kube
+endif
 
 .PHONY: build-installer
-build-installer: kube ## Write dist/install.yaml, which installs the image IMAGE (name:tag), and dist/crds.yaml, the CustomResourceDefinition alone.
+build-installer: ## Write dist/install.yaml, which installs the image IMAGE (name:tag), and dist/crds.yaml, the CustomResourceDefinition alone.
 	hack/installer $(KUBECTL) $(KUSTOMIZATION) $(IMAGE)
 
 .PHONY: chart
-chart: kube bin/tools/helm ## Build the Helm chart of the image IMAGE in dist/chart, and package it: VERSION=v1.2.3.
+chart: bin/tools/helm check-go ## Build the Helm chart of the image IMAGE in dist/chart, and package it: VERSION=v1.2.3.
 	go run ./hack/chart $(KUBECTL) $(or $(VERSION),v0.0.0-dev) '$(IMAGE)' dist/chart/apikey-operator
 	bin/tools/helm package dist/chart/apikey-operator --destination dist
 
 .PHONY: install
 install: build-installer ## Install the image IMAGE into the cluster of KUBECONFIG.
+	@if [[ ! '$(IMAGE)' ]] && grep -q ' image: apikey-operator:latest$$' dist/install.yaml; then \
+	  echo 'Say which image to install: make install IMAGE=registry.example.com/apikey-operator:v1.0.0' >&2; exit 1; fi
 	$(KUBECTL) apply --server-side --filename dist/install.yaml
 
 .PHONY: uninstall
-uninstall: kube ## Take out of the cluster of KUBECONFIG what was installed, but for the keys.
+uninstall: ## Take out of the cluster of KUBECONFIG what was installed, but for the keys.
 	hack/uninstall $(KUBECTL) $(KUSTOMIZATION)
 
 ##@ Change it
@@ -123,7 +130,7 @@ test-monitoring: kube check-go ## Try the alerts and the dashboard with a real P
 	go test -count=1 -timeout=10m -tags=monitoring ./test/monitoring # count: config is not among what Go knows of a test
 
 .PHONY: test-chart
-test-chart: chart build-installer check-go ## Try the Helm chart, which is to install what `make build-installer` does.
+test-chart: kube chart build-installer check-go ## Try the Helm chart, which is to install what `make build-installer` does.
 	go test -count=1 -timeout=10m -tags=chart ./test/chart # count: the chart is not among what Go knows of a test
 
 .PHONY: e2e
