@@ -6,6 +6,7 @@ package testnode
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -34,17 +35,18 @@ func Start(ctx context.Context, env ...string) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{root: root}
-	if err := os.RemoveAll(n.Kubeconfig()); err != nil { // of a node that was killed
-		return nil, err
-	}
+	printed := filepath.Join(filepath.Dir(n.Program()), "up.log")
 	n.Process, err = process.Start(ctx, process.Command{
 		Name: "node up",
 		Path: n.Program(),
 		Args: []string{"up"},
 		Env:  env,
-		Log:  filepath.Join(filepath.Dir(n.Program()), "up.log"),
+		Log:  printed,
 		Ready: func(context.Context) error {
-			_, err := os.Stat(n.Kubeconfig())
+			output, err := os.ReadFile(printed)
+			if err == nil && !strings.HasSuffix(string(output), "\nready\n") {
+				err = errors.New("it does not say that it is ready")
+			}
 			return err
 		},
 		ReadyTimeout: readyTimeout,
