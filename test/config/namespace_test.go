@@ -13,24 +13,29 @@ import (
 
 func TestEverythingFollowsIntoAnotherNamespace(t *testing.T) {
 	env := installed(t)
-	dir, err := filepath.Abs(t.TempDir())
-	must(t, err)
+	installCertManagerDefinitions(t, env)
 	config, err := filepath.Abs(configDir)
 	must(t, err)
-	config, err = filepath.Rel(dir, config)
-	must(t, err)
-	kustomization := fmt.Sprintf("namespace: %s\nresources: [%s/default]\ntransformers: [%[2]s/namespace]\n", env.Namespace(t), config)
-	must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
+	for _, of := range []string{"default", "overlays/cert-manager"} {
+		t.Run(of, func(t *testing.T) {
+			dir, err := filepath.Abs(t.TempDir())
+			must(t, err)
+			config, err := filepath.Rel(dir, config)
+			must(t, err)
+			kustomization := fmt.Sprintf("namespace: %s\nresources: [%s/%s]\ntransformers: [%[2]s/namespace]\n", env.Namespace(t), config, of)
+			must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
 
-	manifests, err := env.Kubectl(t, "kustomize", dir)
-	must(t, err)
-	for line := range strings.SplitSeq(manifests, "\n") {
-		if strings.Contains(line, systemNamespace) {
-			t.Errorf("in another namespace it has %q", line)
-		}
-	}
-	output, err := env.Kubectl(t, "apply", "--server-side", "--dry-run=server", "--kustomize", dir)
-	if err != nil {
-		t.Errorf("%v\n%s", err, output)
+			manifests, err := env.Kubectl(t, "kustomize", dir)
+			must(t, err)
+			for line := range strings.SplitSeq(manifests, "\n") {
+				if strings.Contains(line, systemNamespace) {
+					t.Errorf("in another namespace it has %q", line)
+				}
+			}
+			output, err := env.Kubectl(t, "apply", "--server-side", "--dry-run=server", "--kustomize", dir)
+			if err != nil {
+				t.Errorf("%v\n%s", err, output)
+			}
+		})
 	}
 }
