@@ -95,6 +95,15 @@ func TestTheDocumentedPermissionsAreOfAllThatIsInstalled(t *testing.T) {
 	for _, policy := range policies.Items {
 		got = append(got, "ValidatingAdmissionPolicy "+policy.Name)
 	}
+	for _, binding := range bindings(t, env, ours) {
+		for _, subject := range binding.Subjects {
+			isSubject := func(a *account) bool { return subject.Kind == rbacv1.ServiceAccountKind && a.is(subject) }
+			if !slices.ContainsFunc(documented.installed(), isSubject) {
+				t.Errorf("%s binds the role %s to %s %s: what anybody may is left aside, so nobody else would notice",
+					binding.Name, binding.RoleRef.Name, subject.Kind, subject.Name)
+			}
+		}
+	}
 	slices.Sort(want)
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -340,14 +349,26 @@ func (i inquiry) questions(namespaces ...string) (questions []question) {
 	return questions
 }
 
+// bindings returns all bindings, of which those that are cluster-wide have no namespace.
+func bindings(t *testing.T, env *testenv.Env, options ...client.ListOption) []rbacv1.RoleBinding {
+	t.Helper()
+	var inNamespaces rbacv1.RoleBindingList
+	must(t, env.Client.List(t.Context(), &inNamespaces, options...))
+	var everywhere rbacv1.ClusterRoleBindingList
+	must(t, env.Client.List(t.Context(), &everywhere, options...))
+	all := inNamespaces.Items
+	for _, b := range everywhere.Items {
+		all = append(all, rbacv1.RoleBinding{ObjectMeta: b.ObjectMeta, Subjects: b.Subjects, RoleRef: b.RoleRef})
+	}
+	return all
+}
+
 // expectBoundAtHome expects that no namespace but its own has a role that is bound to the account.
 func expectBoundAtHome(t *testing.T, env *testenv.Env, account *account) {
 	t.Helper()
-	var bindings rbacv1.RoleBindingList
-	must(t, env.Client.List(t.Context(), &bindings))
-	for _, binding := range bindings.Items {
+	for _, binding := range bindings(t, env) {
 		for _, subject := range binding.Subjects {
-			if account.is(subject) && binding.Namespace != account.namespace {
+			if account.is(subject) && binding.Namespace != "" && binding.Namespace != account.namespace {
 				t.Errorf("the role %s is bound to it in the namespace %s", binding.RoleRef.Name, binding.Namespace)
 			}
 		}
