@@ -243,6 +243,14 @@ func (c *chart) replicas(deployment object, component string) error {
 
 // process has the values of a process decide on what people set differently.
 func (c *chart) process(deployment object, component string) error {
+	metadata, err := in[object](deployment, "spec", "template", "metadata")
+	if err != nil {
+		return err
+	}
+	labels, err := in[object](metadata, "labels")
+	if err != nil {
+		return err
+	}
 	pod, err := in[object](deployment, "spec", "template", "spec")
 	if err != nil {
 		return err
@@ -277,6 +285,11 @@ func (c *chart) process(deployment object, component string) error {
 		c.entry("{{- with .Values.logLevel }}\n- --log-level={{ . }}\n{{- end }}"),
 		c.entry("{{- range "+values+"extraArgs }}\n- {{ . | quote }}\n{{- end }}"))
 
+	if _, ok := metadata["annotations"]; ok {
+		return errors.New("its pods have annotations, which are a value without a default")
+	}
+	metadata["annotations"] = c.optional("annotations", values+"podAnnotations")
+	labels["values"] = c.entries(values + "podLabels")
 	pod["imagePullSecrets"] = c.optional("imagePullSecrets", ".Values.imagePullSecrets")
 	for _, key := range []string{"nodeSelector", "tolerations", "affinity", "priorityClassName"} {
 		if _, ok := pod[key]; ok {
@@ -344,7 +357,7 @@ func (c *chart) selectedByPrometheus(o object) error {
 	if err != nil {
 		return err
 	}
-	labels["prometheus"] = c.entry("{{- with .Values.prometheus.labels }}{{ toYaml . | nindent " + sameIndentation + " }}{{- end }}")
+	labels["prometheus"] = c.entries(".Values.prometheus.labels")
 	return nil
 }
 

@@ -60,6 +60,11 @@ func (t *templater) optional(key, expression string) string {
 	return t.entry(fmt.Sprintf("{{- with %s }}\n%s: {{- toYaml . | nindent %s }}\n{{- end }}", expression, key, deeperIndentation))
 }
 
+// entries are the entries of a map that is a value.
+func (t *templater) entries(expression string) string {
+	return t.entry("{{- with " + expression + " }}{{ toYaml . | nindent " + sameIndentation + " }}{{- end }}")
+}
+
 // when is an entry of a map or a list, as YAML, that is there on a condition.
 func (t *templater) when(condition string, entry any) (string, error) {
 	text, err := yaml.Marshal(entry)

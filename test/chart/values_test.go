@@ -34,7 +34,8 @@ authenticator: {autoscaling: {enabled: false}, replicas: 5, extraArgs: [--max-st
 console: {enabled: true, namespace: default, certificateSecret: mine, replicas: 2, extraArgs: [--shutdown-delay=1s], ` + placement + `}
 `
 	placement = "resources: {limits: {cpu: 1, memory: 1Gi}}, nodeSelector: {disk: ssd}, tolerations: [{operator: Exists}], " +
-		"affinity: {nodeAffinity: {}}, priorityClassName: system-cluster-critical"
+		"affinity: {nodeAffinity: {}}, priorityClassName: system-cluster-critical, " +
+		"podAnnotations: {note: 'yes'}, podLabels: {team: keys}"
 )
 
 // Each value changes what it says, and nothing else.
@@ -92,6 +93,8 @@ func TestValues(t *testing.T) {
 		{"controller: {extraArgs: [--ca-lifetime=720h]}", []string{controller + "+" + container + "args[3]=--ca-lifetime=720h"}},
 		{"controller: {resources: {requests: {cpu: 1}}}", []string{
 			controller + "-" + container + "resources.requests.cpu=50m", controller + "+" + container + "resources.requests.cpu=1"}},
+		{"controller: {podAnnotations: {a: b}}", []string{controller + "+spec.template.metadata.annotations.a=b"}},
+		{"controller: {podLabels: {a: b}}", []string{controller + "+spec.template.metadata.labels.a=b"}},
 		{"controller: {nodeSelector: {disk: ssd}}", []string{controller + "+" + pod + "nodeSelector.disk=ssd"}},
 		{"controller: {tolerations: [{key: a}]}", []string{controller + "+" + pod + "tolerations[0].key=a"}},
 		{"controller: {affinity: {nodeAffinity: {a: b}}}", []string{controller + "+" + pod + "affinity.nodeAffinity.a=b"}},
