@@ -89,6 +89,7 @@ func recipes() map[string]recipe {
 		"NetworkPolicy/apikey-console":  {when: consoleAndNet, edit: (*chart).inConsoleNamespace},
 
 		"ServiceMonitor/apikey-operator": {when: prometheus, edit: (*chart).selectedByPrometheus},
+		"PodMonitor/apikey-console":      {when: prometheus, edit: (*chart).selectedByPrometheus},
 		"PrometheusRule/apikey-operator": {when: prometheus, edit: (*chart).selectedByPrometheus},
 		"ConfigMap/apikey-dashboard":     {when: prometheus},
 	}

@@ -207,7 +207,7 @@ func TestEverythingFollowsTheReleaseIntoItsNamespace(t *testing.T) {
 func TestPrometheusSelectsByTheLabelsThatAreAskedFor(t *testing.T) {
 	t.Parallel()
 	objects := parse(t, render(t, "apikey-system", "prometheus: {enabled: true, labels: {release: kube-prometheus-stack}}"))
-	for _, name := range []string{"ServiceMonitor/apikey-operator", "PrometheusRule/apikey-operator"} {
+	for _, name := range []string{"ServiceMonitor/apikey-operator", "PodMonitor/apikey-console", "PrometheusRule/apikey-operator"} {
 		if label := flat(objects[name])["metadata.labels.release"]; label != "kube-prometheus-stack" {
 			t.Errorf("%s has the label release: %q", name, label)
 		}

@@ -9,10 +9,12 @@ import (
 	"encoding/json"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -24,6 +26,7 @@ import (
 // overlay is what config/overlays/prometheus installs.
 type overlay struct {
 	monitor   monitoringv1.ServiceMonitor
+	consoles  monitoringv1.PodMonitor
 	rules     monitoringv1.PrometheusRule
 	dashboard corev1.ConfigMap
 }
@@ -42,6 +45,7 @@ func newOverlay(t *testing.T) *overlay {
 	o := &overlay{}
 	readKustomization(t, "overlays/prometheus", map[string]any{
 		"ServiceMonitor/apikey-operator": &o.monitor,
+		"PodMonitor/apikey-console":      &o.consoles,
 		"PrometheusRule/apikey-operator": &o.rules,
 		"ConfigMap/apikey-dashboard":     &o.dashboard,
 	})
@@ -86,6 +90,25 @@ func TestTheServiceMonitorFindsTheProcesses(t *testing.T) {
 	}
 	if service.Labels[monitor.Spec.JobLabel] != job {
 		t.Errorf("the job is called %q", service.Labels[monitor.Spec.JobLabel])
+	}
+}
+
+func TestThePodMonitorFindsTheConsolesOfAllNamespaces(t *testing.T) {
+	monitor := newOverlay(t).consoles
+	var console appsv1.Deployment
+	readKustomization(t, "overlays/console", map[string]any{"Deployment/apikey-console": &console})
+	selector, err := metav1.LabelSelectorAsSelector(&monitor.Spec.Selector)
+	must(t, err)
+	pod := console.Spec.Template
+	if !monitor.Spec.NamespaceSelector.Any || !selector.Matches(labels.Set(pod.Labels)) {
+		t.Errorf("the PodMonitor selects %s, not the pods of all namespaces with the labels %v", selector, pod.Labels)
+	}
+	port := *monitor.Spec.PodMetricsEndpoints[0].Port
+	if !slices.ContainsFunc(pod.Spec.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.Name == port }) {
+		t.Errorf("the PodMonitor scrapes the port %q, which a console does not have", port)
+	}
+	if pod.Labels[monitor.Spec.JobLabel] != job {
+		t.Errorf("the job is called %q", pod.Labels[monitor.Spec.JobLabel])
 	}
 }
 
