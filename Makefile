@@ -154,6 +154,10 @@ bench: check-go ## Measure what questions cost, with load generators that it dow
 	go build -o bin/bench/server ./test/bench/server
 	go test -count=1 -timeout=30m -tags=bench -v ./test/bench
 
+.PHONY: bench-scale
+bench-scale: build kube ## Measure what 100 000 APIKeys cost, on a Kubernetes API of its own, and write docs/benchmarks.md. It takes about 15 minutes.
+	go test -count=1 -timeout=60m -tags=bench -v ./test/bench/scale
+
 # The rest is what the targets above need.
 
 .PHONY: help

@@ -121,6 +121,9 @@ func (p *ControlPlane) Processes() []*process.Process {
 	return running
 }
 
+// EtcdURL is where etcd serves.
+func (p *ControlPlane) EtcdURL() string { return p.etcdPort.url("http") }
+
 // Binary is the path of one of the control plane's binaries, kubectl among them.
 func (p *ControlPlane) Binary(name string) string { return filepath.Join(p.options.Assets, name) }
 

@@ -1,0 +1,143 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bench
+
+package scale_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/bench/report"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+const (
+	issuedPerTurn = 5_000
+
+	// concurrentWriters are as many as the controller issues keys at a time.
+	concurrentWriters = 10
+)
+
+// controllerAtWork measures the memory that a controller takes, and how fast it issues keys, beside a client that makes the same writes.
+func controllerAtWork(t *testing.T, p *population) []report.Row {
+	controller := p.startController()
+	memory := controller.atRest()
+	t.Logf("%+v, heap %.0f MB", memory, controller.metric("go_memstats_heap_alloc_bytes")/megabyte)
+	var issued, written []float64
+	for turn := range *turns + 1 {
+		byController, byClient := p.rateOfController(controller), p.rateOfClient()
+		t.Logf("%.0f keys/s by the controller, %.0f by the client", byController, byClient)
+		if turn > 0 { // the first one warms up
+			issued, written = append(issued, byController), append(written, byClient)
+		}
+	}
+	at := fmt.Sprintf(" at %s keys", thousands(len(p.issued)))
+	return []report.Row{
+		{Figure: "memory (RSS) of a controller at rest," + at, Unit: "MB", Values: []float64{memory.now}, Bar: report.Bar{AtMost: 250}},
+		{Figure: "the most memory (RSS) it has had by then," + at, Unit: "MB", Values: []float64{memory.peak}},
+		{
+			Figure: fmt.Sprintf("issuing %s keys that are there at once,%s", thousands(issuedPerTurn), at), Unit: "keys/s", Values: issued,
+			Floor: "a client that makes the same writes, as many at a time", Floors: written, Bar: report.Bar{AtLeast: 0.7},
+		},
+	}
+}
+
+// rateOfController returns how many keys the controller issues a second when many are there at once.
+func (p *population) rateOfController(controller *daemon) float64 {
+	p.t.Helper()
+	const metric = "apikey_issued_total"
+	before := controller.metric(metric)
+	p.store(&p.appliedForm, issuedPerTurn)
+	started, meanwhile := time.Now(), controller.metric(metric)
+	testenv.Eventually(p.t, 10*time.Minute, 50*time.Millisecond, "all keys are issued", func() bool {
+		return controller.metric(metric) == before+issuedPerTurn
+	})
+	return (before + issuedPerTurn - meanwhile) / time.Since(started).Seconds()
+}
+
+// rateOfClient returns how many keys a client writes a second that makes the writes of the controller and nothing else.
+func (p *population) rateOfClient() float64 {
+	p.t.Helper()
+	stored := p.store(&p.appliedForm, issuedPerTurn)
+	todo := make(chan *v1alpha1.APIKey, len(stored))
+	for i := range stored {
+		todo <- p.read(&stored[i])
+	}
+	close(todo)
+	started := time.Now()
+	var writers sync.WaitGroup
+	for range concurrentWriters {
+		writers.Go(func() {
+			for object := range todo {
+				if err := p.write(object); err != nil {
+					p.t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	return float64(len(stored)) / time.Since(started).Seconds()
+}
+
+func (p *population) read(k *key) *v1alpha1.APIKey {
+	p.t.Helper()
+	object := k.object()
+	must(p.t, p.Client.Get(p.t.Context(), client.ObjectKeyFromObject(object), object))
+	return object
+}
+
+// write makes the writes that issue a key: its hash, its Secret, that it is issued, and an event that says so.
+func (p *population) write(object *v1alpha1.APIKey) error {
+	ctx, plaintext := p.t.Context(), token.New()
+	issued := p.issuedForm.decode(p.t).Status
+	issued.Tokens[0].Hash, issued.Tokens[0].Hint = token.Hash(plaintext), token.Hint(plaintext)
+	claimed := issued.DeepCopy()
+	claimed.Tokens[0].NotBefore, claimed.Tokens[0].ClaimedAt = nil, claimed.Tokens[0].NotBefore
+	claimed.Conditions[0].Status, claimed.Conditions[1].Status = metav1.ConditionUnknown, metav1.ConditionFalse
+
+	object.Status = *claimed
+	if err := p.Client.Status().Update(ctx, object); err != nil {
+		return err
+	}
+	if err := p.Client.Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: object.Namespace, Name: object.Name + "-token",
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(object, v1alpha1.GroupVersion.WithKind("APIKey"))},
+		},
+		Type:      v1alpha1.SecretTypeToken,
+		Immutable: new(true),
+		Data:      map[string][]byte{"token": []byte(plaintext)},
+	}); err != nil {
+		return err
+	}
+	object.Status = issued
+	if err := p.Client.Status().Update(ctx, object); err != nil {
+		return err
+	}
+	return p.Client.Create(ctx, &eventsv1.Event{
+		ObjectMeta:          metav1.ObjectMeta{Namespace: object.Namespace, Name: object.Name},
+		EventTime:           metav1.NowMicro(),
+		ReportingController: "bench",
+		ReportingInstance:   "bench",
+		Type:                corev1.EventTypeNormal,
+		Reason:              v1alpha1.ReasonIssued,
+		Action:              "Issue",
+		Note:                issued.Conditions[0].Message,
+		Regarding: corev1.ObjectReference{
+			APIVersion: v1alpha1.GroupVersion.String(), Kind: "APIKey",
+			Namespace: object.Namespace, Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion,
+		},
+	})
+}

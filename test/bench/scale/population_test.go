@@ -1,0 +1,198 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bench
+
+package scale_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+const (
+	namespaces = 100
+
+	// perTransaction is how many objects are written to etcd at once, which takes 128.
+	perTransaction = 100
+)
+
+// key is an APIKey, and its token if it is issued.
+type key struct{ namespace, name, appName, uid, token string }
+
+func (k *key) object() *v1alpha1.APIKey {
+	return &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: k.namespace, Name: k.name}}
+}
+
+// population is a Kubernetes API with many APIKeys.
+//
+// The API server would take many minutes to be told of them all. So it is told of two, one of them is issued by the controller, and what
+// it stores of these is stored for all others, with names, hashes and UIDs of their own.
+type population struct {
+	*testenv.Env
+	t      *testing.T
+	issued []key
+
+	issuedForm, appliedForm form
+	minted                  int
+}
+
+// form is an APIKey as the API server stores it.
+type form struct {
+	key
+	path, content string
+}
+
+// in returns the population for a subtest.
+func (p *population) in(t *testing.T) *population {
+	copied := *p
+	copied.t = t
+	return &copied
+}
+
+// populate starts a Kubernetes API that has this many issued keys.
+func populate(t *testing.T, count int) *population {
+	t.Helper()
+	p := &population{Env: testenv.Shared(t), t: t}
+	for i := range namespaces {
+		must(t, p.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespaceName(i)}}))
+	}
+	p.appliedForm = p.formOf(p.apply(p.mint()))
+	issued := p.apply(p.mint())
+	controller := p.startController()
+	testenv.Eventually(t, time.Minute, 50*time.Millisecond, "the key is issued", func() bool {
+		object := issued.object()
+		must(t, p.Client.Get(t.Context(), client.ObjectKeyFromObject(object), object))
+		return object.Issued()
+	})
+	controller.Kill()
+	p.issuedForm = p.formOf(issued)
+
+	started := time.Now()
+	p.issued = p.store(&p.issuedForm, count)
+	t.Logf("stored %d keys of %d bytes in %s", count, len(p.issuedForm.content), time.Since(started).Round(time.Millisecond))
+	p.checkStored(&p.issued[count-1])
+	return p
+}
+
+func namespaceName(i int) string { return fmt.Sprintf("namespace-%02d", i%namespaces) }
+
+// mint returns a key that differs from all others, and whose form is as long as theirs.
+func (p *population) mint() key {
+	defer func() { p.minted++ }()
+	return key{
+		namespace: namespaceName(p.minted),
+		name:      fmt.Sprintf("backend-%07d", p.minted),
+		appName:   fmt.Sprintf("Backend App %08d", p.minted),
+		uid:       string(uuid.NewUUID()),
+		token:     token.New(),
+	}
+}
+
+// apply creates a key as people do.
+func (p *population) apply(k key) key {
+	p.t.Helper()
+	_, err := p.ControlPlane.Kubectl(p.t.Context(), fmt.Sprintf(
+		"{apiVersion: keys.squirrel.dev/v1alpha1, kind: APIKey, metadata: {namespace: %s, name: %s}, spec: {appName: %s, readAccess: true}}",
+		k.namespace, k.name, k.appName), "apply", "--filename=-")
+	must(p.t, err)
+	return k
+}
+
+// formOf reads how the API server has stored a key.
+func (p *population) formOf(k key) form {
+	p.t.Helper()
+	f := form{key: k, path: "/registry/keys.squirrel.dev/apikeys/" + k.namespace + "/" + k.name}
+	var found struct {
+		KVs []struct{ Value []byte }
+	}
+	p.etcd("range", map[string]any{"key": []byte(f.path)}, &found)
+	if len(found.KVs) != 1 {
+		p.t.Fatalf("etcd has %d values at %s", len(found.KVs), f.path)
+	}
+	f.content = string(found.KVs[0].Value)
+	f.uid = string(f.decode(p.t).UID)
+	return f
+}
+
+func (f *form) decode(t *testing.T) *v1alpha1.APIKey {
+	t.Helper()
+	var object v1alpha1.APIKey
+	must(t, json.Unmarshal([]byte(f.content), &object))
+	return &object
+}
+
+// store stores this many keys of a form.
+func (p *population) store(f *form, count int) []key {
+	p.t.Helper()
+	stored := make([]key, count)
+	var puts []any
+	for i := range stored {
+		stored[i] = p.mint()
+		path, content := f.of(p.t, &stored[i])
+		puts = append(puts, map[string]any{"requestPut": map[string]any{"key": []byte(path), "value": []byte(content)}})
+		if len(puts) == perTransaction || i == count-1 {
+			p.etcd("txn", map[string]any{"success": puts}, &struct{}{})
+			puts = puts[:0]
+		}
+	}
+	return stored
+}
+
+// of returns where and as what a key is stored.
+func (f *form) of(t *testing.T, k *key) (path, content string) {
+	t.Helper()
+	replacements := []string{f.namespace, k.namespace, f.name, k.name, f.appName, k.appName, f.uid, k.uid}
+	for _, recorded := range f.decode(t).Status.Tokens {
+		replacements = append(replacements, recorded.Hash, token.Hash(k.token), recorded.Hint, token.Hint(k.token))
+	}
+	replacer := strings.NewReplacer(replacements...)
+	return replacer.Replace(f.path), replacer.Replace(f.content)
+}
+
+// etcd calls etcd's JSON gateway.
+func (p *population) etcd(method string, request, response any) {
+	p.t.Helper()
+	body, err := json.Marshal(request)
+	must(p.t, err)
+	answer, err := http.Post(p.EtcdURL()+"/v3/kv/"+method, "application/json", bytes.NewReader(body)) //nolint:noctx // ends with etcd
+	must(p.t, err)
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		p.t.Fatalf("etcd answers %s to %s", answer.Status, method)
+	}
+	must(p.t, json.NewDecoder(answer.Body).Decode(response))
+}
+
+// checkStored sees that the API server would store a key as it is stored: it stores anew what it would store otherwise, even when nothing
+// is to be changed.
+func (p *population) checkStored(k *key) {
+	p.t.Helper()
+	object := k.object()
+	testenv.Eventually(p.t, time.Minute, 50*time.Millisecond, "the API server has seen the last key", func() bool {
+		return p.Client.Get(p.t.Context(), client.ObjectKeyFromObject(object), object) == nil
+	})
+	before := object.ResourceVersion
+	must(p.t, p.Client.Patch(p.t.Context(), object, client.RawPatch(types.MergePatchType, []byte(`{}`))))
+	if object.ResourceVersion != before {
+		p.t.Errorf("the API server stores another form of %s than was stored for it", k.name)
+	}
+	if object.Status.Tokens[0].Hash != token.Hash(k.token) || object.Spec.AppName != k.appName || string(object.UID) != k.uid {
+		p.t.Errorf("the API server has %v in the place of %v", object, k)
+	}
+}

@@ -1,0 +1,105 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bench
+
+package scale_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/hack/process"
+)
+
+const megabyte = 1e6
+
+// daemon is a running process of the program that `make build` builds.
+type daemon struct {
+	*process.Process
+	t       *testing.T
+	metrics string
+}
+
+// startAuthenticator starts an authenticator, and returns when it is ready, with its address.
+func (p *population) startAuthenticator() (authenticator *daemon, address string) {
+	p.t.Helper()
+	address = freeAddress(p.t)
+	return p.start("authenticator", "--listen-address="+address, "--grpc-listen-address=0", "--plaintext"), address
+}
+
+// startController starts a controller, and returns when it is ready.
+func (p *population) startController() *daemon {
+	p.t.Helper()
+	return p.start("controller", "--webhook=false", "--leader-elect=false")
+}
+
+func (p *population) start(args ...string) *daemon {
+	p.t.Helper()
+	health, metrics := freeAddress(p.t), freeAddress(p.t)
+	started, err := process.Start(p.t.Context(), process.Command{
+		Path:  inRepository(p.t, "bin", "apikey-operator"),
+		Args:  append(args, "--health-probe-bind-address="+health, "--metrics-bind-address="+metrics),
+		Env:   []string{"KUBECONFIG=" + p.ControlPlane.Kubeconfig()},
+		Log:   filepath.Join(p.t.TempDir(), "log"),
+		Ready: process.HTTPReady("http://" + health + "/readyz"),
+	})
+	must(p.t, err)
+	p.t.Cleanup(started.Kill)
+	return &daemon{Process: started, t: p.t, metrics: "http://" + metrics + "/metrics"}
+}
+
+// resident is memory that a process has of the machine, in MB.
+type resident struct{ now, peak float64 }
+
+func (d *daemon) resident() resident {
+	d.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.PID()))
+	must(d.t, err)
+	kilobytes := func(field string) float64 {
+		_, rest, found := strings.Cut(string(status), "\n"+field+":")
+		value, err := strconv.ParseFloat(strings.Fields(rest + " ")[0], 64)
+		if !found || err != nil {
+			d.t.Fatalf("%s is not in the status of the process:\n%s", field, status)
+		}
+		return value * 1024 / megabyte
+	}
+	return resident{now: kilobytes("VmRSS"), peak: kilobytes("VmHWM")}
+}
+
+// metric returns the sum of a metric over its labels.
+func (d *daemon) metric(name string) float64 {
+	d.t.Helper()
+	response, err := http.Get(d.metrics) //nolint:noctx // ends with the process
+	must(d.t, err)
+	defer response.Body.Close()
+	sum := 0.0
+	lines := bufio.NewScanner(io.Reader(response.Body))
+	for lines.Scan() {
+		series, value, _ := strings.Cut(lines.Text(), " ")
+		if found, _, _ := strings.Cut(series, "{"); found == name {
+			number, err := strconv.ParseFloat(value, 64)
+			must(d.t, err)
+			sum += number
+		}
+	}
+	must(d.t, lines.Err())
+	return sum
+}
+
+// freeAddress returns an address for a server. Nothing holds it until that server listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	port, err := controlplane.FreePort(0)
+	must(t, err)
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(port))
+}

@@ -1,0 +1,116 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bench
+
+package scale_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/bench/report"
+)
+
+// revocationsPerTurn is how many keys are deactivated in a turn.
+const revocationsPerTurn = 200
+
+// revocations measures how long an authenticator accepts a key that is being deactivated, beside a watch that sees the same change.
+func revocations(t *testing.T, p *population) []report.Row {
+	_, address := p.startAuthenticator()
+	seen := p.watchDeactivations()
+	var refused, watched []float64
+	next := p.issued
+	for turn := range *turns + 1 {
+		var refusals, sights []float64
+		for i := range revocationsPerTurn {
+			refusal, sight := p.revoke(&next[i], address, seen)
+			refusals, sights = append(refusals, refusal), append(sights, sight)
+		}
+		next = next[revocationsPerTurn:]
+		if turn > 0 { // the first one warms up
+			refused, watched = append(refused, percentile99(refusals)), append(watched, percentile99(sights))
+		}
+	}
+	return []report.Row{{
+		Figure: fmt.Sprintf("from the patch of `active` to the first 401, %s keys, p99 of %d", thousands(len(p.issued)), revocationsPerTurn),
+		Unit:   "ms", Values: refused, Floor: "a bare watch of client-go that sees the change", Floors: watched, Bar: report.Bar{AtMost: 1.5},
+	}}
+}
+
+// sight is when the watch has seen the deactivation of a key.
+type sight struct {
+	uid string
+	at  time.Time
+}
+
+// watchDeactivations watches all keys until the test ends.
+func (p *population) watchDeactivations() <-chan sight {
+	p.t.Helper()
+	var list v1alpha1.APIKeyList
+	must(p.t, p.Client.List(p.t.Context(), &list, client.Limit(1)))
+	ctx, stop := context.WithCancel(p.t.Context())
+	p.t.Cleanup(stop)
+	watch, err := p.Client.Watch(ctx, &v1alpha1.APIKeyList{}, &client.ListOptions{
+		Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion},
+	})
+	must(p.t, err)
+	p.t.Cleanup(watch.Stop)
+	seen := make(chan sight, revocationsPerTurn)
+	go func() {
+		for event := range watch.ResultChan() {
+			if key, ok := event.Object.(*v1alpha1.APIKey); ok && key.Spec.Active != nil && !*key.Spec.Active {
+				seen <- sight{string(key.UID), time.Now()}
+			}
+		}
+	}()
+	return seen
+}
+
+// revoke deactivates a key and returns how many milliseconds it takes until the authenticator refuses it, and until the watch sees it.
+func (p *population) revoke(k *key, address string, seen <-chan sight) (refusal, sight float64) {
+	p.t.Helper()
+	if status := p.ask(k, address); status != http.StatusOK {
+		p.t.Fatalf("%s is answered %d before it is deactivated", k.name, status)
+	}
+	patched := make(chan error, 1)
+	started := time.Now()
+	go func() {
+		patched <- p.Client.Patch(p.t.Context(), k.object(), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"active":false}}`)))
+	}()
+	for p.ask(k, address) != http.StatusUnauthorized {
+	}
+	refused := time.Now()
+	must(p.t, <-patched)
+	at := <-seen
+	if at.uid != k.uid {
+		p.t.Fatalf("the watch saw %s instead of %s", at.uid, k.uid)
+	}
+	return milliseconds(refused.Sub(started)), milliseconds(at.at.Sub(started))
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// ask asks the authenticator whether a key may read, and returns the status of the answer.
+func (p *population) ask(k *key, address string) int {
+	p.t.Helper()
+	request, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+address+"/auth/forward/"+k.namespace, nil)
+	must(p.t, err)
+	request.Header.Set("X-API-Key", k.token)
+	request.Header.Set("X-Forwarded-Method", http.MethodGet)
+	response, err := http.DefaultClient.Do(request)
+	must(p.t, err)
+	defer response.Body.Close()
+	_, err = io.Copy(io.Discard, response.Body)
+	must(p.t, err)
+	return response.StatusCode
+}

@@ -1,0 +1,80 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bench
+
+// Package scale_test measures the figures of docs/benchmarks.md that need a Kubernetes API with very many APIKeys.
+package scale_test
+
+import (
+	"flag"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/bench/report"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+// What the report is about. Fewer keys, or fewer turns, try the measuring itself.
+var (
+	scale = flag.Int("keys", 100_000, "how many APIKeys there are")
+	turns = flag.Int("turns", 5, "how often each figure is measured")
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// TestScale measures one part after the other with the same keys. The report is written when all was measured.
+func TestScale(t *testing.T) {
+	measured := report.Report{Command: "make bench-scale"}
+	cluster := populate(t, *scale)
+	parts := []struct {
+		name    string
+		measure func(*testing.T, *population) []report.Row
+	}{
+		{"start", starts},
+		{"revocation", revocations},
+		{"controller", controllerAtWork},
+	}
+	for _, part := range parts {
+		t.Run(part.name, func(t *testing.T) {
+			rows := part.measure(t, cluster.in(t))
+			t.Logf("\n%s", &report.Report{Command: part.name, Rows: rows})
+			measured.Rows = append(measured.Rows, rows...)
+			parts = parts[1:]
+		})
+	}
+	if len(parts) == 0 && !t.Failed() {
+		must(t, measured.Write(inRepository(t, "docs", "benchmarks.md")))
+	}
+}
+
+func percentile99(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)*99/100]
+}
+
+// thousands writes a number with its thousands apart.
+func thousands(number int) string {
+	text := fmt.Sprint(number)
+	for at := len(text) - 3; at > 0; at -= 3 {
+		text = text[:at] + " " + text[at:]
+	}
+	return text
+}
+
+func inRepository(t *testing.T, elements ...string) string {
+	t.Helper()
+	root, err := controlplane.FindRepository()
+	must(t, err)
+	return filepath.Join(append([]string{root}, elements...)...)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,91 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build bench
+
+package scale_test
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"squirrel.dev/apikey-operator/test/bench/report"
+	"squirrel.dev/apikey-operator/test/testenv"
+)
+
+// starts measures how long an authenticator takes from its start until it is ready, beside curl, and what memory it takes.
+func starts(t *testing.T, p *population) []report.Row {
+	var synced, listed, peak, atRest, heap []float64
+	list := p.curl()
+	list() // what was never listed is read from etcd
+	for range *turns {
+		listed = append(listed, list())
+		started := time.Now()
+		authenticator, _ := p.startAuthenticator()
+		synced = append(synced, time.Since(started).Seconds())
+		memory := authenticator.atRest()
+		peak, atRest = append(peak, memory.peak), append(atRest, memory.now)
+		heap = append(heap, authenticator.metric("go_memstats_heap_alloc_bytes")/megabyte)
+		authenticator.Kill()
+		t.Logf("listed in %.2f s, synced in %.2f s, %+v, heap %.0f MB", listed[len(listed)-1], synced[len(synced)-1], memory, heap[len(heap)-1])
+	}
+	at := fmt.Sprintf(" at %s keys", thousands(len(p.issued)))
+	return []report.Row{
+		{
+			Figure: "start of an authenticator until it is ready," + at, Unit: "s", Values: synced,
+			Floor: "`curl` listing them", Floors: listed, Bar: report.Bar{AtMost: 1.3},
+		},
+		{Figure: "the most memory (RSS) it has had by then," + at, Unit: "MB", Values: peak, Bar: report.Bar{AtMost: 200}},
+		{Figure: "memory (RSS) of an authenticator at rest," + at, Unit: "MB", Values: atRest, Bar: report.Bar{AtMost: 80}},
+		{Figure: "of which the Go heap has", Unit: "MB", Values: heap},
+	}
+}
+
+// curl returns what lists all APIKeys with curl, and how many seconds that takes.
+func (p *population) curl() func() float64 {
+	p.t.Helper()
+	dir := p.t.TempDir()
+	write := func(name string, content []byte) string {
+		file := filepath.Join(dir, name)
+		must(p.t, os.WriteFile(file, content, 0o600))
+		return file
+	}
+	config := p.AdminConfig()
+	args := []string{
+		"--silent", "--show-error", "--fail", "--output", os.DevNull,
+		"--cacert", write("ca", config.CAData), "--cert", write("cert", config.CertData), "--key", write("key", config.KeyData),
+		config.Host + "/apis/keys.squirrel.dev/v1alpha1/apikeys",
+	}
+	return func() float64 {
+		started := time.Now()
+		if output, err := exec.CommandContext(p.t.Context(), "curl", args...).CombinedOutput(); err != nil {
+			p.t.Fatalf("curl: %v\n%s", err, output)
+		}
+		return time.Since(started).Seconds()
+	}
+}
+
+// atRest waits until the memory of the process does not change any more.
+func (d *daemon) atRest() resident {
+	d.t.Helper()
+	const (
+		restful = 20 // looks in a row
+		look    = 250 * time.Millisecond
+	)
+	last, same := d.resident(), 0
+	testenv.Eventually(d.t, 5*time.Minute, look, "the "+d.Name()+" is at rest", func() bool {
+		memory := d.resident()
+		if math.Abs(memory.now-last.now) < 1 {
+			same++
+		} else {
+			last, same = memory, 0
+		}
+		return same == restful
+	})
+	return d.resident()
+}
