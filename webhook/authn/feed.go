@@ -6,6 +6,7 @@ package authn
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -41,19 +42,31 @@ func (k *Keyring) Run(ctx context.Context, config *rest.Config, namespace string
 
 // feed lists and watches APIKeys, and notes how that goes.
 func (k *Keyring) feed(client rest.Interface, namespace string) *cache.ListWatch {
-	api := cache.NewFilteredListWatchFromClient(client, "apikeys", namespace, neverFromThePast)
+	stream := func(ctx context.Context, options metav1.ListOptions) (io.ReadCloser, error) {
+		return client.Get().Namespace(namespace).Resource("apikeys").VersionedParams(&options, metav1.ParameterCodec).Stream(ctx)
+	}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			list, err := api.ListWithContext(ctx, options)
+			neverFromThePast(&options)
+			list := &wireKeyList{}
+			answer, err := stream(ctx, options)
+			if err == nil {
+				err = readList(answer, list)
+			}
 			k.note(ctx, err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			events, err := api.WatchWithContext(ctx, options)
+			neverFromThePast(&options)
+			options.Watch = true
+			answer, err := stream(ctx, options)
 			if !apierrors.IsInvalid(err) { // an older API server cannot begin a watch with a list: the Reflector lists then
 				k.note(ctx, err)
 			}
-			return events, err
+			if err != nil {
+				return nil, err
+			}
+			return newWatch(ctx, answer), nil
 		},
 	}
 }
@@ -97,16 +110,11 @@ func reconnect() *wait.Backoff {
 }
 
 func newClient(config *rest.Config) (rest.Interface, error) {
-	scheme := runtime.NewScheme()
-	scheme.AddKnownTypeWithName(v1alpha1.GroupVersion.WithKind("APIKey"), &wireKey{})
-	scheme.AddKnownTypeWithName(v1alpha1.GroupVersion.WithKind("APIKeyList"), &wireKeyList{})
-	metav1.AddToGroupVersion(scheme, v1alpha1.GroupVersion)
-
 	config = rest.CopyConfig(config)
 	config.APIPath = "/apis"
 	config.GroupVersion = &v1alpha1.GroupVersion
 	config.ContentConfig.ContentType = runtime.ContentTypeJSON
-	config.QPS = -1 // no limit here: the API server has its own, and a list of many pages must not take minutes
-	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.QPS = -1                                                                                   // no limit here: the API server has its own, and a list of many pages must not take minutes
+	config.NegotiatedSerializer = serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion() // for refusals only: see wire.go
 	return rest.RESTClientFor(config)
 }

@@ -4,13 +4,72 @@
 package authn
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/klog/v2"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
+
+// What the Kubernetes API tells of APIKeys is decoded here, from the bytes as they come. The decoders of client-go read each object
+// several times over, to learn what it is: of many objects that takes longer than the API server takes to write them.
+
+// lenient takes what the Kubernetes API may say, and spares the search for what it does not.
+var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
+// readList reads a list, and closes it.
+func readList(answer io.ReadCloser, list *wireKeyList) error {
+	defer func() { _ = answer.Close() }() // it was read
+	if err := json.UnmarshalRead(answer, list, lenient); err != nil {
+		return fmt.Errorf("unable to decode a list of APIKeys: %w", err)
+	}
+	return nil
+}
+
+// newWatch returns the events of a watch.
+func newWatch(ctx context.Context, answer io.ReadCloser) watch.Interface {
+	return watch.NewStreamWatcherWithLogger(klog.FromContext(ctx), &wireEvents{answer: answer, decoder: jsontext.NewDecoder(answer, lenient)},
+		apierrors.NewClientErrorReporter(http.StatusInternalServerError, http.MethodGet, "ClientWatchDecoding"))
+}
+
+// wireEvents are the events of a watch.
+type wireEvents struct {
+	answer  io.ReadCloser
+	decoder *jsontext.Decoder
+	event   struct {
+		Type   watch.EventType `json:"type"`
+		Object jsontext.Value  `json:"object"` // its bytes are those of the next event, too
+	}
+}
+
+// Decode waits for the next event.
+func (e *wireEvents) Decode() (watch.EventType, runtime.Object, error) {
+	if err := json.UnmarshalDecode(e.decoder, &e.event); err != nil {
+		if cause := errors.Unwrap(err); cause != nil {
+			err = cause
+		}
+		return "", nil, err
+	}
+	var object runtime.Object = &wireKey{}
+	if e.event.Type == watch.Error {
+		object = &metav1.Status{}
+	}
+	return e.event.Type, object, json.Unmarshal(e.event.Object, object, lenient)
+}
+
+// Close ends the watch.
+func (e *wireEvents) Close() { _ = e.answer.Close() }
 
 // wireKey is an APIKey of which only the fields that count here are decoded: most of an object's bytes are managedFields.
 type wireKey struct {
