@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 	ctrl "sigs.k8s.io/controller-runtime"
 )
@@ -78,11 +79,18 @@ func runDaemon(d daemon) func(*cobra.Command, []string) error {
 		if err := d.validate(); err != nil {
 			return err
 		}
+		leaveRoomInMemory()
 		if err := d.run(command.Context()); err != nil {
 			return failure{err}
 		}
 		return nil
 	}
+}
+
+// leaveRoomInMemory has garbage collected more often near the memory limit of the pod: what the first list of many keys leaves behind would
+// reach it.
+func leaveRoomInMemory() {
+	_, _ = memlimit.Set(memlimit.WithLogger(slog.Default())) // which gets the error
 }
 
 // failure is an error of a command that was called as it should be.

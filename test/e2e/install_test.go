@@ -109,6 +109,19 @@ func TestAdmissionWebhookIsAsked(t *testing.T) {
 		Should(MatchError(ContainSubstring(`admission webhook "apikeys.keys.squirrel.dev" denied the request`)))
 }
 
+// Near the limit memory is worth more than time: a process that is over it is killed.
+func TestProcessesKeepBelowTheirMemoryLimits(t *testing.T) {
+	g := NewWithT(t)
+	shared.install(t)
+	for _, deployment := range []string{authenticators, controllers} {
+		for _, pod := range shared.pods(t, deployment) {
+			limit := float64(pod.Spec.Containers[0].Resources.Limits.Memory().Value())
+			g.Expect(shared.kubectl(t, "", "logs", pod.Name, "--namespace", pod.Namespace)).
+				To(ContainSubstring(`"GOMEMLIMIT":%d,`, int64(limit*0.9)), pod.Name)
+		}
+	}
+}
+
 func TestUninstallLeavesTheKeysAndTheNextInstallationKnowsThem(t *testing.T) {
 	g := NewWithT(t)
 	shared.install(t)
