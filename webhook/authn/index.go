@@ -32,31 +32,22 @@ func (x *index) fits(entries int) bool {
 	return x.taken+entries <= len(x.slots)/4*3
 }
 
-// find returns a probe for the entries of a hash.
-func (x *index) find(hash uint64) probe {
-	return probe{slots: x.slots, hash: hash | 1, at: x.home(hash | 1)}
-}
-
-// probe walks over the slots where entries of a hash can be.
-type probe struct {
-	slots []slot
-	hash  uint64
-	at    int
-}
-
-// next returns the next entry of the hash, or nil when there are no more.
-func (p *probe) next() *entry {
-	for {
-		s := &p.slots[p.at]
-		if p.at++; p.at == len(p.slots) {
-			p.at = 0
-		}
-		switch s.hash.Load() {
-		case 0:
-			return nil
-		case p.hash:
-			if e := s.entry.Load(); e != nil {
-				return e
+// find yields the entries of a hash.
+func (x *index) find(hash uint64) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		hash |= 1
+		for at := x.home(hash); ; {
+			s := &x.slots[at]
+			if at++; at == len(x.slots) {
+				at = 0
+			}
+			switch s.hash.Load() {
+			case 0:
+				return
+			case hash:
+				if e := s.entry.Load(); e != nil && !yield(e) {
+					return
+				}
 			}
 		}
 	}

@@ -12,18 +12,20 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"squirrel.dev/apikey-operator/api/token"
-	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
 // Key is what a verdict tells of an APIKey, and of the token of it that was presented. It never changes.
 type Key struct {
-	validity v1alpha1.Validity
-	notAfter int64 // when the token ends before its key, in seconds since 1970; v1alpha1.NeverExpires is no such end
+	// What decides comes first, as [entry] says.
 
+	deactivated, ended bool // as in v1alpha1.Validity
 	// Access is what the key may do.
 	Access Access
 	// Namespace of the APIKey, and the only one where the key counts.
 	Namespace string
+	endsAt    int64 // when the token ends, at the latest with its key, in seconds since 1970; v1alpha1.NeverExpires is no such end
+
+	keyEndsAt int64 // when its key ends
 	// Name is the metadata.name of the APIKey.
 	Name string
 	// AppName is the app that the key belongs to, as UTF-8.
@@ -36,7 +38,7 @@ type Key struct {
 
 // ExpiresAt returns the instant from which the token is not accepted any more, in seconds since 1970; v1alpha1.NeverExpires is no such
 // instant.
-func (k *Key) ExpiresAt() int64 { return min(k.notAfter, k.validity.ExpiresAt) }
+func (k *Key) ExpiresAt() int64 { return k.endsAt }
 
 // Keyring holds the tokens that are accepted, or were until their key ended. A Reflector writes it as its store (see [Keyring.Run]);
 // requests read it, without a lock and without allocating.

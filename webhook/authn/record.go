@@ -51,7 +51,7 @@ func newRecord(object *v1alpha1.APIKey) *record {
 		e := entry{digest: digest, Key: r.Key}
 		e.IssuedAt = recorded.NotBefore.Unix()
 		if recorded.NotAfter != nil {
-			e.notAfter = recorded.NotAfter.Unix()
+			e.endsAt = min(e.endsAt, recorded.NotAfter.Unix())
 		}
 		r.tokens = append(r.tokens, e)
 	}
@@ -59,17 +59,20 @@ func newRecord(object *v1alpha1.APIKey) *record {
 }
 
 func newKey(object *v1alpha1.APIKey) Key {
+	validity := object.Validity()
 	// One allocation for all three, apart from the rest of the object; the namespace is shared by all its keys.
 	name, appName := len(object.Name), len(object.Name)+len(object.Spec.AppName)
 	kept := object.Name + object.Spec.AppName + string(object.UID)
 	return Key{
-		validity:  object.Validity(),
-		notAfter:  v1alpha1.NeverExpires,
-		Access:    accessOf(&object.Spec),
-		Namespace: unique.Make(object.Namespace).Value(),
-		Name:      kept[:name],
-		AppName:   kept[name:appName],
-		UID:       kept[appName:],
+		deactivated: validity.Deactivated,
+		ended:       validity.Ended,
+		endsAt:      validity.ExpiresAt,
+		keyEndsAt:   validity.ExpiresAt,
+		Access:      accessOf(&object.Spec),
+		Namespace:   unique.Make(object.Namespace).Value(),
+		Name:        kept[:name],
+		AppName:     kept[name:appName],
+		UID:         kept[appName:],
 	}
 }
 
