@@ -14,9 +14,9 @@ import (
 const (
 	// DefaultLifetime is how long an authority is good for.
 	DefaultLifetime = 365 * 24 * time.Hour
-	// MinLifetime leaves 100 seconds between the renewal of a serving certificate and its end. A pod may need most of them to see the
-	// renewed one in a volume.
-	MinLifetime = time.Hour
+	// MinLifetime leaves 200 seconds from when a serving certificate has to be renewed until it ends. The renewed one is served after 110
+	// at most: 10 until the controller looks, 90 until the kubelet has it in a pod's volume, 10 until the process reads it there.
+	MinLifetime = 2 * time.Hour
 )
 
 // propagation is how long a published authority waits before it signs, so that the bundle reaches all who verify. It is also how long

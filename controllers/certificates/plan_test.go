@@ -164,20 +164,43 @@ func TestNoServingCertificateOutlivesItsAuthority(t *testing.T) {
 	}
 }
 
-func TestAnAuthoritySignsForItsNamespaceAlone(t *testing.T) {
-	ours := mint(t, start, 10*day)
+// The shortest lifetime leaves time enough for the slowest pod.
+func TestARenewedCertificateReachesPodsInTime(t *testing.T) {
+	const kubelet, reading = 90 * time.Second, 10 * time.Second
+	if left := propagation(MinLifetime) / 3; left < interval+kubelet+reading {
+		t.Errorf("a certificate is renewed %s before it ends, and served %s later", left, interval+kubelet+reading)
+	}
+}
+
+func TestAnAuthoritySignsForTheNamesThatAreServedAlone(t *testing.T) {
+	keeper := &Keeper{Namespace: "dev"} // a top-level domain, too
+	ours, err := mintAuthority(start, 10*day, keeper.domains())
+	if err != nil {
+		t.Fatal(err)
+	}
 	roots := x509.NewCertPool()
 	roots.AddCert(ours.certificate)
-	for _, test := range []struct {
+	type test struct {
 		name      string
 		addresses []net.IP
 		good      bool
-	}{
-		{"apikey-authenticator.apikey-system.svc", nil, true},
-		{"bank.example.com", nil, false},
-		{"apikey-authenticator.apikey-system.svc", []net.IP{net.IPv4(192, 0, 2, 1)}, false},
-		{"apikey-authenticator.apikey-system.svc", []net.IP{net.ParseIP("2001:db8::1")}, false},
+	}
+	tests := []test{
+		{"apikey-authenticator.dev.svc", []net.IP{net.IPv4(192, 0, 2, 1)}, false},
+		{"apikey-authenticator.dev.svc", []net.IP{net.ParseIP("2001:db8::1")}, false},
+	}
+	for _, service := range []string{"apikey-authenticator", "apikey-controller-webhook"} {
+		for _, suffix := range []string{"", ".dev", ".dev.svc", ".dev.svc.cluster.local"} {
+			tests = append(tests, test{service + suffix, nil, true})
+		}
+	}
+	for _, name := range []string{
+		"bank.example.com", "dev", "bank.dev", "dev.svc", "bank.dev.svc", "dev.svc.cluster.local", "bank.dev.svc.cluster.local",
+		"apikey-authenticator.shop.svc", "no-apikey-authenticator.dev", "svc", "cluster.local",
 	} {
+		tests = append(tests, test{name, nil, false})
+	}
+	for _, test := range tests {
 		key, err := newKey()
 		if err != nil {
 			t.Fatal(err)

@@ -36,11 +36,12 @@ func (k *Keeper) namesOf(service string) []string {
 	return []string{service, inNamespace, inNamespace + ".svc", inNamespace + ".svc.cluster.local"}
 }
 
-// domains returns the domains that hold the names of all Services of the namespace, and the short names of those that are served.
+// domains returns the names that an authority may sign for. The namespace is none of them: in one that is called dev, it would be every
+// name below that top-level domain.
 func (k *Keeper) domains() []string {
-	domains := []string{k.Namespace, k.Namespace + ".svc", k.Namespace + ".svc.cluster.local"}
+	var domains []string
 	for _, s := range k.servers() {
-		domains = append(domains, s.service)
+		domains = append(domains, k.namesOf(s.service)...)
 	}
 	return domains
 }
