@@ -17,6 +17,11 @@ RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
     go build -trimpath -ldflags="-s -w -X squirrel.dev/apikey-operator/internal/version.release=${VERSION}" -o /apikey-operator ./cmd/apikey-operator
 
 FROM ${BASE}
-COPY --from=build /apikey-operator /apikey-operator
+ARG VERSION
+LABEL org.opencontainers.image.title="apikey-operator" \
+      org.opencontainers.image.description="API keys for services on Kubernetes" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
+COPY --from=build /src/LICENSE /apikey-operator /
 USER 65532:65532
 ENTRYPOINT ["/apikey-operator"]

@@ -39,7 +39,7 @@ const (
 	// job is what Prometheus calls the processes.
 	job = "apikey-operator"
 
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 	poll     = 200 * time.Millisecond
 )
 
