@@ -23,8 +23,8 @@ func TestDataPlane(t *testing.T) {
 	}{
 		{"verdict", verdicts},
 		{"memory", memory},
-		{"plaintext", func(t *testing.T) []report.Row { return questions(t, newServer(t, ""), "") }},
-		{"tls", func(t *testing.T) []report.Row { return questions(t, newServer(t, t.TempDir()), ", TLS") }},
+		{"plaintext", plaintext},
+		{"tls", withTLS},
 		{"changes", changes},
 		{"nginx", nginx},
 	}

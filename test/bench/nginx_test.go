@@ -20,6 +20,7 @@ import (
 // nginx measures requests through nginx to a service that nginx is too, with the configuration that its page shows, and with the same
 // without authentication.
 func nginx(t *testing.T) []report.Row {
+	t.Helper()
 	certificateDir := t.TempDir()
 	s := newServer(t, certificateDir)
 	asking := startNginx(t, s, certificateDir, pages.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"))

@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	questionTurns = 20
-	secondsOfTurn = "1"
+	questionTurns = 12
+	secondsOfTurn = "2" // of which the handshakes of TLS take a part
 )
 
 // load is what one turn measured.
@@ -33,8 +33,19 @@ type load struct {
 	cpu       float64 // processor time of the server for each question, in µs
 }
 
+func plaintext(t *testing.T) []report.Row {
+	t.Helper()
+	return questions(t, newServer(t, ""), "")
+}
+
+func withTLS(t *testing.T) []report.Row {
+	t.Helper()
+	return questions(t, newServer(t, t.TempDir()), ", TLS")
+}
+
 // questions measures what questions over kept connections take, beside handlers of the same servers that only answer 200 or OK.
 func questions(t *testing.T, s *server, with string) []report.Row {
+	t.Helper()
 	ask := func(path, keysFile string) func() load {
 		return func() load { return s.ask(s.scheme+"://"+s.address, path, keysFile) }
 	}
@@ -61,6 +72,7 @@ func questions(t *testing.T, s *server, with string) []report.Row {
 
 // changes measures questions while keys change.
 func changes(t *testing.T) []report.Row {
+	t.Helper()
 	s := newServer(t, "")
 	ask := func(changesPerSecond int) func() load {
 		return func() load {

@@ -73,7 +73,7 @@ func (s *server) write(name, content string) string {
 // operate asks the server to do something, or what it knows of itself.
 func (s *server) operate(path string) string {
 	s.t.Helper()
-	response, err := http.Get("http://" + s.operations + path) //nolint:noctx // ends with the server
+	response, err := http.Get("http://" + s.operations + path)
 	must(s.t, err)
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)

@@ -35,7 +35,7 @@ func (s setup) envoyAsks(tb testing.TB, defaultNamespace string) envoyClient {
 	return serveGRPC(tb, func(server *grpc.Server) { gateway.RegisterEnvoy(server, authenticator, defaultNamespace, options) })
 }
 
-func serveGRPC(tb testing.TB, register func(*grpc.Server), options ...grpc.DialOption) envoyClient {
+func serveGRPC(tb testing.TB, register func(*grpc.Server)) envoyClient {
 	tb.Helper()
 	server := grpc.NewServer()
 	register(server)
@@ -45,8 +45,7 @@ func serveGRPC(tb testing.TB, register func(*grpc.Server), options ...grpc.DialO
 	}
 	go func() { _ = server.Serve(listener) }() // until it is stopped
 	tb.Cleanup(server.Stop)
-	connection, err := grpc.NewClient("passthrough:///"+listener.Addr().String(),
-		append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	connection, err := grpc.NewClient("passthrough:///"+listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		tb.Fatal(err)
 	}

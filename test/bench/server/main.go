@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	_ "net/http/pprof" // at /debug/pprof of the operations address
 	"os"
@@ -104,7 +105,7 @@ func newTLSConfig(servers *serving.Process, certFile, keyFile string) (*tls.Conf
 // orFloor answers what costs the least: 200 and nothing else, or, to say what of the rest is due to the size of an answer, 200 with as
 // many bytes as a granted one has, written from memory.
 func orFloor(handler http.Handler) http.Handler {
-	identity := map[string][]string{
+	identity := http.Header{
 		"X-Auth-App":       {"Backend%20App%2000000000"},
 		"X-Auth-Namespace": {"namespace-00"},
 		"X-Auth-Key-Id":    {"00000000-0000-0000-0000-000000000000"},
@@ -116,10 +117,7 @@ func orFloor(handler http.Handler) http.Handler {
 		case "/floor":
 			w.WriteHeader(http.StatusOK)
 		case "/floor/same-size":
-			header := w.Header()
-			for name, values := range identity {
-				header[name] = values
-			}
+			maps.Copy(w.Header(), identity)
 			w.WriteHeader(http.StatusOK)
 		default:
 			handler.ServeHTTP(w, r)
@@ -161,7 +159,7 @@ func operationsHandler(changing *changes) http.Handler {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprintln(w, usage.Utime.Nano()+usage.Stime.Nano())
+		_, _ = fmt.Fprintln(w, usage.Utime.Nano()+usage.Stime.Nano())
 	})
 	return http.DefaultServeMux
 }
