@@ -151,7 +151,7 @@ func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
 	}
 	manager, err := ctrl.NewManager(kubernetes, ctrl.Options{
 		Scheme:                        scheme,
-		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Cache:                         controllers.CacheOptions(),
 		Client:                        controllers.ClientOptions(),
 		LeaderElection:                c.leaderElect,
 		LeaderElectionID:              leaderElectionID,

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,7 +32,7 @@ func (k *Keyring) Run(ctx context.Context, config *rest.Config, namespace string
 		return fmt.Errorf("cannot watch APIKeys: %w", err)
 	}
 	logger := klog.FromContext(ctx)
-	cache.NewReflectorWithOptions(k.feed(client, namespace), &wireKey{}, k, cache.ReflectorOptions{
+	cache.NewReflectorWithOptions(k.feed(client, namespace), &wireKey{}, thrifty{k}, cache.ReflectorOptions{
 		Name:            "keyring",
 		TypeDescription: "APIKey",
 		Logger:          &logger,
@@ -69,6 +70,16 @@ func (k *Keyring) feed(client rest.Interface, namespace string) *cache.ListWatch
 			return newWatch(ctx, answer), nil
 		},
 	}
+}
+
+// thrifty is a Keyring that gives the system back what a list took beyond what is kept of it. The runtime would keep it for minutes.
+type thrifty struct{ *Keyring }
+
+// Replace does what it does for a Keyring.
+func (t thrifty) Replace(objects []any, version string) error {
+	err := t.Keyring.Replace(objects, version)
+	debug.FreeOSMemory()
+	return err
 }
 
 // note keeps the outcome of a call to the Kubernetes API for whoever asks what is wrong, and logs when it turns. A Reflector logs a
