@@ -35,12 +35,9 @@ func controllerAtWork(t *testing.T, p *population) []report.Row {
 	memory := controller.atRest()
 	t.Logf("%+v, heap %.0f MB", memory, controller.metric("go_memstats_heap_alloc_bytes")/megabyte)
 	var issued, written []float64
-	for turn := range *turns + 1 {
-		byController, byClient := p.rateOfController(controller), p.rateOfClient()
-		t.Logf("%.0f keys/s by the controller, %.0f by the client", byController, byClient)
-		if turn > 0 { // the first one warms up
-			issued, written = append(issued, byController), append(written, byClient)
-		}
+	for range *turns {
+		issued, written = append(issued, p.rateOfController(controller)), append(written, p.rateOfClient())
+		t.Logf("keys/s by the controller %.0f, by the client %.0f", issued, written)
 	}
 	at := fmt.Sprintf(" at %s keys", thousands(len(p.issued)))
 	return []report.Row{

@@ -39,6 +39,7 @@ func revocations(t *testing.T, p *population) []report.Row {
 		next = next[revocationsPerTurn:]
 		if turn > 0 { // the first one warms up
 			refused, watched = append(refused, percentile99(refusals)), append(watched, percentile99(sights))
+			t.Logf("p99 in ms: refused %.1f, watched %.1f", refused, watched)
 		}
 	}
 	return []report.Row{{
