@@ -14,7 +14,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"net"
 	"slices"
@@ -52,6 +54,8 @@ type authority struct {
 
 func (a authority) isScheduled() bool { return !a.signsFrom.IsZero() }
 
+func (a authority) maySign(now time.Time) bool { return a.isScheduled() && !now.Before(a.signsFrom) }
+
 // issuedAt is when a certificate of this package was made.
 func issuedAt(certificate *x509.Certificate) time.Time { return certificate.NotBefore.Add(backdating) }
 
@@ -60,32 +64,40 @@ func validity(certificate *x509.Certificate) time.Duration {
 	return certificate.NotAfter.Sub(issuedAt(certificate))
 }
 
-// parseAuthorities returns what the Secret holds, the oldest first.
-func parseAuthorities(secret *corev1.Secret) ([]authority, error) {
-	var authorities []authority
-	for name, content := range secret.Data {
+// parseAuthorities returns what the Secret holds, the oldest first. The error is about what is damaged; the others are returned.
+func parseAuthorities(secret *corev1.Secret) (authorities []authority, damage error) {
+	for _, name := range slices.Sorted(maps.Keys(secret.Data)) {
 		id, isCertificate := strings.CutSuffix(name, certificateSuffix)
 		if !isCertificate {
 			continue
 		}
-		pair, err := tls.X509KeyPair(content, secret.Data[id+keySuffix])
+		a, err := parseAuthority(secret, id)
 		if err != nil {
-			return nil, fmt.Errorf("%s and %s: %w", name, id+keySuffix, err)
+			damage = errors.Join(damage, err)
+			continue
 		}
-		key, canSign := pair.PrivateKey.(crypto.Signer)
-		if !canSign || !pair.Leaf.IsCA {
-			return nil, fmt.Errorf("%s is the certificate of no authority", name)
-		}
-		signsFrom, err := time.Parse(time.RFC3339, secret.Annotations[signsFromPrefix+id])
-		if err != nil {
-			signsFrom = time.Time{} // it is scheduled anew
-		}
-		authorities = append(authorities, authority{id: id, certificate: pair.Leaf, key: key, signsFrom: signsFrom})
+		authorities = append(authorities, a)
 	}
 	slices.SortFunc(authorities, func(a, b authority) int {
 		return cmp.Or(a.certificate.NotBefore.Compare(b.certificate.NotBefore), cmp.Compare(a.id, b.id))
 	})
-	return authorities, nil
+	return authorities, damage
+}
+
+func parseAuthority(secret *corev1.Secret, id string) (authority, error) {
+	pair, err := tls.X509KeyPair(secret.Data[id+certificateSuffix], secret.Data[id+keySuffix])
+	if err != nil {
+		return authority{}, fmt.Errorf("%s and %s: %w", id+certificateSuffix, id+keySuffix, err)
+	}
+	key, canSign := pair.PrivateKey.(crypto.Signer)
+	if !canSign || !pair.Leaf.IsCA {
+		return authority{}, fmt.Errorf("%s is the certificate of no authority", id+certificateSuffix)
+	}
+	signsFrom, err := time.Parse(time.RFC3339, secret.Annotations[signsFromPrefix+id])
+	if err != nil {
+		signsFrom = time.Time{} // it is scheduled anew
+	}
+	return authority{id: id, certificate: pair.Leaf, key: key, signsFrom: signsFrom}, nil
 }
 
 // mintAuthority makes an authority that can sign for names in these domains, for no others, and for no address: who trusts it has to trust
@@ -132,11 +144,11 @@ func (a authority) removeFrom(secret *corev1.Secret) {
 }
 
 // scheduleIn says in the Secret from when on the authority may sign.
-func (a authority) scheduleIn(secret *corev1.Secret, signsFrom time.Time) {
+func (a authority) scheduleIn(secret *corev1.Secret) {
 	if secret.Annotations == nil {
 		secret.Annotations = map[string]string{}
 	}
-	secret.Annotations[signsFromPrefix+a.id] = signsFrom.Format(time.RFC3339)
+	secret.Annotations[signsFromPrefix+a.id] = a.signsFrom.Format(time.RFC3339)
 }
 
 // issue makes a serving certificate for these names, and its key.

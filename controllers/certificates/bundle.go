@@ -7,10 +7,12 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"slices"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -26,6 +28,26 @@ func bundleOf(authorities []authority) []byte {
 	return encodeCertificates(certificates...)
 }
 
+// trust is the authorities to verify with.
+type trust struct {
+	authorities []authority
+	partial     bool // others may be trusted, of which nothing is known
+}
+
+// over returns the certificates, in PEM, that are to be where these were. None of them goes while others may be trusted.
+func (t trust) over(previousPEM []byte) []byte {
+	if !t.partial {
+		return bundleOf(t.authorities)
+	}
+	certificates, _ := cert.ParseCertsPEM(previousPEM) // without any, nothing is lost
+	for _, a := range t.authorities {
+		if !slices.ContainsFunc(certificates, a.certificate.Equal) {
+			certificates = append(certificates, a.certificate)
+		}
+	}
+	return encodeCertificates(certificates...)
+}
+
 // publish writes the ConfigMap if it has to say something else than it did.
 func (k *Keeper) publish(ctx context.Context, configMap *corev1.ConfigMap, authorities []authority) error {
 	before := configMap.DeepCopy()
@@ -37,7 +59,7 @@ func (k *Keeper) publish(ctx context.Context, configMap *corev1.ConfigMap, autho
 }
 
 // tellWebhooks tells the API server whom to trust when it calls the webhooks. Where they are not registered, nobody calls.
-func (k *Keeper) tellWebhooks(ctx context.Context, trust []byte) error {
+func (k *Keeper) tellWebhooks(ctx context.Context, trust trust) error {
 	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{}
 	err := k.Client.Get(ctx, client.ObjectKey{Name: k.WebhookConfiguration}, configuration)
 	if err != nil {
@@ -45,7 +67,8 @@ func (k *Keeper) tellWebhooks(ctx context.Context, trust []byte) error {
 	}
 	before := configuration.DeepCopy()
 	for i := range configuration.Webhooks {
-		configuration.Webhooks[i].ClientConfig.CABundle = trust
+		called := &configuration.Webhooks[i].ClientConfig
+		called.CABundle = trust.over(called.CABundle)
 	}
 	if equality.Semantic.DeepEqual(before, configuration) {
 		return nil

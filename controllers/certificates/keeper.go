@@ -10,8 +10,8 @@
 //
 // All that it knows is in the cluster, in the namespace that it runs in:
 //
-//   - the Secret apikey-operator-ca has the authorities, each as <serial>.crt and <serial>.key in PEM. For each that waits, or has waited,
-//     an annotation, signs-from.keys.squirrel.dev/<serial>, says from when on it may sign;
+//   - the Secret apikey-operator-ca has the authorities, each as <serial>.crt and <serial>.key in PEM. For each that was published, an
+//     annotation, signs-from.keys.squirrel.dev/<serial>, says from when on it may sign;
 //   - the ConfigMap apikey-operator-ca has their certificates as ca.crt, for everybody;
 //   - the ValidatingWebhookConfiguration has the same certificates, for the API server;
 //   - the Secrets apikey-authenticator-tls and apikey-controller-webhook-tls have the serving certificates.
@@ -24,6 +24,9 @@
 //  2. From when on an authority may sign is said after it was published.
 //  3. Certificates are signed last, by an authority that may.
 //
+// When something keeps authorities from being published, such as an object of somebody else, or when one of them is damaged, none is
+// minted, and no certificate that is trusted is taken away. One that may sign goes on to.
+//
 // Deleting the Secret of the authorities replaces them all at once: that is for when a key of theirs has leaked.
 package certificates
 
@@ -31,11 +34,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -79,7 +82,7 @@ type Keeper struct {
 	// Now is the clock.
 	Now func() time.Time
 
-	foreign map[types.UID]bool // what people were told of already
+	told map[string]bool // what people were told already, of which object
 }
 
 // NewKeeper returns a Keeper for a namespace, whose client has no cache.
@@ -91,7 +94,7 @@ func NewKeeper(live client.Client, recorder events.EventRecorder, namespace stri
 		WebhookConfiguration: WebhookConfiguration,
 		Lifetime:             lifetime,
 		Now:                  time.Now,
-		foreign:              map[types.UID]bool{},
+		told:                 map[string]bool{},
 	}
 }
 
@@ -120,52 +123,69 @@ func (k *Keeper) Start(ctx context.Context) error {
 // now is the time, as precise as certificates say it.
 func (k *Keeper) now() time.Time { return k.Now().UTC().Truncate(time.Second) }
 
-// Keep looks at everything once, and does what is due.
+// Keep looks at everything once, and does what is due. What keeps authorities from being succeeded does not keep the one that signs from
+// renewing the serving certificates.
 func (k *Keeper) Keep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
+	authorities, err := k.keepAuthorities(ctx)
 	now := k.now()
-	authorities, err := k.keepAuthorities(ctx, now)
-	if err != nil {
+	signer, found := signerOf(authorities, now)
+	if !found {
 		k.recordExpirations(ctx) // nothing is renewed now, so somebody has to be told in time
 		return err
 	}
-	signer := signerOf(authorities, now)
-	var errs []error
+	recordExpiration("authority", bundleOf(authorities[len(authorities)-1:]))
+	errs := []error{err}
 	for _, s := range k.servers() {
-		errs = append(errs, k.keepServing(ctx, s, signer, bundleOf(authorities), now))
+		errs = append(errs, k.keepServing(ctx, s, signer, trust{authorities: authorities, partial: err != nil}, now))
 	}
 	return errors.Join(errs...)
 }
 
-// keepAuthorities returns the authorities that are good, the oldest first, when all of them are published.
-func (k *Keeper) keepAuthorities(ctx context.Context, now time.Time) ([]authority, error) {
-	configMap := &corev1.ConfigMap{}
-	if err := k.read(ctx, BundleConfigMap, configMap); err != nil { // before the authorities: see the package
-		return nil, err
-	}
-	secret := &corev1.Secret{}
+// keepAuthorities returns the authorities, the oldest first. Without an error they are good, and all of them are published and scheduled,
+// the oldest for now or earlier. With an error, they are those that are known.
+func (k *Keeper) keepAuthorities(ctx context.Context) ([]authority, error) {
+	configMap, secret := &corev1.ConfigMap{}, &corev1.Secret{}
+	unpublishable := k.read(ctx, BundleConfigMap, configMap) // before the authorities: see the package
 	if err := k.read(ctx, AuthoritySecret, secret); err != nil {
-		return nil, err
+		return nil, errors.Join(unpublishable, err)
 	}
-	authorities, err := k.renewAuthorities(ctx, secret, now)
+	authorities, damage := k.knownAuthorities(ctx, secret)
+	if err := errors.Join(unpublishable, damage); err != nil {
+		return authorities, err
+	}
+	authorities, err := k.renewAuthorities(ctx, secret, authorities)
 	if err != nil {
-		return nil, err
+		return authorities, err
 	}
-	recordExpiration("authority", bundleOf(authorities[len(authorities)-1:]))
 	if err := k.publish(ctx, configMap, authorities); err != nil {
-		return nil, err
+		return authorities, err
 	}
-	return authorities, k.scheduleAuthorities(ctx, secret, authorities)
+	return k.scheduleAuthorities(ctx, secret, authorities)
 }
 
-// renewAuthorities returns the authorities of the Secret that are good, the oldest first, with the one that is due.
-func (k *Keeper) renewAuthorities(ctx context.Context, secret *corev1.Secret, now time.Time) ([]authority, error) {
-	all, err := parseAuthorities(secret)
-	if err != nil {
-		return nil, fmt.Errorf("the Secret %q has no authorities to sign with: restore it, or delete it to have a new authority "+
-			"that all who verify must learn of: %w", AuthoritySecret, err)
+// knownAuthorities returns the authorities of the Secret that are not damaged, the oldest first, and an error if some are.
+func (k *Keeper) knownAuthorities(ctx context.Context, secret *corev1.Secret) ([]authority, error) {
+	authorities, damage := parseAuthorities(secret)
+	switch {
+	case damage == nil:
+		return authorities, nil
+	case len(authorities) == 0:
+		damage = fmt.Errorf("the Secret %q has no authorities to sign with: restore it, or delete it to have a new authority "+
+			"that all who verify must learn of: %w", AuthoritySecret, damage)
+	default:
+		damage = fmt.Errorf("the Secret %q has damaged authorities, and none is succeeded until they are restored or removed: %w",
+			AuthoritySecret, damage)
 	}
+	k.tellPeople(ctx, secret, "Damaged", damage)
+	return authorities, damage
+}
+
+// renewAuthorities returns those of the authorities that are good, the oldest first, with the one that is due. With an error it returns
+// them as they were.
+func (k *Keeper) renewAuthorities(ctx context.Context, secret *corev1.Secret, all []authority) ([]authority, error) {
+	now := k.now()
 	var authorities []authority
 	for _, a := range all {
 		if isExpired(a.certificate, now) {
@@ -174,36 +194,47 @@ func (k *Keeper) renewAuthorities(ctx context.Context, secret *corev1.Secret, no
 			authorities = append(authorities, a)
 		}
 	}
-	if !needSuccessor(authorities, now, k.Lifetime) {
-		if len(authorities) == len(all) {
-			return authorities, nil
+	if needSuccessor(authorities, now, k.Lifetime) {
+		minted, err := mintAuthority(now, k.Lifetime, k.domains())
+		if err != nil {
+			return all, err
 		}
-		return authorities, k.write(ctx, secret)
+		if err := minted.addTo(secret); err != nil {
+			return all, err
+		}
+		log.FromContext(ctx).Info("minting an authority", "authority", minted.id, "notAfter", minted.certificate.NotAfter)
+		authorities = append(authorities, minted)
+	} else if len(authorities) == len(all) {
+		return authorities, nil
 	}
-	minted, err := mintAuthority(now, k.Lifetime, k.domains())
-	if err != nil {
-		return nil, err
+	if err := k.write(ctx, secret); err != nil {
+		return all, err
 	}
-	if err := minted.addTo(secret); err != nil {
-		return nil, err
-	}
-	log.FromContext(ctx).Info("minting an authority", "authority", minted.id, "notAfter", minted.certificate.NotAfter)
-	return append(authorities, minted), k.write(ctx, secret)
+	return authorities, nil
 }
 
-// scheduleAuthorities says of every successor that was published from when on it may sign.
-func (k *Keeper) scheduleAuthorities(ctx context.Context, secret *corev1.Secret, authorities []authority) error {
-	before := secret.DeepCopy()
-	for i, a := range authorities {
-		if i == 0 || a.isScheduled() {
+// scheduleAuthorities says of every authority that was published from when on it may sign, and returns them with that. The oldest may at
+// once: nobody else can. With an error it returns them as they were.
+func (k *Keeper) scheduleAuthorities(ctx context.Context, secret *corev1.Secret, published []authority) ([]authority, error) {
+	now, before, authorities := k.now(), secret.DeepCopy(), slices.Clone(published)
+	for i := range authorities {
+		a := &authorities[i]
+		switch {
+		case i == 0 && !a.maySign(now):
+			a.signsFrom = now
+		case i > 0 && !a.isScheduled():
+			a.signsFrom = now.Add(waitOf(authorities[i-1], k.Lifetime, now))
+		default:
 			continue
 		}
-		signsFrom := k.now().Add(waitOf(authorities[i-1], k.Lifetime))
-		a.scheduleIn(secret, signsFrom)
-		log.FromContext(ctx).Info("an authority was published", "authority", a.id, "signsFrom", signsFrom)
+		a.scheduleIn(secret)
+		log.FromContext(ctx).Info("an authority was published", "authority", a.id, "signsFrom", a.signsFrom)
 	}
 	if equality.Semantic.DeepEqual(before, secret) {
-		return nil
+		return authorities, nil
 	}
-	return k.write(ctx, secret)
+	if err := k.write(ctx, secret); err != nil {
+		return published, err
+	}
+	return authorities, nil
 }

@@ -204,6 +204,46 @@ func TestASuccessorThatWasMintedWhenTheProcessStoppedWaitsAllTheSame(t *testing.
 	})
 }
 
+// After months without a controller there is nobody left who could sign meanwhile.
+func TestTheOnlyAuthorityThatIsLeftSignsAtOnce(t *testing.T) {
+	eachCall(t, func(w *world, call int) {
+		w.keep()
+		w.leap(start.Add(lifetime * 2 / 3))
+		w.keepUntil(call)
+		w.leap(start.Add(lifetime))
+		w.bundles = nil // whoever has an old one is cut off by the end of what is in it
+		w.keep()
+		w.assertVerified(AuthenticatorSecret, string(w.secret(AuthenticatorSecret).Data["tls.crt"]), w.bundle())
+	})
+}
+
+// A controller comes back shortly before the authority ends. From when on its successor is published, nobody who has that bundle meets
+// what has ended, however late a pod reads.
+func TestASuccessorSignsWhilePodsCanStillReadWhatItSigned(t *testing.T) {
+	w := newWorld(t, lifetime)
+	w.keep()
+	w.leap(start.Add(lifetime * 11 / 12))
+	w.keep()
+	w.bundles = w.bundles[len(w.bundles)-1:]
+	for range 24 { // hours, of which the authority has 20 left
+		w.now = w.now.Add(time.Hour)
+		w.keep()
+		w.assertNoGap()
+	}
+	if len(w.authoritiesThatSigned) != 2 {
+		t.Errorf("%d authorities signed", len(w.authoritiesThatSigned))
+	}
+}
+
+// keepThrough has Keepers look for so long, often enough for all that is due.
+func (w *world) keepThrough(duration time.Duration) {
+	w.Helper()
+	for end := w.now.Add(duration); w.now.Before(end); {
+		w.now = w.now.Add(min(lifetime/60, end.Sub(w.now)))
+		w.keep()
+	}
+}
+
 // leap goes to another time. Nobody has worked until then, and nothing that has expired meanwhile is served any more.
 func (w *world) leap(to time.Time) {
 	w.Helper()
@@ -285,6 +325,71 @@ func TestWhatSomebodyElseMadeIsLeftAlone(t *testing.T) {
 	if len(w.events.Events) != 0 {
 		t.Errorf("told again: %s", <-w.events.Events)
 	}
+}
+
+// An authority is about to be succeeded, or was, and something keeps the next from it.
+func TestServingCertificatesAreRenewedWhileNoAuthorityCanBeSucceeded(t *testing.T) {
+	const due = lifetime * 2 / 3
+	for name, test := range map[string]struct {
+		at    time.Duration         // after the start
+		spoil func(w *world) string // returns the error
+		event string
+	}{
+		"a bundle without the label": {due - time.Second, func(w *world) string {
+			configMap := &corev1.ConfigMap{}
+			w.get(BundleConfigMap, configMap)
+			configMap.Labels = nil
+			w.must(w.client.Update(w.Context(), configMap))
+			return `ConfigMap "apikey-operator-ca" was not written by this controller and is left as it is: delete it to have it made, with the ` +
+				"label app.kubernetes.io/managed-by=apikey-operator"
+		}, "NotManaged"},
+		"a damaged authority beside the one that signs": {due - time.Second, func(w *world) string {
+			return w.damage("1")
+		}, "Damaged"},
+		"the one that signs is damaged, and its predecessor is not": {due + lifetime/12, func(w *world) string {
+			authorities, err := parseAuthorities(w.secret(AuthoritySecret))
+			w.must(err)
+			return w.damage(authorities[1].id)
+		}, "Damaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, lifetime)
+			w.keep()
+			w.keepThrough(test.at)
+			want := test.spoil(w)
+			before, bundle, serving := w.versions(), w.bundle(), w.secret(AuthenticatorSecret).Data["tls.crt"]
+			keeper := w.keeper(nil)
+			for range 12 {
+				w.now = w.now.Add(lifetime / 120)
+				if err := keeper.Keep(t.Context()); err == nil || err.Error() != want {
+					t.Fatalf("got  %v\nwant %s", err, want)
+				}
+				w.assertNoGap()
+			}
+			if bytes.Equal(w.secret(AuthenticatorSecret).Data["tls.crt"], serving) {
+				t.Error("the certificate was not renewed")
+			}
+			if w.versions()[AuthoritySecret] != before[AuthoritySecret] || w.bundle() != bundle {
+				t.Error("the authorities were written")
+			}
+			if told := <-w.events.Events; told != "Warning "+test.event+" "+want {
+				t.Errorf("told %s", told)
+			}
+			if len(w.events.Events) != 0 {
+				t.Errorf("told again: %s", <-w.events.Events)
+			}
+		})
+	}
+}
+
+// damage damages the certificate of an authority, and returns what is said of it.
+func (w *world) damage(id string) string {
+	w.Helper()
+	secret := w.secret(AuthoritySecret)
+	secret.Data[id+".crt"] = []byte("damaged")
+	w.must(w.client.Update(w.Context(), secret))
+	return fmt.Sprintf(`the Secret "apikey-operator-ca" has damaged authorities, and none is succeeded until they are restored or removed: `+
+		"%[1]s.crt and %[1]s.key: tls: failed to find any PEM data in certificate input", id)
 }
 
 func TestAuthoritiesThatCannotBeReadAreNotReplaced(t *testing.T) {

@@ -43,7 +43,7 @@ func (k *Keeper) read(ctx context.Context, name string, object client.Object) er
 	case err != nil:
 		return fmt.Errorf("read %s %q: %w", kindOf(object), name, err)
 	case object.GetLabels()[managedByLabel] != managedBy:
-		k.tellOfForeign(ctx, object)
+		k.tellPeople(ctx, object, "NotManaged", foreignError{object})
 		return foreignError{object}
 	default:
 		return nil
@@ -64,13 +64,13 @@ func (k *Keeper) write(ctx context.Context, object client.Object) error {
 	return nil
 }
 
-// tellOfForeign tells people, once, of an object that is in the way.
-func (k *Keeper) tellOfForeign(ctx context.Context, object client.Object) {
-	if k.foreign[object.GetUID()] {
+// tellPeople tells people, once, what is wrong with an object.
+func (k *Keeper) tellPeople(ctx context.Context, object client.Object, reason string, problem error) {
+	once := string(object.GetUID()) + " " + problem.Error()
+	if k.told[once] {
 		return
 	}
-	k.foreign[object.GetUID()] = true
-	problem := foreignError{object}
-	log.FromContext(ctx).Error(problem, "somebody else's object is in the way of a certificate")
-	k.Events.Eventf(object, nil, corev1.EventTypeWarning, "NotManaged", "KeepCertificates", "%s", problem)
+	k.told[once] = true
+	log.FromContext(ctx).Error(problem, "an object is in the way of the certificates")
+	k.Events.Eventf(object, nil, corev1.EventTypeWarning, reason, "KeepCertificates", "%s", problem)
 }

@@ -43,19 +43,23 @@ func needSuccessor(authorities []authority, now time.Time, lifetime time.Duratio
 
 // waitOf returns how long a successor waits from its publication on, before it signs. That is no longer than its predecessor promised, if
 // that is shorter-lived: so no raised lifetime makes an older authority sign again.
-func waitOf(predecessor authority, lifetime time.Duration) time.Duration {
-	return propagation(min(lifetime, validity(predecessor.certificate)))
+//
+// When the predecessor ends too soon for that, because nobody has looked for months, the successor waits for two thirds of what is left:
+// those who read the bundle later than that are cut off until they do, which the end of the predecessor would do to them in any case.
+// The last third is for the pods, which would otherwise serve what has ended to those who do have the bundle.
+func waitOf(predecessor authority, lifetime time.Duration, now time.Time) time.Duration {
+	left := predecessor.certificate.NotAfter.Sub(now)
+	return min(propagation(min(lifetime, validity(predecessor.certificate))), left*2/3)
 }
 
-// signerOf returns the newest of the authorities, the oldest first, that may sign. The oldest always may: nobody can have been told to
-// expect another one.
-func signerOf(authorities []authority, now time.Time) authority {
-	for _, a := range slices.Backward(authorities[1:]) {
-		if a.isScheduled() && !now.Before(a.signsFrom) {
-			return a
+// signerOf returns the newest of the authorities, the oldest first, that may sign, if one of them may.
+func signerOf(authorities []authority, now time.Time) (signer authority, found bool) {
+	for _, a := range slices.Backward(authorities) {
+		if a.maySign(now) && !isExpired(a.certificate, now) {
+			return a, true
 		}
 	}
-	return authorities[0]
+	return authority{}, false
 }
 
 // whyIssue says why a serving certificate has to be replaced by one of this authority for these names; "" is that it is good.

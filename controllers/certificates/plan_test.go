@@ -55,16 +55,18 @@ func TestASuccessorIsMintedWhenAThirdOfTheTimeIsLeft(t *testing.T) {
 
 func TestASuccessorWaitsUntilEverybodyHasTheBundle(t *testing.T) {
 	for _, test := range []struct {
-		rule                  string
-		predecessor, lifetime time.Duration
-		want                  time.Duration
+		rule                      string
+		predecessor, at, lifetime time.Duration
+		want                      time.Duration
 	}{
-		{"a twelfth of the lifetime", 360 * day, 360 * day, 30 * day},
-		{"of one that was shortened", 360 * day, 12 * day, day},
-		{"as the shorter-lived predecessor promised, of one that was raised", 12 * day, 360 * day, day},
+		{"a twelfth of the lifetime", 360 * day, 240 * day, 360 * day, 30 * day},
+		{"of one that was shortened", 360 * day, 8 * day, 12 * day, day},
+		{"as the shorter-lived predecessor promised, of one that was raised", 12 * day, 8 * day, 360 * day, day},
+		{"as long while that is not more than two thirds of what the predecessor has left", 360 * day, 315 * day, 360 * day, 30 * day},
+		{"no longer than that", 360 * day, 330 * day, 360 * day, 20 * day},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
-			if got := waitOf(aged("predecessor", 0, test.predecessor, 0), test.lifetime); got != test.want {
+			if got := waitOf(aged("predecessor", 0, test.predecessor, 0), test.lifetime, start.Add(test.at)); got != test.want {
 				t.Errorf("it waits %s, want %s", got, test.want)
 			}
 		})
@@ -72,23 +74,25 @@ func TestASuccessorWaitsUntilEverybodyHasTheBundle(t *testing.T) {
 }
 
 func TestTheNewestThatMaySigns(t *testing.T) {
-	first, second := aged("first", 0, 360*day, 0), aged("second", 240*day, 360*day, 270*day)
+	first, second := aged("first", 0, 360*day, time.Second), aged("second", 240*day, 360*day, 270*day)
 	for _, test := range []struct {
 		rule        string
 		authorities []authority
 		at          time.Duration
 		want        string
 	}{
-		{"the only one, at once", []authority{first}, 0, "first"},
+		{"nobody", nil, 0, ""},
+		{"the only one", []authority{first}, day, "first"},
 		{"the old one while the new one waits", []authority{first, second}, 270*day - time.Second, "first"},
 		{"the new one when it has waited", []authority{first, second}, 270 * day, "second"},
-		{"the only one left, whatever it waits for", []authority{second}, 250 * day, "second"},
+		{"none while the only one that is known waits", []authority{second}, 250 * day, ""},
+		{"none that has ended", []authority{first}, 360 * day, ""},
 		{"the old one while the new one is not scheduled", []authority{first, aged("third", 240*day, 360*day, 0)}, 300 * day, "first"},
 		{"one between, while the newest waits", []authority{first, second, aged("third", 271*day, 360*day, 300*day)}, 280 * day, "second"},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
-			if got := signerOf(test.authorities, start.Add(test.at)); got.id != test.want {
-				t.Errorf("%s signs", got.id)
+			if got, found := signerOf(test.authorities, start.Add(test.at)); got.id != test.want || found != (test.want != "") {
+				t.Errorf("%q signs: %t", got.id, found)
 			}
 		})
 	}

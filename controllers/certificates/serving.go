@@ -20,7 +20,7 @@ type server struct {
 	service string // the Service that it is reached by
 	secret  string
 	// tell tells somebody whom to trust who does not read the bundle, before a certificate is signed; nil is nobody.
-	tell func(ctx context.Context, trust []byte) error
+	tell func(ctx context.Context, trust trust) error
 }
 
 func (k *Keeper) servers() []server {
@@ -48,7 +48,7 @@ func (k *Keeper) domains() []string {
 
 // keepServing renews the certificate that a server serves with when it is due. One that somebody else made is left to them, and so is
 // telling whom to trust.
-func (k *Keeper) keepServing(ctx context.Context, s server, signer authority, trust []byte, now time.Time) error {
+func (k *Keeper) keepServing(ctx context.Context, s server, signer authority, trust trust, now time.Time) error {
 	secret := &corev1.Secret{}
 	switch err := k.read(ctx, s.secret, secret); {
 	case errors.As(err, new(foreignError)):
@@ -64,14 +64,15 @@ func (k *Keeper) keepServing(ctx context.Context, s server, signer authority, tr
 	}
 	names := k.namesOf(s.service)
 	reason := whyIssue(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], signer, names, now)
-	if reason == "" && bytes.Equal(secret.Data[bundleKey], trust) {
+	bundle := trust.over(secret.Data[bundleKey])
+	if reason == "" && bytes.Equal(secret.Data[bundleKey], bundle) {
 		recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
 		return nil
 	}
 	if secret.Data == nil {
 		secret.Type, secret.Data = corev1.SecretTypeTLS, map[string][]byte{}
 	}
-	secret.Data[bundleKey] = trust
+	secret.Data[bundleKey] = bundle
 	if reason != "" {
 		certificate, key, err := signer.issue(now, propagation(k.Lifetime), names)
 		if err != nil {
