@@ -32,10 +32,12 @@ func StartWith(
 	t testing.TB, env *testenv.Env, as *rest.Config, namespace string, change func(*controllers.APIKeyReconciler),
 ) (stop func()) {
 	t.Helper()
+	cached := controllers.CacheOptions()
+	cached.DefaultNamespaces = map[string]cache.Config{namespace: {}}
 	mgr, err := ctrl.NewManager(as, ctrl.Options{
 		Scheme:     env.Scheme,
 		Client:     controllers.ClientOptions(),
-		Cache:      cache.Options{DefaultNamespaces: map[string]cache.Config{namespace: {}}},
+		Cache:      cached,
 		Metrics:    metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: new(true)},
 		Logger:     logr.Discard(),

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -261,6 +262,38 @@ func TestWhatCannotBeReadInAnObjectTakesNoOtherDown(t *testing.T) {
 	} {
 		expect(t, keyring, "shop", name, want)
 	}
+}
+
+func TestAListedKeyTakesFewAllocations(t *testing.T) {
+	const keys, managers = 2_000, 20
+	g := NewWithT(t)
+	events := make(chan string)
+	keyring := run(t, serveWatch(t, events), metav1.NamespaceAll)
+	eventOf := func(i int) string {
+		manager := `{"manager":"kubectl","operation":"Update","fieldsV1":{"f:spec":{".":{},"f:appName":{},"f:readAccess":{}}}}`
+		return fmt.Sprintf(`{"type":"ADDED","object":{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey",
+			"metadata":{"namespace":"shop","name":"key-%[1]d","uid":"uid-%[1]d","resourceVersion":"5","managedFields":[%[2]s]},
+			"spec":{"appName":"App %[1]d","readAccess":true,"writeAccess":false,"active":true},
+			"status":{"tokens":[{"hash":%[3]q,"hint":"sq_","notBefore":"2027-01-01T00:00:00Z"}]}}}`,
+			i, strings.Repeat(manager+",", managers-1)+manager, token.Hash(fmt.Sprint(i)))
+	}
+	all := make([]string, keys)
+	for i := range all {
+		all[i] = eventOf(i)
+	}
+	var before, after runtime.MemStats
+	events <- eventOf(keys) // from here on the watch is there
+	runtime.ReadMemStats(&before)
+	events <- strings.Join(all, "\n")
+	events <- bookmark(`"k8s.io/initial-events-end":"true"`)
+	eventually(g, keyring.Synced).Should(BeTrue())
+	runtime.ReadMemStats(&after)
+	expect(t, keyring, "shop", "1", granted("uid-1"))
+
+	// Most of an object is managedFields, which allocate nothing.
+	perKey := float64(after.Mallocs-before.Mallocs) / keys
+	t.Logf("%.1f allocations per key", perKey)
+	g.Expect(perKey).To(BeNumerically("<", 30))
 }
 
 func TestInvariant9_ABookmarkIsAWordFromTheAPI(t *testing.T) {
