@@ -68,7 +68,7 @@ func (p *population) in(t *testing.T) *population {
 // populate starts a Kubernetes API that has this many issued keys.
 func populate(t *testing.T, count int) *population {
 	t.Helper()
-	p := &population{Env: testenv.Shared(t), t: t}
+	p := &population{Env: testenv.Start(t, "--request-timeout=10m"), t: t} // a busy machine takes longer than a minute to list them
 	for i := range namespaces {
 		must(t, p.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespaceName(i)}}))
 	}

@@ -15,7 +15,6 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/test/bench/report"
-	"squirrel.dev/apikey-operator/test/testenv"
 )
 
 // What the report is about. Fewer keys, or fewer turns, try the measuring itself.
@@ -23,8 +22,6 @@ var (
 	scale = flag.Int("keys", 100_000, "how many APIKeys there are")
 	turns = flag.Int("turns", 5, "how often each figure is measured")
 )
-
-func TestMain(m *testing.M) { testenv.Main(m) }
 
 // TestScale measures one part after the other with the same keys. The report is written when all was measured.
 func TestScale(t *testing.T) {
