@@ -235,15 +235,6 @@ func TestASuccessorSignsWhilePodsCanStillReadWhatItSigned(t *testing.T) {
 	}
 }
 
-// keepThrough has Keepers look for so long, often enough for all that is due.
-func (w *world) keepThrough(duration time.Duration) {
-	w.Helper()
-	for end := w.now.Add(duration); w.now.Before(end); {
-		w.now = w.now.Add(min(lifetime/60, end.Sub(w.now)))
-		w.keep()
-	}
-}
-
 // leap goes to another time. Nobody has worked until then, and nothing that has expired meanwhile is served any more.
 func (w *world) leap(to time.Time) {
 	w.Helper()
@@ -329,13 +320,12 @@ func TestWhatSomebodyElseMadeIsLeftAlone(t *testing.T) {
 
 // An authority is about to be succeeded, or was, and something keeps the next from it.
 func TestServingCertificatesAreRenewedWhileNoAuthorityCanBeSucceeded(t *testing.T) {
-	const due = lifetime * 2 / 3
+	due := start.Add(lifetime * 2 / 3)
 	for name, test := range map[string]struct {
-		at    time.Duration         // after the start
 		spoil func(w *world) string // returns the error
 		event string
 	}{
-		"a bundle without the label": {due - time.Second, func(w *world) string {
+		"a bundle without the label": {func(w *world) string {
 			configMap := &corev1.ConfigMap{}
 			w.get(BundleConfigMap, configMap)
 			configMap.Labels = nil
@@ -343,10 +333,14 @@ func TestServingCertificatesAreRenewedWhileNoAuthorityCanBeSucceeded(t *testing.
 			return `ConfigMap "apikey-operator-ca" was not written by this controller and is left as it is: delete it to have it made, with the ` +
 				"label app.kubernetes.io/managed-by=apikey-operator"
 		}, "NotManaged"},
-		"a damaged authority beside the one that signs": {due - time.Second, func(w *world) string {
+		"a damaged authority beside the one that signs": {func(w *world) string {
 			return w.damage("1")
 		}, "Damaged"},
-		"the one that signs is damaged, and its predecessor is not": {due + lifetime/12, func(w *world) string {
+		"the one that signs is damaged, and its predecessor is not": {func(w *world) string {
+			w.leap(due)
+			w.keep()
+			w.leap(due.Add(lifetime / 12))
+			w.keep()
 			authorities, err := parseAuthorities(w.secret(AuthoritySecret))
 			w.must(err)
 			return w.damage(authorities[1].id)
@@ -355,7 +349,8 @@ func TestServingCertificatesAreRenewedWhileNoAuthorityCanBeSucceeded(t *testing.
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, lifetime)
 			w.keep()
-			w.keepThrough(test.at)
+			w.leap(due.Add(-time.Second))
+			w.keep()
 			want := test.spoil(w)
 			before, bundle, serving := w.versions(), w.bundle(), w.secret(AuthenticatorSecret).Data["tls.crt"]
 			keeper := w.keeper(nil)
@@ -390,6 +385,25 @@ func (w *world) damage(id string) string {
 	w.must(w.client.Update(w.Context(), secret))
 	return fmt.Sprintf(`the Secret "apikey-operator-ca" has damaged authorities, and none is succeeded until they are restored or removed: `+
 		"%[1]s.crt and %[1]s.key: tls: failed to find any PEM data in certificate input", id)
+}
+
+func TestASuccessorSignsAtOnceWhenItsPredecessorIsRemoved(t *testing.T) {
+	w := newWorld(t, lifetime)
+	w.keep()
+	w.leap(start.Add(lifetime * 2 / 3))
+	w.keep()
+	secret := w.secret(AuthoritySecret)
+	authorities, err := parseAuthorities(secret)
+	w.must(err)
+	authorities[0].removeFrom(secret)
+	w.must(w.client.Update(t.Context(), secret))
+
+	clear(w.served) // whoever is cut off by that is
+	w.bundles, w.trusts = nil, nil
+	w.keep()
+	if reason := w.whyReplace(AuthenticatorSecret, authorities[1]); reason != "" {
+		t.Errorf("the certificate is not of the successor: %s", reason)
+	}
 }
 
 func TestAuthoritiesThatCannotBeReadAreNotReplaced(t *testing.T) {
