@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -37,6 +38,22 @@ func TestNetworkPoliciesOpenThesePortsOfThePods(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("who may reach which port (-want +got):\n%s", diff)
+	}
+}
+
+// The Amazon VPC CNI asks for the same name of a port in policies, pods and Services.
+func TestPortsOfServicesHaveTheNamesOfThosePoliciesOpen(t *testing.T) {
+	var services corev1.ServiceList
+	must(t, installed(t).Client.List(t.Context(), &services, client.InNamespace("apikey-system")))
+	if len(services.Items) == 0 {
+		t.Error("there is no Service")
+	}
+	for _, service := range services.Items {
+		for _, port := range service.Spec.Ports {
+			if port.TargetPort != intstr.FromString(port.Name) {
+				t.Errorf("the port %s of %s leads to the port %s of pods", port.Name, service.Name, port.TargetPort.String())
+			}
+		}
 	}
 }
 
