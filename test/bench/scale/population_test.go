@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,12 +26,7 @@ import (
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
-const (
-	namespaces = 100
-
-	// perTransaction is how many objects are written to etcd at once, which takes 128.
-	perTransaction = 100
-)
+const namespaces = 100
 
 // key is an APIKey, and its token if it is issued.
 type key struct{ namespace, name, appName, uid, token string }
@@ -137,28 +133,34 @@ func (f *form) decode(t *testing.T) *v1alpha1.APIKey {
 	return &object
 }
 
-// store stores this many keys of a form.
+// store stores this many keys of a form, each at a version of its own, as the API server does.
 func (p *population) store(f *form, count int) []key {
 	p.t.Helper()
 	stored := make([]key, count)
-	var puts []any
+	todo := make(chan *key, count)
 	for i := range stored {
 		stored[i] = p.mint()
-		path, content := f.of(p.t, &stored[i])
-		puts = append(puts, map[string]any{"requestPut": map[string]any{"key": []byte(path), "value": []byte(content)}})
-		if len(puts) == perTransaction || i == count-1 {
-			p.etcd("txn", map[string]any{"success": puts}, &struct{}{})
-			puts = puts[:0]
-		}
+		todo <- &stored[i]
 	}
+	close(todo)
+	object := f.decode(p.t)
+	var writers sync.WaitGroup
+	for range concurrentWriters {
+		writers.Go(func() {
+			for k := range todo {
+				path, content := f.of(object, k)
+				p.etcd("put", map[string]any{"key": []byte(path), "value": []byte(content)}, &struct{}{})
+			}
+		})
+	}
+	writers.Wait()
 	return stored
 }
 
-// of returns where and as what a key is stored.
-func (f *form) of(t *testing.T, k *key) (path, content string) {
-	t.Helper()
+// of returns where and as what a key is stored; object is the form decoded.
+func (f *form) of(object *v1alpha1.APIKey, k *key) (path, content string) {
 	replacements := []string{f.namespace, k.namespace, f.name, k.name, f.appName, k.appName, f.uid, k.uid}
-	for _, recorded := range f.decode(t).Status.Tokens {
+	for _, recorded := range object.Status.Tokens {
 		replacements = append(replacements, recorded.Hash, token.Hash(k.token), recorded.Hint, token.Hint(k.token))
 	}
 	replacer := strings.NewReplacer(replacements...)
