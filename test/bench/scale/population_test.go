@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -167,18 +168,23 @@ func (f *form) of(object *v1alpha1.APIKey, k *key) (path, content string) {
 	return replacer.Replace(f.path), replacer.Replace(f.content)
 }
 
+// etcdClient keeps a connection for each writer.
+var etcdClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: concurrentWriters}}
+
 // etcd calls etcd's JSON gateway.
 func (p *population) etcd(method string, request, response any) {
 	p.t.Helper()
 	body, err := json.Marshal(request)
 	must(p.t, err)
-	answer, err := http.Post(p.EtcdURL()+"/v3/kv/"+method, "application/json", bytes.NewReader(body)) //nolint:noctx // ends with etcd
+	answer, err := etcdClient.Post(p.EtcdURL()+"/v3/kv/"+method, "application/json", bytes.NewReader(body)) //nolint:noctx // ends with etcd
 	must(p.t, err)
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		p.t.Fatalf("etcd answers %s to %s", answer.Status, method)
 	}
-	must(p.t, json.NewDecoder(answer.Body).Decode(response))
+	content, err := io.ReadAll(answer.Body)
+	must(p.t, err)
+	must(p.t, json.Unmarshal(content, response))
 }
 
 // checkStored sees that the API server would store a key as it is stored: it stores anew what it would store otherwise, even when nothing
