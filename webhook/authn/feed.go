@@ -125,7 +125,9 @@ func newClient(config *rest.Config) (rest.Interface, error) {
 	config.APIPath = "/apis"
 	config.GroupVersion = &v1alpha1.GroupVersion
 	config.ContentConfig.ContentType = runtime.ContentTypeJSON
-	config.QPS = -1                                                                                   // no limit here: the API server has its own, and a list of many pages must not take minutes
-	config.NegotiatedSerializer = serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion() // for refusals only: see wire.go
+	// No limit here: the API server has its own, and a list of many pages must not take minutes.
+	config.QPS = -1
+	// For refusals only: see wire.go.
+	config.NegotiatedSerializer = serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion()
 	return rest.RESTClientFor(config)
 }

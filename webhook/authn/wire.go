@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -40,7 +39,7 @@ func readList(answer io.ReadCloser, list *wireKeyList) error {
 // newWatch returns the events of a watch.
 func newWatch(ctx context.Context, answer io.ReadCloser) watch.Interface {
 	return watch.NewStreamWatcherWithLogger(klog.FromContext(ctx), &wireEvents{answer: answer, decoder: jsontext.NewDecoder(answer, lenient)},
-		apierrors.NewClientErrorReporter(http.StatusInternalServerError, http.MethodGet, "ClientWatchDecoding"))
+		apierrors.NewClientErrorReporter(500, "GET", "ClientWatchDecoding"))
 }
 
 // wireEvents are the events of a watch.
