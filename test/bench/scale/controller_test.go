@@ -31,6 +31,7 @@ const (
 
 // controllerAtWork measures the memory that a controller takes, and how fast it issues keys, beside a client that makes the same writes.
 func controllerAtWork(t *testing.T, p *population) []report.Row {
+	t.Helper()
 	controller := p.startController()
 	memory := controller.atRest()
 	t.Logf("%+v, heap %.0f MB", memory, controller.metric("go_memstats_heap_alloc_bytes")/megabyte)

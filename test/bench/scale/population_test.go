@@ -57,6 +57,7 @@ type form struct {
 
 // in returns the population for a subtest.
 func (p *population) in(t *testing.T) *population {
+	t.Helper()
 	copied := *p
 	copied.t = t
 	return &copied
@@ -176,7 +177,7 @@ func (p *population) etcd(method string, request, response any) {
 	p.t.Helper()
 	body, err := json.Marshal(request)
 	must(p.t, err)
-	answer, err := etcdClient.Post(p.EtcdURL()+"/v3/kv/"+method, "application/json", bytes.NewReader(body)) //nolint:noctx // ends with etcd
+	answer, err := etcdClient.Post(p.EtcdURL()+"/v3/kv/"+method, "application/json", bytes.NewReader(body))
 	must(p.t, err)
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {

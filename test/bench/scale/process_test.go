@@ -79,7 +79,7 @@ func (d *daemon) resident() resident {
 // metric returns the sum of a metric over its labels.
 func (d *daemon) metric(name string) float64 {
 	d.t.Helper()
-	response, err := http.Get(d.metrics) //nolint:noctx // ends with the process
+	response, err := http.Get(d.metrics)
 	must(d.t, err)
 	defer response.Body.Close()
 	sum := 0.0

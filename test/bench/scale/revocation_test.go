@@ -26,6 +26,7 @@ const revocationsPerTurn = 200
 
 // revocations measures how long an authenticator accepts a key that is being deactivated, beside a watch that sees the same change.
 func revocations(t *testing.T, p *population) []report.Row {
+	t.Helper()
 	_, address := p.startAuthenticator()
 	seen := p.watchDeactivations()
 	var refused, watched []float64

@@ -20,6 +20,7 @@ import (
 
 // starts measures how long an authenticator takes from its start until it is ready, beside curl, and what memory it takes.
 func starts(t *testing.T, p *population) []report.Row {
+	t.Helper()
 	var synced, listed, peak, atRest, heap []float64
 	list := p.curl()
 	list() // what was never listed is read from etcd
