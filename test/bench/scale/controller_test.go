@@ -36,8 +36,13 @@ func controllerAtWork(t *testing.T, p *population) []report.Row {
 	memory := controller.atRest()
 	t.Logf("%+v, heap %.0f MB", memory, controller.metric("go_memstats_heap_alloc_bytes")/megabyte)
 	var issued, written []float64
-	for range *turns {
-		issued, written = append(issued, p.rateOfController(controller)), append(written, p.rateOfClient())
+	for turn := range *turns {
+		if turn > 0 {
+			controller = p.startController()
+		}
+		issued = append(issued, p.rateOfController(controller))
+		controller.Kill() // it would issue the client's keys
+		written = append(written, p.rateOfClient())
 		t.Logf("keys/s by the controller %.0f, by the client %.0f", issued, written)
 	}
 	at := fmt.Sprintf(" at %s keys", thousands(len(p.issued)))
