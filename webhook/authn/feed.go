@@ -127,7 +127,8 @@ func newClient(config *rest.Config) (rest.Interface, error) {
 	config.ContentConfig.ContentType = runtime.ContentTypeJSON
 	// No limit here: the API server has its own, and a list of many pages must not take minutes.
 	config.QPS = -1
-	// For refusals only: see wire.go.
-	config.NegotiatedSerializer = serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion()
+	refusals := runtime.NewScheme() // all else is decoded in wire.go
+	metav1.AddToGroupVersion(refusals, metav1.Unversioned)
+	config.NegotiatedSerializer = serializer.NewCodecFactory(refusals).WithoutConversion()
 	return rest.RESTClientFor(config)
 }
