@@ -123,7 +123,6 @@ func (p *program) end(t *testing.T) (output string, exitCode int) {
 }
 
 func TestDemoTellsTheWholeTourAndLeavesNothing(t *testing.T) {
-	t.Parallel()
 	g := NewWithT(t)
 	demo := startProgram(t, "demo")
 	output, exitCode := demo.end(t)
@@ -153,7 +152,6 @@ func TestDemoTellsTheWholeTourAndLeavesNothing(t *testing.T) {
 }
 
 func TestDemoInterruptedLeavesNothing(t *testing.T) {
-	t.Parallel()
 	for _, moment := range []struct {
 		line   string
 		signal syscall.Signal
@@ -163,8 +161,7 @@ func TestDemoInterruptedLeavesNothing(t *testing.T) {
 		{"4. ", syscall.SIGTERM},
 	} {
 		t.Run(moment.signal.String()+" at "+moment.line, func(t *testing.T) {
-			t.Parallel()
-			g := NewWithT(t)
+					g := NewWithT(t)
 			demo := startProgram(t, "demo")
 			demo.waitFor(t, moment.line)
 			g.Expect(syscall.Kill(-demo.Process.Pid, moment.signal)).To(Succeed()) // to the group, as a terminal does
@@ -178,7 +175,6 @@ func TestDemoInterruptedLeavesNothing(t *testing.T) {
 }
 
 func TestDemoKilledLeavesNoProcess(t *testing.T) {
-	t.Parallel()
 	g := NewWithT(t)
 	demo := startProgram(t, "demo")
 	demo.waitFor(t, "Starting the authenticator")
@@ -217,7 +213,6 @@ func startRun(t *testing.T, place place) *running {
 }
 
 func TestRunFindsItsOldDataUntilAReset(t *testing.T) {
-	t.Parallel()
 	g := NewWithT(t)
 	root, err := controlplane.FindRepository()
 	g.Expect(err).NotTo(HaveOccurred())
