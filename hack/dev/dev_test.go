@@ -161,7 +161,7 @@ func TestDemoInterruptedLeavesNothing(t *testing.T) {
 		{"4. ", syscall.SIGTERM},
 	} {
 		t.Run(moment.signal.String()+" at "+moment.line, func(t *testing.T) {
-					g := NewWithT(t)
+			g := NewWithT(t)
 			demo := startProgram(t, "demo")
 			demo.waitFor(t, moment.line)
 			g.Expect(syscall.Kill(-demo.Process.Pid, moment.signal)).To(Succeed()) // to the group, as a terminal does
