@@ -15,6 +15,7 @@ import (
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/bench/report"
 	"squirrel.dev/apikey-operator/test/pages"
+	"squirrel.dev/apikey-operator/test/programs"
 )
 
 // nginx measures requests through nginx to a service that nginx is too, with the configuration that its page shows, and with the same
@@ -37,7 +38,7 @@ func nginx(t *testing.T) []report.Row {
 // startNginx starts nginx before a service that only answers 200, and returns its address.
 func startNginx(t *testing.T, s *server, certificateDir, configuration string) string {
 	t.Helper()
-	address, service, dir := freeAddress(t), freeAddress(t), t.TempDir()
+	address, service, dir := programs.FreeAddress(t), programs.FreeAddress(t), t.TempDir()
 	configuration = pages.ForTest(t, configuration, map[string]string{
 		"listen 8000;": "listen " + address + ";",
 		"apikey-authenticator.apikey-system.svc:443": s.address,
@@ -53,8 +54,8 @@ func startNginx(t *testing.T, s *server, certificateDir, configuration string) s
 	fmt.Fprintf(&main, "%s\nserver {\n  listen %s;\n  location / { return 200; }\n}\n}\n", configuration, service)
 	file := filepath.Join(dir, "nginx.conf")
 	must(t, os.WriteFile(file, []byte(main.String()), 0o600))
-	start(t, process.Command{
-		Path: bin(t, "debian", "usr", "sbin", "nginx"), Args: []string{"-c", file, "-e", "stderr"}, Env: []string{librariesOfDebian(t)},
+	programs.Start(t, process.Command{
+		Path: programs.Path(t, "debian", "usr", "sbin", "nginx"), Args: []string{"-c", file, "-e", "stderr"}, Env: []string{programs.LibrariesOfDebian(t)},
 		Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + service + "/"),
 	})
 	return address

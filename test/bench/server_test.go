@@ -6,9 +6,7 @@
 package bench_test
 
 import (
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,8 +18,8 @@ import (
 
 	certutil "k8s.io/client-go/util/cert"
 
-	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/programs"
 )
 
 // server is a running test/bench/server with 100 000 keys.
@@ -38,7 +36,7 @@ type server struct {
 func newServer(t *testing.T, certificateDir string) *server {
 	t.Helper()
 	dir := t.TempDir()
-	s := &server{t: t, dir: dir, address: freeAddress(t), grpcAddress: freeAddress(t), operations: freeAddress(t), scheme: "http"}
+	s := &server{t: t, dir: dir, address: programs.FreeAddress(t), grpcAddress: programs.FreeAddress(t), operations: programs.FreeAddress(t), scheme: "http"}
 	args := []string{"-keys=100000", "-tokens-file=" + filepath.Join(dir, "all"),
 		"-listen-address=" + s.address, "-grpc-listen-address=" + s.grpcAddress, "-operations-address=" + s.operations}
 	if certificateDir != "" {
@@ -50,8 +48,8 @@ func newServer(t *testing.T, certificateDir string) *server {
 		args = append(args, "-tls-cert-file="+certFile, "-tls-private-key-file="+keyFile)
 		s.scheme = "https"
 	}
-	start(t, process.Command{
-		Path: bin(t, "bench", "server"), Args: args, Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + s.operations + "/healthz"),
+	programs.Start(t, process.Command{
+		Path: programs.Path(t, "bench", "server"), Args: args, Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + s.operations + "/healthz"),
 	})
 	content, err := os.ReadFile(filepath.Join(dir, "all"))
 	must(t, err)
@@ -92,56 +90,14 @@ func (s *server) cpu() float64 {
 	return nanoseconds / 1000
 }
 
-func start(t *testing.T, command process.Command) {
-	t.Helper()
-	started, err := process.Start(t.Context(), command)
-	must(t, err)
-	t.Cleanup(func() {
-		started.Kill()
-		if t.Failed() {
-			t.Logf("%s: %v", started.Name(), started.Err())
-		}
-	})
-}
-
 // run runs a program of bin/debian and returns what it prints.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), bin(t, "debian", "usr", "bin", name), args...)
-	command.Env = append(os.Environ(), librariesOfDebian(t))
+	command := exec.CommandContext(t.Context(), programs.Path(t, "debian", "usr", "bin", name), args...)
+	command.Env = append(os.Environ(), programs.LibrariesOfDebian(t))
 	output, err := command.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, output)
 	}
 	return string(output)
-}
-
-// bin returns the path of something that `make bench` gets.
-func bin(t *testing.T, elements ...string) string {
-	t.Helper()
-	path := inRepository(t, append([]string{"bin"}, elements...)...)
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: `make bench` gets it", err)
-	}
-	return path
-}
-
-// librariesOfDebian returns the environment variable with which programs in bin/debian find their libraries.
-func librariesOfDebian(t *testing.T) string {
-	t.Helper()
-	var dirs []string
-	for _, pattern := range []string{"lib/*-linux-gnu", "usr/lib/*-linux-gnu"} {
-		found, err := filepath.Glob(filepath.Join(bin(t, "debian"), pattern))
-		must(t, err)
-		dirs = append(dirs, found...)
-	}
-	return "LD_LIBRARY_PATH=" + strings.Join(dirs, ":")
-}
-
-// freeAddress returns an address for a server. Nothing holds it until that server listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	port, err := controlplane.FreePort(0)
-	must(t, err)
-	return net.JoinHostPort("127.0.0.1", fmt.Sprint(port))
 }

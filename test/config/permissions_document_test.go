@@ -4,32 +4,19 @@
 package config_test
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"squirrel.dev/apikey-operator/test/pages"
 )
 
-var update = flag.Bool("update", false, "write the documentation anew")
-
 func TestTheDocumentationShowsThePermissions(t *testing.T) {
-	path := filepath.Join("..", "..", "docs", "security", "permissions.md")
-	want := readPermissions(t).document()
-	if *update {
-		must(t, os.WriteFile(path, []byte(want), 0o644))
-	}
-	written, err := os.ReadFile(path)
-	must(t, err)
-	if diff := cmp.Diff(want, string(written)); diff != "" {
-		t.Errorf("docs/security/permissions.md is not what the manifests say (-want +got); to write it anew, run\n"+
-			"go test ./test/config -run=Documentation -update\n%s", diff)
-	}
+	pages.ExpectGenerated(t, "docs/security/permissions.md", readPermissions(t).document(), "the manifests say",
+		"go test ./test/config -run=Documentation -update")
 }
 
 // document is the permissions for people.
@@ -49,14 +36,14 @@ Each has a ServiceAccount of its own.
 `)
 	for _, account := range p.accounts {
 		fmt.Fprintf(&d, "\n### %s, in the namespace %s\n\n", account.name, account.namespace)
-		writeRow(&d, "may", "on", "where", "narrowed by", "because")
+		pages.WriteRow(&d, "may", "on", "where", "narrowed by", "because")
 		d.WriteString("|---|---|---|---|---|\n")
 		for _, r := range account.rules {
 			where := "everywhere"
 			if r.namespace != "" {
 				where = "in its namespace"
 			}
-			writeRow(&d, strings.Join(r.Verbs, ", "), what(r.PolicyRule), where, strings.Join(p.policiesOn(account, r), ", "), r.reason)
+			pages.WriteRow(&d, strings.Join(r.Verbs, ", "), what(r.PolicyRule), where, strings.Join(p.policiesOn(account, r), ", "), r.reason)
 		}
 	}
 	d.WriteString(`
@@ -65,11 +52,11 @@ Each has a ServiceAccount of its own.
 These roles are bound to nobody, and are part of roles that Kubernetes has, and that are usually bound in a namespace.
 
 `)
-	writeRow(&d, "role", "part of", "may", "on", "because")
+	pages.WriteRow(&d, "role", "part of", "may", "on", "because")
 	d.WriteString("|---|---|---|---|---|\n")
 	for _, role := range p.people {
 		for i, r := range role.Rules {
-			writeRow(&d, role.Name, role.partOf(), strings.Join(r.Verbs, ", "), what(r), role.reasons[i])
+			pages.WriteRow(&d, role.Name, role.partOf(), strings.Join(r.Verbs, ", "), what(r), role.reasons[i])
 		}
 	}
 	d.WriteString(`
@@ -129,8 +116,4 @@ func what(r rbacv1.PolicyRule) string {
 		about += " named `" + strings.Join(r.ResourceNames, "`, `") + "`"
 	}
 	return about
-}
-
-func writeRow(d *strings.Builder, cells ...string) {
-	d.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 }

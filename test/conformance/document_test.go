@@ -4,40 +4,17 @@
 package conformance_test
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
-	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/pages"
 )
 
-var update = flag.Bool("update", false, "write the documentation anew")
-
 func TestTheDocumentationShowsTheTable(t *testing.T) {
-	root, err := controlplane.FindRepository()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(root, "docs", "gateways", "conformance.md")
-	if *update {
-		if err := os.WriteFile(path, []byte(document()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	written, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(document(), string(written)); diff != "" {
-		t.Errorf("docs/gateways/conformance.md is not what the table says (-want +got); to write it anew, run\n"+
-			"go test ./test/conformance -run=Documentation -update\n%s", diff)
-	}
+	pages.ExpectGenerated(t, "docs/gateways/conformance.md", document(), "the table says",
+		"go test ./test/conformance -run=Documentation -update")
 }
 
 // meanings are the words of the table, with what they are in the protocols.
@@ -65,7 +42,7 @@ authenticator, over TLS, with keys that a running controller has issued.
 |---|---|---|
 `)
 	for _, c := range columns {
-		writeRow(&d, c.name, c.asker, c.proof)
+		pages.WriteRow(&d, c.name, c.asker, c.proof)
 	}
 	d.WriteString(`
 The real programs are in ` + "`test/gateways`" + `. Introspection has two columns, because two keys go into it: the one that is asked about, and the
@@ -75,7 +52,7 @@ one that the resource server presents for itself, which must have read access.
 |---|---|---|---|
 `)
 	for _, m := range meanings {
-		writeRow(&d, m.word, m.over, m.review, m.introspection)
+		pages.WriteRow(&d, m.word, m.over, m.review, m.introspection)
 	}
 	d.WriteString(`
 What the last chapter shows also holds once the Kubernetes API has been silent for longer than ` + "`--max-staleness`" + `. That takes two minutes at
@@ -87,15 +64,11 @@ least, so it is shown with another clock, in the tests of ` + "`webhook/authn`" 
 		for _, c := range columns {
 			heading = append(heading, c.name)
 		}
-		writeRow(&d, heading...)
+		pages.WriteRow(&d, heading...)
 		d.WriteString(strings.Repeat("|---", len(heading)) + "|\n")
 		for _, s := range chapter.situations {
-			writeRow(&d, slices.Concat([]string{s.name}, s.want[:])...)
+			pages.WriteRow(&d, slices.Concat([]string{s.name}, s.want[:])...)
 		}
 	}
 	return d.String()
-}
-
-func writeRow(d *strings.Builder, cells ...string) {
-	d.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 }

@@ -13,7 +13,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,7 +21,6 @@ import (
 	"k8s.io/client-go/rest"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
-	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/test/operator"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
@@ -43,14 +41,6 @@ func TestMain(m *testing.M) {
 func startAuthenticator(t testing.TB, config *rest.Config, args ...string) *operator.Process {
 	t.Helper()
 	return operator.StartAuthenticator(t, config, append([]string{"--plaintext"}, args...)...)
-}
-
-// freeAddress returns an address for a server that does not tell which port it got. Nothing holds it until that server listens.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	port, err := controlplane.FreePort(0)
-	must(t, err)
-	return "127.0.0.1:" + strconv.Itoa(port)
 }
 
 // proxy stands between a process and the API server.

@@ -40,6 +40,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/test/operator"
+	"squirrel.dev/apikey-operator/test/programs"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -136,7 +137,7 @@ func (r *wholeRun) startController(args ...string) {
 			forward.ServeHTTP(w, request)
 		})
 	})
-	r.controllerMetrics = freeAddress(r.T)
+	r.controllerMetrics = programs.FreeAddress(r.T)
 	r.controller = operator.StartController(r.T, api.config,
 		append(args, "--log-level=debug", "--metrics-bind-address="+r.controllerMetrics)...)
 }

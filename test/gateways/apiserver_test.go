@@ -20,6 +20,7 @@ import (
 
 	"squirrel.dev/apikey-operator/test/operator"
 	"squirrel.dev/apikey-operator/test/pages"
+	"squirrel.dev/apikey-operator/test/programs"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -37,7 +38,7 @@ type cluster struct {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	const namespace = "shop"
-	certificate, address := newCertificate(t), freeAddress(t)
+	certificate, address := newCertificate(t), programs.FreeAddress(t)
 	webhook := filepath.Join(t.TempDir(), "webhook.yaml")
 	configure(t, webhook, pages.Shown(t, apiServerPage, "/etc/kubernetes/apikeys/webhook.yaml"), map[string]string{
 		"10.96.0.50:443":                 address,

@@ -23,6 +23,7 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/pages"
+	"squirrel.dev/apikey-operator/test/programs"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -71,7 +72,7 @@ func (s settings) replacements(endpoint string) map[string]string {
 
 func startNginx(t testing.TB, settings settings) string {
 	t.Helper()
-	address, dir := freeAddress(t), t.TempDir()
+	address, dir := programs.FreeAddress(t), t.TempDir()
 	replacements := settings.replacements("/auth/nginx/")
 	replacements["listen 8000;"] = "listen " + address + ";"
 	configure(t, filepath.Join(dir, "shop.conf"), pages.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements)
@@ -85,23 +86,23 @@ func startNginx(t testing.TB, settings settings) string {
 	file := filepath.Join(dir, "nginx.conf")
 	must(t, os.WriteFile(file, []byte(main.String()), 0o600))
 	startGateway(t, address, process.Command{
-		Path: bin(t, "debian", "usr", "sbin", "nginx"),
+		Path: programs.Path(t, "debian", "usr", "sbin", "nginx"),
 		Args: []string{"-c", file, "-e", "stderr"},
-		Env:  []string{librariesOfDebian(t)},
+		Env:  []string{programs.LibrariesOfDebian(t)},
 	})
 	return address
 }
 
 func startCaddy(t testing.TB, settings settings) string {
 	t.Helper()
-	address, dir := freeAddress(t), t.TempDir()
+	address, dir := programs.FreeAddress(t), t.TempDir()
 	_, port, _ := net.SplitHostPort(address)
 	replacements := settings.replacements("/auth/forward/")
 	replacements[":8000 {"] = "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}\n:" + port + " {"
 	file := filepath.Join(dir, "Caddyfile")
 	configure(t, file, pages.Shown(t, "caddy.md", "/etc/caddy/Caddyfile"), replacements)
 	startGateway(t, address, process.Command{
-		Path: bin(t, "images", "caddy"),
+		Path: programs.Path(t, "images", "caddy"),
 		Args: []string{"run", "--config", file, "--adapter", "caddyfile"},
 		Env:  []string{"XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir},
 	})
@@ -495,7 +496,7 @@ func withoutAnAuthenticatorNobodyPasses(f *front) {
 	}{
 		"an authenticator that another authority vouches for": {impostor.syncedAuthenticator().Address("authenticator"), f.unreachable},
 		"an authenticator that knows no keys yet":             {f.unsyncedAuthenticator().Address("authenticator"), f.unavailable},
-		"no authenticator": {freeAddress(f.T), f.unreachable},
+		"no authenticator": {programs.FreeAddress(f.T), f.unreachable},
 	} {
 		f := f.proxy.stand(f.shop, test.authenticator)
 		for request, headers := range map[string][]string{"a good key": {f.apiKey("both")}, "no key": nil} {

@@ -20,6 +20,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 
 	"squirrel.dev/apikey-operator/test/pages"
+	"squirrel.dev/apikey-operator/test/programs"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -45,7 +46,7 @@ func (a *asker) run(name, clientsKey string) string {
 	a.Helper()
 	command := exec.CommandContext(a.Context(), "bash", "-euc", strings.ReplaceAll(pages.Shown(a, "services.md", name), "/shop", "/"+a.namespace))
 	command.Dir = a.dir
-	command.Env = append(os.Environ(), "CURL_HOME="+a.dir, librariesOfDebian(a), "PATH="+filepath.Dir(bin(a, "debian", "usr", "bin", "curl")),
+	command.Env = append(os.Environ(), "CURL_HOME="+a.dir, programs.LibrariesOfDebian(a), "PATH="+filepath.Dir(programs.Path(a, "debian", "usr", "bin", "curl")),
 		"MY_KEY="+a.keys["both"].token, "CLIENTS_KEY="+a.keys[clientsKey].token)
 	output, err := command.CombinedOutput()
 	if err != nil {

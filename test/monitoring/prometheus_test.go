@@ -9,13 +9,11 @@ package monitoring_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,9 +27,9 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/operator"
+	"squirrel.dev/apikey-operator/test/programs"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -52,7 +50,7 @@ func TestAlerts(t *testing.T) {
 	cases, err := os.ReadFile("testdata/alerts.yaml")
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, "alerts.yaml"), cases, 0o600))
-	output, err := exec.CommandContext(t.Context(), debian(t, "promtool"), "test", "rules", filepath.Join(dir, "alerts.yaml")).CombinedOutput()
+	output, err := exec.CommandContext(t.Context(), programs.Path(t, "debian", "usr", "bin", "promtool"), "test", "rules", filepath.Join(dir, "alerts.yaml")).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, output)
 	}
@@ -95,7 +93,7 @@ func startProcesses(t *testing.T) map[string]string {
 	t.Helper()
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
-	controllerMetrics := freeAddress(t)
+	controllerMetrics := programs.FreeAddress(t)
 	operator.StartController(t, env.Config, "--metrics-bind-address="+controllerMetrics, "--leader-elect=true",
 		"--system-namespace="+namespace, "--mint-certificates")
 	authenticator := operator.StartAuthenticator(t, env.Config, "--plaintext")
@@ -149,7 +147,7 @@ type prometheus struct{ prometheusv1.API }
 // startPrometheus runs one that scrapes these addresses every second, each with the name of its component, and has the rules.
 func startPrometheus(t *testing.T, addresses map[string]string) *prometheus {
 	t.Helper()
-	dir, address := t.TempDir(), freeAddress(t)
+	dir, address := t.TempDir(), programs.FreeAddress(t)
 	writeRules(t, filepath.Join(dir, "rules.yaml"))
 	configuration := "global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [rules.yaml]\n" +
 		"scrape_configs:\n- job_name: " + job + "\n  static_configs:\n"
@@ -160,8 +158,8 @@ func startPrometheus(t *testing.T, addresses map[string]string) *prometheus {
 	connection, err := api.NewClient(api.Config{Address: "http://" + address})
 	must(t, err)
 	p := &prometheus{prometheusv1.NewAPI(connection)}
-	server, err := process.Start(t.Context(), process.Command{
-		Path: debian(t, "prometheus"),
+	programs.Start(t, process.Command{
+		Path: programs.Path(t, "debian", "usr", "bin", "prometheus"),
 		Args: []string{"--config.file=" + filepath.Join(dir, "prometheus.yaml"), "--storage.tsdb.path=" + filepath.Join(dir, "data"), "--web.listen-address=" + address},
 		Log:  filepath.Join(dir, "log"),
 		Ready: func(ctx context.Context) error {
@@ -169,8 +167,6 @@ func startPrometheus(t *testing.T, addresses map[string]string) *prometheus {
 			return err
 		},
 	})
-	must(t, err)
-	t.Cleanup(server.Kill)
 	return p
 }
 
@@ -192,23 +188,4 @@ func writeRules(t *testing.T, file string) {
 	content, err := yaml.Marshal(newOverlay(t).rules.Spec)
 	must(t, err)
 	must(t, os.WriteFile(file, content, 0o600))
-}
-
-// debian returns the path of a program that `make test-monitoring` gets.
-func debian(t *testing.T, program string) string {
-	t.Helper()
-	root, err := controlplane.FindRepository()
-	must(t, err)
-	path := filepath.Join(root, "bin", "debian", "usr", "bin", program)
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("there is no %s: `make test-monitoring` gets it", path)
-	}
-	return path
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	port, err := controlplane.FreePort(0)
-	must(t, err)
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }

@@ -1,18 +1,52 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pages gives tests the configurations that docs/gateways shows, so that what they run is what people copy.
+// Package pages gives tests the configurations that docs/gateways shows, so that what they run is what people copy, and holds pages of docs
+// to what they are generated from.
 package pages
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"squirrel.dev/apikey-operator/hack/controlplane"
 )
+
+var update = flag.Bool("update", false, "write the documentation anew")
+
+// ExpectGenerated expects a page, by its path in this repository, to be this text, which is made of source, and writes it with the flag
+// -update. The command says how to run the test with it.
+func ExpectGenerated(t testing.TB, page, want, source, command string) {
+	t.Helper()
+	root, err := controlplane.FindRepository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(root, page)
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	written, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(written)); diff != "" {
+		t.Errorf("%s is not what %s (-want +got); to write it anew, run\n%s\n%s", page, source, command, diff)
+	}
+}
+
+// WriteRow writes a row of a table in Markdown.
+func WriteRow(d *strings.Builder, cells ...string) {
+	d.WriteString("| " + strings.Join(cells, " | ") + " |\n")
+}
 
 var codeBlock = regexp.MustCompile("(?ms)^```[a-z]+\n(.*?)^```$")
 

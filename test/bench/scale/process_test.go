@@ -9,7 +9,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,8 +16,8 @@ import (
 	"strings"
 	"testing"
 
-	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/programs"
 )
 
 const megabyte = 1e6
@@ -33,7 +32,7 @@ type daemon struct {
 // startAuthenticator starts an authenticator, and returns when it is ready, with its address.
 func (p *population) startAuthenticator() (authenticator *daemon, address string) {
 	p.t.Helper()
-	address = freeAddress(p.t)
+	address = programs.FreeAddress(p.t)
 	return p.start("authenticator", "--listen-address="+address, "--grpc-listen-address=0", "--plaintext"), address
 }
 
@@ -45,7 +44,7 @@ func (p *population) startController() *daemon {
 
 func (p *population) start(args ...string) *daemon {
 	p.t.Helper()
-	health, metrics := freeAddress(p.t), freeAddress(p.t)
+	health, metrics := programs.FreeAddress(p.t), programs.FreeAddress(p.t)
 	started, err := process.Start(p.t.Context(), process.Command{
 		Path:  inRepository(p.t, "bin", "apikey-operator"),
 		Args:  append(args, "--health-probe-bind-address="+health, "--metrics-bind-address="+metrics),
@@ -94,12 +93,4 @@ func (d *daemon) metric(name string) float64 {
 	}
 	must(d.t, lines.Err())
 	return sum
-}
-
-// freeAddress returns an address for a server. Nothing holds it until that server listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	port, err := controlplane.FreePort(0)
-	must(t, err)
-	return net.JoinHostPort("127.0.0.1", fmt.Sprint(port))
 }
