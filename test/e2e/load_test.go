@@ -66,7 +66,8 @@ func TestNoRequestIsLostOrLetThrough(t *testing.T) {
 	shared.report.add("Under load", table([]string{
 		"meanwhile", "asked", "seconds", "requests", "valid refused", "invalid let through", "invalid not answered", "asked again", "p50 ms", "p99 ms", "max ms",
 	}, rows), "Each is asked 100 times a second, with a good key in 8 of 10 requests, one of which is to write, which it may not. "+
-		"Every seventh request is on a connection of its own. *gateway* is the client of a gateway (Caddy), *HTTP* and *gRPC* are as gateways ask.")
+		"Every seventh request is on a connection of its own; a question is *asked again* "+
+		"where its connection ended with no word of it, as HTTP/2 has one. *gateway* is the client of a gateway (Caddy), *HTTP* and *gRPC* are as gateways ask.")
 	shared.applyInstaller(t, shared.operator) // again, for the other tests
 }
 

@@ -25,7 +25,8 @@ type Question struct {
 type Answer struct {
 	// Status of the answer, in HTTP.
 	Status int
-	// Retried says that the question was sent more than once until an answer came.
+	// Retried says that the question was sent more than once until an answer came, and that its connection ended without telling whether
+	// it had been looked at.
 	Retried bool
 	// Protocol by which it came.
 	Protocol string

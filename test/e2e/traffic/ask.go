@@ -65,7 +65,9 @@ func askHTTP(config *tls.Config, prepare func(context.Context, load.Question) (*
 	kept, fresh := transports(config)
 	var turn atomic.Uint64
 	return func(ctx context.Context, question load.Question) (load.Answer, error) {
-		var sent atomic.Int32 // Go's client itself asks again where a connection that it had kept is closed
+		// Go's client itself asks again where a connection that it had kept is closed. Over HTTP/2 that is as it should be: the server
+		// says which requests it did not look at, so that they are safe to repeat (RFC 9113, section 6.8). HTTP/1.1 has no such word.
+		var sent atomic.Int32
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Add(1) }})
 		request, err := prepare(ctx, question)
 		if err != nil {
@@ -83,7 +85,7 @@ func askHTTP(config *tls.Config, prepare func(context.Context, load.Question) (*
 		if _, err := io.Copy(io.Discard, response.Body); err != nil {
 			return load.Answer{}, err
 		}
-		return load.Answer{Status: response.StatusCode, Retried: sent.Load() > 1, Protocol: response.Proto}, nil
+		return load.Answer{Status: response.StatusCode, Retried: sent.Load() > 1 && response.ProtoMajor == 1, Protocol: response.Proto}, nil
 	}
 }
 
