@@ -252,6 +252,24 @@ func aTokenIsShownOnceAndKeptNowhere(w *world) {
 	}
 }
 
+func anIDIsCopied(w *world) {
+	p := w.enter(w.key)
+	p.allowClipboard()
+	own := p.bootstrap()
+	p.click("button", "Copy the ID of "+own.Name)
+	p.sees("The ID is copied.")
+	if copied := run[string](p, `navigator.clipboard.readText()`); copied != own.ID {
+		w.Errorf("%q is copied instead of %q", copied, own.ID)
+	}
+
+	run[any](p, `Object.defineProperty(navigator, "clipboard", {value: undefined}); null`) // as on a page that came over plain HTTP
+	p.click("button", "Copy the ID of "+own.Name)
+	p.sees("Selected: press Ctrl+C or ⌘C to copy.")
+	if selected := run[string](p, `getSelection().toString()`); selected != own.ID {
+		w.Errorf("%q is selected instead of %q", selected, own.ID)
+	}
+}
+
 // allowClipboard lets the page read the clipboard too, which a browser asks its user about.
 func (p *tab) allowClipboard() {
 	p.Helper()

@@ -204,6 +204,7 @@ func TestConsole(t *testing.T) {
 		"AKeyThatIsNoLongerGoodLeadsToTheSettings":             aKeyThatIsNoLongerGoodLeadsToTheSettings,
 		"ANewKeyOutlivesALostAPIKey":                           aNewKeyOutlivesALostAPIKey,
 		"ATokenIsShownOnceAndKeptNowhere":                      aTokenIsShownOnceAndKeptNowhere,
+		"AnIDIsCopied":                                         anIDIsCopied,
 		"AKeyExpiresWhenItsCreatorSays":                        aKeyExpiresWhenItsCreatorSays,
 		"AFailedCreationKeepsItsInput":                         aFailedCreationKeepsItsInput,
 		"AReadOnlyKeyIsToldSo":                                 aReadOnlyKeyIsToldSo,
