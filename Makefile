@@ -149,7 +149,7 @@ fuzz: check-go ## Fuzz each target for FUZZTIME (10s, or 1000x inputs).
 	hack/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: check-go ## Measure what questions cost, with load generators that it downloads, and write docs/benchmarks.md. It takes about 6 minutes.
+bench: check-go ## Measure what questions cost, with load generators that it downloads, and write docs/benchmarks.md. It takes about 10 minutes.
 	hack/debian wrk nghttp2-client nginx
 	go build -o bin/bench/server ./test/bench/server
 	go test -count=1 -timeout=30m -tags=bench -v ./test/bench
