@@ -21,6 +21,17 @@ func TestWhatItWasNotToldOfStopsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	const overlay, console = "config/overlays/cert-manager", "config/overlays/console"
+	built := map[string]string{} // what kubectl says of a directory, once for all cases
+	kustomize := func(dir string) ([]object, error) {
+		if _, known := built[dir]; !known {
+			output, err := buildKustomization(filepath.Join(assets, "kubectl"), dir)
+			if err != nil {
+				return nil, err
+			}
+			built[dir] = output
+		}
+		return parseObjects(built[dir])
+	}
 	everywhere := func(string) bool { return true }
 	only := func(dir string) func(string) bool { return func(other string) bool { return dir == other } }
 	lack := func(kind, name string) func([]object) []object {
@@ -73,7 +84,7 @@ func TestWhatItWasNotToldOfStopsIt(t *testing.T) {
 	} {
 		t.Run(want, func(t *testing.T) {
 			_, err := newChart(func(dir string) ([]object, error) {
-				objects, err := kustomize(filepath.Join(assets, "kubectl"), dir)
+				objects, err := kustomize(dir)
 				if test.where(dir) {
 					objects = test.is(objects)
 				}

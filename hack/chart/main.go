@@ -67,15 +67,31 @@ func run(args []string) error {
 
 // kustomize returns what a directory holds.
 func kustomize(kubectl, dir string) ([]object, error) {
+	output, err := buildKustomization(kubectl, dir)
+	if err != nil {
+		return nil, err
+	}
+	objects, err := parseObjects(output)
+	if err != nil {
+		return nil, fmt.Errorf("kubectl kustomize %s: %w", dir, err)
+	}
+	return objects, nil
+}
+
+func buildKustomization(kubectl, dir string) (string, error) {
 	output, err := exec.Command(kubectl, "kustomize", dir).Output()
 	if err != nil {
-		return nil, fmt.Errorf("kubectl kustomize %s: %w", dir, withStderr(err))
+		return "", fmt.Errorf("kubectl kustomize %s: %w", dir, withStderr(err))
 	}
-	var objects []object
-	for document := range strings.SplitSeq(string(output), "\n---\n") {
+	return string(output), nil
+}
+
+// parseObjects reads the documents of a YAML stream.
+func parseObjects(stream string) (objects []object, err error) {
+	for document := range strings.SplitSeq(stream, "\n---\n") {
 		o := object{}
 		if err := yaml.Unmarshal([]byte(document), &o); err != nil {
-			return nil, fmt.Errorf("kubectl kustomize %s: %w", dir, err)
+			return nil, err
 		}
 		objects = append(objects, o)
 	}
