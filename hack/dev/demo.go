@@ -52,8 +52,8 @@ func demo(ctx context.Context, place place) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s, err := startStack(ctx, place, dir, filepath.Join(place.home, "demo-log"))
-	if err != nil {
+	s := &stack{place: place, dir: dir, logDir: filepath.Join(place.home, "demo-log"), anyPorts: true}
+	if err := s.start(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()

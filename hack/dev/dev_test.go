@@ -63,8 +63,9 @@ func runTests(m *testing.M) int {
 // program is this program, running as a process of its own. What it starts inherits its TMPDIR, and can be told by it.
 type program struct {
 	*exec.Cmd
-	tmp   string
-	lines chan string // of its standard output; closed at its end
+	tmp     string
+	lines   chan string // of its standard output and error; closed at its end
+	printed strings.Builder
 }
 
 func startProgram(t *testing.T, args ...string) *program {
@@ -76,6 +77,7 @@ func startProgram(t *testing.T, args ...string) *program {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.Stderr = p.Stdout // so that a test that fails shows why
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -95,34 +97,35 @@ func (p *program) waitFor(t *testing.T, start string) {
 	for {
 		select {
 		case line, more := <-p.lines:
+			if !more {
+				t.Fatalf("it ended before it printed %q:\n%s", start, p.printed.String())
+			}
+			p.printed.WriteString(line + "\n")
 			if strings.HasPrefix(line, start) {
 				return
 			}
-			if !more {
-				t.Fatalf("it ended before it printed %q", start)
-			}
 		case <-deadline:
-			t.Fatalf("waited %s in vain for %q", patience, start)
+			t.Fatalf("waited %s in vain for %q:\n%s", patience, start, p.printed.String())
 		}
 	}
 }
 
-// end returns what else it printed, and its exit code: -1 if a signal killed it.
+// end returns all that it printed, and its exit code: -1 if a signal killed it.
 func (p *program) end(t *testing.T) (output string, exitCode int) {
 	t.Helper()
-	var rest strings.Builder
 	for line := range p.lines {
-		rest.WriteString(line + "\n")
+		p.printed.WriteString(line + "\n")
 	}
 	if err := p.Wait(); err != nil {
 		if exit := (&exec.ExitError{}); !errors.As(err, &exit) {
 			t.Fatal(err)
 		}
 	}
-	return rest.String(), p.ProcessState.ExitCode()
+	return p.printed.String(), p.ProcessState.ExitCode()
 }
 
 func TestDemoTellsTheWholeTourAndLeavesNothing(t *testing.T) {
+	t.Parallel()
 	g := NewWithT(t)
 	demo := startProgram(t, "demo")
 	output, exitCode := demo.end(t)
@@ -152,6 +155,7 @@ func TestDemoTellsTheWholeTourAndLeavesNothing(t *testing.T) {
 }
 
 func TestDemoInterruptedLeavesNothing(t *testing.T) {
+	t.Parallel()
 	for _, moment := range []struct {
 		line   string
 		signal syscall.Signal
@@ -165,9 +169,9 @@ func TestDemoInterruptedLeavesNothing(t *testing.T) {
 			demo := startProgram(t, "demo")
 			demo.waitFor(t, moment.line)
 			g.Expect(syscall.Kill(-demo.Process.Pid, moment.signal)).To(Succeed()) // to the group, as a terminal does
-			_, exitCode := demo.end(t)
+			output, exitCode := demo.end(t)
 
-			g.Expect(exitCode).To(Equal(130))
+			g.Expect(exitCode).To(Equal(130), output)
 			g.Expect(processtest.WithTemporary(t, demo.tmp)).To(BeEmpty())
 			g.Expect(os.ReadDir(demo.tmp)).To(BeEmpty())
 		})
@@ -175,6 +179,7 @@ func TestDemoInterruptedLeavesNothing(t *testing.T) {
 }
 
 func TestDemoKilledLeavesNoProcess(t *testing.T) {
+	t.Parallel()
 	g := NewWithT(t)
 	demo := startProgram(t, "demo")
 	demo.waitFor(t, "Starting the authenticator")
@@ -213,6 +218,7 @@ func startRun(t *testing.T, place place) *running {
 }
 
 func TestRunFindsItsOldDataUntilAReset(t *testing.T) {
+	t.Parallel()
 	g := NewWithT(t)
 	root, err := controlplane.FindRepository()
 	g.Expect(err).NotTo(HaveOccurred())

@@ -39,8 +39,8 @@ func run(ctx context.Context, place place, reset bool) (err error) {
 	if err := os.RemoveAll(env); err != nil { // left by a run that was killed
 		return err
 	}
-	s, err := startStack(ctx, place, data, filepath.Join(place.home, "log"))
-	if err != nil {
+	s := &stack{place: place, dir: data, logDir: filepath.Join(place.home, "log")}
+	if err := s.start(ctx); err != nil {
 		return err
 	}
 	defer func() {

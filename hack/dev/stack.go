@@ -23,7 +23,7 @@ const (
 	consoleNamespace = metav1.NamespaceDefault // as config/overlays/console has it
 )
 
-// The ports that are taken if they are free, so that addresses stay the same from run to run.
+// The ports that a run takes if they are free, so that addresses stay the same from run to run.
 const (
 	authenticatorPort = 9180 + iota
 	authenticatorGRPCPort
@@ -37,8 +37,9 @@ const (
 // stack is apikey-operator on a control plane of its own. Each of its processes has only the rights of its ServiceAccount.
 type stack struct {
 	place
-	dir    string // of what the control plane keeps
-	logDir string
+	dir      string // of what the control plane keeps
+	logDir   string
+	anyPorts bool // rather than the preferred ones, which others that start at the same time would find free too
 
 	plane      *controlplane.ControlPlane
 	processes  []*process.Process
@@ -48,9 +49,8 @@ type stack struct {
 	apiKeyFile string // of the console's bootstrap key
 }
 
-// startStack starts everything and returns when it is ready. On any error, cancellation of ctx included, nothing is left running.
-func startStack(ctx context.Context, place place, dir, logDir string) (*stack, error) {
-	s := &stack{place: place, dir: dir, logDir: logDir}
+// start starts everything and returns when it is ready. On any error, cancellation of ctx included, nothing is left running.
+func (s *stack) start(ctx context.Context) error {
 	steps := []struct {
 		what string
 		do   func(context.Context) error
@@ -64,10 +64,10 @@ func startStack(ctx context.Context, place place, dir, logDir string) (*stack, e
 	for _, step := range steps {
 		s.say("%s ...", step.what)
 		if err := step.do(ctx); err != nil {
-			return nil, errors.Join(err, s.stop())
+			return errors.Join(err, s.stop())
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // stop ends what was started last first.
@@ -121,11 +121,11 @@ func (s *stack) installConfiguration(ctx context.Context) error {
 }
 
 func (s *stack) startController(ctx context.Context) error {
-	health, err := controlplane.FreePort(controllerHealthPort)
+	health, err := s.port(controllerHealthPort)
 	if err != nil {
 		return err
 	}
-	webhook, err := controlplane.FreePort(webhookPort)
+	webhook, err := s.port(webhookPort)
 	if err != nil {
 		return err
 	}
@@ -142,15 +142,15 @@ func (s *stack) startController(ctx context.Context) error {
 }
 
 func (s *stack) startAuthenticator(ctx context.Context) error {
-	listen, err := controlplane.FreePort(authenticatorPort)
+	listen, err := s.port(authenticatorPort)
 	if err != nil {
 		return err
 	}
-	listenGRPC, err := controlplane.FreePort(authenticatorGRPCPort)
+	listenGRPC, err := s.port(authenticatorGRPCPort)
 	if err != nil {
 		return err
 	}
-	health, err := controlplane.FreePort(authenticatorHealthPort)
+	health, err := s.port(authenticatorHealthPort)
 	if err != nil {
 		return err
 	}
@@ -165,11 +165,11 @@ func (s *stack) startAuthenticator(ctx context.Context) error {
 }
 
 func (s *stack) startConsole(ctx context.Context) error {
-	listen, err := controlplane.FreePort(consolePort)
+	listen, err := s.port(consolePort)
 	if err != nil {
 		return err
 	}
-	health, err := controlplane.FreePort(consoleHealthPort)
+	health, err := s.port(consoleHealthPort)
 	if err != nil {
 		return err
 	}
@@ -182,6 +182,13 @@ func (s *stack) startConsole(ctx context.Context) error {
 		"--namespace="+consoleNamespace,
 		"--api-key-file="+s.apiKeyFile,
 	)
+}
+
+func (s *stack) port(preferred int) (int, error) {
+	if s.anyPorts {
+		preferred = 0
+	}
+	return controlplane.FreePort(preferred)
 }
 
 // startProcess starts a subcommand of apikey-operator with the rights of its ServiceAccount, which is in this namespace.
