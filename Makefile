@@ -112,7 +112,7 @@ lint: bin/tools/golangci-lint ## Run the linters; they hold the import rules of 
 
 .PHONY: test
 test: build kube check-go ## Run all tests, with the race detector, against a real Kubernetes API.
-	go test -race -timeout=20m -parallel=8 ./... # most tests wait more than they work
+	go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=8 ./... # most tests wait more than they work; lint vets
 
 .PHONY: test-gateways
 test-gateways: kube bin/images/caddy check-go ## Run the configurations of docs/gateways with the real gateways, which it downloads.
