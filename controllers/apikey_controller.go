@@ -18,8 +18,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
@@ -84,7 +86,7 @@ func NewAPIKeyReconciler(mgr manager.Manager) (*APIKeyReconciler, error) {
 func (r *APIKeyReconciler) SetupWithManager(mgr manager.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named(controllerName).
-		For(&v1alpha1.APIKey{}).
+		For(&v1alpha1.APIKey{}, builder.WithPredicates(predicate.Funcs{CreateFunc: r.hasWork})).
 		Watches(&v1alpha1.APIKey{}, handler.EnqueueRequestsFromMapFunc(r.competitorsToWake), builder.WithPredicates(standingChanged)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrentReconciles, ReconciliationTimeout: reconcileTimeout}).
 		Complete(r)
@@ -134,10 +136,7 @@ func (r *APIKeyReconciler) end(ctx context.Context, key *v1alpha1.APIKey, state 
 
 // keep watches over an issued key until its Secret's or its own time is over.
 func (r *APIKeyReconciler) keep(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
-	if key.Spec.TokenHash != "" {
-		key.Status.Tokens[0].Hint = key.Spec.TokenHint
-	}
-	setIssued(key)
+	describeIssued(key)
 	if r.secretIsDue(key) {
 		name := key.Status.SecretName
 		removed, err := r.removeSecret(ctx, key)
@@ -149,6 +148,27 @@ func (r *APIKeyReconciler) keep(ctx context.Context, key *v1alpha1.APIKey) (ctrl
 		}
 	}
 	return ctrl.Result{RequeueAfter: r.untilNextInstant(key)}, nil
+}
+
+// describeIssued brings the status of an issued key up to date with its spec.
+func describeIssued(key *v1alpha1.APIKey) {
+	if key.Spec.TokenHash != "" {
+		key.Status.Tokens[0].Hint = key.Spec.TokenHint
+	}
+	setIssued(key)
+	key.Status.ObservedGeneration = key.Generation
+}
+
+// hasWork passes the keys that are to be looked at when they are first seen. Of the very many that there may be when a controller starts,
+// most are issued, and nothing will ever happen to them by itself: to queue them all would leave a queue of that size behind.
+func (r *APIKeyReconciler) hasWork(e event.CreateEvent) bool {
+	key := e.Object.(*v1alpha1.APIKey)
+	if key.State(r.Now()) != v1alpha1.StateActive || !key.Issued() || r.untilNextInstant(key) != 0 {
+		return true
+	}
+	described := key.DeepCopy()
+	describeIssued(described)
+	return !equality.Semantic.DeepEqual(key.Status, described.Status)
 }
 
 // writeStatus writes the status when it differs from what the API server has, on the condition that nobody else wrote the object.

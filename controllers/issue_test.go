@@ -136,6 +136,43 @@ func TestInvariant3_AnIssuedKeyIsNeverMintedAgain(t *testing.T) {
 	}
 }
 
+func TestAFreshControllerSeesWhatHappenedToIssuedKeysWhileNoneRan(t *testing.T) {
+	w := newWorld(t)
+	stop := w.startController(nil)
+	w.createKey("untouched")
+	w.createKey("deactivated")
+	w.createKey("altered")
+	w.createKey("hinted", tokenHash(token.Hash("brought")))
+	w.createKey("expired", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour))) })
+	w.createKey("due", func(key *v1alpha1.APIKey) {
+		key.Spec.Secret = &v1alpha1.TokenSecret{TTL: &metav1.Duration{Duration: time.Hour}}
+	})
+	for _, key := range w.keys() {
+		w.await(key.Name, v1alpha1.ReasonIssued)
+	}
+	stop()
+
+	untouched := w.get("untouched")
+	w.deactivate("deactivated")
+	altered := w.get("altered")
+	altered.Status.Conditions = altered.Status.Conditions[:1]
+	w.must(w.env.Client.Status().Update(t.Context(), altered))
+	w.update("hinted", func(key *v1alpha1.APIKey) { key.Spec.TokenHint = "brought" })
+	w.clock.advance(2 * time.Hour)
+
+	w.startController(nil)
+	w.await("deactivated", v1alpha1.ReasonDeactivated)
+	w.await("expired", v1alpha1.ReasonExpired)
+	w.eventually("the Secret is removed", func() bool { return w.secret("due-token") == nil })
+	w.eventually("the condition is restored", func() bool { return len(w.get("altered").Status.Conditions) == 2 })
+	if hint := w.await("hinted", v1alpha1.ReasonIssued).Status.Tokens[0].Hint; hint != "brought" {
+		t.Errorf("the hint is %q", hint)
+	}
+	if version := w.get("untouched").ResourceVersion; version != untouched.ResourceVersion {
+		t.Errorf("the key that nothing happened to is at version %s, which was %s", version, untouched.ResourceVersion)
+	}
+}
+
 func TestAFreshControllerMintsAgainWhatWasNeverHandedOver(t *testing.T) {
 	w := newWorld(t)
 	key := w.createKey("frontend")
