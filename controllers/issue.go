@@ -7,12 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/token"
@@ -107,9 +107,10 @@ func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.A
 	return r.handOver(ctx, key, minted)
 }
 
-// settle returns the conflict when another key holds the app name or the hash, as far as the cache knows.
+// settle returns the conflict when another key holds the app name or the hash, as far as the cache knows. It waits for no write: what the
+// cache has not seen yet, lookAgain sees.
 func (r *APIKeyReconciler) settle(ctx context.Context, key *v1alpha1.APIKey) error {
-	others, err := competitors.List(ctx, r, key)
+	others, err := competitors.List(ctx, r, key, client.DisableReadYourWritesConsistency)
 	if err != nil {
 		return err
 	}
@@ -143,21 +144,31 @@ func (r *APIKeyReconciler) claim(ctx context.Context, key *v1alpha1.APIKey) (min
 
 // lookAgain returns the conflict or errRivalClaim when the key must not go on, from a cache that has seen the key's claim.
 func (r *APIKeyReconciler) lookAgain(ctx context.Context, key *v1alpha1.APIKey) error {
-	others, err := competitors.List(ctx, r, key)
-	if err != nil {
+	if err := r.awaitClaim(ctx, key); err != nil {
 		return err
 	}
-	seen := slices.ContainsFunc(others, func(other v1alpha1.APIKey) bool {
-		return other.UID == key.UID && other.Claimed() && other.Status.Tokens[0].Hash == key.Status.Tokens[0].Hash
-	})
-	if !seen {
-		return errClaimNotSeen
+	others, err := competitors.List(ctx, r, key, client.DisableReadYourWritesConsistency)
+	if err != nil {
+		return err
 	}
 	if conflict := v1alpha1.FindConflict(key, others); conflict != nil {
 		return conflict
 	}
 	if rival := v1alpha1.FindRivalClaim(key, others); rival != nil {
 		return errRivalClaim
+	}
+	return nil
+}
+
+// awaitClaim returns when the cache has seen the key's claim, and with it all that was written before. It waits for no other write: a
+// consistent list would wait for all that this process has begun.
+func (r *APIKeyReconciler) awaitClaim(ctx context.Context, key *v1alpha1.APIKey) error {
+	seen := &v1alpha1.APIKey{}
+	if err := r.Get(ctx, client.ObjectKeyFromObject(key), seen); err != nil {
+		return err
+	}
+	if seen.UID != key.UID || !seen.Claimed() || seen.Status.Tokens[0].Hash != key.Status.Tokens[0].Hash {
+		return errClaimNotSeen
 	}
 	return nil
 }
