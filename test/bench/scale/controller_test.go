@@ -94,30 +94,38 @@ func (p *population) rateOfClient() float64 {
 	return float64(len(stored)) / time.Since(started).Seconds()
 }
 
+// read returns a key as the controller has it, which keeps and sends no more of it.
 func (p *population) read(k *key) *v1alpha1.APIKey {
 	p.t.Helper()
 	object := k.object()
 	must(p.t, p.Client.Get(p.t.Context(), client.ObjectKeyFromObject(object), object))
+	object.ManagedFields, object.Annotations = nil, nil
 	return object
 }
 
 // write makes the writes that issue a key: its hash, its Secret, that it is issued, and an event that says so.
 func (p *population) write(object *v1alpha1.APIKey) error {
-	ctx, plaintext := p.t.Context(), token.New()
+	ctx, plaintext, secretName := p.t.Context(), token.New(), object.Name+"-token"
 	issued := p.issuedForm.decode(p.t).Status
-	issued.Tokens[0].Hash, issued.Tokens[0].Hint = token.Hash(plaintext), token.Hint(plaintext)
+	issued.Tokens[0].Hash, issued.Tokens[0].Hint, issued.SecretName = token.Hash(plaintext), token.Hint(plaintext), secretName
 	claimed := issued.DeepCopy()
 	claimed.Tokens[0].NotBefore, claimed.Tokens[0].ClaimedAt = nil, claimed.Tokens[0].NotBefore
-	claimed.Conditions[0].Status, claimed.Conditions[1].Status = metav1.ConditionUnknown, metav1.ConditionFalse
+	for i := range claimed.Conditions {
+		condition := &claimed.Conditions[i]
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, v1alpha1.ReasonPending, "Handing over the token."
+	}
 
 	object.Status = *claimed
 	if err := p.Client.Status().Update(ctx, object); err != nil {
 		return err
 	}
+	owner := *metav1.NewControllerRef(object, v1alpha1.GroupVersion.WithKind("APIKey"))
+	owner.BlockOwnerDeletion = new(false)
 	if err := p.Client.Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: object.Namespace, Name: object.Name + "-token",
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(object, v1alpha1.GroupVersion.WithKind("APIKey"))},
+			Namespace: object.Namespace, Name: secretName,
+			Labels:          map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"},
+			OwnerReferences: []metav1.OwnerReference{owner},
 		},
 		Type:      v1alpha1.SecretTypeToken,
 		Immutable: new(true),
@@ -132,8 +140,8 @@ func (p *population) write(object *v1alpha1.APIKey) error {
 	return p.Client.Create(ctx, &eventsv1.Event{
 		ObjectMeta:          metav1.ObjectMeta{Namespace: object.Namespace, Name: object.Name},
 		EventTime:           metav1.NowMicro(),
-		ReportingController: "bench",
-		ReportingInstance:   "bench",
+		ReportingController: "apikey-controller",
+		ReportingInstance:   "apikey-controller-bench",
 		Type:                corev1.EventTypeNormal,
 		Reason:              v1alpha1.ReasonIssued,
 		Action:              "Issue",

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/programs"
@@ -51,6 +52,8 @@ func (p *population) start(args ...string) *daemon {
 		Env:   []string{"KUBECONFIG=" + p.ControlPlane.Kubeconfig()},
 		Log:   filepath.Join(p.t.TempDir(), "log"),
 		Ready: process.HTTPReady("http://" + health + "/readyz"),
+
+		ReadyTimeout: 5 * time.Minute, // a busy machine takes longer than a minute to list all keys
 	})
 	must(p.t, err)
 	p.t.Cleanup(started.Kill)
