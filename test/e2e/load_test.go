@@ -68,7 +68,6 @@ func TestNoRequestIsLostOrLetThrough(t *testing.T) {
 	}, rows), "Each is asked 100 times a second, with a good key in 8 of 10 requests, one of which is to write, which it may not. "+
 		"Every seventh request is on a connection of its own; a question is *asked again* "+
 		"where its connection ended with no word of it, as HTTP/2 has one. *gateway* is the client of a gateway (Caddy), *HTTP* and *gRPC* are as gateways ask.")
-	shared.applyInstaller(t, shared.operator) // again, for the other tests
 }
 
 // begin begins a phase of the load.
