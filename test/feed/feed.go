@@ -26,7 +26,8 @@ import (
 const endOfFirstEvents = `{"type":"BOOKMARK","object":{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey","metadata":{
 	"resourceVersion":"1","annotations":{"k8s.io/initial-events-end":"true"}},"spec":{"appName":""}}}`
 
-// Cache returns a cache of these keys, as a controller has it that is told of them by a watch. It is indexed, and stays until the test ends.
+// Cache returns a cache of these keys, as a controller has it that is told of them by a watch. It is indexed, and runs until the test
+// ends.
 func Cache(t testing.TB, options cache.Options, keys []v1alpha1.APIKey) cache.Cache {
 	t.Helper()
 	scheme := runtime.NewScheme()
