@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -23,6 +22,9 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
+// pageSize is how many keys are listed at a time.
+const pageSize = 50_000
+
 // Run fills the Keyring with the APIKeys of a namespace, or of all with [metav1.NamespaceAll], and keeps it up to date until ctx is
 // done. It needs the right to list and watch them. Whatever goes wrong on the way is logged and tried again; an error is a config
 // that cannot work.
@@ -32,7 +34,7 @@ func (k *Keyring) Run(ctx context.Context, config *rest.Config, namespace string
 		return fmt.Errorf("cannot watch APIKeys: %w", err)
 	}
 	logger := klog.FromContext(ctx)
-	cache.NewReflectorWithOptions(k.feed(client, namespace), &wireKey{}, thrifty{k}, cache.ReflectorOptions{
+	cache.NewReflectorWithOptions(listFirst{k.feed(client, namespace)}, &wireKey{}, thrifty{k}, cache.ReflectorOptions{
 		Name:            "keyring",
 		TypeDescription: "APIKey",
 		Logger:          &logger,
@@ -48,8 +50,8 @@ func (k *Keyring) feed(client rest.Interface, namespace string) *cache.ListWatch
 	}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			neverFromThePast(&options)
-			list := &wireKeyList{}
+			consistently(&options)
+			list := &wireList{}
 			answer, err := stream(ctx, options)
 			if err == nil {
 				err = readList(answer, list)
@@ -58,12 +60,9 @@ func (k *Keyring) feed(client rest.Interface, namespace string) *cache.ListWatch
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			neverFromThePast(&options)
 			options.Watch = true
 			answer, err := stream(ctx, options)
-			if !apierrors.IsInvalid(err) { // an older API server cannot begin a watch with a list: the Reflector lists then
-				k.note(ctx, err)
-			}
+			k.note(ctx, err)
 			if err != nil {
 				return nil, err
 			}
@@ -71,6 +70,13 @@ func (k *Keyring) feed(client rest.Interface, namespace string) *cache.ListWatch
 		},
 	}
 }
+
+// listFirst has a Reflector list before it watches. It would have the watch begin with all objects, which an API server takes twice as
+// long to write; here a list is read as it comes, so that it takes no more memory.
+type listFirst struct{ cache.ListerWatcher }
+
+// IsWatchListSemanticsUnSupported is what a Reflector asks for that.
+func (listFirst) IsWatchListSemanticsUnSupported() bool { return true }
 
 // thrifty is a Keyring that gives the system back what a list took beyond what is kept of it. The runtime would keep it for minutes.
 type thrifty struct{ *Keyring }
@@ -106,12 +112,13 @@ func (k *Keyring) problem() string {
 	return "none"
 }
 
-// neverFromThePast makes the first list a consistent one. A Reflector asks for it at resourceVersion "0", which any API server may
-// answer from a cache that lags: a restarted process would accept keys again that it had seen end.
-func neverFromThePast(options *metav1.ListOptions) {
-	if options.ResourceVersion == "0" {
-		options.ResourceVersion = ""
-	}
+// consistently makes a list consistent. A Reflector asks for its first one at resourceVersion "0", which any API server may answer from a
+// cache that lags: a restarted process would accept keys again that it had seen end. The pages are few, since the API server writes one
+// while it is read here, and bounded, since it gives up what it cannot write in a minute: some hundreds of thousands of keys.
+func consistently(options *metav1.ListOptions) {
+	options.ResourceVersion = ""
+	options.ResourceVersionMatch = ""
+	options.Limit = pageSize
 }
 
 // reconnect returns the pauses between attempts: doubling from 0.2 s to 2 s, each stretched by up to as much again at random. They

@@ -136,64 +136,25 @@ func TestInvariant9_AuthenticationGoesOnFromMemoryWhileTheAPIIsAway(t *testing.T
 	g.Expect(verdict(restarted, shop, "revoked's")()).To(Equal(unknown))
 }
 
-func TestInvariant9_TheFirstListIsConsistent(t *testing.T) {
+func TestInvariant9_ListsAreConsistent(t *testing.T) {
+	g := NewWithT(t)
 	env := testenv.Shared(t)
 	shop := env.Namespace(t)
 	key := create(t, env, shop, "k", "t")
-	for name, test := range map[string]struct {
-		intercept func(*http.Request) *http.Response
-		want      func(url.Values) bool // what the first request that answers with objects asks
-	}{
-		"streamed": {
-			intercept: func(*http.Request) *http.Response { return nil },
-			want: func(query url.Values) bool {
-				return query.Get("watch") == "true" && query.Get("sendInitialEvents") == "true" && query.Get("resourceVersion") == "" &&
-					query.Get("resourceVersionMatch") == "NotOlderThan"
-			},
-		},
-		"listed, by an API server that does not stream": {
-			intercept: refuseToStream,
-			want: func(query url.Values) bool {
-				return !query.Has("watch") && query.Get("resourceVersion") == "" && !query.Has("resourceVersionMatch")
-			},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			g := NewWithT(t)
-			recorder := &recorder{intercept: test.intercept}
-			config := rest.CopyConfig(env.Config)
-			config.Wrap(recorder.wrap)
-			keyring := run(t, config, shop)
+	recorder := &recorder{}
+	config := rest.CopyConfig(env.Config)
+	config.Wrap(recorder.wrap)
+	keyring := run(t, config, shop)
 
-			eventually(g, verdict(keyring, shop, "t")).Should(Equal(granted(string(key.UID))))
-			asked := recorder.all()
-			g.Expect(test.want(asked[0])).To(BeTrue(), "the first request asked %v", asked[0])
-			for _, query := range asked {
-				g.Expect(query["resourceVersion"]).NotTo(ContainElement("0"), "a request asked %v", query)
-			}
-		})
-	}
+	eventually(g, verdict(keyring, shop, "t")).Should(Equal(granted(string(key.UID))))
+	g.Expect(recorder.first()).To(Equal(url.Values{"limit": {"50000"}}), "any resourceVersion would allow for a cache that lags")
 }
 
-// refuseToStream answers as an API server without the feature WatchList.
-func refuseToStream(r *http.Request) *http.Response {
-	if !r.URL.Query().Has("sendInitialEvents") {
-		return nil
-	}
-	return &http.Response{
-		StatusCode: http.StatusUnprocessableEntity,
-		Header:     http.Header{"Content-Type": {"application/json"}},
-		Body: io.NopCloser(strings.NewReader(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422,
-			"message":"sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"}`)),
-	}
-}
-
-// recorder keeps the queries of the requests that it lets through.
+// recorder keeps the queries of the requests that pass.
 type recorder struct {
-	intercept func(*http.Request) *http.Response
-	next      http.RoundTripper
-	mutex     sync.Mutex
-	queries   []url.Values
+	next    http.RoundTripper
+	mutex   sync.Mutex
+	queries []url.Values
 }
 
 func (r *recorder) wrap(next http.RoundTripper) http.RoundTripper {
@@ -202,25 +163,19 @@ func (r *recorder) wrap(next http.RoundTripper) http.RoundTripper {
 }
 
 func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
-	if response := r.intercept(request); response != nil {
-		return response, nil
-	}
 	r.mutex.Lock()
 	r.queries = append(r.queries, request.URL.Query())
 	r.mutex.Unlock()
 	return r.next.RoundTrip(request)
 }
 
-func (r *recorder) all() []url.Values {
+func (r *recorder) first() url.Values {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	return append([]url.Values(nil), r.queries...)
+	return r.queries[0]
 }
 
 func TestWhatCannotBeReadInAnObjectTakesNoOtherDown(t *testing.T) {
-	g := NewWithT(t)
-	events := make(chan string)
-	keyring := run(t, serveWatch(t, events), metav1.NamespaceAll)
 	object := func(name, spec, status string) string {
 		return fmt.Sprintf(`{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey",
 			"metadata":{"namespace":"shop","name":%[1]q,"uid":"uid-of-%[1]s","resourceVersion":"5","generation":1,
@@ -230,7 +185,7 @@ func TestWhatCannotBeReadInAnObjectTakesNoOtherDown(t *testing.T) {
 			name, spec, token.Hash(name), status)
 	}
 	const unreadable = `"2027-06-01t00:00:00+99:99"`
-	for _, added := range []string{
+	objects := []string{
 		object("sound", "", ""),
 		object("future", `,"expiresAt":"2027-06-01T00:00:00Z"`, `,"notAfter":"2027-06-01T00:00:00.5+02:00"`),
 		object("null", `,"expiresAt":null,"active":null`, `,"notAfter":null`),
@@ -241,14 +196,8 @@ func TestWhatCannotBeReadInAnObjectTakesNoOtherDown(t *testing.T) {
 		strings.Replace(object("deleted", "", ""), `"generation"`, `"deletionTimestamp":"2027-01-01T00:00:00Z","generation"`, 1),
 		strings.Replace(object("ended", "", ""), `"conditions"`, `"deactivatedAt":"2027-01-01T00:00:00Z","conditions"`, 1),
 		strings.Replace(object("not-issued", "", ""), `"notBefore"`, `"other"`, 1),
-	} {
-		events <- `{"type":"ADDED","object":` + added + `}`
 	}
-	g.Expect(keyring.Synced()).To(BeFalse(), "before the end of the first events")
-	events <- bookmark(`"k8s.io/initial-events-end":"true"`)
-	eventually(g, keyring.Synced).Should(BeTrue())
-
-	for name, want := range map[string]outcome{
+	want := map[string]outcome{
 		"sound":                   granted("uid-of-sound"),
 		"future":                  granted("uid-of-future"),
 		"null":                    granted("uid-of-null"),
@@ -259,33 +208,66 @@ func TestWhatCannotBeReadInAnObjectTakesNoOtherDown(t *testing.T) {
 		"deleted":                 {authn.Unauthenticated, authn.ReasonKeyDeactivated, "uid-of-deleted"},
 		"ended":                   {authn.Unauthenticated, authn.ReasonKeyExpired, "uid-of-ended"},
 		"not-issued":              unknown,
-	} {
-		expect(t, keyring, "shop", name, want)
 	}
+	t.Run("listed", func(t *testing.T) {
+		g := NewWithT(t)
+		api := serveAPI(t)
+		keyring := run(t, api.config, metav1.NamespaceAll)
+		api.answers <- listOf("another page", objects[:4]...)
+		g.Expect(keyring.Synced()).To(BeFalse(), "before the last page")
+		api.answers <- listOf("", objects[4:]...)
+		eventually(g, keyring.Synced).Should(BeTrue())
+		for name, outcome := range want {
+			expect(t, keyring, "shop", name, outcome)
+		}
+	})
+	t.Run("watched", func(t *testing.T) {
+		g := NewWithT(t)
+		api := serveAPI(t)
+		keyring := run(t, api.config, metav1.NamespaceAll)
+		api.answers <- listOf("")
+		for _, added := range objects {
+			api.events <- `{"type":"ADDED","object":` + added + `}`
+		}
+		eventually(g, keyring.Len).Should(Equal(len(objects) - 2)) // those whose outcome is unknown
+		for name, outcome := range want {
+			expect(t, keyring, "shop", name, outcome)
+		}
+	})
+}
+
+func TestAListThatIsNoneIsTriedAgain(t *testing.T) {
+	g := NewWithT(t)
+	api := serveAPI(t)
+	keyring := run(t, api.config, metav1.NamespaceAll)
+	ready := authn.NewAuthenticator(keyring, 0, clock).Ready
+	for _, broken := range []string{`{"metadata":{},"items":{}}`, `{"metadata":{},"items":[{"metadata":`, `{"metadata":{},"items":[7]}`} {
+		api.answers <- broken
+		eventually(g, ready).Should(MatchError(ContainSubstring("unable to decode a list of APIKeys")), broken)
+		g.Expect(keyring.Synced()).To(BeFalse(), broken)
+	}
+	api.answers <- listOf("")
+	eventually(g, ready).Should(Succeed())
 }
 
 func TestAListedKeyTakesFewAllocations(t *testing.T) {
 	const keys, managers = 2_000, 20
 	g := NewWithT(t)
-	events := make(chan string)
-	keyring := run(t, serveWatch(t, events), metav1.NamespaceAll)
-	eventOf := func(i int) string {
-		manager := `{"manager":"kubectl","operation":"Update","fieldsV1":{"f:spec":{".":{},"f:appName":{},"f:readAccess":{}}}}`
-		return fmt.Sprintf(`{"type":"ADDED","object":{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey",
-			"metadata":{"namespace":"shop","name":"key-%[1]d","uid":"uid-%[1]d","resourceVersion":"5","managedFields":[%[2]s]},
-			"spec":{"appName":"App %[1]d","readAccess":true,"writeAccess":false,"active":true},
-			"status":{"tokens":[{"hash":%[3]q,"hint":"sq_","notBefore":"2027-01-01T00:00:00Z"}]}}}`,
-			i, strings.Repeat(manager+",", managers-1)+manager, token.Hash(fmt.Sprint(i)))
-	}
+	api := serveAPI(t)
+	keyring := run(t, api.config, metav1.NamespaceAll)
 	all := make([]string, keys)
 	for i := range all {
-		all[i] = eventOf(i)
+		manager := `{"manager":"kubectl","operation":"Update","fieldsV1":{"f:spec":{".":{},"f:appName":{},"f:readAccess":{}}}}`
+		all[i] = fmt.Sprintf(`{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey",
+			"metadata":{"namespace":"shop","name":"key-%[1]d","uid":"uid-%[1]d","resourceVersion":"5","managedFields":[%[2]s]},
+			"spec":{"appName":"App %[1]d","readAccess":true,"writeAccess":false,"active":true},
+			"status":{"tokens":[{"hash":%[3]q,"hint":"sq_","notBefore":"2027-01-01T00:00:00Z"}]}}`,
+			i, strings.Repeat(manager+",", managers-1)+manager, token.Hash(fmt.Sprint(i)))
 	}
+	list := listOf("", all...)
 	var before, after runtime.MemStats
-	events <- eventOf(keys) // from here on the watch is there
 	runtime.ReadMemStats(&before)
-	events <- strings.Join(all, "\n")
-	events <- bookmark(`"k8s.io/initial-events-end":"true"`)
+	api.answers <- list
 	eventually(g, keyring.Synced).Should(BeTrue())
 	runtime.ReadMemStats(&after)
 	expect(t, keyring, "shop", "1", granted("uid-1"))
@@ -298,40 +280,57 @@ func TestAListedKeyTakesFewAllocations(t *testing.T) {
 
 func TestInvariant9_ABookmarkIsAWordFromTheAPI(t *testing.T) {
 	g := NewWithT(t)
-	events := make(chan string)
-	keyring := run(t, serveWatch(t, events), metav1.NamespaceAll)
-	events <- bookmark(`"k8s.io/initial-events-end":"true"`)
+	api := serveAPI(t)
+	keyring := run(t, api.config, metav1.NamespaceAll)
+	api.answers <- listOf("")
 	eventually(g, keyring.Synced).Should(BeTrue())
 
 	before := time.Now()
 	lastWordAfterThat := func() bool { return keyring.Age(before) < 0 }
 	g.Expect(lastWordAfterThat()).To(BeFalse())
-	events <- bookmark("")
+	api.events <- `{"type":"BOOKMARK","object":{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey",
+		"metadata":{"resourceVersion":"6","creationTimestamp":null},"spec":{"appName":""}}}`
 	eventually(g, lastWordAfterThat).Should(BeTrue())
 }
 
-func bookmark(annotations string) string {
-	return `{"type":"BOOKMARK","object":{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey",
-		"metadata":{"resourceVersion":"6","creationTimestamp":null,"annotations":{` + annotations + `}},"spec":{"appName":""}}}`
+// api is an API server that says what it is told to, as one does that is too old, or too broken, to be had otherwise.
+type api struct {
+	config  *rest.Config
+	answers chan string // to lists
+	events  chan string // of a watch
 }
 
-// serveWatch serves these events to whoever watches, as an API server that is too old, or too broken, to be had otherwise.
-func serveWatch(t *testing.T, events <-chan string) *rest.Config {
+func serveAPI(t *testing.T) *api {
 	t.Helper()
+	a := &api{answers: make(chan string), events: make(chan string)}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
+		source, ends := a.answers, true
+		if r.URL.Query().Has("watch") {
+			source, ends = a.events, false
+		}
 		for {
 			_ = http.NewResponseController(w).Flush()
 			select {
-			case event := <-events:
-				_, _ = io.WriteString(w, event+"\n")
+			case said := <-source:
+				_, _ = io.WriteString(w, said+"\n")
+				if ends {
+					return
+				}
 			case <-r.Context().Done():
 				return
 			}
 		}
 	}))
 	t.Cleanup(server.Close)
-	return &rest.Config{Host: server.URL}
+	a.config = &rest.Config{Host: server.URL}
+	return a
+}
+
+// listOf returns a page of a list. Another one follows it if next is not empty.
+func listOf(next string, objects ...string) string {
+	return fmt.Sprintf(`{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKeyList","metadata":{"resourceVersion":"5","continue":%q},"items":[%s]}`,
+		next, strings.Join(objects, ","))
 }
 
 func TestAConfigThatCannotWorkIsAnError(t *testing.T) {

@@ -52,7 +52,7 @@ type Keyring struct {
 }
 
 var (
-	_ cache.TransformingStore      = (*Keyring)(nil)
+	_ cache.ReflectorStore         = (*Keyring)(nil)
 	_ cache.ReflectorBookmarkStore = (*Keyring)(nil)
 )
 
@@ -80,7 +80,7 @@ func (k *Keyring) lookup(namespace string, digest *token.Digest, clock func() ti
 }
 
 // Replace makes the Keyring hold the tokens of these objects and of no others, at one instant for all readers. Like all that write a
-// Keyring, it takes APIKeys and what [Keyring.Transformer] makes of them.
+// Keyring, it takes APIKeys in any form that recordOf knows.
 func (k *Keyring) Replace(objects []any, _ string) error {
 	replacement, err := contentsOf(objects)
 	if err != nil {
@@ -133,11 +133,6 @@ func (k *Keyring) Resync() error { return nil }
 func (k *Keyring) Bookmark(_ string) error {
 	k.heard()
 	return nil
-}
-
-// Transformer returns what makes of an object the little that is kept of it, so that a Reflector buffers no more than that.
-func (k *Keyring) Transformer() cache.TransformFunc {
-	return func(object any) (any, error) { return recordOf(object) }
 }
 
 func (k *Keyring) heard() {

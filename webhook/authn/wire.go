@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/klog/v2"
@@ -28,7 +29,7 @@ import (
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 // readList reads a list, and closes it.
-func readList(answer io.ReadCloser, list *wireKeyList) error {
+func readList(answer io.ReadCloser, list *wireList) error {
 	defer func() { _ = answer.Close() }() // it was read
 	if err := json.UnmarshalRead(answer, list, lenient); err != nil {
 		return fmt.Errorf("unable to decode a list of APIKeys: %w", err)
@@ -84,9 +85,6 @@ type wireMetadata struct {
 	UID               types.UID  `json:"uid"`
 	ResourceVersion   string     `json:"resourceVersion"`
 	DeletionTimestamp *timestamp `json:"deletionTimestamp"`
-	Annotations       struct {
-		InitialEventsEnd string `json:"k8s.io/initial-events-end"` // metav1.InitialEventsAnnotationKey
-	} `json:"annotations"`
 }
 
 type wireSpec struct {
@@ -106,10 +104,31 @@ type wireStatus struct {
 	DeactivatedAt *timestamp `json:"deactivatedAt"`
 }
 
-type wireKeyList struct {
+// wireList is a list of APIKeys, of which the records are kept alone.
+type wireList struct {
 	metav1.TypeMeta `json:",inline"`
 	metav1.ListMeta `json:"metadata"`
-	Items           []wireKey `json:"items"`
+	Items           wireItems `json:"items"`
+}
+
+type wireItems []*record
+
+// UnmarshalJSONFrom makes a record of each key as it comes.
+func (i *wireItems) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
+	if begin, err := decoder.ReadToken(); err != nil {
+		return err
+	} else if begin.Kind() != '[' {
+		return fmt.Errorf("the items are no array, but %s", begin)
+	}
+	for decoder.PeekKind() != ']' {
+		var key wireKey
+		if err := json.UnmarshalDecode(decoder, &key); err != nil {
+			return err
+		}
+		*i = append(*i, newRecord(key.apiKey()))
+	}
+	_, err := decoder.ReadToken()
+	return err
 }
 
 // timestamp is an instant. One that cannot be read is the zero time, long past: what it bounds has ended. The schema lets none in,
@@ -157,11 +176,7 @@ func (w *wireKey) apiKey() *v1alpha1.APIKey {
 
 // GetObjectMeta returns what a Reflector needs to know of an object.
 func (w *wireKey) GetObjectMeta() metav1.Object {
-	meta := &metav1.ObjectMeta{Namespace: w.Metadata.Namespace, Name: w.Metadata.Name, ResourceVersion: w.Metadata.ResourceVersion}
-	if end := w.Metadata.Annotations.InitialEventsEnd; end != "" {
-		meta.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: end}
-	}
-	return meta
+	return &metav1.ObjectMeta{Namespace: w.Metadata.Namespace, Name: w.Metadata.Name, ResourceVersion: w.Metadata.ResourceVersion}
 }
 
 // DeepCopyObject returns a shallow copy: nobody changes what was decoded.
@@ -171,7 +186,13 @@ func (w *wireKey) DeepCopyObject() runtime.Object {
 }
 
 // DeepCopyObject returns a shallow copy: nobody changes what was decoded.
-func (l *wireKeyList) DeepCopyObject() runtime.Object {
+func (l *wireList) DeepCopyObject() runtime.Object {
 	copied := *l
 	return &copied
 }
+
+// DeepCopyObject returns the record, which nobody changes. With GetObjectKind it makes a record what a Reflector takes for an object of a list.
+func (r *record) DeepCopyObject() runtime.Object { return r }
+
+// GetObjectKind returns none.
+func (r *record) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }

@@ -45,15 +45,11 @@ func (k *Key) Object() *v1alpha1.APIKey {
 	}
 }
 
-// Fill makes a Keyring hold these keys and no others, and buffers no more on the way than a Reflector does.
+// Fill makes a Keyring hold these keys and no others.
 func Fill(keyring *authn.Keyring, minted []Key) error {
-	transform := keyring.Transformer()
-	buffered := make([]any, len(minted))
+	objects := make([]any, len(minted))
 	for i := range minted {
-		var err error
-		if buffered[i], err = transform(minted[i].Object()); err != nil {
-			return err
-		}
+		objects[i] = minted[i].Object()
 	}
-	return keyring.Replace(buffered, "1")
+	return keyring.Replace(objects, "1")
 }

@@ -20,7 +20,7 @@ import (
 // What the report is about. Fewer keys, or fewer turns, try the measuring itself.
 var (
 	scale = flag.Int("keys", 100_000, "how many APIKeys there are")
-	turns = flag.Int("turns", 5, "how often each figure is measured")
+	turns = flag.Int("turns", 3, "how often each figure is measured")
 )
 
 // TestScale measures one part after the other with the same keys. The report is written when all was measured.
