@@ -285,7 +285,7 @@ func TestInvariant9_ARevokedKeyStaysRevokedWhenTheWatchCacheLags(t *testing.T) {
 	vigil.end()
 }
 
-// laggingCache is an API server that knows no WatchList, and whose watch cache stands still. It answers from there whoever lets it.
+// laggingCache is an API server whose watch cache stands still. It answers from there whoever lets it.
 type laggingCache struct {
 	resourceVersion string
 	list            []byte
@@ -305,8 +305,6 @@ func (c *laggingCache) intercept(forward http.Handler) http.Handler {
 		query := r.URL.Query()
 		resourceVersion := query.Get("resourceVersion")
 		switch {
-		case query.Has("sendInitialEvents"):
-			refuse(w, apierrors.NewInvalid(schema.GroupKind{Group: "meta.k8s.io", Kind: "ListOptions"}, "", nil))
 		case query.Has("watch") && (resourceVersion == "0" || resourceVersion == c.resourceVersion):
 			w.WriteHeader(http.StatusOK)
 			_ = http.NewResponseController(w).Flush()

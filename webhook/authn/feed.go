@@ -34,7 +34,7 @@ func (k *Keyring) Run(ctx context.Context, config *rest.Config, namespace string
 		return fmt.Errorf("cannot watch APIKeys: %w", err)
 	}
 	logger := klog.FromContext(ctx)
-	cache.NewReflectorWithOptions(listFirst{k.feed(client, namespace)}, &wireKey{}, thrifty{k}, cache.ReflectorOptions{
+	cache.NewReflectorWithOptions(listFirst{k.feed(client, namespace)}, &wireKey{}, k, cache.ReflectorOptions{
 		Name:            "keyring",
 		TypeDescription: "APIKey",
 		Logger:          &logger,
@@ -45,6 +45,7 @@ func (k *Keyring) Run(ctx context.Context, config *rest.Config, namespace string
 
 // feed lists and watches APIKeys, and notes how that goes.
 func (k *Keyring) feed(client rest.Interface, namespace string) *cache.ListWatch {
+	listed := false
 	stream := func(ctx context.Context, options metav1.ListOptions) (io.ReadCloser, error) {
 		return client.Get().Namespace(namespace).Resource("apikeys").VersionedParams(&options, metav1.ParameterCodec).Stream(ctx)
 	}
@@ -57,9 +58,14 @@ func (k *Keyring) feed(client rest.Interface, namespace string) *cache.ListWatch
 				err = readList(answer, list)
 			}
 			k.note(ctx, err)
+			listed = true
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			if listed { // what that took beyond what is kept of it, the runtime would keep for minutes
+				debug.FreeOSMemory()
+				listed = false
+			}
 			options.Watch = true
 			answer, err := stream(ctx, options)
 			k.note(ctx, err)
@@ -77,16 +83,6 @@ type listFirst struct{ cache.ListerWatcher }
 
 // IsWatchListSemanticsUnSupported is what a Reflector asks for that.
 func (listFirst) IsWatchListSemanticsUnSupported() bool { return true }
-
-// thrifty is a Keyring that gives the system back what a list took beyond what is kept of it. The runtime would keep it for minutes.
-type thrifty struct{ *Keyring }
-
-// Replace does what it does for a Keyring.
-func (t thrifty) Replace(objects []any, version string) error {
-	err := t.Keyring.Replace(objects, version)
-	debug.FreeOSMemory()
-	return err
-}
 
 // note keeps the outcome of a call to the Kubernetes API for whoever asks what is wrong, and logs when it turns. A Reflector logs a
 // refused connection only for developers.

@@ -26,17 +26,17 @@ func recordOf(object any) (*record, error) {
 	case *record:
 		return object, nil
 	case *wireKey:
-		return newRecord(object.apiKey()), nil
+		return new(newRecord(object.apiKey())), nil
 	case *v1alpha1.APIKey:
-		return newRecord(object), nil
+		return new(newRecord(object)), nil
 	default:
 		return nil, fmt.Errorf("the keyring holds APIKeys, not %T", object)
 	}
 }
 
 // newRecord keeps what a verdict needs. A token that cannot be read is left out, and takes nothing else down with it.
-func newRecord(object *v1alpha1.APIKey) *record {
-	r := &record{Key: newKey(object)}
+func newRecord(object *v1alpha1.APIKey) record {
+	r := record{Key: newKey(object)}
 	for i := range object.Status.Tokens {
 		recorded := &object.Status.Tokens[i]
 		if recorded.NotBefore == nil {

@@ -111,7 +111,8 @@ type wireList struct {
 	Items           wireItems `json:"items"`
 }
 
-type wireItems []*record
+// wireItems are one behind the other in memory: single ones would lie between what is kept of them, and leave it full of holes.
+type wireItems []record
 
 // UnmarshalJSONFrom makes a record of each key as it comes.
 func (i *wireItems) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
@@ -191,8 +192,8 @@ func (l *wireList) DeepCopyObject() runtime.Object {
 	return &copied
 }
 
-// DeepCopyObject returns the record, which nobody changes. With GetObjectKind it makes a record what a Reflector takes for an object of a list.
+// DeepCopyObject returns the record, which nobody changes.
 func (r *record) DeepCopyObject() runtime.Object { return r }
 
-// GetObjectKind returns none.
+// GetObjectKind returns none. It makes a record what a Reflector takes for an object of a list.
 func (r *record) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
