@@ -22,8 +22,9 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// pageSize is how many keys are listed at a time.
-const pageSize = 50_000
+// pageSize is how many keys are listed at a time: few enough for an API server to read them from etcd at once, and to write them in the
+// minute after which it gives up.
+const pageSize = 10_000
 
 // Run fills the Keyring with the APIKeys of a namespace, or of all with [metav1.NamespaceAll], and keeps it up to date until ctx is
 // done. It needs the right to list and watch them. Whatever goes wrong on the way is logged and tried again; an error is a config
@@ -50,13 +51,8 @@ func (k *Keyring) feed(client rest.Interface, namespace string) *cache.ListWatch
 		return client.Get().Namespace(namespace).Resource("apikeys").VersionedParams(&options, metav1.ParameterCodec).Stream(ctx)
 	}
 	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			consistently(&options)
-			list := &wireList{}
-			answer, err := stream(ctx, options)
-			if err == nil {
-				err = readList(answer, list)
-			}
+		ListWithContextFunc: func(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
+			list, err := listConsistently(ctx, stream)
 			k.note(ctx, err)
 			listed = true
 			return list, err
@@ -79,10 +75,31 @@ func (k *Keyring) feed(client rest.Interface, namespace string) *cache.ListWatch
 
 // listFirst has a Reflector list before it watches. It would have the watch begin with all objects, which an API server takes twice as
 // long to write; here a list is read as it comes, so that it takes no more memory.
-type listFirst struct{ cache.ListerWatcher }
+type listFirst struct{ *cache.ListWatch }
 
 // IsWatchListSemanticsUnSupported is what a Reflector asks for that.
 func (listFirst) IsWatchListSemanticsUnSupported() bool { return true }
+
+// listConsistently returns all keys as they are now, not as a Reflector asks for them first: at resourceVersion "0", which any API server
+// may answer from a cache that lags. A restarted process would accept keys again that it had seen end. All pages are of the same instant;
+// when the API server has forgotten it before the last one, all are asked for again.
+func listConsistently(
+	ctx context.Context, stream func(context.Context, metav1.ListOptions) (io.ReadCloser, error),
+) (*wireList, error) {
+	list := &wireList{}
+	for {
+		page, err := stream(ctx, metav1.ListOptions{Limit: pageSize, Continue: list.Continue})
+		if err != nil {
+			return nil, err
+		}
+		if err := list.readPage(page); err != nil {
+			return nil, err
+		}
+		if list.Continue == "" {
+			return list, nil
+		}
+	}
+}
 
 // note keeps the outcome of a call to the Kubernetes API for whoever asks what is wrong, and logs when it turns. A Reflector logs a
 // refused connection only for developers.
@@ -106,15 +123,6 @@ func (k *Keyring) problem() string {
 		return (*err).Error()
 	}
 	return "none"
-}
-
-// consistently makes a list consistent. A Reflector asks for its first one at resourceVersion "0", which any API server may answer from a
-// cache that lags: a restarted process would accept keys again that it had seen end. The pages are few, since the API server writes one
-// while it is read here, and bounded, since it gives up what it cannot write in a minute: some hundreds of thousands of keys.
-func consistently(options *metav1.ListOptions) {
-	options.ResourceVersion = ""
-	options.ResourceVersionMatch = ""
-	options.Limit = pageSize
 }
 
 // reconnect returns the pauses between attempts: doubling from 0.2 s to 2 s, each stretched by up to as much again at random. They

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -65,7 +66,7 @@ func verdict(keyring *authn.Keyring, namespace, plaintext string) func() outcome
 }
 
 func eventually(g *WithT, get any) AsyncAssertion {
-	return g.Eventually(get).WithTimeout(30 * time.Second).WithPolling(5 * time.Millisecond)
+	return g.Eventually(get).WithTimeout(patience).WithPolling(5 * time.Millisecond)
 }
 
 func TestTheKeyringFollowsTheKubernetesAPI(t *testing.T) {
@@ -146,15 +147,19 @@ func TestInvariant9_ListsAreConsistent(t *testing.T) {
 	config.Wrap(recorder.wrap)
 	keyring := run(t, config, shop)
 
+	eventually(g, recorder.lists).Should(HaveLen(2)) // at the start, and since the first watch expired
+	for _, query := range recorder.lists() {
+		g.Expect(query).To(Equal(url.Values{"limit": {"10000"}}), "any resourceVersion would allow for a cache that lags")
+	}
 	eventually(g, verdict(keyring, shop, "t")).Should(Equal(granted(string(key.UID))))
-	g.Expect(recorder.first()).To(Equal(url.Values{"limit": {"50000"}}), "any resourceVersion would allow for a cache that lags")
 }
 
-// recorder keeps the queries of the requests that pass.
+// recorder keeps the queries of lists, and answers the first watch that it began too long ago.
 type recorder struct {
 	next    http.RoundTripper
 	mutex   sync.Mutex
 	queries []url.Values
+	expired bool
 }
 
 func (r *recorder) wrap(next http.RoundTripper) http.RoundTripper {
@@ -164,16 +169,27 @@ func (r *recorder) wrap(next http.RoundTripper) http.RoundTripper {
 
 func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
 	r.mutex.Lock()
-	r.queries = append(r.queries, request.URL.Query())
-	r.mutex.Unlock()
+	defer r.mutex.Unlock()
+	switch query := request.URL.Query(); {
+	case !query.Has("watch"):
+		r.queries = append(r.queries, query)
+	case !r.expired:
+		r.expired = true
+		return &http.Response{
+			StatusCode: http.StatusGone, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(expired)),
+		}, nil
+	}
 	return r.next.RoundTrip(request)
 }
 
-func (r *recorder) first() url.Values {
+func (r *recorder) lists() []url.Values {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	return r.queries[0]
+	return slices.Clone(r.queries)
 }
+
+// expired is what an API server says of an instant that it has forgotten.
+const expired = `{"apiVersion":"v1","kind":"Status","status":"Failure","reason":"Expired","code":410,"message":"too old"}`
 
 func TestWhatCannotBeReadInAnObjectTakesNoOtherDown(t *testing.T) {
 	object := func(name, spec, status string) string {
@@ -213,9 +229,11 @@ func TestWhatCannotBeReadInAnObjectTakesNoOtherDown(t *testing.T) {
 		g := NewWithT(t)
 		api := serveAPI(t)
 		keyring := run(t, api.config, metav1.NamespaceAll)
-		api.answers <- listOf("another page", objects[:4]...)
+		g.Expect(api.awaitList()).To(BeEmpty())
+		api.answer(listOf("another page", objects[:4]...))
+		g.Expect(api.awaitList()).To(Equal("another page"))
 		g.Expect(keyring.Synced()).To(BeFalse(), "before the last page")
-		api.answers <- listOf("", objects[4:]...)
+		api.answer(listOf("", objects[4:]...))
 		eventually(g, keyring.Synced).Should(BeTrue())
 		for name, outcome := range want {
 			expect(t, keyring, "shop", name, outcome)
@@ -225,9 +243,10 @@ func TestWhatCannotBeReadInAnObjectTakesNoOtherDown(t *testing.T) {
 		g := NewWithT(t)
 		api := serveAPI(t)
 		keyring := run(t, api.config, metav1.NamespaceAll)
-		api.answers <- listOf("")
+		api.awaitList()
+		api.answer(listOf(""))
 		for _, added := range objects {
-			api.events <- `{"type":"ADDED","object":` + added + `}`
+			api.tell(`{"type":"ADDED","object":` + added + `}`)
 		}
 		eventually(g, keyring.Len).Should(Equal(len(objects) - 2)) // those whose outcome is unknown
 		for name, outcome := range want {
@@ -235,19 +254,65 @@ func TestWhatCannotBeReadInAnObjectTakesNoOtherDown(t *testing.T) {
 		}
 	})
 }
-
-func TestAListThatIsNoneIsTriedAgain(t *testing.T) {
+func TestInvariant4_NoKeyIsLostWhenAListExpiresBetweenItsPages(t *testing.T) {
 	g := NewWithT(t)
 	api := serveAPI(t)
 	keyring := run(t, api.config, metav1.NamespaceAll)
-	ready := authn.NewAuthenticator(keyring, 0, clock).Ready
-	for _, broken := range []string{`{"metadata":{},"items":{}}`, `{"metadata":{},"items":[{"metadata":`, `{"metadata":{},"items":[7]}`} {
-		api.answers <- broken
-		eventually(g, ready).Should(MatchError(ContainSubstring("unable to decode a list of APIKeys")), broken)
-		g.Expect(keyring.Synced()).To(BeFalse(), broken)
+	const first, second = `{"kind":"APIKey","metadata":{"namespace":"shop","name":"a"}}`, `{"kind":"APIKey","metadata":{"namespace":"shop","name":"b"},
+		"spec":{"readAccess":true},"status":{"tokens":[{"hash":%q,"notBefore":"2026-01-01T00:00:00Z"}]}}`
+	api.awaitList()
+	api.answer(listOf("forgotten", first))
+	g.Expect(api.awaitList()).To(Equal("forgotten"))
+	api.answerWith(http.StatusGone, expired)
+
+	g.Expect(api.awaitList()).To(BeEmpty(), "all is listed again")
+	g.Expect(keyring.Synced()).To(BeFalse())
+	api.answer(listOf("remembered", first))
+	g.Expect(api.awaitList()).To(Equal("remembered"))
+	api.answer(listOf("", fmt.Sprintf(second, token.Hash("b"))))
+	eventually(g, keyring.Synced).Should(BeTrue())
+	expect(t, keyring, "shop", "b", granted(""))
+}
+
+func TestInvariant4_AnAnswerThatIsNoListIsNotTakenForAnEmptyOne(t *testing.T) {
+	for answer, problem := range map[string]string{
+		`{}`:                                   `the answer to a list of APIKeys is none, but of the kind ""`,
+		`{"kind":"Status","status":"Success"}`: `the answer to a list of APIKeys is none, but of the kind "Status"`,
+		`<html>`:                               `unable to decode a list of APIKeys`,
+		`{"kind":"APIKeyList","metadata":{},"items":{}}`:         `the items are no array, but begin with {`,
+		`{"kind":"APIKeyList","metadata":{},"items":[7]}`:        `unable to decode a list of APIKeys`,
+		`{"kind":"APIKeyList","metadata":{},"items":[{"kind":"A`: `unexpected EOF`,
+	} {
+		t.Run(answer, func(t *testing.T) {
+			g := NewWithT(t)
+			api := serveAPI(t)
+			keyring := run(t, api.config, metav1.NamespaceAll)
+			api.awaitList()
+			api.answer(answer)
+			api.awaitList()
+			g.Expect(authn.NewAuthenticator(keyring, 0, clock).Ready()).To(MatchError(ContainSubstring(problem)))
+			api.answer(`{"kind":"APIKeyList","metadata":{"resourceVersion":"5"},"items":null}`)
+			eventually(g, keyring.Synced).Should(BeTrue())
+		})
 	}
-	api.answers <- listOf("")
-	eventually(g, ready).Should(Succeed())
+}
+
+func TestTheFeedEndsWhileTheAPIIsSilent(t *testing.T) {
+	for name, reach := range map[string]func(*api){
+		"in a list":  func(*api) {},
+		"in a watch": func(a *api) { a.answer(listOf("")); <-a.watched },
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := serveAPI(t)
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- authn.NewKeyring().Run(ctx, api.config, metav1.NamespaceAll) }()
+			api.awaitList()
+			reach(api)
+			stop()
+			NewWithT(t).Eventually(ended).WithTimeout(patience).Should(Receive(BeNil()))
+		})
+	}
 }
 
 func TestAListedKeyTakesFewAllocations(t *testing.T) {
@@ -265,9 +330,10 @@ func TestAListedKeyTakesFewAllocations(t *testing.T) {
 			i, strings.Repeat(manager+",", managers-1)+manager, token.Hash(fmt.Sprint(i)))
 	}
 	list := listOf("", all...)
+	api.awaitList()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	api.answers <- list
+	api.answer(list)
 	eventually(g, keyring.Synced).Should(BeTrue())
 	runtime.ReadMemStats(&after)
 	expect(t, keyring, "shop", "1", granted("uid-1"))
@@ -282,49 +348,112 @@ func TestInvariant9_ABookmarkIsAWordFromTheAPI(t *testing.T) {
 	g := NewWithT(t)
 	api := serveAPI(t)
 	keyring := run(t, api.config, metav1.NamespaceAll)
-	api.answers <- listOf("")
+	api.awaitList()
+	api.answer(listOf(""))
 	eventually(g, keyring.Synced).Should(BeTrue())
 
 	before := time.Now()
 	lastWordAfterThat := func() bool { return keyring.Age(before) < 0 }
 	g.Expect(lastWordAfterThat()).To(BeFalse())
-	api.events <- `{"type":"BOOKMARK","object":{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey",
-		"metadata":{"resourceVersion":"6","creationTimestamp":null},"spec":{"appName":""}}}`
+	api.tell(`{"type":"BOOKMARK","object":{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey",
+		"metadata":{"resourceVersion":"6","creationTimestamp":null},"spec":{"appName":""}}}`)
 	eventually(g, lastWordAfterThat).Should(BeTrue())
 }
 
+// patience is how long a test waits for something that happens at once.
+const patience = 30 * time.Second
+
 // api is an API server that says what it is told to, as one does that is too old, or too broken, to be had otherwise.
 type api struct {
+	t       *testing.T
 	config  *rest.Config
-	answers chan string // to lists
+	lists   chan string // the continue token of each list that is asked for
+	answers chan answer // to lists
+	watched chan struct{}
 	events  chan string // of a watch
+}
+
+type answer struct {
+	status int
+	body   string
 }
 
 func serveAPI(t *testing.T) *api {
 	t.Helper()
-	a := &api{answers: make(chan string), events: make(chan string)}
+	a := &api{t: t, lists: make(chan string), answers: make(chan answer), watched: make(chan struct{}, 10), events: make(chan string)}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		source, ends := a.answers, true
 		if r.URL.Query().Has("watch") {
-			source, ends = a.events, false
-		}
-		for {
-			_ = http.NewResponseController(w).Flush()
-			select {
-			case said := <-source:
-				_, _ = io.WriteString(w, said+"\n")
-				if ends {
-					return
-				}
-			case <-r.Context().Done():
-				return
-			}
+			a.watched <- struct{}{}
+			a.serveWatch(w, r)
+		} else {
+			a.serveList(w, r)
 		}
 	}))
 	t.Cleanup(server.Close)
 	a.config = &rest.Config{Host: server.URL}
 	return a
+}
+
+func (a *api) serveList(w http.ResponseWriter, r *http.Request) {
+	select {
+	case a.lists <- r.URL.Query().Get("continue"):
+	case <-r.Context().Done():
+		return
+	}
+	select {
+	case answer := <-a.answers:
+		w.WriteHeader(answer.status)
+		_, _ = io.WriteString(w, answer.body)
+	case <-r.Context().Done():
+	}
+}
+
+// serveWatch sends nothing before the first event, not even headers.
+func (a *api) serveWatch(w http.ResponseWriter, r *http.Request) {
+	for {
+		select {
+		case event := <-a.events:
+			_, _ = io.WriteString(w, event+"\n")
+			_ = http.NewResponseController(w).Flush()
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// awaitList waits until a list is asked for, and returns the continue token.
+func (a *api) awaitList() string {
+	a.t.Helper()
+	select {
+	case asked := <-a.lists:
+		return asked
+	case <-time.After(patience):
+		a.t.Fatal("no list was asked for")
+		return ""
+	}
+}
+
+// answer answers the list that was asked for.
+func (a *api) answer(body string) { a.t.Helper(); a.answerWith(http.StatusOK, body) }
+
+func (a *api) answerWith(status int, body string) {
+	a.t.Helper()
+	select {
+	case a.answers <- answer{status, body}:
+	case <-time.After(patience):
+		a.t.Fatal("nobody waits for an answer")
+	}
+}
+
+// tell sends an event to whoever watches.
+func (a *api) tell(event string) {
+	a.t.Helper()
+	select {
+	case a.events <- event:
+	case <-time.After(patience):
+		a.t.Fatal("nobody watches")
+	}
 }
 
 // listOf returns a page of a list. Another one follows it if next is not empty.

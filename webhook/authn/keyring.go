@@ -80,7 +80,7 @@ func (k *Keyring) lookup(namespace string, digest *token.Digest, clock func() ti
 }
 
 // Replace makes the Keyring hold the tokens of these objects and of no others, at one instant for all readers. Like all that write a
-// Keyring, it takes APIKeys in any form that recordOf knows.
+// Keyring, it takes APIKeys, and what is decoded of them in wire.go.
 func (k *Keyring) Replace(objects []any, _ string) error {
 	replacement, err := contentsOf(objects)
 	if err != nil {

@@ -28,11 +28,15 @@ import (
 // lenient takes what the Kubernetes API may say, and spares the search for what it does not.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
-// readList reads a list, and closes it.
-func readList(answer io.ReadCloser, list *wireList) error {
-	defer func() { _ = answer.Close() }() // it was read
-	if err := json.UnmarshalRead(answer, list, lenient); err != nil {
+// readPage adds the keys of a page, and closes it.
+func (l *wireList) readPage(page io.ReadCloser) error {
+	defer func() { _ = page.Close() }() // it was read
+	l.TypeMeta, l.ListMeta = metav1.TypeMeta{}, metav1.ListMeta{}
+	if err := json.UnmarshalRead(page, l, lenient); err != nil {
 		return fmt.Errorf("unable to decode a list of APIKeys: %w", err)
+	}
+	if l.Kind != "APIKeyList" { // without it, anything would be an empty list
+		return fmt.Errorf("the answer to a list of APIKeys is none, but of the kind %q", l.Kind)
 	}
 	return nil
 }
@@ -116,10 +120,10 @@ type wireItems []record
 
 // UnmarshalJSONFrom makes a record of each key as it comes.
 func (i *wireItems) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
-	if begin, err := decoder.ReadToken(); err != nil {
+	if begin, err := decoder.ReadToken(); err != nil || begin.Kind() == 'n' { // null
 		return err
 	} else if begin.Kind() != '[' {
-		return fmt.Errorf("the items are no array, but %s", begin)
+		return fmt.Errorf("the items are no array, but begin with %s", begin)
 	}
 	for decoder.PeekKind() != ']' {
 		var key wireKey
