@@ -86,7 +86,7 @@ func NewAPIKeyReconciler(mgr manager.Manager) (*APIKeyReconciler, error) {
 func (r *APIKeyReconciler) SetupWithManager(mgr manager.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named(controllerName).
-		For(&v1alpha1.APIKey{}, builder.WithPredicates(predicate.Funcs{CreateFunc: r.hasWork})).
+		For(&v1alpha1.APIKey{}, builder.WithPredicates(r.worthALook())).
 		Watches(&v1alpha1.APIKey{}, handler.EnqueueRequestsFromMapFunc(r.competitorsToWake), builder.WithPredicates(standingChanged)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrentReconciles, ReconciliationTimeout: reconcileTimeout}).
 		Complete(r)
@@ -159,10 +159,21 @@ func describeIssued(key *v1alpha1.APIKey) {
 	key.Status.ObservedGeneration = key.Generation
 }
 
-// hasWork passes the keys that are to be looked at when they are first seen. Of the very many that there may be when a controller starts,
-// most are issued, and nothing will ever happen to them by itself: to queue them all would leave a queue of that size behind.
-func (r *APIKeyReconciler) hasWork(e event.CreateEvent) bool {
-	key := e.Object.(*v1alpha1.APIKey)
+// worthALook passes the keys that are new or have changed, but not those that are only told of, as all are when a controller starts or has
+// lost its watch, and that nothing is to be done about. Of the very many that there may be, most are issued, and nothing will ever happen
+// to them by itself: to queue them all would leave a queue of that size behind.
+func (r *APIKeyReconciler) worthALook() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool { return r.hasWork(e.Object) },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			return e.ObjectOld.GetResourceVersion() != e.ObjectNew.GetResourceVersion() || r.hasWork(e.ObjectNew)
+		},
+	}
+}
+
+// hasWork says whether anything is to be done about a key, now or later.
+func (r *APIKeyReconciler) hasWork(object client.Object) bool {
+	key := object.(*v1alpha1.APIKey)
 	if key.State(r.Now()) != v1alpha1.StateActive || !key.Issued() || r.untilNextInstant(key) != 0 {
 		return true
 	}
