@@ -27,7 +27,7 @@ import (
 	"squirrel.dev/apikey-operator/test/inputs"
 )
 
-const patience = 90 * time.Second
+const patience = 3 * time.Minute
 
 // binary is this program, built.
 var binary string

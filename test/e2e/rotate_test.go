@@ -34,7 +34,7 @@ func (n *tenant) rotate(t *testing.T) {
 	t.Helper()
 	before := n.authority(t)
 	// A twelfth of its life is how long the next one waits before it signs: as long as its certificate may take to reach pods.
-	lifetime := 4 * time.Minute
+	lifetime := 5 * time.Minute
 	if n.node == nil {
 		lifetime = 30 * time.Minute
 	}
