@@ -155,7 +155,7 @@ bench: check-go ## Measure what questions cost, with load generators that it dow
 	go test -count=1 -timeout=30m -tags=bench -v ./test/bench
 
 .PHONY: bench-scale
-bench-scale: build kube ## Measure what 100 000 APIKeys cost, on a Kubernetes API of its own, and write docs/benchmarks.md. It takes about 15 minutes.
+bench-scale: build kube ## Measure what 100 000 APIKeys cost, on a Kubernetes API of its own, and write docs/benchmarks.md. It takes about 20 minutes.
 	go test -count=1 -timeout=60m -tags=bench -v ./test/bench/scale
 
 # The rest is what the targets above need.
