@@ -37,7 +37,7 @@ func standingOf(object client.Object) standing {
 // competitorsToWake maps a key whose standing has changed to the keys that compete with it.
 func (r *APIKeyReconciler) competitorsToWake(ctx context.Context, object client.Object) []reconcile.Request {
 	key := object.(*v1alpha1.APIKey)
-	others, err := competitors.List(ctx, r, key, client.DisableReadYourWritesConsistency)
+	others, err := competitors.List(ctx, r, key)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "cannot find the keys that compete with one whose standing has changed",
 			"apikey", client.ObjectKeyFromObject(key))

@@ -110,7 +110,7 @@ func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.A
 // settle returns the conflict when another key holds the app name or the hash, as far as the cache knows. It waits for no write: what the
 // cache has not seen yet, lookAgain sees.
 func (r *APIKeyReconciler) settle(ctx context.Context, key *v1alpha1.APIKey) error {
-	others, err := competitors.List(ctx, r, key, client.DisableReadYourWritesConsistency)
+	others, err := competitors.List(ctx, r, key)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (r *APIKeyReconciler) lookAgain(ctx context.Context, key *v1alpha1.APIKey) 
 	if err := r.awaitClaim(ctx, key); err != nil {
 		return err
 	}
-	others, err := competitors.List(ctx, r, key, client.DisableReadYourWritesConsistency)
+	others, err := competitors.List(ctx, r, key)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/controllers"
 	"squirrel.dev/apikey-operator/test/feed"
+	"squirrel.dev/apikey-operator/test/heap"
 )
 
 func TestAKeyTakesAtMost1500BytesOfTheCache(t *testing.T) {
@@ -24,9 +25,9 @@ func TestAKeyTakesAtMost1500BytesOfTheCache(t *testing.T) {
 	for i := range keys {
 		keys[i] = issuedKey(i)
 	}
-	before := liveBytes()
+	before := heap.Live()
 	filled := feed.Cache(t, controllers.CacheOptions(), keys)
-	perKey := (liveBytes() - before) / count
+	perKey := (heap.Live() - before) / count
 	runtime.KeepAlive(keys)
 	if perKey < 400 || perKey > 1500 {
 		t.Errorf("each of %d keys takes %d bytes", count, perKey)
@@ -64,13 +65,4 @@ func issuedKey(number int) v1alpha1.APIKey {
 			Conditions:         []metav1.Condition{condition(v1alpha1.ConditionReady), condition(v1alpha1.ConditionActive)},
 		},
 	}
-}
-
-// liveBytes returns what the Go heap holds that is in use.
-func liveBytes() int64 {
-	runtime.GC()
-	runtime.GC() // what finalizers and weak pointers held
-	var memory runtime.MemStats
-	runtime.ReadMemStats(&memory)
-	return int64(memory.HeapAlloc)
 }

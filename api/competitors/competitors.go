@@ -59,12 +59,13 @@ func (by index) bucketsOf(object client.Object) []string {
 }
 
 // List returns the keys of the key's namespace that have its app name or share a token hash with it. The key itself is among them
-// when the reader knows it; a key that shares both may be there twice. They are the cache's own: nobody may change them.
-func List(ctx context.Context, reader client.Reader, key *v1alpha1.APIKey, options ...client.ListOption) ([]v1alpha1.APIKey, error) {
+// when the reader knows it; a key that shares both may be there twice. They are the cache's own: nobody may change them. List waits for no
+// write of this process that the cache has not seen yet.
+func List(ctx context.Context, reader client.Reader, key *v1alpha1.APIKey) ([]v1alpha1.APIKey, error) {
 	var found []v1alpha1.APIKey
 	for _, by := range []index{byAppName, byTokenHash} {
 		for _, text := range by.texts(key) {
-			having, err := by.list(ctx, reader, key.Namespace, text, options)
+			having, err := by.list(ctx, reader, key.Namespace, text)
 			if err != nil {
 				return nil, err
 			}
@@ -74,16 +75,14 @@ func List(ctx context.Context, reader client.Reader, key *v1alpha1.APIKey, optio
 	return found, nil
 }
 
-func (by index) list(
-	ctx context.Context, reader client.Reader, namespace, text string, options []client.ListOption,
-) ([]v1alpha1.APIKey, error) {
+func (by index) list(ctx context.Context, reader client.Reader, namespace, text string) ([]v1alpha1.APIKey, error) {
 	var keys v1alpha1.APIKeyList
-	options = append([]client.ListOption{
+	if err := reader.List(ctx, &keys,
 		client.InNamespace(namespace),
 		client.MatchingFields{by.field: bucketOf(text)},
+		client.DisableReadYourWritesConsistency,
 		client.UnsafeDisableDeepCopy, // each of many competitors looks at all the others
-	}, options...)
-	if err := reader.List(ctx, &keys, options...); err != nil {
+	); err != nil {
 		return nil, fmt.Errorf("list the APIKeys that compete: %w", err)
 	}
 	having := keys.Items[:0]

@@ -18,6 +18,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/test/bench/keys"
 	"squirrel.dev/apikey-operator/test/bench/report"
+	"squirrel.dev/apikey-operator/test/heap"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
@@ -145,19 +146,11 @@ func memory(t *testing.T) []report.Row {
 	t.Helper()
 	const count = 1_000_000
 	minted := keys.Mint(count)
-	before := liveBytes()
+	before := heap.Live()
 	keyring := authn.NewKeyring()
 	must(t, keys.Fill(keyring, minted))
-	taken := float64(liveBytes() - before)
+	taken := float64(heap.Live() - before)
 	runtime.KeepAlive(keyring)
 	runtime.KeepAlive(minted)
 	return []report.Row{{Figure: "memory per key, 1 000 000 keys", Unit: "B", Values: []float64{taken / count}, Bar: report.Bar{AtMost: 300}}}
-}
-
-func liveBytes() int64 {
-	runtime.GC()
-	runtime.GC() // what finalizers and weak pointers held
-	var memory runtime.MemStats
-	runtime.ReadMemStats(&memory)
-	return int64(memory.HeapAlloc)
 }

@@ -8,26 +8,19 @@ import (
 	"testing"
 
 	"squirrel.dev/apikey-operator/test/bench/keys"
+	"squirrel.dev/apikey-operator/test/heap"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
 func TestAKeyTakesAtMost300Bytes(t *testing.T) {
 	const count = 20_000
 	minted := keys.Mint(count)
-	before := liveBytes()
+	before := heap.Live()
 	keyring := authn.NewKeyring()
 	succeed(t, keys.Fill(keyring, minted))
-	perKey := (liveBytes() - before) / count
+	perKey := (heap.Live() - before) / count
 	runtime.KeepAlive(minted)
 	if keyring.Len() != count || perKey < 100 || perKey > 300 {
 		t.Errorf("each of %d keys takes %d bytes", keyring.Len(), perKey)
 	}
-}
-
-func liveBytes() int64 {
-	runtime.GC()
-	runtime.GC() // what finalizers and weak pointers held
-	var memory runtime.MemStats
-	runtime.ReadMemStats(&memory)
-	return int64(memory.HeapAlloc)
 }
