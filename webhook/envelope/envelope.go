@@ -11,7 +11,6 @@ import (
 	"iter"
 	"maps"
 	"net/http"
-	"strconv"
 )
 
 // content is the JSON envelope. A success has errorCode 0, errorMessage null and a payload; an error repeats its HTTP status in
@@ -51,7 +50,6 @@ func NewList[T any](items iter.Seq[T]) *Answer {
 	empty := NewPayload([]T{})
 	const end = "]}"
 	begin := bytes.TrimSuffix(empty.Body, []byte(end))
-	empty.Header.Del("Content-Length")
 	return &Answer{Status: empty.Status, Header: empty.Header, writeList: func(w *bufio.Writer) {
 		_, _ = w.Write(begin)
 		writeItems(w, items)
@@ -87,9 +85,8 @@ func NewAnswer(status int, content any) *Answer {
 		panic(err) // what this program answers with can be marshalled
 	}
 	return &Answer{Status: status, Body: body, Header: http.Header{
-		"Cache-Control":  noStore,
-		"Content-Type":   {"application/json"},
-		"Content-Length": {strconv.Itoa(len(body))},
+		"Cache-Control": noStore,
+		"Content-Type":  {"application/json"},
 	}}
 }
 

@@ -206,10 +206,8 @@ func newDenial(answer *envelope.Answer) *authv3.CheckResponse {
 		Body:   string(answer.Body),
 	}
 	for _, name := range slices.Sorted(maps.Keys(answer.Header)) {
-		if name != "Content-Length" { // Envoy counts by itself
-			denied.Headers = append(denied.Headers,
-				overwrite(&corev3.HeaderValueOption{}, &corev3.HeaderValue{}, strings.ToLower(name), answer.Header.Get(name)))
-		}
+		denied.Headers = append(denied.Headers,
+			overwrite(&corev3.HeaderValueOption{}, &corev3.HeaderValue{}, strings.ToLower(name), answer.Header.Get(name)))
 	}
 	return &authv3.CheckResponse{
 		Status:       &rpcstatus.Status{Code: int32(codeOf[answer.Status])},
