@@ -20,6 +20,10 @@ import (
 	"squirrel.dev/apikey-operator/webhook/gateway"
 )
 
+// authenticatorGarbage suits a process that requests wait for: with the usual 100 percent, collecting it takes a twelfth of the processor
+// time under load. What is in use is little, of 100 000 keys 30 MB.
+const authenticatorGarbage = 200
+
 // authenticator answers gateways, and writes nothing.
 type authenticator struct {
 	server                   serverFlags
@@ -68,6 +72,7 @@ func (a *authenticator) validate() error {
 }
 
 func (a *authenticator) run(ctx context.Context) error {
+	allowGarbage(authenticatorGarbage)
 	kubernetes, err := kubernetesConfig("authenticator")
 	if err != nil {
 		return err
