@@ -14,7 +14,7 @@ ARG TARGETOS
 ARG TARGETARCH
 ARG VERSION
 RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
-    go build -trimpath -ldflags="-s -w -X squirrel.dev/apikey-operator/internal/version.release=${VERSION}" -o /apikey-operator ./cmd/apikey-operator
+    go build -trimpath -pgo=cmd/apikey-operator/authenticator.pgo -ldflags="-s -w -X squirrel.dev/apikey-operator/internal/version.release=${VERSION}" -o /apikey-operator ./cmd/apikey-operator
 
 FROM ${BASE}
 ARG VERSION

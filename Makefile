@@ -149,10 +149,12 @@ fuzz: check-go ## Fuzz each target for FUZZTIME (10s, or 1000x inputs).
 	hack/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: check-go ## Measure what questions cost, with load generators that it downloads, and write docs/benchmarks.md. It takes about 10 minutes.
-	hack/debian wrk nghttp2-client nginx
-	go build -o bin/bench/server ./test/bench/server
-	go test -count=1 -timeout=30m -tags=bench -v ./test/bench
+bench: bin/bench/server ## Measure what questions cost, with load generators that it downloads, and write docs/benchmarks.md. It takes about 10 minutes.
+	go test $(AS_RELEASED) -count=1 -timeout=30m -tags=bench -v -run=TestDataPlane ./test/bench
+
+.PHONY: profile
+profile: bin/bench/server ## Record what the authenticator does under load, for the compiler of a release: cmd/apikey-operator/authenticator.pgo.
+	go test -count=1 -timeout=10m -tags=bench -v -run=TestProfile ./test/bench
 
 .PHONY: bench-scale
 bench-scale: build kube ## Measure what 100 000 APIKeys cost, on a Kubernetes API of its own, and write docs/benchmarks.md. It takes about 20 minutes.
@@ -226,6 +228,14 @@ bin/images/traffic: check-go
 
 bin/images/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check-go
 	CGO_ENABLED=0 hack/build hack/gateways github.com/caddyserver/caddy/v2/cmd/caddy $@ -trimpath -ldflags="-s -w"
+
+# What the image's program is built with, which a load of the authenticator tells the compiler what to optimise for.
+AS_RELEASED := -pgo=$(CURDIR)/cmd/apikey-operator/authenticator.pgo
+
+.PHONY: bin/bench/server
+bin/bench/server: check-go
+	hack/debian wrk nghttp2-client nginx
+	go build $(AS_RELEASED) -o $@ ./test/bench/server
 
 .PHONY: bin/dev/dev
 bin/dev/dev: check-go

@@ -24,6 +24,8 @@ import (
 const (
 	questionTurns = 12
 	secondsOfTurn = "2" // of which the handshakes of TLS take a part
+
+	authorization = "envoy.service.auth.v3.Authorization"
 )
 
 // load is what one turn measured.
@@ -55,7 +57,6 @@ func questions(t *testing.T, s *server, with string) []report.Row {
 		file := writeCheck(t, keysFile)
 		return func() load { return s.check(service, file) }
 	}
-	const authorization = "envoy.service.auth.v3.Authorization"
 	grpc := inTurns(questionTurns, check("floor.Authorization", s.known), check(authorization, s.known), check(authorization, s.unknown))
 
 	only200, onlyOK := comparison{"only 200", http[0]}, comparison{"only OK", grpc[0]}

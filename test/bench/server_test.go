@@ -6,6 +6,7 @@
 package bench_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -71,15 +72,23 @@ func (s *server) write(name, content string) string {
 // operate asks the server to do something, or what it knows of itself.
 func (s *server) operate(path string) string {
 	s.t.Helper()
-	response, err := http.Get("http://" + s.operations + path)
+	content, err := s.tell(path)
 	must(s.t, err)
+	return strings.TrimSpace(string(content))
+}
+
+// tell is operate for any goroutine and any content.
+func (s *server) tell(path string) ([]byte, error) {
+	response, err := http.Get("http://" + s.operations + path)
+	if err != nil {
+		return nil, err
+	}
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
-	must(s.t, err)
-	if response.StatusCode != http.StatusOK {
-		s.t.Fatalf("%s is answered %s: %s", path, response.Status, content)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s is answered %s: %s", path, response.Status, content)
 	}
-	return strings.TrimSpace(string(content))
+	return content, err
 }
 
 // cpu returns the processor time that the server has used, in µs.
