@@ -92,6 +92,11 @@ manifests: bin/tools/controller-gen ## Generate the CustomResourceDefinition fro
 docs: bin/tools/crd-ref-docs ## Generate the API reference from the API types.
 	bin/tools/crd-ref-docs --log-level=WARN --source-path=api --config=hack/crd-ref-docs.yaml --renderer=markdown --output-path=docs/api-reference.md
 
+.PHONY: profile
+profile: PROFILED := -pgo=off
+profile: load-generators bin/bench/server ## Record what the authenticator does under load, for the compiler of the image. It takes about a minute.
+	go test -count=1 -timeout=10m -tags=bench -v -run=TestProfile ./test/bench
+
 .PHONY: fmt
 fmt: bin/tools/golangci-lint ## Format the code.
 	bin/tools/golangci-lint fmt
@@ -149,12 +154,8 @@ fuzz: check-go ## Fuzz each target for FUZZTIME (10s, or 1000x inputs).
 	hack/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: bin/bench/server ## Measure what questions cost, with load generators that it downloads, and write docs/benchmarks.md. It takes about 10 minutes.
-	go test $(AS_RELEASED) -count=1 -timeout=30m -tags=bench -v -run=TestDataPlane ./test/bench
-
-.PHONY: profile
-profile: bin/bench/server ## Record what the authenticator does under load, for the compiler of a release: cmd/apikey-operator/authenticator.pgo.
-	go test -count=1 -timeout=10m -tags=bench -v -run=TestProfile ./test/bench
+bench: load-generators bin/bench/server ## Measure what questions cost, with load generators that it downloads, and write docs/benchmarks.md. It takes about 10 minutes.
+	go test $(PROFILED) -count=1 -timeout=30m -tags=bench -v -run=TestDataPlane ./test/bench
 
 .PHONY: bench-scale
 bench-scale: build kube ## Measure what 100 000 APIKeys cost, on a Kubernetes API of its own, and write docs/benchmarks.md. It takes about 20 minutes.
@@ -229,13 +230,16 @@ bin/images/traffic: check-go
 bin/images/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check-go
 	CGO_ENABLED=0 hack/build hack/gateways github.com/caddyserver/caddy/v2/cmd/caddy $@ -trimpath -ldflags="-s -w"
 
-# What the image's program is built with, which a load of the authenticator tells the compiler what to optimise for.
-AS_RELEASED := -pgo=$(CURDIR)/cmd/apikey-operator/authenticator.pgo
+# What tells the compiler of the image, and of the benchmarks, which code is hot.
+PROFILED := -pgo=$(CURDIR)/cmd/apikey-operator/authenticator.pgo
 
 .PHONY: bin/bench/server
 bin/bench/server: check-go
+	go build $(PROFILED) -o $@ ./test/bench/server
+
+.PHONY: load-generators
+load-generators:
 	hack/debian wrk nghttp2-client nginx
-	go build $(AS_RELEASED) -o $@ ./test/bench/server
 
 .PHONY: bin/dev/dev
 bin/dev/dev: check-go

@@ -29,15 +29,12 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/controllers"
 	"squirrel.dev/apikey-operator/controllers/certificates"
+	"squirrel.dev/apikey-operator/internal/garbage"
 	"squirrel.dev/apikey-operator/webhook/admission"
 )
 
 const (
 	leaderElectionID = "controller.keys.squirrel.dev"
-
-	// controllerGarbage suits a process for whose processor time nobody waits. Nearly all that is in use are the APIKeys in the cache, which
-	// stay: of 100 000, a controller takes 240 MB, and 360 MB with the usual 100 percent.
-	controllerGarbage = 25
 
 	// gracefulShutdownTimeout is shorter than the 30 seconds that Kubernetes gives a pod to end.
 	gracefulShutdownTimeout = 20 * time.Second
@@ -119,7 +116,7 @@ func (c *controller) validateWebhook() error {
 }
 
 func (c *controller) run(ctx context.Context) error {
-	allowGarbage(controllerGarbage)
+	garbage.Collect(garbage.Early)
 	kubernetes, err := kubernetesConfig("controller")
 	if err != nil {
 		return err

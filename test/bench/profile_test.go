@@ -34,9 +34,9 @@ func TestProfile(t *testing.T) {
 	}
 }
 
-// record writes a minute's profile of the server to a file, without what tells of this machine.
+// record writes a minute's profile of the server to a file, without what tells of this machine's files.
 func (s *server) record(file string) error {
-	content, err := s.tell("/debug/pprof/profile?seconds=60")
+	content, err := s.get("/debug/pprof/profile?seconds=60")
 	if err != nil {
 		return err
 	}
@@ -44,8 +44,8 @@ func (s *server) record(file string) error {
 	if err != nil {
 		return err
 	}
-	for _, program := range recorded.Mapping {
-		program.File = ""
+	for _, mapping := range recorded.Mapping {
+		mapping.File, mapping.BuildID = "", ""
 	}
 	for _, function := range recorded.Function {
 		function.Filename = ""
@@ -54,5 +54,5 @@ func (s *server) record(file string) error {
 	if err := recorded.Write(&written); err != nil {
 		return err
 	}
-	return os.WriteFile(file, written.Bytes(), 0o600)
+	return os.WriteFile(file, written.Bytes(), 0o644)
 }

@@ -72,13 +72,13 @@ func (s *server) write(name, content string) string {
 // operate asks the server to do something, or what it knows of itself.
 func (s *server) operate(path string) string {
 	s.t.Helper()
-	content, err := s.tell(path)
+	content, err := s.get(path)
 	must(s.t, err)
 	return strings.TrimSpace(string(content))
 }
 
-// tell is operate for any goroutine and any content.
-func (s *server) tell(path string) ([]byte, error) {
+// get returns what the server answers to operate. Any goroutine may call it.
+func (s *server) get(path string) ([]byte, error) {
 	response, err := http.Get("http://" + s.operations + path)
 	if err != nil {
 		return nil, err

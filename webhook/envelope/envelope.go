@@ -78,7 +78,8 @@ func writeItems[T any](w *bufio.Writer, items iter.Seq[T]) {
 	}
 }
 
-// NewAnswer returns an answer of any JSON: what a protocol answers in a form of its own.
+// NewAnswer returns an answer of any JSON: what a protocol answers in a form of its own. Its length is left to net/http, which tells it of
+// bodies of up to 2 KB, and sends longer ones in chunks.
 func NewAnswer(status int, content any) *Answer {
 	body, err := json.Marshal(content)
 	if err != nil {

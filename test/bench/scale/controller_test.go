@@ -63,11 +63,17 @@ func (p *population) rateOfController(controller *daemon) float64 {
 	before := controller.metric(metric)
 	p.store(&p.appliedForm, issuedPerTurn)
 	started, meanwhile := time.Now(), controller.metric(metric)
+	rate := 0.0 // by the last look that saw it issuing
 	// Not more often: a look at the metrics takes the controller a good part of the processor time that issuing a key does.
 	testenv.Eventually(p.t, 10*time.Minute, time.Second, "all keys are issued", func() bool {
-		return controller.metric(metric) == before+issuedPerTurn
+		issued := controller.metric(metric)
+		if issued == before+issuedPerTurn {
+			return true
+		}
+		rate = (issued - meanwhile) / time.Since(started).Seconds()
+		return false
 	})
-	return (before + issuedPerTurn - meanwhile) / time.Since(started).Seconds()
+	return rate
 }
 
 // rateOfClient returns how many keys a client writes a second that makes the writes of the controller and nothing else.
