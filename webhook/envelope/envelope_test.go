@@ -76,6 +76,9 @@ func TestAListIsMadeWhileItIsWrittenAndOnlyWhileSomebodyTakesIt(t *testing.T) {
 	if err := json.Unmarshal(whole.Body.Bytes(), &content); err != nil || len(content.Payload) != many || content.Payload[many-1] != many-1 {
 		t.Errorf("%d items are written (%v)", len(content.Payload), err)
 	}
+	if length := whole.Header().Get("Content-Length"); length != "" {
+		t.Errorf("Content-Length is %s", length)
+	}
 	gone := &leaver{ResponseRecorder: httptest.NewRecorder()}
 	list.Write(gone)
 	if taken := gone.Body.Len(); taken > 64<<10 || made > many/10 {
