@@ -89,6 +89,12 @@ func (r *APIKeyReconciler) announceSecretRemoved(key *v1alpha1.APIKey, name stri
 		"The one-time Secret %q was removed: its time to live is over.", name)
 }
 
+// recordClockWarning records that something that the clock demands is not done yet.
+func (r *APIKeyReconciler) recordClockWarning(key *v1alpha1.APIKey, action string, reason error) {
+	r.Events.Eventf(key, nil, corev1.EventTypeWarning, "ClockNotTrusted", action,
+		"What is due waits until the controller can trust its clock, and is tried again every %s: %v.", clockDelay, reason)
+}
+
 // announceMintedAgain tells that a token is minted although a hash was on record: no Secret held that hash's token, so it was never
 // handed over.
 func (r *APIKeyReconciler) announceMintedAgain(key *v1alpha1.APIKey) {

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/kubeapi"
 )
 
 const (
@@ -49,6 +50,8 @@ type APIKeyReconciler struct {
 	Events events.EventRecorder
 	// Now is the clock.
 	Now func() time.Time
+	// CheckClock returns why nothing may be done yet that cannot be undone and that only the clock demands: see kubeapi.Clock.
+	CheckClock func(context.Context) error
 }
 
 // ClientOptions are what the client of the controller's manager must be built with: issuing looks again at the competing keys after
@@ -68,17 +71,19 @@ func NewLiveClient(mgr manager.Manager) (client.Client, error) {
 	return live, nil
 }
 
-// NewAPIKeyReconciler returns a reconciler that works through the manager, whose client must be built with ClientOptions.
-func NewAPIKeyReconciler(mgr manager.Manager) (*APIKeyReconciler, error) {
+// NewAPIKeyReconciler returns a reconciler that works through the manager, whose client must be built with ClientOptions. The clock must
+// see what the API server answers to the manager.
+func NewAPIKeyReconciler(mgr manager.Manager, clock *kubeapi.Clock) (*APIKeyReconciler, error) {
 	secrets, err := NewLiveClient(mgr)
 	if err != nil {
 		return nil, err
 	}
 	return &APIKeyReconciler{
-		Client:  mgr.GetClient(),
-		Secrets: secrets,
-		Events:  mgr.GetEventRecorder("apikey-controller"),
-		Now:     time.Now,
+		Client:     mgr.GetClient(),
+		Secrets:    secrets,
+		Events:     mgr.GetEventRecorder("apikey-controller"),
+		Now:        clock.Now,
+		CheckClock: clock.Check,
 	}, nil
 }
 
@@ -113,6 +118,8 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 // advance takes the key the next step of its life.
 func (r *APIKeyReconciler) advance(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
 	switch state := key.State(r.Now()); {
+	case state == v1alpha1.StateExpired && !key.Retired() && !r.mayGoByClock(ctx, key, actionEnd):
+		return ctrl.Result{RequeueAfter: clockDelay}, nil
 	case state != v1alpha1.StateActive:
 		return r.end(ctx, key, state)
 	case key.Issued():
@@ -138,6 +145,9 @@ func (r *APIKeyReconciler) end(ctx context.Context, key *v1alpha1.APIKey, state 
 func (r *APIKeyReconciler) keep(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
 	describeIssued(key)
 	if r.secretIsDue(key) {
+		if !r.mayGoByClock(ctx, key, actionHandOver) {
+			return ctrl.Result{RequeueAfter: clockDelay}, nil
+		}
 		name := key.Status.SecretName
 		removed, err := r.removeSecret(ctx, key)
 		if err != nil {

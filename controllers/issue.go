@@ -45,6 +45,9 @@ var (
 	// errHandoverUnderWay means that another controller may be handing over a token of this key at this time.
 	errHandoverUnderWay = errors.New("a token of this key may be on its way to its Secret")
 
+	// errClaimMayBeLive means that only a clock that cannot be trusted says that a claim is void.
+	errClaimMayBeLive = errors.New("the clock that says that a handover has ended cannot be trusted")
+
 	// errFormerSecret means that the Secret of a former key of the same name is about to be collected.
 	errFormerSecret = errors.New("the Secret of a former key of this name is still there")
 
@@ -66,6 +69,9 @@ func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctr
 	case errors.Is(err, errHandoverUnderWay):
 		setPending(key, "Waiting for a handover that was begun to end.")
 		return ctrl.Result{RequeueAfter: soonest(r.untilClaimIsVoid(key), r.untilExpiry(key))}, nil
+	case errors.Is(err, errClaimMayBeLive):
+		setPending(key, "Waiting for the clocks of the controller and the API server to agree: a handover that was begun may not have ended.")
+		return ctrl.Result{RequeueAfter: clockDelay}, nil
 	case errors.Is(err, errFormerSecret):
 		return withdraw(key, formerSecretDelay,
 			fmt.Sprintf("Waiting for Secret %q of a former key of this name to be removed.", secretName(key))), nil
@@ -88,8 +94,8 @@ func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.A
 	if done, err := r.wasHandedOver(ctx, key); done || err != nil {
 		return err // done: and then the controller was stopped before it could say so
 	}
-	if r.untilClaimIsVoid(key) > 0 {
-		return errHandoverUnderWay
+	if err := r.checkClaimIsVoid(ctx, key); err != nil {
+		return err
 	}
 	if err := r.settle(ctx, key); err != nil {
 		return err
@@ -105,6 +111,23 @@ func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.A
 		return err
 	}
 	return r.handOver(ctx, key, minted)
+}
+
+// checkClaimIsVoid returns errHandoverUnderWay or errClaimMayBeLive while whoever claimed for the key may still hand over its token.
+func (r *APIKeyReconciler) checkClaimIsVoid(ctx context.Context, key *v1alpha1.APIKey) error {
+	if !isDated(key) {
+		return nil
+	}
+	clockErr := r.CheckClock(ctx) // before Now is used, which goes by what this learns
+	switch {
+	case r.untilClaimIsVoid(key) > 0:
+		return errHandoverUnderWay
+	case clockErr != nil:
+		r.recordClockWarning(key, actionIssue, clockErr)
+		return errClaimMayBeLive
+	default:
+		return nil
+	}
 }
 
 // settle returns the conflict when another key holds the app name or the hash, as far as the cache knows. It waits for no write: what the

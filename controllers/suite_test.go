@@ -4,6 +4,7 @@
 package controllers_test
 
 import (
+	"context"
 	"net/http"
 	"sync"
 	"testing"
@@ -81,7 +82,9 @@ func (w *world) startController(transport func(http.RoundTripper) http.RoundTrip
 	if transport != nil {
 		restConfig.Wrap(transport)
 	}
-	return issuing.StartWith(w, w.env, restConfig, w.namespace, func(r *controllers.APIKeyReconciler) { r.Now = w.clock.Now })
+	return issuing.StartWith(w, w.env, restConfig, w.namespace, func(r *controllers.APIKeyReconciler) {
+		r.Now, r.CheckClock = w.clock.Now, func(context.Context) error { return nil } // the API server's clock goes with it
+	})
 }
 
 // key returns a read-only key of this name that is not created yet. Its app name is "App <name>".

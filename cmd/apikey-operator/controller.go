@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"path/filepath"
 	"time"
@@ -30,6 +31,7 @@ import (
 	"squirrel.dev/apikey-operator/controllers"
 	"squirrel.dev/apikey-operator/controllers/certificates"
 	"squirrel.dev/apikey-operator/internal/garbage"
+	"squirrel.dev/apikey-operator/internal/kubeapi"
 	"squirrel.dev/apikey-operator/webhook/admission"
 )
 
@@ -124,11 +126,15 @@ func (c *controller) run(ctx context.Context) error {
 	if err := c.checkWebhookCertificate(); err != nil {
 		return err
 	}
+	clock, err := kubeapi.NewClock(kubernetes, time.Now, slog.Default())
+	if err != nil {
+		return err
+	}
 	manager, err := c.newManager(kubernetes)
 	if err != nil {
 		return err
 	}
-	if err := c.setUp(ctx, manager); err != nil {
+	if err := c.setUp(ctx, manager, clock); err != nil {
 		return err
 	}
 	return manager.Start(ctx)
@@ -171,11 +177,11 @@ func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
 }
 
 // setUp adds to the manager what it manages.
-func (c *controller) setUp(ctx context.Context, manager ctrl.Manager) error {
+func (c *controller) setUp(ctx context.Context, manager ctrl.Manager, clock *kubeapi.Clock) error {
 	if err := competitors.Index(ctx, manager.GetFieldIndexer()); err != nil {
 		return err
 	}
-	reconciler, err := controllers.NewAPIKeyReconciler(manager)
+	reconciler, err := controllers.NewAPIKeyReconciler(manager, clock)
 	if err != nil {
 		return err
 	}
@@ -183,7 +189,8 @@ func (c *controller) setUp(ctx context.Context, manager ctrl.Manager) error {
 		return err
 	}
 	controllers.RegisterMetrics(metrics.Registry)
-	if err := c.setUpCertificates(manager); err != nil {
+	clock.RegisterMetrics(metrics.Registry)
+	if err := c.setUpCertificates(manager, clock); err != nil {
 		return err
 	}
 	if !c.webhook {
@@ -193,7 +200,7 @@ func (c *controller) setUp(ctx context.Context, manager ctrl.Manager) error {
 }
 
 // setUpCertificates adds what keeps the certificates, and what reads that of the admission webhook.
-func (c *controller) setUpCertificates(manager ctrl.Manager) error {
+func (c *controller) setUpCertificates(manager ctrl.Manager, clock *kubeapi.Clock) error {
 	if !c.mintCertificates {
 		return nil
 	}
@@ -202,7 +209,7 @@ func (c *controller) setUpCertificates(manager ctrl.Manager) error {
 		return err
 	}
 	certificates.RegisterMetrics(metrics.Registry)
-	keeper := certificates.NewKeeper(live, manager.GetEventRecorder("apikey-controller"), c.systemNamespace, c.caLifetime)
+	keeper := certificates.NewKeeper(live, manager.GetEventRecorder("apikey-controller"), c.systemNamespace, c.caLifetime, clock)
 	if err := manager.Add(keeper); err != nil || !c.webhook {
 		return err
 	}

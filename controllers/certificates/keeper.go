@@ -27,6 +27,9 @@
 // When something keeps authorities from being published, such as an object of somebody else, or when one of them is damaged, none is
 // minted, and no certificate that is trusted is taken away. One that may sign goes on to.
 //
+// While the clock differs from the API server's, no authority is minted, scheduled or removed, but for the first one. Serving certificates,
+// which are easily replaced, are dated by the API server's clock then.
+//
 // Deleting the Secret of the authorities replaces them all at once: that is for when a key of theirs has leaked.
 package certificates
 
@@ -37,11 +40,14 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"squirrel.dev/apikey-operator/internal/kubeapi"
 )
 
 // Names of what is written.
@@ -67,6 +73,10 @@ const (
 	roundTimeout = 10 * time.Second
 )
 
+// errClockNotTrusted is what keeps authorities from being succeeded when clocks differ.
+var errClockNotTrusted = errors.New("no authority is succeeded or removed until the controller can trust its clock: its log says how far " +
+	"that is from the API server's")
+
 // Keeper keeps the certificates. It runs while its process leads.
 type Keeper struct {
 	// Client reads and writes without a cache, which would hold every Secret of the cluster, and lag behind.
@@ -81,19 +91,24 @@ type Keeper struct {
 	Lifetime time.Duration
 	// Now is the clock.
 	Now func() time.Time
+	// CheckClock returns why nothing may be done yet that cannot be undone and that only the clock demands: see kubeapi.Clock.
+	CheckClock func(context.Context) error
 
 	told map[string]bool // what people were told already, of which object
 }
 
-// NewKeeper returns a Keeper for a namespace, whose client has no cache.
-func NewKeeper(live client.Client, recorder events.EventRecorder, namespace string, lifetime time.Duration) *Keeper {
+// NewKeeper returns a Keeper for a namespace, whose client has no cache. The clock must see what the API server answers to the client.
+func NewKeeper(
+	live client.Client, recorder events.EventRecorder, namespace string, lifetime time.Duration, clock *kubeapi.Clock,
+) *Keeper {
 	return &Keeper{
 		Client:               live,
 		Events:               recorder,
 		Namespace:            namespace,
 		WebhookConfiguration: WebhookConfiguration,
 		Lifetime:             lifetime,
-		Now:                  time.Now,
+		Now:                  clock.Now,
+		CheckClock:           clock.Check,
 		told:                 map[string]bool{},
 	}
 }
@@ -103,13 +118,13 @@ func (k *Keeper) NeedLeaderElection() bool { return true }
 
 // Start keeps the certificates until the context is done.
 func (k *Keeper) Start(ctx context.Context) error {
-	delay := firstDelay
+	delay, logged := firstDelay, rate.Sometimes{First: 3, Interval: time.Minute}
 	for ctx.Err() == nil {
 		err := k.Keep(ctx)
 		if err == nil {
 			delay = interval
 		} else if ctx.Err() == nil {
-			log.FromContext(ctx).Error(err, "the certificates cannot be kept; trying again")
+			logged.Do(func() { log.FromContext(ctx).Error(err, "the certificates cannot be kept; trying again") })
 			delay = min(2*delay, interval)
 		}
 		select {
@@ -155,6 +170,12 @@ func (k *Keeper) keepAuthorities(ctx context.Context) ([]authority, error) {
 	if err := errors.Join(unpublishable, damage); err != nil {
 		return authorities, err
 	}
+	if slices.ContainsFunc(authorities, authority.isScheduled) {
+		if err := k.CheckClock(ctx); err != nil {
+			k.tellPeople(ctx, secret, "ClockNotTrusted", errClockNotTrusted)
+			return authorities, errors.Join(k.publish(ctx, configMap, authorities), err)
+		}
+	} // else there is nothing yet that a wrong clock could end
 	authorities, err := k.renewAuthorities(ctx, secret, authorities)
 	if err != nil {
 		return authorities, err

@@ -36,6 +36,7 @@ type world struct {
 	name     string // of the namespace, and of the ValidatingWebhookConfiguration
 	lifetime time.Duration
 	now      time.Time
+	clockErr error // why the clock is not trusted
 	events   *events.FakeRecorder
 
 	bundles, trusts        history            // of the ConfigMap and the ValidatingWebhookConfiguration
@@ -115,10 +116,10 @@ func (w *world) keeper(before func(call int) error) *Keeper {
 			return around(func() error { return w.record(object, c.Patch(ctx, object, patch, options...)) })
 		},
 	})
-	k := NewKeeper(intercepted, w.events, w.name, w.lifetime)
-	k.WebhookConfiguration = w.name
-	k.Now = func() time.Time { return w.now }
-	return k
+	return &Keeper{
+		Client: intercepted, Events: w.events, Namespace: w.name, WebhookConfiguration: w.name, Lifetime: w.lifetime,
+		Now: func() time.Time { return w.now }, CheckClock: func(context.Context) error { return w.clockErr }, told: map[string]bool{},
+	}
 }
 
 // record notes what was written, and asserts that nobody is cut off by it.

@@ -6,8 +6,10 @@ package issuing
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
@@ -18,6 +20,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/controllers"
+	"squirrel.dev/apikey-operator/internal/kubeapi"
 	"squirrel.dev/apikey-operator/test/testenv"
 )
 
@@ -34,6 +37,9 @@ func StartWith(
 	t.Helper()
 	cached := controllers.CacheOptions()
 	cached.DefaultNamespaces = map[string]cache.Config{namespace: {}}
+	as = rest.CopyConfig(as)
+	clock, err := kubeapi.NewClock(as, time.Now, slog.New(slog.DiscardHandler))
+	must(t, err)
 	mgr, err := ctrl.NewManager(as, ctrl.Options{
 		Scheme:     env.Scheme,
 		Client:     controllers.ClientOptions(),
@@ -45,7 +51,7 @@ func StartWith(
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	must(t, competitors.Index(ctx, mgr.GetFieldIndexer()))
-	reconciler, err := controllers.NewAPIKeyReconciler(mgr)
+	reconciler, err := controllers.NewAPIKeyReconciler(mgr, clock)
 	must(t, err)
 	change(reconciler)
 	must(t, reconciler.SetupWithManager(mgr))

@@ -1,0 +1,192 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers_test
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/controllers"
+	"squirrel.dev/apikey-operator/internal/kubeapi"
+	"squirrel.dev/apikey-operator/test/issuing"
+)
+
+// clockNotTrusted is the note of the event ClockNotTrusted. Clocks an hour apart may differ by as little as a second less.
+var clockNotTrusted = regexp.MustCompile(`^What is due waits until the controller can trust its clock, and is tried again every 15s: ` +
+	`the controller's clock is (1h0m0s|59m59s) (ahead of|behind) the API server's: set the clocks of their nodes by NTP\.$`)
+
+// startControllerBy does what startController does, with a controller whose local clock is the one given.
+func (w *world) startControllerBy(local *clock, transport func(http.RoundTripper) http.RoundTripper) {
+	w.Helper()
+	restConfig := rest.CopyConfig(w.env.Config)
+	if transport != nil {
+		restConfig.Wrap(transport)
+	}
+	compared, err := kubeapi.NewClock(restConfig, local.Now, slog.New(slog.DiscardHandler))
+	w.must(err)
+	issuing.StartWith(w, w.env, restConfig, w.namespace, func(r *controllers.APIKeyReconciler) {
+		r.Now, r.CheckClock = compared.Now, compared.Check
+	})
+}
+
+// updateStatus changes the status of a key, however often the controller writes it meanwhile.
+func (w *world) updateStatus(name string, change func(*v1alpha1.APIKeyStatus)) {
+	w.Helper()
+	w.eventually("update the status of "+name, func() bool {
+		key := w.get(name)
+		change(&key.Status)
+		return w.env.Client.Status().Update(w.Context(), key) == nil
+	})
+}
+
+// awaitMessage waits until the key's Ready condition says this.
+func (w *world) awaitMessage(name, message string) *v1alpha1.APIKey {
+	w.Helper()
+	var key *v1alpha1.APIKey
+	w.eventually(fmt.Sprintf("%s says %q", name, message), func() bool {
+		key = w.get(name)
+		ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
+		return ready != nil && ready.Message == message
+	})
+	return key
+}
+
+func (w *world) awaitClockWarning(name string) {
+	w.Helper()
+	if eventType, note := w.awaitEvent(name, "ClockNotTrusted"); eventType != corev1.EventTypeWarning || !clockNotTrusted.MatchString(note) {
+		w.Errorf("the event of %s is %s: %s", name, eventType, note)
+	}
+}
+
+// assertNow checks that a timestamp was written by a clock that is right.
+func (w *world) assertNow(what string, at *metav1.Time) {
+	w.Helper()
+	if at == nil || time.Since(at.Time).Abs() > time.Minute {
+		w.Errorf("%s is %v", what, at)
+	}
+}
+
+func expiresIn(d time.Duration) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(d))) }
+}
+
+func TestNothingThatCannotBeUndoneIsDoneByAClockThatIsWrong(t *testing.T) {
+	for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			w := newWorld(t)
+			w.clock.advance(ahead)
+			w.startControllerBy(w.clock, nil)
+			ttl := func(key *v1alpha1.APIKey) {
+				key.Spec.Secret = &v1alpha1.TokenSecret{TTL: &metav1.Duration{Duration: time.Minute}}
+			}
+			w.createKey("early", expiresIn(30*time.Minute), ttl)
+			w.createKey("expired", expiresIn(30*time.Minute))
+			w.createKey("due", ttl)
+			w.createKey("deactivated")
+			for _, name := range []string{"early", "expired", "due", "deactivated"} {
+				w.assertNow("notBefore of "+name, w.await(name, v1alpha1.ReasonIssued).Status.Tokens[0].NotBefore)
+			}
+
+			w.update("expired", expiresIn(-time.Second))
+			w.updateStatus("due", func(status *v1alpha1.APIKeyStatus) {
+				status.Tokens[0].NotBefore = new(metav1.NewTime(time.Now().Add(-2 * time.Minute)))
+			})
+			w.awaitClockWarning("expired")
+			w.awaitClockWarning("due")
+			w.update("early", func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = true })
+			w.assertIssued(w.await("early", v1alpha1.ReasonIssued), "early-token")
+			w.assertIssued(w.get("expired"), "expired-token")
+			w.assertIssued(w.get("due"), "due-token")
+			for _, name := range []string{"early", "expired"} {
+				if key := w.get(name); key.Retired() {
+					t.Errorf("%s has ended", name)
+				}
+			}
+
+			w.deactivate("deactivated")
+			w.assertNow("deactivatedAt", w.await("deactivated", v1alpha1.ReasonDeactivated).Status.DeactivatedAt)
+
+			w.clock.advance(-ahead)
+			w.touch("expired", "with the clock set right")
+			w.touch("due", "with the clock set right")
+			w.await("expired", v1alpha1.ReasonExpired)
+			w.eventually("the Secret that is due is gone", func() bool { return w.secret("due-token") == nil })
+			w.assertIssued(w.await("early", v1alpha1.ReasonIssued), "early-token")
+		})
+	}
+}
+
+func TestInvariant3_AClockThatIsWrongVoidsNoClaim(t *testing.T) {
+	w := newWorld(t)
+	key := w.createKey("frontend")
+	hash := token.Hash("on its way")
+	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: hash, ClaimedAt: new(metav1.Now())}}
+	w.must(w.env.Client.Status().Update(t.Context(), key))
+	w.clock.advance(time.Hour)
+	w.startControllerBy(w.clock, nil)
+	w.awaitMessage("frontend", "Waiting for a handover that was begun to end.")
+
+	w.updateStatus("frontend", func(status *v1alpha1.APIKeyStatus) {
+		status.Tokens[0].ClaimedAt = new(metav1.NewTime(time.Now().Add(-time.Minute)))
+	})
+	key = w.awaitMessage("frontend",
+		"Waiting for the clocks of the controller and the API server to agree: a handover that was begun may not have ended.")
+	w.awaitClockWarning("frontend")
+	if len(key.Status.Tokens) != 1 || key.Status.Tokens[0].Hash != hash || w.secret("frontend-token") != nil {
+		t.Errorf("the claim was replaced: %v", key.Status.Tokens)
+	}
+
+	w.clock.advance(-time.Hour)
+	w.touch("frontend", "with the clock set right")
+	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+}
+
+// One controller has claimed for a key and is about to hand over its token when another one, which reads another time, sees the claim.
+func TestInvariant3_ControllersWhoseClocksDifferMintOneToken(t *testing.T) {
+	for _, test := range []struct{ first, second time.Duration }{
+		{time.Hour, 0}, {0, time.Hour}, {-time.Hour, 0}, {0, -time.Hour}, {-time.Hour, time.Hour}, {time.Hour, -time.Hour},
+	} {
+		t.Run(fmt.Sprintf("%s and %s", test.first, test.second), func(t *testing.T) {
+			w := newWorld(t)
+			w.createKey("frontend")
+			claimed, handOver := make(chan struct{}), make(chan struct{})
+			goOn := sync.OnceFunc(func() { close(handOver) })
+			t.Cleanup(goOn)
+			var claimOnce sync.Once
+			w.startControllerBy(&clock{ahead: test.first}, func(next http.RoundTripper) http.RoundTripper {
+				return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+					if call == "POST secret" {
+						claimOnce.Do(func() { close(claimed) })
+						<-handOver
+					}
+					return send()
+				}}
+			})
+			<-claimed
+			claim := w.get("frontend").Status.Tokens
+			w.assertNow("claimedAt", claim[0].ClaimedAt)
+			w.startControllerBy(&clock{ahead: test.second}, nil)
+			w.awaitMessage("frontend", "Waiting for a handover that was begun to end.")
+			goOn()
+			key := w.await("frontend", v1alpha1.ReasonIssued)
+			w.assertIssued(key, "frontend-token")
+			if diff := cmp.Diff(claim[0].Hash, key.Status.Tokens[0].Hash); diff != "" {
+				t.Errorf("the token is another one than was claimed first (-claimed +issued):\n%s", diff)
+			}
+		})
+	}
+}
