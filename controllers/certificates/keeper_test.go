@@ -377,6 +377,59 @@ func TestServingCertificatesAreRenewedWhileNoAuthorityCanBeSucceeded(t *testing.
 	}
 }
 
+func TestNoAuthorityIsMintedScheduledOrRemovedByAClockThatIsNotTrusted(t *testing.T) {
+	w := newWorld(t, lifetime)
+	w.keep()
+	w.leap(start.Add(lifetime * 2 / 3))
+	w.keep() // there is a successor, which does not sign yet
+	before, serving := w.versions(), w.secret(AuthenticatorSecret).Data["tls.crt"]
+
+	w.clockErr = errors.New("the clock is wrong")
+	w.leap(start.Add(lifetime)) // the first one has expired, and the successor may sign
+	w.bundles = nil             // of those who verify with an older one, this test says nothing
+	keeper := w.keeper(nil)
+	for range 2 {
+		if err := keeper.Keep(t.Context()); !errors.Is(err, w.clockErr) {
+			t.Fatalf("the round ends with %v", err)
+		}
+	}
+	if after := w.versions(); after[AuthoritySecret] != before[AuthoritySecret] || after["bundle"] != before["bundle"] {
+		t.Errorf("the authorities were written:\n%s", cmp.Diff(before, after))
+	}
+	if bytes.Equal(w.secret(AuthenticatorSecret).Data["tls.crt"], serving) {
+		t.Error("the serving certificate was not renewed")
+	}
+	const want = "Warning ClockNotTrusted no authority is succeeded or removed until the controller can trust its clock: " +
+		"its log says how far that is from the API server's"
+	if told := <-w.events.Events; told != want {
+		t.Errorf("told %s", told)
+	}
+	if len(w.events.Events) != 0 {
+		t.Errorf("told again: %s", <-w.events.Events)
+	}
+	w.delete(&corev1.ConfigMap{}, BundleConfigMap)
+	if err := keeper.Keep(t.Context()); !errors.Is(err, w.clockErr) || strings.Count(w.bundle(), "BEGIN") != 2 {
+		t.Errorf("the round ends with %v; the bundle is\n%s", err, w.bundle())
+	}
+
+	w.clockErr = nil
+	w.keep()
+	if strings.Count(w.bundle(), "BEGIN") != 1 {
+		t.Errorf("the expired authority is still published:\n%s", w.bundle())
+	}
+}
+
+func TestTheFirstAuthorityWaitsForNoClock(t *testing.T) {
+	eachCall(t, func(w *world, call int) {
+		w.clockErr = errors.New("the clock is wrong")
+		w.keepUntil(call)
+		if err := w.keeper(nil).Keep(t.Context()); err != nil && !errors.Is(err, w.clockErr) {
+			t.Fatal(err)
+		}
+		w.assertVerified(AuthenticatorSecret, string(w.secret(AuthenticatorSecret).Data["tls.crt"]), w.bundle())
+	})
+}
+
 // damage damages the certificate of an authority, and returns what is said of it.
 func (w *world) damage(id string) string {
 	w.Helper()

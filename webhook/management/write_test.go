@@ -262,15 +262,18 @@ func TestAKeyDeactivatesItselfByForceOnly(t *testing.T) {
 	w.call(self+"?force=true", w.writer.Token).refused(t, 401, keyRequired)
 }
 
-func TestAnExpiredKeyIsInactive(t *testing.T) {
+func TestAKeyWhoseExpiryIsNotOnRecordCanBeDeactivated(t *testing.T) {
 	w := newWorld(t)
-	w.stopController() // who would record that
+	w.stopController() // which would record the expiry
 	key := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "expired"},
 		Spec:       v1alpha1.APIKeySpec{AppName: "Expired", ReadAccess: true, ExpiresAt: new(metav1.NewTime(time.Now().Add(-time.Minute)))},
 	}
 	must(t, w.env.Client.Create(t.Context(), key))
 	w.eventually("the console has heard of the key", func() bool { return w.count("") == 3 })
+	if got := payload[shown](t, w.call("DELETE /v1/api-keys/"+string(key.UID), w.writer.Token)); got.IsActive || got.ID != string(key.UID) {
+		t.Errorf("the answer is %v", got)
+	}
 	w.call("DELETE /v1/api-keys/"+string(key.UID), w.writer.Token).refused(t, 409, alreadyInactive)
 }
 

@@ -182,7 +182,7 @@ func (k *Key) find(ctx context.Context) (object *v1alpha1.APIKey, others []v1alp
 		switch key := &keys.Items[i]; {
 		case key.Spec.TokenHash == k.digest.String():
 			object = key
-		case key.State(time.Now()) == v1alpha1.StateActive:
+		case !key.Retired():
 			others = append(others, *key)
 		}
 	}
@@ -193,6 +193,8 @@ func (k *Key) checkAlive(object *v1alpha1.APIKey) error {
 	switch state := object.State(time.Now()); {
 	case object.DeletionTimestamp != nil:
 		return fmt.Errorf("APIKey %q is being deleted, and is made again when it is gone", object.Name)
+	case state == v1alpha1.StateExpired && !object.Retired(): // the clock of this process may be wrong
+		return fmt.Errorf("APIKey %q has expired by the clock of this process, and the controller has not recorded that yet", object.Name)
 	case state != v1alpha1.StateActive:
 		how := "was deactivated"
 		if state == v1alpha1.StateExpired {

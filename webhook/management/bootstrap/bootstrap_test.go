@@ -304,6 +304,25 @@ func TestAKeyThatWasEndedStaysSoUntilItsFileIsDeleted(t *testing.T) {
 	}
 }
 
+func TestAnExpiryThatIsNotOnRecordIsNotFinal(t *testing.T) {
+	w, g := newWorld(t), NewWithT(t)
+	content := w.run(w.key())
+	object := w.only()
+	w.stopController() // which would record the expiry
+	w.patch(object, `{"spec": {"expiresAt": "2026-01-01T00:00:00Z"}}`)
+	key := w.key()
+	var running sync.WaitGroup
+	running.Go(func() { w.must(key.Run(t.Context())) })
+	want := fmt.Sprintf("the bootstrap key is not accepted yet: APIKey %q has expired by the clock of this process, and the controller has "+
+		"not recorded that yet", object.Name)
+	g.Eventually(key.Ready).WithTimeout(patience).Should(MatchError(want))
+
+	w.patch(object, `{"spec": {"expiresAt": null}}`)
+	running.Wait()
+	g.Expect(key.Ready()).To(Succeed())
+	g.Expect(w.reason(content)).To(BeEmpty())
+}
+
 func TestAKeyWhoseObjectWasDeletedIsDeclaredAgain(t *testing.T) {
 	w, g := newWorld(t), NewWithT(t)
 	content := w.run(w.key())
