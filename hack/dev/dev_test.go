@@ -23,6 +23,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/hack/process/processtest"
 	"squirrel.dev/apikey-operator/test/inputs"
 )
@@ -32,7 +33,22 @@ const patience = 3 * time.Minute
 // binary is this program, built.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+// homeVariable has this program be `make run` in the directory that it names, instead of the tests.
+const homeVariable = "DEV_TEST_HOME"
+
+func TestMain(m *testing.M) {
+	if home := os.Getenv(homeVariable); home != "" {
+		process.Main(func(ctx context.Context, _ []string) error {
+			root, err := controlplane.FindRepository()
+			if err != nil {
+				return err
+			}
+			return run(ctx, place{root: root, home: home, out: os.Stdout}, false)
+		})
+		return
+	}
+	os.Exit(runTests(m))
+}
 
 // runTests builds what `make run` and `make demo` depend on, and runs the tests.
 func runTests(m *testing.M) int {
@@ -70,8 +86,13 @@ type program struct {
 
 func startProgram(t *testing.T, args ...string) *program {
 	t.Helper()
-	p := &program{Cmd: exec.CommandContext(t.Context(), binary, args...), tmp: t.TempDir(), lines: make(chan string, 1000)}
-	p.Env = append(os.Environ(), "TMPDIR="+p.tmp)
+	return startCommand(t, exec.CommandContext(t.Context(), binary, args...))
+}
+
+func startCommand(t *testing.T, command *exec.Cmd) *program {
+	t.Helper()
+	p := &program{Cmd: command, tmp: t.TempDir(), lines: make(chan string, 1000)}
+	p.Env = append(append(os.Environ(), p.Env...), "TMPDIR="+p.tmp)
 	p.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	output, err := p.StdoutPipe()
 	if err != nil {
@@ -225,7 +246,11 @@ func TestRunFindsItsOldDataUntilAReset(t *testing.T) {
 	place := place{root: root, home: t.TempDir(), out: io.Discard}
 	env := filepath.Join(place.home, "env")
 
-	first := startRun(t, place)
+	command := exec.CommandContext(t.Context(), os.Args[0])
+	command.Env = []string{homeVariable + "=" + place.home}
+	first := startCommand(t, command)
+	first.waitFor(t, "ready")
+	g.Expect(leftByProbe(t, env)).To(BeEmpty())
 	uid := shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)
 	g.Expect(shell(t, env, `TOKEN=$($KUBECTL get secret frontend-token --output go-template='{{.data.token | base64decode}}')
 		printf '%s %s' "$AUTH_URL" "${#TOKEN}"`)).To(MatchRegexp(`^http://127\.0\.0\.1:[0-9]+ 46$`))
@@ -235,21 +260,44 @@ func TestRunFindsItsOldDataUntilAReset(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(keys.body).To(MatchRegexp(`^\{"errorCode":0,.*"app_name":"Frontend App"`))
 	g.Expect(run(t.Context(), place, false)).To(MatchError(ContainSubstring("is running already")))
-	first.stop()
-	g.Expect(<-first.ended).To(Succeed())
-	g.Expect(env).NotTo(BeAnExistingFile())
+	shell(t, env, fmt.Sprintf(`$KUBECTL create --filename - <<END
+apiVersion: keys.squirrel.dev/v1alpha1
+kind: APIKey
+metadata: {namespace: %[1]s, name: %[2]s}
+spec: {appName: of a probe that was killed, readAccess: true, secret: {name: %[2]s}}
+END
+		$KUBECTL wait apikey %[2]s --namespace %[1]s --for=condition=Ready`, systemNamespace, probeName))
+	g.Expect(first.Process.Kill()).To(Succeed())
+	first.end(t)
 
 	second := startRun(t, place)
+	g.Expect(shell(t, env, `$KUBECTL create --filename - <<END
+apiVersion: keys.squirrel.dev/v1alpha1
+kind: APIKey
+metadata: {name: at-once}
+spec: {appName: At Once, readAccess: true}
+END
+		$KUBECTL wait apikey at-once --for=condition=Ready --timeout=10s`)).To(ContainSubstring("condition met"))
+	shell(t, env, `$KUBECTL delete apikey at-once`)
+	g.Expect(leftByProbe(t, env)).To(BeEmpty())
 	g.Expect(shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)).To(Equal(uid))
 	g.Expect(shell(t, env, `cat "$API_KEY_FILE"`)).To(Equal(bootstrapKey))
 	t.Run("and then the walk-throughs of docs/management work", func(t *testing.T) { testWalkThroughs(t, place.home) })
 	second.stop()
 	g.Expect(<-second.ended).To(Succeed())
+	g.Expect(env).NotTo(BeAnExistingFile())
 
 	interrupted, interrupt := context.WithCancel(t.Context())
 	interrupt()
 	g.Expect(run(interrupted, place, true)).To(MatchError(context.Canceled))
 	g.Expect(filepath.Join(place.home, "data", "etcd", "member")).NotTo(BeADirectory())
+}
+
+// leftByProbe returns the keys, the Secrets, and the events about keys that are where the probe works.
+func leftByProbe(t *testing.T, env string) string {
+	t.Helper()
+	return shell(t, env, "$KUBECTL get apikeys,secrets --ignore-not-found --output name --namespace "+systemNamespace+"\n"+
+		"$KUBECTL get events --field-selector involvedObject.kind=APIKey --ignore-not-found --output name --namespace "+systemNamespace)
 }
 
 // shell returns what a script prints that reads the environment file first.

@@ -21,6 +21,7 @@ import (
 const (
 	systemNamespace  = "apikey-system"
 	consoleNamespace = metav1.NamespaceDefault // as config/overlays/console has it
+	controllerLease  = "controller.keys.squirrel.dev"
 )
 
 // The ports that a run takes if they are free, so that addresses stay the same from run to run.
@@ -49,7 +50,7 @@ type stack struct {
 	apiKeyFile string // of the console's bootstrap key
 }
 
-// start starts everything and returns when it is ready. On any error, cancellation of ctx included, nothing is left running.
+// start starts everything and returns when it is ready: a key is issued and accepted. On any error, cancellation of ctx included, nothing is left running.
 func (s *stack) start(ctx context.Context) error {
 	steps := []struct {
 		what string
@@ -60,6 +61,7 @@ func (s *stack) start(ctx context.Context) error {
 		{"Starting the controller", s.startController},
 		{"Starting the authenticator", s.startAuthenticator},
 		{"Starting the console", s.startConsole},
+		{"Issuing a key, to see that it is accepted", s.probe},
 	}
 	for _, step := range steps {
 		s.say("%s ...", step.what)
@@ -129,6 +131,9 @@ func (s *stack) startController(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.removeLease(ctx); err != nil {
+		return err
+	}
 	certDir := filepath.Join(s.dir, "webhook")
 	if _, err := s.plane.RegisterWebhooks(ctx, s.config("webhook", "validating.yaml"), webhook, certDir); err != nil {
 		return err
@@ -139,6 +144,13 @@ func (s *stack) startController(ctx context.Context) error {
 		"--webhook-listen-address="+address(webhook),
 		"--webhook-cert-dir="+certDir,
 	)
+}
+
+// removeLease removes the lease of the controller of a run that was killed, for whose end the next controller would wait. That controller
+// has ended, or else cannot write any more: the control plane has new certificates at each start.
+func (s *stack) removeLease(ctx context.Context) error {
+	_, err := s.plane.Kubectl(ctx, "", "delete", "lease", controllerLease, "--namespace", systemNamespace, "--ignore-not-found")
+	return err
 }
 
 func (s *stack) startAuthenticator(ctx context.Context) error {
