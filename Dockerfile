@@ -1,7 +1,9 @@
 # The image of all processes. Base images that are not to be had where you build are replaced by build arguments:
 #
-#   docker build --build-arg BUILDER=registry.example.com/golang:1.26 --build-arg BASE=registry.example.com/static:nonroot .
-ARG BUILDER=golang:1.26
+#   docker build --build-arg BUILDER=registry.example.com/golang:1.26.8 --build-arg BASE=registry.example.com/static:nonroot .
+#
+# hack/verify holds the builder to the toolchain of go.mod. Renovate (.github/renovate.json) adds the digests of both and renews them.
+ARG BUILDER=golang:1.26.8
 ARG BASE=gcr.io/distroless/static:nonroot
 
 # Go compiles for other platforms by itself: the builder runs on the platform of whoever builds.

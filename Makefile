@@ -115,6 +115,10 @@ vet: check-go ## Run go vet.
 lint: bin/tools/golangci-lint ## Run the linters; they hold the import rules of the design too.
 	bin/tools/golangci-lint run
 
+.PHONY: vulncheck
+vulncheck: bin/tools/govulncheck check-go ## Fail when the program calls what is known to be vulnerable. It asks the vulnerability database of Go over the network.
+	bin/tools/govulncheck ./...
+
 .PHONY: test
 test: build kube check-go ## Run all tests, with the race detector, against a real Kubernetes API.
 	go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=8 ./... # most tests wait more than they work; lint vets
@@ -169,7 +173,8 @@ help:
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-GO_REQUIRED := $(shell awk '$$1 == "go" { print $$2; exit }' go.mod)
+# A Go that may download toolchains takes the one that go.mod names by itself.
+GO_REQUIRED := $(shell awk '$$1 == "toolchain" { sub("go", "", $$2); print $$2; exit }' go.mod)
 
 .PHONY: check-go
 check-go:
@@ -251,6 +256,7 @@ bin/axe/axe.min.js: hack/axe
 bin/tools/controller-gen: package := sigs.k8s.io/controller-tools/cmd/controller-gen
 bin/tools/crd-ref-docs: package := github.com/elastic/crd-ref-docs
 bin/tools/golangci-lint: package := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+bin/tools/govulncheck: package := golang.org/x/vuln/cmd/govulncheck
 
 bin/tools/helm: hack/build hack/helm/go.mod hack/helm/go.sum | check-go
 	hack/build hack/helm helm.sh/helm/v4/cmd/helm $@

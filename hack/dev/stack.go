@@ -50,7 +50,8 @@ type stack struct {
 	apiKeyFile string // of the console's bootstrap key
 }
 
-// start starts everything and returns when it is ready: a key is issued and accepted. On any error, cancellation of ctx included, nothing is left running.
+// start starts everything and returns when it is ready: a key is issued and accepted. On any error, cancellation of ctx included, nothing
+// is left running.
 func (s *stack) start(ctx context.Context) error {
 	steps := []struct {
 		what string
