@@ -4,11 +4,13 @@
 package controllers_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,9 +31,11 @@ import (
 var clockNotTrusted = regexp.MustCompile(`^What is due waits until the controller can trust its clock, and is tried again every 15s: ` +
 	`the controller's clock is (1h0m0s|59m59s) (ahead of|behind) the API server's: set the clocks of their nodes by NTP\.$`)
 
-// startControllerBy does what startController does, with a controller whose local clock is the one given.
-func (w *world) startControllerBy(local *clock, transport func(http.RoundTripper) http.RoundTripper) {
+// startControllerBy does what startController does, with a controller whose local clock is the one given. It counts how often the
+// controller checks that clock.
+func (w *world) startControllerBy(local *clock, transport func(http.RoundTripper) http.RoundTripper) (checks *atomic.Int64) {
 	w.Helper()
+	checks = &atomic.Int64{}
 	restConfig := rest.CopyConfig(w.env.Config)
 	if transport != nil {
 		restConfig.Wrap(transport)
@@ -39,8 +43,13 @@ func (w *world) startControllerBy(local *clock, transport func(http.RoundTripper
 	compared, err := kubeapi.NewClock(restConfig, local.Now, slog.New(slog.DiscardHandler))
 	w.must(err)
 	issuing.StartWith(w, w.env, restConfig, w.namespace, func(r *controllers.APIKeyReconciler) {
-		r.Now, r.CheckClock = compared.Now, compared.Check
+		r.Now = compared.Now
+		r.CheckClock = func(ctx context.Context) error {
+			checks.Add(1)
+			return compared.Check(ctx)
+		}
 	})
+	return checks
 }
 
 // updateStatus changes the status of a key, however often the controller writes it meanwhile.
@@ -89,7 +98,7 @@ func TestNothingThatCannotBeUndoneIsDoneByAClockThatIsWrong(t *testing.T) {
 		t.Run(ahead.String(), func(t *testing.T) {
 			w := newWorld(t)
 			w.clock.advance(ahead)
-			w.startControllerBy(w.clock, nil)
+			checks := w.startControllerBy(w.clock, nil)
 			ttl := func(key *v1alpha1.APIKey) {
 				key.Spec.Secret = &v1alpha1.TokenSecret{TTL: &metav1.Duration{Duration: time.Minute}}
 			}
@@ -119,6 +128,10 @@ func TestNothingThatCannotBeUndoneIsDoneByAClockThatIsWrong(t *testing.T) {
 
 			w.deactivate("deactivated")
 			w.assertNow("deactivatedAt", w.await("deactivated", v1alpha1.ReasonDeactivated).Status.DeactivatedAt)
+
+			if count := checks.Load(); count > 20 { // each try is one check, and each key was tried for a few reasons
+				t.Errorf("the clock was checked %d times", count)
+			}
 
 			w.clock.advance(-ahead)
 			w.touch("expired", "with the clock set right")
