@@ -49,6 +49,8 @@ type contents struct {
 	byToken  index
 	byObject index
 	count    atomic.Int64
+
+	namespaces namespaces
 }
 
 // newContents returns empty contents with room for this many entries.
@@ -130,8 +132,10 @@ func (c *contents) put(from, to *entry) {
 	switch {
 	case from == nil:
 		c.count.Add(1)
+		c.namespaces.add(e.Namespace, 1)
 	case to == nil:
 		c.count.Add(-1)
+		c.namespaces.add(e.Namespace, -1)
 	}
 }
 

@@ -166,6 +166,11 @@ func (a *Authenticator) Accepts(namespace, name, uid string) bool {
 	return slices.ContainsFunc(entries, func(e *entry) bool { return e.UID == uid && e.refusal(a.now) == "" })
 }
 
+// HasKeys says whether a namespace has any tokens, those of ended keys among them.
+func (a *Authenticator) HasKeys(namespace string) bool {
+	return a.keyring.contents.Load().namespaces.has(namespace)
+}
+
 // Ready returns nil when requests can be decided, else why not and what to do.
 func (a *Authenticator) Ready() error {
 	switch a.unavailable() {
