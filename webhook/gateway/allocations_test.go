@@ -31,9 +31,13 @@ func TestRequestsAllocateLittle(t *testing.T) {
 	}{
 		{"envoy, granted", "GET", "/auth/envoy/shop/some/path", known, "", 200, 2},
 		{"envoy, refused", "GET", "/auth/envoy/shop/some/path", unknown, "", 401, 0},
+		{"envoy, of a namespace without keys", "GET", "/auth/envoy/nowhere/some/path", known, "", 401, 0},
 		{"nginx, granted", "GET", "/auth/nginx/shop", and(known, "X-Original-Method", "GET"), "", 200, 2},
 		{"nginx, refused", "GET", "/auth/nginx/shop", and(unknown, "X-Original-Method", "GET"), "", 401, 0},
+		{"nginx-gateway-fabric, granted", "GET", "/auth/nginx-gateway-fabric/shop", and(known, "Method", "GET"), "", 200, 2},
+		{"nginx-gateway-fabric, refused", "GET", "/auth/nginx-gateway-fabric/shop", and(unknown, "Method", "GET"), "", 401, 0},
 		{"forward, granted", "GET", "/auth/forward/shop", and(known, "X-Forwarded-Method", "GET"), "", 200, 2},
+		{"forward, headers of a browser", "GET", "/auth/forward/shop", and(browsersHeader(), "X-Forwarded-Method", "GET"), "", 200, 2},
 		{"forward, refused", "GET", "/auth/forward/shop", and(unknown, "X-Forwarded-Method", "GET"), "", 401, 0},
 		{"tokenreview, known", "POST", "/auth/tokenreview/shop", json, reviewBegin + readToken + reviewEnd, 200, 40},
 		{"tokenreview, unknown", "POST", "/auth/tokenreview/shop", json, reviewBegin + "sq_unknown" + reviewEnd, 200, 26},

@@ -21,7 +21,9 @@ type desk struct {
 	refusals      *envelope.Refusals
 	metrics       *protocolMetrics
 	log           *slog.Logger
-	warnings      rate.Sometimes
+
+	misuseWarnings    rate.Sometimes
+	namespaceWarnings rate.Sometimes
 }
 
 func newDesk(protocol string, authenticator *authn.Authenticator, options Options) *desk {
@@ -30,13 +32,19 @@ func newDesk(protocol string, authenticator *authn.Authenticator, options Option
 		refusals:      envelope.NewRefusals(options.InsufficientAccessStatus),
 		metrics:       options.Metrics.of(protocol),
 		log:           options.Log.With("protocol", protocol),
-		warnings:      rate.Sometimes{Interval: time.Minute},
+
+		misuseWarnings:    rate.Sometimes{Interval: time.Minute},
+		namespaceWarnings: rate.Sometimes{Interval: time.Minute},
 	}
 }
 
-// decide answers a question, and logs a refusal with its reason.
+// decide answers a question, and logs a refusal with its reason. The client of a gateway that asks about the wrong namespace is told
+// nothing else than that of a bad key, so that it is up to the log to say so.
 func (d *desk) decide(ctx context.Context, request authn.Request) authn.Verdict {
 	verdict := d.authenticator.Decide(request)
+	if verdict.Decision == authn.Unauthenticated && verdict.Key == nil && !d.authenticator.HasKeys(request.Namespace) {
+		d.warnOfNamespace(request.Namespace)
+	}
 	if verdict.Decision != authn.Granted && d.log.Enabled(ctx, slog.LevelDebug) {
 		d.logRefusal(ctx, request.Namespace, verdict)
 	}
@@ -81,5 +89,14 @@ func (d *desk) refuse(w http.ResponseWriter, m *misuse) authn.Decision {
 
 // warnOfMisuse tells who runs the gateway what to set, at most once a minute.
 func (d *desk) warnOfMisuse(misuse string) {
-	d.warnings.Do(func() { d.log.Warn("A gateway is not set up right: " + misuse) })
+	d.misuseWarnings.Do(func() { d.log.Warn("A gateway is not set up right: " + misuse) })
+}
+
+// warnOfNamespace tells who runs the gateway that there are no keys where it asks, at most once a minute: of several such namespaces the
+// first that is asked for. Namespaces are DNS labels, so the name can be logged as it is.
+func (d *desk) warnOfNamespace(namespace string) {
+	d.namespaceWarnings.Do(func() {
+		d.log.Warn("A namespace that has no API keys was asked for: check the namespace in the configuration of the gateway, or create a key there.",
+			"namespace", namespace)
+	})
 }

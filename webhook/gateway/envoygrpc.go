@@ -87,7 +87,7 @@ func (e *envoyGRPC) answer(ctx context.Context, attributes *authv3.AttributeCont
 	verdict := e.desk.decide(ctx, authn.Request{
 		Namespace:  namespace,
 		Credential: authn.ExtractCredential(headers.apiKey, headers.authorization),
-		Access:     authn.AccessFor(method),
+		Access:     authn.AccessFor(method) | headers.otherMethods.access(),
 	})
 	if verdict.Decision == authn.Granted {
 		return newGrant(verdict.Key, headers.toRemove()), verdict.Decision
@@ -105,6 +105,7 @@ type checkedHeaders struct {
 	apiKey        []string
 	authorization []string
 	protocol      []string
+	otherMethods
 }
 
 const (
@@ -141,7 +142,7 @@ func (h *checkedHeaders) valuesOf(name string) *[]string {
 	case name == protocolHeader:
 		return &h.protocol
 	default:
-		return nil
+		return h.otherMethods.listFor(name)
 	}
 }
 
@@ -156,13 +157,13 @@ func (h *checkedHeaders) methodOf(request *authv3.AttributeContext_HttpRequest) 
 	return method
 }
 
-// The headers that a credential can be in, as headers_to_remove.
+// What a request that passes loses, as headers_to_remove: the header that its credential was in, and those by which a service might take
+// it for a request of another method.
 var (
-	removeAPIKey        = []string{apiKeyHeader}
-	removeAuthorization = []string{authorizationHeader}
+	removeAPIKey        = append([]string{apiKeyHeader}, overrideHeaders()...)
+	removeAuthorization = append([]string{authorizationHeader}, overrideHeaders()...)
 )
 
-// toRemove is the header that a good key was in.
 func (h *checkedHeaders) toRemove() []string {
 	if len(h.apiKey) > 0 {
 		return removeAPIKey // Authorization then belongs to somebody else
@@ -182,7 +183,7 @@ type grant struct {
 
 var statusOK = &rpcstatus.Status{Code: int32(codes.OK)}
 
-// newGrant lets a request pass with the identity that writeGranted describes, and without its credential.
+// newGrant lets a request pass with the identity that writeGranted describes, and without the headers to remove.
 func newGrant(key *authn.Key, toRemove []string) *authv3.CheckResponse {
 	g := &grant{}
 	for i, header := range [len(g.headers)]struct{ name, value string }{

@@ -108,7 +108,8 @@ func newCheck(form, method string, headers ...string) *authv3.CheckRequest {
 	}}
 }
 
-// inGRPC says in Envoy's protocol what an HTTP answer says. A granted request loses the header that its credential was in.
+// inGRPC says in Envoy's protocol what an HTTP answer says. A granted request loses the header that its credential was in, and those
+// that override its method.
 func inGRPC(a answer, credentialHeader string) *authv3.CheckResponse {
 	options := func(names ...string) (options []*corev3.HeaderValueOption) {
 		for _, name := range names {
@@ -124,7 +125,7 @@ func inGRPC(a answer, credentialHeader string) *authv3.CheckResponse {
 			Status: &rpcstatus.Status{Code: int32(codes.OK)},
 			HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
 				Headers:         options("X-Auth-App", "X-Auth-Namespace", "X-Auth-Key-Id", "X-Auth-Access"),
-				HeadersToRemove: []string{credentialHeader},
+				HeadersToRemove: []string{credentialHeader, "x-http-method", "x-http-method-override", "x-method-override"},
 			}},
 		}
 	}
@@ -177,8 +178,6 @@ func TestACheckIsAnsweredAsTheHTTPProtocolsAnswer(t *testing.T) {
 		}
 	}
 }
-
-func readerMayRead() answer { return granted("Frontend%20App", "shop", "reader-uid", "read") }
 
 func TestInvariant7_ACredentialThatACheckHasTwiceIsRefused(t *testing.T) {
 	client := setup{}.envoyAsks(t, "")

@@ -3,16 +3,13 @@
 
 package gateway
 
-import "net/http"
-
-// forwardedMethod is the header in which Traefik and Caddy send the original method.
-const forwardedMethod = "X-Forwarded-Method"
-
 // forward is Traefik's ForwardAuth middleware and Caddy's forward_auth directive.
 var forward = protocol{
 	name: "forward",
 	path: "/auth/forward/{namespace}",
-	answer: aboutRequest(func(r *http.Request) (string, bool) { return methodIn(r, forwardedMethod) },
-		"The X-Forwarded-Method header must hold the method of the original request, once: Traefik's ForwardAuth and Caddy's "+
-			"forward_auth set it by themselves, any other gateway has to be told to."),
+	answer: aboutRequest(methodSource{
+		header: "X-Forwarded-Method",
+		help: "The X-Forwarded-Method header must hold the method of the original request, once: Traefik's ForwardAuth and Caddy's " +
+			"forward_auth set it by themselves, any other gateway has to be told to.",
+	}),
 }

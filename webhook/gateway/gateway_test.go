@@ -136,8 +136,11 @@ func (s setup) serve(tb testing.TB) string {
 	return server.Listener.Addr().String()
 }
 
-// protocols are the three ways to ask the same over HTTP.
-var protocols = []string{"envoy", "nginx", "forward"}
+// protocols are the ways to ask the same over HTTP.
+var protocols = []string{"envoy", "nginx", "nginx-gateway-fabric", "forward"}
+
+// methodHeaders are where those that do not ask with the client's method have it.
+var methodHeaders = map[string]string{"nginx": "X-Original-Method", "nginx-gateway-fabric": "Method", "forward": "X-Forwarded-Method"}
 
 // ask writes, as this protocol does, the head of a request about a GET of /some/path in the namespace shop.
 func ask(protocol string, headers ...string) string {
@@ -145,14 +148,10 @@ func ask(protocol string, headers ...string) string {
 }
 
 func askMethod(protocol, method string, headers ...string) string {
-	switch protocol {
-	case "envoy":
+	if protocol == "envoy" {
 		return head(method+" /auth/envoy/shop/some/path", headers...)
-	case "nginx":
-		return head("GET /auth/nginx/shop", append(headers, "X-Original-Method: "+method)...)
-	default:
-		return head("GET /auth/forward/shop", append(headers, "X-Forwarded-Method: "+method)...)
 	}
+	return head("GET /auth/"+protocol+"/shop", append(headers, methodHeaders[protocol]+": "+method)...)
 }
 
 func head(methodAndTarget string, headers ...string) string {
@@ -280,22 +279,31 @@ var (
 		Body:   "400 Bad Request",
 	}
 
-	wrongEnvoyMethod = envelope(400, "/auth/envoy takes the method of the request itself, and refuses a request that carries "+
-		"X-Original-Method or X-Forwarded-Method: let nginx ask /auth/nginx/{namespace}, let Traefik and Caddy ask "+
-		"/auth/forward/{namespace}, and let Envoy not pass these headers on.")
+	wrongEnvoyMethod = envelope(400, "/auth/envoy takes the method of the request itself, and refuses a request with a header by which "+
+		"gateways name another one, such as Method, X-Original-Method or X-Forwarded-Method: let nginx ask /auth/nginx/{namespace}, let NGINX "+
+		"Gateway Fabric ask /auth/nginx-gateway-fabric/{namespace}, let Traefik and Caddy ask /auth/forward/{namespace}, and let Envoy not "+
+		"pass these headers on.")
 	wrongNginxMethod = envelope(400, "The X-Original-Method header must hold the method of the original request, once: set it in the "+
 		"location that auth_request asks, with proxy_set_header X-Original-Method $request_method;")
+	wrongFabricMethod = envelope(400, "The Method header must hold the method of the original request, once: NGINX Gateway Fabric's "+
+		"ExternalAuth filter sets it by itself, and any other gateway has another endpoint.")
 	wrongForwardMethod = envelope(400, "The X-Forwarded-Method header must hold the method of the original request, once: Traefik's "+
 		"ForwardAuth and Caddy's forward_auth set it by themselves, any other gateway has to be told to.")
+	wrongMethods = map[string]answer{
+		"envoy": wrongEnvoyMethod, "nginx": wrongNginxMethod, "nginx-gateway-fabric": wrongFabricMethod, "forward": wrongForwardMethod,
+	}
 
-	wrongEnvoyPath   = wrongPath("Ask /auth/envoy/{namespace}/...")
+	wrongEnvoyPath = wrongPath("Ask /auth/envoy/{namespace}/...", " In place of the dots Envoy appends the client's path: a gateway that "+
+		"appends none does not send the client's method as its own either, and asks another endpoint.")
 	wrongNginxPath   = wrongPath("Ask /auth/nginx/{namespace}")
+	wrongFabricPath  = wrongPath("Ask /auth/nginx-gateway-fabric/{namespace}")
 	wrongForwardPath = wrongPath("Ask /auth/forward/{namespace}")
-	unknownPath      = wrongPath("Gateways ask /auth/envoy/{namespace}/... or /auth/nginx/{namespace} or /auth/forward/{namespace} or " +
-		"/auth/tokenreview/{namespace} or /auth/introspect/{namespace}")
+	unknownPath      = wrongPath("Gateways ask /auth/envoy/{namespace}/... or /auth/nginx/{namespace} or " +
+		"/auth/nginx-gateway-fabric/{namespace} or /auth/forward/{namespace} or /auth/tokenreview/{namespace} or " +
+		"/auth/introspect/{namespace}")
 )
 
-func wrongPath(ask string) answer {
+func wrongPath(ask string, more ...string) answer {
 	return envelope(404, "There is nothing at this path. "+ask+", where {namespace} is the Kubernetes namespace of the keys: 1 to 63 "+
-		"characters of a-z, 0-9 and '-', starting and ending with a letter or digit, not percent-encoded.")
+		"characters of a-z, 0-9 and '-', starting and ending with a letter or digit, not percent-encoded."+strings.Join(more, ""))
 }

@@ -21,15 +21,17 @@ type protocol struct {
 	name string
 	// path that is asked, as a person writes it.
 	path string
-	// openEnded allows anything to follow the namespace in the path.
-	openEnded bool
+	// appendsPath says that the gateway appends the client's path: the namespace in the path must be followed by one, else by nothing.
+	appendsPath bool
+	// pathHelp adds to what is said of a wrong path.
+	pathHelp string
 	// readsBody says that the question is in the request's body.
 	readsBody bool
 	// answer answers one request about the keys of a namespace, and returns the decision, or malformed.
 	answer func(d *desk, w http.ResponseWriter, r *http.Request, namespace string) authn.Decision
 }
 
-var protocols = []protocol{envoy, nginx, forward, tokenReview, introspection}
+var protocols = []protocol{envoy, nginx, nginxGatewayFabric, forward, tokenReview, introspection}
 
 // Options of a handler.
 type Options struct {
@@ -49,7 +51,7 @@ func NewHandler(authenticator *authn.Authenticator, options Options) http.Handle
 		endpoints[p.name] = &endpoint{
 			protocol:  p,
 			desk:      newDesk(p.name, authenticator, options),
-			wrongPath: envelope.NewError(http.StatusNotFound, "There is nothing at this path. Ask "+p.path+", "+namespaceHelp),
+			wrongPath: newMisuse(http.StatusNotFound, "There is nothing at this path. Ask "+p.path+", "+namespaceHelp+p.pathHelp),
 		}
 	}
 	unknown := envelope.NewError(http.StatusNotFound, "There is nothing at this path. Gateways ask "+allPaths()+", "+namespaceHelp)
@@ -68,7 +70,7 @@ func NewHandler(authenticator *authn.Authenticator, options Options) http.Handle
 type endpoint struct {
 	protocol
 	desk      *desk
-	wrongPath *envelope.Answer
+	wrongPath *misuse
 }
 
 func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, target target) {
@@ -76,11 +78,11 @@ func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, target target) 
 	if !e.readsBody {
 		leaveBodyUnread(w, r)
 	}
-	decision := malformed
-	if isDNSLabel(target.namespace) && (e.openEnded || !target.more) {
+	var decision authn.Decision
+	if isDNSLabel(target.namespace) && target.more == e.appendsPath {
 		decision = e.answer(e.desk, w, r, target.namespace)
 	} else {
-		e.wrongPath.Write(w)
+		decision = e.desk.refuse(w, e.wrongPath)
 	}
 	e.desk.metrics.observe(decision, time.Since(start))
 }

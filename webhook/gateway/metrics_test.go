@@ -29,7 +29,7 @@ func askEverything(t *testing.T, address string) {
 		send(t, address, askMethod(protocol, "GET", "X-API-Key: sq_unknown"))
 		send(t, address, askMethod(protocol, "GET", "X-API-Key: "+deactivatedToken))
 		send(t, address, askMethod(protocol, "POST", "X-API-Key: "+readToken))
-		send(t, address, ask(protocol, "X-Original-Method: A", "X-Original-Method: B", "X-Forwarded-Method: A", "X-Forwarded-Method: B"))
+		send(t, address, ask(protocol, "X-Original-Method: A", "X-Forwarded-Method: B", "Method: C"))
 		send(t, address, head("GET /auth/"+protocol+"/"))
 	}
 	for _, token := range []string{readToken, "", "sq_unknown", deactivatedToken, "sq_ \xff"} {
@@ -177,6 +177,73 @@ func TestAMisusedEndpointIsLoggedAsAWarningOnceAMinute(t *testing.T) {
 	want := []map[string]any{{"level": "WARN", "protocol": "nginx", "msg": "A gateway is not set up right: The X-Original-Method header " +
 		"must hold the method of the original request, once: set it in the location that auth_request asks, with " +
 		"proxy_set_header X-Original-Method $request_method;"}}
+	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
+		t.Errorf("the log differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestANamespaceWithoutKeysIsLoggedOnceAMinute(t *testing.T) {
+	var out bytes.Buffer
+	s := setup{log: slog.New(slog.NewJSONHandler(&out, nil))}
+	address := s.serve(t)
+	namespaces := []string{"nowhere", "sh-p", "nowhere", strings.Repeat("n", 62)}
+	var want []map[string]any
+	expectWarning := func(protocol string) {
+		want = append(want, map[string]any{"level": "WARN", "protocol": protocol, "namespace": "nowhere", "msg": "A namespace that has no API keys " +
+			"was asked for: check the namespace in the configuration of the gateway, or create a key there."})
+	}
+	for _, protocol := range protocols {
+		for _, token := range []string{"sq_unknown", deactivatedToken, "a b", ""} { // bad keys of a namespace with keys
+			assertAnswer(t, send(t, address, ask(protocol, "X-API-Key: "+token)), unauthenticated)
+		}
+		for _, namespace := range namespaces {
+			for _, headers := range [][]string{nil, {"X-API-Key: " + readToken}, {"X-API-Key: " + bothToken}} {
+				request := strings.Replace(ask(protocol, headers...), "/shop", "/"+namespace, 1)
+				assertAnswer(t, send(t, address, request), unauthenticated)
+			}
+		}
+		expectWarning(protocol)
+	}
+	for _, namespace := range namespaces {
+		send(t, address, strings.Replace(review(readToken), "/shop", "/"+namespace, 1))
+	}
+	expectWarning("tokenreview")
+	for _, namespace := range namespaces {
+		send(t, address, strings.Replace(introspect(readToken, readToken), "/shop", "/"+namespace, 1))
+	}
+	expectWarning("introspect")
+	envoy := s.envoyAsks(t, "")
+	for _, namespace := range namespaces {
+		check := newCheck("headers", "GET", "X-API-Key: "+readToken)
+		check.Attributes.ContextExtensions["namespace"] = namespace
+		assertCheck(t, envoy, check, inGRPC(unauthenticated, ""))
+	}
+	expectWarning("envoy-grpc")
+	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
+		t.Errorf("the log differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestInvariant4_BeforeTheKeysAreKnownNoNamespaceIsSaidToHaveNone(t *testing.T) {
+	var out bytes.Buffer
+	address := setup{unsynced: true, log: slog.New(slog.NewJSONHandler(&out, nil))}.serve(t)
+	for _, protocol := range protocols {
+		assertAnswer(t, send(t, address, ask(protocol, "X-API-Key: "+readToken)), unavailable)
+	}
+	if lines := logged(t, &out); len(lines) > 0 {
+		t.Errorf("the log has %v", lines)
+	}
+}
+
+func TestAWrongPathIsLoggedAsAWarning(t *testing.T) {
+	var out bytes.Buffer
+	address := setup{log: slog.New(slog.NewJSONHandler(&out, nil))}.serve(t)
+	for range 2 {
+		send(t, address, head("GET /auth/forward/SHOP/sq_read", "X-API-Key: "+readToken))
+	}
+	want := []map[string]any{{"level": "WARN", "protocol": "forward", "msg": "A gateway is not set up right: There is nothing at this path. Ask " +
+		"/auth/forward/{namespace}, where {namespace} is the Kubernetes namespace of the keys: 1 to 63 characters of a-z, 0-9 and '-', " +
+		"starting and ending with a letter or digit, not percent-encoded."}}
 	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
 		t.Errorf("the log differs (-want +got):\n%s", diff)
 	}

@@ -16,7 +16,6 @@ func TestTargetIsTakenAsItStands(t *testing.T) {
 		target string
 		want   answer
 	}{
-		{"/auth/envoy/shop", readGranted},
 		{"/auth/envoy/shop/", readGranted},
 		{"/auth/envoy/shop/some/path", readGranted},
 		{"/auth/envoy/shop//some//path//", readGranted},
@@ -25,15 +24,21 @@ func TestTargetIsTakenAsItStands(t *testing.T) {
 		{"/auth/envoy/shop/..%2fother", readGranted},
 		{"/auth/envoy/shop/auth/envoy/other/", readGranted},
 		{"/auth/envoy/shop/a?b=/auth/envoy/other/", readGranted},
-		{"/auth/envoy/shop?a=b", readGranted},
+		{"/auth/envoy/shop/?a=b", readGranted},
 		{"/auth/envoy/shop/a;b=c/@:$&'()*+,=!~", readGranted},
 		{"/auth/envoy/shop/h\u00e4", readGranted},
 		{"/auth/envoy/shop/#/other", readGranted},
 		{"http://auth/auth/envoy/shop/path", readGranted},
 		{"HTTPS://auth:8443/auth/envoy/shop/path", readGranted},
-		{"http://auth/auth/envoy/shop", readGranted},
+		{"http://auth/auth/envoy/shop/", readGranted},
 		{"/auth/envoy/" + longest + "/", granted("reader", longest, "reader-uid", "read")},
 		{"/auth/envoy/nowhere/", unauthenticated}, // a namespace without keys tells nobody that it does not exist
+
+		// Envoy always appends a path.
+		{"/auth/envoy/shop", wrongEnvoyPath},
+		{"/auth/envoy/shop?a=b", wrongEnvoyPath},
+		{"/auth/envoy/shop?/path", wrongEnvoyPath},
+		{"http://auth/auth/envoy/shop", wrongEnvoyPath},
 
 		{"/auth/envoy", wrongEnvoyPath},
 		{"/auth/envoy/", wrongEnvoyPath},
@@ -85,13 +90,14 @@ func TestTargetIsTakenAsItStands(t *testing.T) {
 	}
 }
 
-func TestNginxAndForwardTakeTheNamespaceAndNoMore(t *testing.T) {
+func TestOtherGatewaysTakeTheNamespaceAndNoMore(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, c := range []struct {
 		path, header string
 		wrong        answer
 	}{
 		{"/auth/nginx", "X-Original-Method: GET", wrongNginxPath},
+		{"/auth/nginx-gateway-fabric", "Method: GET", wrongFabricPath},
 		{"/auth/forward", "X-Forwarded-Method: GET", wrongForwardPath},
 	} {
 		for _, rest := range []string{"/shop", "/shop?", "/shop?a=b/c"} {
