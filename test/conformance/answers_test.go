@@ -90,9 +90,10 @@ func grantedTo(k key) map[string]answer {
 	}}}
 }
 
-// passedOn is what Envoy is told by gRPC: to set the same headers, and to remove the one that the key was in.
+// passedOn is what Envoy is told by gRPC: to set the same headers, and to remove the one that the key was in and those that override the
+// method.
 func passedOn(k key, credential string) map[string]answer {
-	passed := grantedTo(k)[granted].with(removed, credential)
+	passed := grantedTo(k)[granted].with(removed, credential+",x-http-method,x-http-method-override,x-method-override")
 	delete(passed.header, "Cache-Control")
 	return map[string]answer{granted: passed}
 }

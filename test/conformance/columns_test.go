@@ -27,6 +27,7 @@ var columns = [len(cells{})]column{
 	{"Envoy, HTTP", "Envoy, Istio and Contour with HTTP ext_authz", "Envoy is not run", askEnvoy},
 	{"Envoy, gRPC", "Envoy and Envoy Gateway with gRPC ext_authz", "a client with the types of go-control-plane; Envoy is not run", askEnvoyGRPC},
 	{"nginx", "nginx with auth_request", "nginx", askNginx},
+	{"NGINX Gateway Fabric", "NGINX Gateway Fabric with Gateway API's ExternalAuth filter", "nginx, set up as NGINX Gateway Fabric does", askFabric},
 	{"forward", "Caddy with forward_auth, Traefik with ForwardAuth", "Caddy; Traefik is not run", askForward},
 	{"TokenReview", "kube-apiserver with a token webhook", "kube-apiserver", askTokenReview},
 	{"introspection", "an OAuth 2.0 resource server (RFC 7662), about a token", "Apache httpd with mod_oauth2", askIntrospection},
@@ -72,6 +73,10 @@ func askEnvoyGRPC(w *world, q question) string {
 
 func askNginx(w *world, q question) string {
 	return askWithMethodIn("X-Original-Method", "X-Forwarded-Method", "/auth/nginx/", w, q)
+}
+
+func askFabric(w *world, q question) string {
+	return askWithMethodIn("Method", "X-Original-Method", "/auth/nginx-gateway-fabric/", w, q)
 }
 
 func askForward(w *world, q question) string {

@@ -35,7 +35,7 @@ const (
 )
 
 // cells are the answers to one question, in the order of the columns.
-type cells [7]string
+type cells [8]string
 
 // inAll is the same answer in each column.
 func inAll(answer string) (all cells) {
@@ -141,35 +141,34 @@ var overlong = strings.Repeat("k", 513)
 // table is all that is asked.
 var table = []chapter{
 	{"What a key may do", []situation{
-		{"read access, GET", by("reader", "GET"), cells{granted, granted, granted, granted, toldRead, toldRead, granted}},
-		{"read access, HEAD", by("reader", "HEAD"), cells{granted, granted, granted, granted, toldRead, toldRead, granted}},
-		{"read access, OPTIONS", by("reader", "OPTIONS"), cells{granted, granted, granted, granted, toldRead, toldRead, granted}},
-		{"read access, POST", by("reader", "POST"), cells{noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
-		{"read access, DELETE", by("reader", "DELETE"), cells{noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
+		{"read access, GET", by("reader", "GET"), cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
+		{"read access, HEAD", by("reader", "HEAD"), cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
+		{"read access, OPTIONS", by("reader", "OPTIONS"), cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
+		{"read access, POST", by("reader", "POST"), cells{noWrite, noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
+		{"read access, DELETE", by("reader", "DELETE"), cells{noWrite, noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
 		{"read access, a method nobody knows", by("reader", "BREW"),
-			cells{noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
+			cells{noWrite, noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
 		{"read access, `get` in lower case", by("reader", "get"),
-			cells{noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
-		{"read access, CONNECT", by("reader", "CONNECT"), cells{noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
+			cells{noWrite, noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
+		{"read access, CONNECT", by("reader", "CONNECT"), cells{noWrite, noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
 		{"read access, WebSocket (GET with Upgrade)", by("reader", "GET", "Connection: Upgrade", "Upgrade: websocket"),
-			cells{granted, granted, granted, granted, toldRead, toldRead, granted}},
+			cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
 		{"read access, WebSocket over HTTP/2 (CONNECT with `:protocol`)", by("reader", "CONNECT").webSocketOverHTTP2(),
-			cells{isConnect, granted, isConnect, isConnect, noMethod, noMethod, oneMethod}},
-		{"read access, POST with X-HTTP-Method-Override: GET", by("reader", "POST", "X-HTTP-Method-Override: GET"),
-			cells{noWrite, noWrite, noWrite, noWrite, noHeader, noHeader, granted}},
-		{"write access, GET", by("writer", "GET"), cells{noRead, noRead, noRead, noRead, toldWrite, toldWrite, noRead}},
-		{"write access, HEAD", by("writer", "HEAD"), cells{noRead, noRead, noRead, noRead, toldWrite, toldWrite, noRead}},
-		{"write access, POST", by("writer", "POST"), cells{granted, granted, granted, granted, toldWrite, toldWrite, noRead}},
-		{"read and write access, GET", by("both", "GET"), cells{granted, granted, granted, granted, toldBoth, toldBoth, granted}},
-		{"read and write access, POST", by("both", "POST"), cells{granted, granted, granted, granted, toldBoth, toldBoth, granted}},
+			cells{isConnect, granted, isConnect, isConnect, isConnect, noMethod, noMethod, oneMethod}},
+		{"write access, GET", by("writer", "GET"), cells{noRead, noRead, noRead, noRead, noRead, toldWrite, toldWrite, noRead}},
+		{"write access, HEAD", by("writer", "HEAD"), cells{noRead, noRead, noRead, noRead, noRead, toldWrite, toldWrite, noRead}},
+		{"write access, POST", by("writer", "POST"), cells{granted, granted, granted, granted, granted, toldWrite, toldWrite, noRead}},
+		{"read and write access, GET", by("both", "GET"), cells{granted, granted, granted, granted, granted, toldBoth, toldBoth, granted}},
+		{"read and write access, POST", by("both", "POST"), cells{granted, granted, granted, granted, granted, toldBoth, toldBoth, granted}},
 		{"read access, POST, with `--insufficient-access-status=403`", by("reader", "POST").of(with403),
-			cells{noWrite403, noWrite403, noWrite403, noWrite403, toldRead, toldRead, granted}},
+			cells{noWrite403, noWrite403, noWrite403, noWrite403, noWrite403, toldRead, toldRead, granted}},
 		{"write access, GET, with `--insufficient-access-status=403`", by("writer", "GET").of(with403),
-			cells{noRead403, noRead403, noRead403, noRead403, toldWrite, toldWrite, noRead403}},
+			cells{noRead403, noRead403, noRead403, noRead403, noRead403, toldWrite, toldWrite, noRead403}},
 	}},
+	{"What else names a method", namingSituations()},
 	{"Which key it is", []situation{
-		{"a key whose hash was brought", by("brought", "GET"), cells{granted, granted, granted, granted, toldRead, toldRead, granted}},
-		{"a key that expires later", by("expiring", "GET"), cells{granted, granted, granted, granted, toldRead, toldRead, granted}},
+		{"a key whose hash was brought", by("brought", "GET"), cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
+		{"a key that expires later", by("expiring", "GET"), cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
 		{"an unknown key", by("unknown", "GET"), inAll(unauthenticated)},
 		{"a deactivated key", by("deactivated", "GET"), inAll(unauthenticated)},
 		{"an expired key", by("expired", "GET"), inAll(unauthenticated)},
@@ -178,44 +177,85 @@ var table = []chapter{
 	}},
 	{"Where the key is", []situation{
 		{"nowhere", sending(),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuseError, misuse400, unauthenticated}},
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuseError, misuse400, unauthenticated}},
 		{"Authorization: Bearer", sending("Authorization: Bearer {reader}").carrying("{reader}"),
-			cells{granted, granted, granted, granted, toldRead, toldRead, granted}},
+			cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
 		{"Authorization: Basic, as password", sending("Authorization: Basic {user:reader in Base64}"),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, noHeader, noHeader, granted}},
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, noHeader, noHeader, granted}},
 		{"X-API-Key, beside a foreign Authorization", sending("X-API-Key: {reader}", "Authorization: Bearer foreign"),
-			cells{granted, granted, granted, granted, noHeader, noHeader, unauthenticated}},
+			cells{granted, granted, granted, granted, granted, noHeader, noHeader, unauthenticated}},
 		{"Authorization, beside a foreign X-API-Key", sending("X-API-Key: foreign", "Authorization: Bearer {reader}"),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, noHeader, noHeader, unauthenticated}},
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, noHeader, noHeader, unauthenticated}},
 		{"X-API-Key twice (a field or parameter twice)", sending("X-API-Key: {reader}", "X-API-Key: {reader}").carrying("{reader}", "{reader}"),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuse400, misuse400, unauthenticated}},
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuse400, misuse400, unauthenticated}},
 		{"Authorization twice", sending("Authorization: Bearer {reader}", "Authorization: Bearer {reader}"),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, noHeader, noHeader, unauthenticated}},
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, noHeader, noHeader, unauthenticated}},
 		{"two keys, joined by a comma", sending("X-API-Key: {reader},{both}").carrying("{reader},{both}"), inAll(unauthenticated)},
 		{"white space inside", sending("X-API-Key: {reader} x").carrying("{reader} x"), inAll(unauthenticated)},
 		{"more than 512 bytes", sending("X-API-Key: " + overlong).carrying(overlong), inAll(unauthenticated)},
 		{"empty", sending("X-API-Key:").carrying(""),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuseError, misuse400, unauthenticated}},
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuseError, misuse400, unauthenticated}},
 		{"the query of the URL", sending().at("/orders?token={reader}"),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuseError, misuse400, misuse400}},
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuseError, misuse400, misuse400}},
 	}},
 	{"How the gateway asks", []situation{
-		{"without method", by("reader", "").told(), cells{oneMethod, misuse500, misuse400, misuse400, noMethod, noMethod, oneMethod}},
+		{"without method", by("reader", "").told(), cells{oneMethod, misuse500, misuse400, misuse400, misuse400, noMethod, noMethod, oneMethod}},
 		{"with two methods", by("reader", "").told("GET", "GET"),
-			cells{oneMethod, oneMethod, misuse400, misuse400, noMethod, noMethod, oneMethod}},
+			cells{oneMethod, oneMethod, misuse400, misuse400, misuse400, noMethod, noMethod, oneMethod}},
 		{"at the endpoint of another gateway", by("reader", "GET").atTheEndpointOfAnother(),
-			cells{misuse400, otherPort, misuse400, misuse400, noMethod, noMethod, noMethod}},
+			cells{misuse400, otherPort, misuse400, misuse400, misuse400, noMethod, noMethod, noMethod}},
+		{"without the client's path", by("reader", "GET").at(""),
+			cells{misuse404, granted, granted, granted, granted, toldRead, toldRead, granted}},
 		{"without namespace", by("reader", "GET").in(""),
-			cells{misuse404, misuse500, misuse404, misuse404, misuse404, misuse404, misuse404}},
+			cells{misuse404, misuse500, misuse404, misuse404, misuse404, misuse404, misuse404, misuse404}},
 		{"with a namespace that cannot be", by("reader", "GET").in("Shop"),
-			cells{misuse404, misuse500, misuse404, misuse404, misuse404, misuse404, misuse404}},
+			cells{misuse404, misuse500, misuse404, misuse404, misuse404, misuse404, misuse404, misuse404}},
 		{"with a namespace without keys", by("reader", "GET").in("nowhere"),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, ownFirst, unauthenticated}},
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, ownFirst, unauthenticated}},
 	}},
 	{"While the authenticator does not know the keys", []situation{
 		{"read access, GET", by("reader", "GET").of(notSynced), inAll(unavailable)},
 		{"an unknown key", by("unknown", "GET").of(notSynced), inAll(unavailable)},
 		{"no key", sending().of(notSynced),
-			cells{unavailable, unavailable, unavailable, unavailable, misuseError, misuse400, unavailable}},
+			cells{unavailable, unavailable, unavailable, unavailable, unavailable, misuseError, misuse400, unavailable}},
 	}},
 }
+
+// methodHeaders are all headers by which some gateway, as it is or as it is often configured, names the method of a client's request.
+var methodHeaders = []string{
+	"Method", "X-Forwarded-Method", "X-Original-Method", "X-Envoy-Original-Method", "X-Auth-Request-Method", "X-Forwarded-HTTP-Method",
+	"X-Forwarded-Verb", "X-Method", "X-Orig-Method", "X-Origin-Method", "X-Original-HTTP-Method", "X-Original-Request-Method",
+	"X-Original-Verb", "X-Real-Method", "X-Request-Method",
+}
+
+// namingSituations are those of a request whose method is named in one more place. A gateway that names it in the very header that a client
+// sends overwrites what that says.
+func namingSituations() (situations []situation) {
+	for _, header := range methodHeaders {
+		want := cells{misuse400, noWrite, noWrite, noWrite, noWrite, noHeader, noHeader, granted}
+		for i, column := range columnHeaders {
+			if header == column {
+				want[i] = granted
+			}
+		}
+		situations = append(situations, situation{"read access, GET with `" + header + ": POST`", by("reader", "GET", header+": POST"), want})
+	}
+	for _, header := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"} {
+		situations = append(situations,
+			situation{"read access, GET with `" + header + ": DELETE`", by("reader", "GET", header+": DELETE"),
+				cells{noWrite, noWrite, noWrite, noWrite, noWrite, noHeader, noHeader, granted}},
+			situation{"read access, POST with `" + header + ": GET`", by("reader", "POST", header+": GET"),
+				cells{noWrite, noWrite, noWrite, noWrite, noWrite, noHeader, noHeader, granted}},
+			situation{"read and write access, GET with `" + header + ": DELETE`", by("both", "GET", header+": DELETE"),
+				cells{granted, granted, granted, granted, granted, noHeader, noHeader, granted}},
+			situation{"write access, POST with `" + header + ": DELETE`", by("writer", "POST", header+": DELETE"),
+				cells{granted, granted, granted, granted, granted, noHeader, noHeader, noRead}},
+			situation{"write access, POST with `" + header + ": GET`", by("writer", "POST", header+": GET"),
+				cells{noRead, noRead, noRead, noRead, noRead, noHeader, noHeader, noRead}})
+	}
+	return append(situations, situation{"read access, GET of `/orders?_method=DELETE`", by("reader", "GET").at("/orders?_method=DELETE"),
+		cells{granted, granted, granted, granted, granted, toldRead, misuse400, misuse400}})
+}
+
+// columnHeaders are the headers in which the gateways of columns name the method.
+var columnHeaders = map[int]string{2: "X-Original-Method", 3: "Method", 4: "X-Forwarded-Method"}
