@@ -96,7 +96,7 @@ func (d *desk) warnOfMisuse(misuse string) {
 // first that is asked for. Namespaces are DNS labels, so the name can be logged as it is.
 func (d *desk) warnOfNamespace(namespace string) {
 	d.namespaceWarnings.Do(func() {
-		d.log.Warn("A namespace that has no API keys was asked for: check the namespace in the configuration of the gateway, or create a key there.",
-			"namespace", namespace)
+		d.log.Warn("A namespace that has no API keys was asked for: check the namespace in the configuration of the gateway, or create "+
+			"a key there.", "namespace", namespace)
 	})
 }

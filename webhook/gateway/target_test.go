@@ -118,9 +118,3 @@ func TestAWrongPathIsToldBeforeAWrongMethod(t *testing.T) {
 	assertAnswer(t, send(t, address, head("GET /auth/nginx/")), wrongNginxPath)
 	assertAnswer(t, send(t, address, head("GET /auth/envoy/", "X-Original-Method: GET")), wrongEnvoyPath)
 }
-
-// A target that is no URI at all never gets past net/http.
-func TestTargetWithABadPercentEncodingIsABadRequest(t *testing.T) {
-	address := setup{}.serve(t)
-	assertAnswer(t, send(t, address, head("GET /auth/envoy/shop/%zz", "X-API-Key: "+readToken)), badRequest)
-}

@@ -1,0 +1,199 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// pathCase is the path of a client, which Envoy appends to its prefix, and the status that the authenticator answers.
+type pathCase struct {
+	path   string
+	status int
+}
+
+// pathCases are paths as clients send them. A path with a percent sign that begins no escape is refused by net/http before any handler
+// sees it: as 400, and over HTTP/2 as the end of the one request.
+func pathCases() []pathCase {
+	cases := []pathCase{{"50%off", 400}, {"%", 400}, {"%2", 400}, {"%zz", 400}, {"a/%u00e4", 400}, {"%%41", 400}, {"100%?a=b", 400}}
+	for _, path := range []string{
+		"", "/", "//", "///a//b//", "a/../b", "..", "/../../other/x", "./a", "a/.", "%2e%2e%2fother", "%2F", "%2f%2F", "%00", "%0d%0aX:%20y",
+		"%5c", "%25", "50%25off", "%ff%fe", "%C3%A4", "\u00e4\U0001f980", "\xff\xfe", "a;b=c", ";", "a?b", "?", "??", "?50%off", "a?%", "?/../%",
+		"a#b", "#", "*", "**", "a:b", ":8080", "@host/", "http://auth/auth/envoy/other/", "!$&'()*+,=~-._", "\"<>^`{|}\\[]", "a%20b", "+",
+		strings.Repeat("a/", 25_000), strings.Repeat("%20", 16_000),
+	} {
+		cases = append(cases, pathCase{path, 200})
+	}
+	return cases
+}
+
+func TestInvariant4_AGoodKeyIsGrantedWhateverPathHTTPAllows(t *testing.T) {
+	address := setup{}.serve(t)
+	for _, prefix := range []string{"/auth/envoy/shop/", "http://auth/auth/envoy/shop/"} {
+		for _, c := range pathCases() {
+			want := readerMayRead()
+			if c.status == 400 {
+				want = badRequest
+			}
+			t.Run(prefix+cut(c.path), func(t *testing.T) {
+				assertAnswer(t, send(t, address, head("GET "+prefix+c.path, "X-API-Key: "+readToken)), want)
+			})
+		}
+	}
+}
+
+// What cannot be on a request line is no HTTP at all.
+func TestAPathThatHTTPDoesNotAllowIsABadRequest(t *testing.T) {
+	address := setup{}.serve(t)
+	for _, path := range []string{"a b", "\x00", "\x01", "\x7f", "a\tb", " "} {
+		assertAnswer(t, send(t, address, head("GET /auth/envoy/shop/"+path, "X-API-Key: "+readToken)), badRequest)
+	}
+}
+
+// The requests before a bad one on its connection are answered, and its own answer arrives before the connection ends in order.
+func TestABadPathEndsItsConnectionAfterTheAnswer(t *testing.T) {
+	address := setup{}.serve(t)
+	connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	good, bad := ask("envoy", "X-API-Key: "+readToken), head("GET /auth/envoy/shop/50%off", "X-API-Key: "+readToken)
+	if _, err := io.WriteString(connection, good+good+bad); err != nil {
+		t.Fatal(err)
+	}
+	reader := bufio.NewReader(connection)
+	for i, want := range []answer{readerMayRead(), readerMayRead(), badRequest} {
+		response, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		assertAnswer(t, read(t, response), want)
+	}
+	if _, err := reader.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("after the last answer the connection gives %v, want its end", err)
+	}
+	assertAnswer(t, send(t, address, good), readerMayRead())
+}
+
+func TestInvariant4_ABadPathOverHTTP2HarmsNoOtherRequest(t *testing.T) {
+	server := httptest.NewUnstartedServer(setup{}.handler(t))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	client := dialHTTP2(t, server.Listener.Addr().String())
+	for _, c := range pathCases() {
+		if len(c.path) > 10_000 { // more than one frame of headers
+			continue
+		}
+		bad, before, after := client.ask("/auth/envoy/shop/"+c.path), client.ask("/auth/envoy/shop/before"), client.ask("/auth/envoy/shop/after")
+		want := map[uint32]string{bad: "200", before: "200", after: "200"}
+		if c.status == 400 {
+			want[bad] = http2.ErrCodeProtocol.String()
+		}
+		for range 3 {
+			if stream, got := client.answer(); want[stream] != got {
+				t.Errorf("%s: stream %d of %d to %d ended with %s, want %s", cut(c.path), stream, bad, after, got, want[stream])
+			}
+		}
+	}
+}
+
+func TestInvariant4_OverGRPCAGoodKeyIsGrantedWhateverThePath(t *testing.T) {
+	client := setup{}.envoyAsks(t, "")
+	for _, c := range pathCases() {
+		check := newCheck("headers", "GET", "X-API-Key: "+readToken)
+		check.Attributes.Request.Http.Path = "/" + strings.ToValidUTF8(c.path, "?")
+		assertCheck(t, client, check, inGRPC(readerMayRead(), "x-api-key"))
+	}
+}
+
+// http2Client sends what no client of net/http would.
+type http2Client struct {
+	*testing.T
+	framer *http2.Framer
+	last   uint32
+}
+
+func dialHTTP2(t *testing.T, address string) *http2Client {
+	t.Helper()
+	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}} //nolint:gosec // the test's own server
+	connection, err := dialer.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = connection.Close() })
+	c := &http2Client{T: t, framer: http2.NewFramer(connection, connection)}
+	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	c.must(connection.SetDeadline(time.Now().Add(patience)))
+	_, err = io.WriteString(connection, http2.ClientPreface)
+	c.must(err)
+	c.must(c.framer.WriteSettings())
+	return c
+}
+
+// ask sends a GET with a good key, and returns its stream.
+func (c *http2Client) ask(path string) (stream uint32) {
+	c.Helper()
+	c.last += 2
+	stream = c.last - 1
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	for _, field := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "auth"}, {":path", path}, {"x-api-key", readToken}} {
+		c.must(encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}))
+	}
+	c.must(c.framer.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true,
+	}))
+	return stream
+}
+
+// answer returns the next stream that is answered or reset, with the status or the error.
+func (c *http2Client) answer() (stream uint32, how string) {
+	c.Helper()
+	for {
+		frame, err := c.framer.ReadFrame()
+		c.must(err)
+		switch frame := frame.(type) {
+		case *http2.MetaHeadersFrame:
+			return frame.StreamID, frame.PseudoValue("status")
+		case *http2.RSTStreamFrame:
+			return frame.StreamID, frame.ErrCode.String()
+		case *http2.GoAwayFrame:
+			c.Fatalf("the connection is ended: %v", frame)
+		}
+	}
+}
+
+func (c *http2Client) must(err error) {
+	c.Helper()
+	if err != nil {
+		c.Fatal(err)
+	}
+}
+
+func cut(path string) string {
+	if len(path) > 40 {
+		return path[:40] + "... (" + strconv.Itoa(len(path)) + ")"
+	}
+	return fmt.Sprintf("%q", path)
+}
