@@ -13,6 +13,6 @@ var envoy = protocol{
 		"own either, and asks another endpoint.",
 	answer: aboutRequest(methodSource{help: "/auth/envoy takes the method of the request itself, and refuses a request with a header by " +
 		"which gateways name another one, such as Method, X-Original-Method or X-Forwarded-Method: let nginx ask /auth/nginx/{namespace}, " +
-		"let NGINX Gateway Fabric ask /auth/nginx-gateway-fabric/{namespace}, let Traefik and Caddy ask /auth/forward/{namespace}, and let Envoy " +
-		"not pass these headers on."}),
+		"let NGINX Gateway Fabric ask /auth/nginx-gateway-fabric/{namespace}, let Traefik and Caddy ask /auth/forward/{namespace}, and let " +
+		"Envoy not pass these headers on."}),
 }
