@@ -104,6 +104,13 @@ func TestApacheIntrospectsTokens(t *testing.T) {
 		}
 	}
 
+	for _, header := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"} {
+		for _, spelling := range []string{header, strings.ToLower(header), strings.ReplaceAll(header, "-", "_")} {
+			f.assertNotOverridden(f.forwarded(f.send("GET /", f.bearer("reader"), spelling+": DELETE", "Connection: "+spelling)))
+			f.assertNotOverridden(f.forwarded(f.send("POST /", f.bearer("writer"), spelling+": GET", "Content-Length: 0")))
+		}
+	}
+
 	for _, test := range []struct{ method, key string }{
 		{"GET", "reader"}, {"HEAD", "reader"}, {"OPTIONS", "reader"}, {"POST", "writer"}, {"DELETE", "writer"}, {"GET", "both"}, {"POST", "both"},
 	} {

@@ -38,6 +38,8 @@ type proxy struct {
 	unavailable, unreachable int
 	// passesAnswersOn is true when its client gets an authenticator's refusal as it is, and not only its status and challenge.
 	passesAnswersOn bool
+	// sendsAllHeaders is true when the authenticator sees all headers of its client.
+	sendsAllHeaders bool
 	// passesOn are headers of a client that could pass for X-Auth-* where punctuation does not count, and that reach the service, as the
 	// gateway's page says.
 	passesOn http.Header
@@ -52,11 +54,11 @@ var proxies = []proxy{
 	{
 		name: "nginx", endpoint: "/auth/nginx/", start: startNginx,
 		// auth_request takes every answer but 2xx, 401 and 403 for a failure of its own.
-		unavailable: http.StatusInternalServerError, unreachable: http.StatusInternalServerError,
+		unavailable: http.StatusInternalServerError, unreachable: http.StatusInternalServerError, sendsAllHeaders: true,
 	},
 	{
 		name: "caddy", endpoint: "/auth/forward/", start: startCaddy,
-		unavailable: http.StatusServiceUnavailable, unreachable: http.StatusBadGateway, passesAnswersOn: true,
+		unavailable: http.StatusServiceUnavailable, unreachable: http.StatusBadGateway, passesAnswersOn: true, sendsAllHeaders: true,
 		passesOn: http.Header{"X!auth!access": {"write"}, "X~auth~key~id": {"1"}},
 	},
 }
@@ -72,17 +74,23 @@ func (s settings) replacements(endpoint string) map[string]string {
 
 func startNginx(t testing.TB, settings settings) string {
 	t.Helper()
-	address, dir := programs.FreeAddress(t), t.TempDir()
+	address := programs.FreeAddress(t)
 	replacements := settings.replacements("/auth/nginx/")
 	replacements["listen 8000;"] = "listen " + address + ";"
-	configure(t, filepath.Join(dir, "shop.conf"), pages.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements)
+	runNginx(t, address, pages.ForTest(t, pages.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements))
+	return address
+}
 
+// runNginx starts nginx with this in its http block, and returns once it listens at an address.
+func runNginx(t testing.TB, address, configuration string) {
+	t.Helper()
+	dir := t.TempDir()
 	var main strings.Builder
-	fmt.Fprintf(&main, "daemon off;\nmaster_process off;\npid %s/pid;\nevents {}\nhttp {\n  access_log off;\n  include %[1]s/shop.conf;\n", dir)
+	fmt.Fprintf(&main, "daemon off;\nmaster_process off;\npid %s/pid;\nevents {}\nhttp {\n  access_log off;\n", dir)
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		fmt.Fprintf(&main, "  %s_temp_path %s/%[1]s;\n", kind, dir)
 	}
-	main.WriteString("}\n")
+	main.WriteString(configuration + "}\n")
 	file := filepath.Join(dir, "nginx.conf")
 	must(t, os.WriteFile(file, []byte(main.String()), 0o600))
 	startGateway(t, address, process.Command{
@@ -90,7 +98,6 @@ func startNginx(t testing.TB, settings settings) string {
 		Args: []string{"-c", file, "-e", "stderr"},
 		Env:  []string{programs.LibrariesOfDebian(t)},
 	})
-	return address
 }
 
 func startCaddy(t testing.TB, settings settings) string {
@@ -222,6 +229,7 @@ func TestProxies(t *testing.T) {
 			for name, test := range map[string]func(f *front){
 				"the service learns who asks, and not the key":          theServiceLearnsWhoAsksAndNotTheKey,
 				"the method decides which right is needed":              theMethodDecidesWhichRightIsNeeded,
+				"no header overrides the method":                        noHeaderOverridesTheMethod,
 				"bodies arrive whole and are no part of the question":   bodiesArriveWhole,
 				"without a good key nothing reaches the service":        withoutAGoodKeyNothingReachesTheService,
 				"invariant 6: a key of another namespace is refused":    aKeyOfAnotherNamespaceIsRefused,
@@ -290,6 +298,38 @@ func theMethodDecidesWhichRightIsNeeded(f *front) {
 		})
 	}
 	f.assertIdentity(f.forwarded(f.send("POST /", f.apiKey("both"), "Content-Length: 0")), f.keys["both"], "Back%20office", "read,write")
+}
+
+func noHeaderOverridesTheMethod(f *front) {
+	for _, header := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"} {
+		underscored := strings.ReplaceAll(header, "-", "_")
+		for _, spelling := range []string{header, strings.ToLower(header), underscored, strings.ToUpper(underscored), strings.ReplaceAll(header, "-", ".")} {
+			for _, connection := range []string{"Connection: close", "Connection: " + spelling} {
+				f.assertNotOverridden(f.forwarded(f.send("GET /", f.apiKey("both"), spelling+": DELETE", connection)))
+			}
+		}
+		override := func(method, key, named string) answer {
+			return f.send(method+" /", f.apiKey(key), header+": "+named, "Content-Length: 0")
+		}
+		f.refused("POST as a GET by "+header, http.StatusUnauthorized, func() answer { return override("POST", "reader", "GET") })
+		if f.sendsAllHeaders {
+			f.refused("GET as a DELETE by "+header, http.StatusUnauthorized, func() answer { return override("GET", "reader", "DELETE") })
+		} else {
+			f.assertNotOverridden(f.forwarded(override("GET", "reader", "DELETE")))
+		}
+		f.assertNotOverridden(f.forwarded(override("POST", "writer", "DELETE")))
+	}
+}
+
+// assertNotOverridden fails the test if the service received a header that makes another method of a request, where punctuation does not
+// count.
+func (f *front) assertNotOverridden(r received) {
+	f.Helper()
+	for name, values := range r.Header {
+		if plain := foldPunctuation(name); strings.Contains(plain, "method-override") || plain == "x-http-method" {
+			f.Errorf("the service received %s: %q", name, values)
+		}
+	}
 }
 
 func bodiesArriveWhole(f *front) {

@@ -31,6 +31,8 @@ func FuzzCheck(f *testing.F) {
 			newCheck(form, "GET", "X-API-Key: "+readToken, "x-api-key: "+readToken),
 			newCheck(form, "CONNECT", ":protocol: websocket", "X-API-Key: "+readToken),
 			newCheck(form, "get", "X-API-Key: "+expiredToken),
+			newCheck(form, "GET", "X-API-Key: "+readToken, "X-HTTP-Method-Override: DELETE", "X_Original_Method: GET, POST"),
+			newCheck(form, "GET", "X-API-Key: "+readToken, "X-Forwarded-Method: GET", "Method: HEAD"),
 			newCheck(form, "", "X-API-Key: "+readToken),
 			checkOf(nil),
 			{},
@@ -86,6 +88,10 @@ func expectedAnswer(t *testing.T, handler http.Handler, check *authv3.CheckReque
 			websocket++
 		case name == ":protocol":
 			websocket += 2
+		case name == "X-Forwarded-Method": // where the forward protocol has the method itself
+			headers["X-Real-Method"] = append(headers["X-Real-Method"], value)
+		default:
+			headers[name] = append(headers[name], value)
 		}
 	}
 	for name, value := range request.GetHeaders() {
