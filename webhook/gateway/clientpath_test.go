@@ -58,7 +58,7 @@ func TestInvariant4_AGoodKeyIsGrantedWhateverPathHTTPAllows(t *testing.T) {
 	}
 }
 
-// What cannot be on a request line is no HTTP at all.
+// What cannot be on a request line is not HTTP.
 func TestAPathThatHTTPDoesNotAllowIsABadRequest(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, path := range []string{"a b", "\x00", "\x01", "\x7f", "a\tb", " "} {

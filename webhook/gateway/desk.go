@@ -38,8 +38,8 @@ func newDesk(protocol string, authenticator *authn.Authenticator, options Option
 	}
 }
 
-// decide answers a question, and logs a refusal with its reason. The client of a gateway that asks about the wrong namespace is told
-// nothing else than that of a bad key, so that it is up to the log to say so.
+// decide answers a question, and logs a refusal with its reason. The answer to a gateway that asks about the wrong namespace is that to
+// a bad key, so only the log can say so.
 func (d *desk) decide(ctx context.Context, request authn.Request) authn.Verdict {
 	verdict := d.authenticator.Decide(request)
 	if verdict.Decision == authn.Unauthenticated && verdict.Key == nil && !d.authenticator.HasKeys(request.Namespace) {
@@ -92,8 +92,8 @@ func (d *desk) warnOfMisuse(misuse string) {
 	d.misuseWarnings.Do(func() { d.log.Warn("A gateway is not set up right: " + misuse) })
 }
 
-// warnOfNamespace tells who runs the gateway that there are no keys where it asks, at most once a minute: of several such namespaces the
-// first that is asked for. Namespaces are DNS labels, so the name can be logged as it is.
+// warnOfNamespace logs that there are no keys where a gateway asks, at most once a minute: of several such namespaces the first that is
+// asked for. Namespaces are DNS labels, so the name can be logged as it is.
 func (d *desk) warnOfNamespace(namespace string) {
 	d.namespaceWarnings.Do(func() {
 		d.log.Warn("A namespace that has no API keys was asked for: check the namespace in the configuration of the gateway, or create "+

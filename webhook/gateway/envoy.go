@@ -9,8 +9,8 @@ var envoy = protocol{
 	name:        "envoy",
 	path:        "/auth/envoy/{namespace}/...",
 	appendsPath: true,
-	pathHelp: " In place of the dots Envoy appends the client's path: a gateway that appends none does not send the client's method as its " +
-		"own either, and asks another endpoint.",
+	pathHelp: " The dots stand for the client's path, which Envoy appends. A gateway that asks one fixed path does not ask with the " +
+		"client's method either: let it ask another endpoint, such as /auth/nginx/{namespace}.",
 	answer: aboutRequest(methodSource{help: "/auth/envoy takes the method of the request itself, and refuses a request with a header by " +
 		"which gateways name another one, such as Method, X-Original-Method or X-Forwarded-Method: let nginx ask /auth/nginx/{namespace}, " +
 		"let NGINX Gateway Fabric ask /auth/nginx-gateway-fabric/{namespace}, let Traefik and Caddy ask /auth/forward/{namespace}, and let " +

@@ -164,6 +164,7 @@ var (
 	removeAuthorization = append([]string{authorizationHeader}, overrideHeaders()...)
 )
 
+// toRemove returns those of a request with a good key.
 func (h *checkedHeaders) toRemove() []string {
 	if len(h.apiKey) > 0 {
 		return removeAPIKey // Authorization then belongs to somebody else

@@ -293,8 +293,9 @@ var (
 		"envoy": wrongEnvoyMethod, "nginx": wrongNginxMethod, "nginx-gateway-fabric": wrongFabricMethod, "forward": wrongForwardMethod,
 	}
 
-	wrongEnvoyPath = wrongPath("Ask /auth/envoy/{namespace}/...", " In place of the dots Envoy appends the client's path: a gateway that "+
-		"appends none does not send the client's method as its own either, and asks another endpoint.")
+	wrongEnvoyPath = wrongPath("Ask /auth/envoy/{namespace}/...", " The dots stand for the client's path, which Envoy appends. A "+
+		"gateway that asks one fixed path does not ask with the client's method either: let it ask another endpoint, such as "+
+		"/auth/nginx/{namespace}.")
 	wrongNginxPath   = wrongPath("Ask /auth/nginx/{namespace}")
 	wrongFabricPath  = wrongPath("Ask /auth/nginx-gateway-fabric/{namespace}")
 	wrongForwardPath = wrongPath("Ask /auth/forward/{namespace}")

@@ -16,7 +16,7 @@ import (
 type methodSource struct {
 	// header that names it, in canonical form. Empty means that it is the method of the gateway's own request.
 	header string
-	// help tells the operator of a gateway that names it elsewhere what to set.
+	// help says what to set when a gateway names it elsewhere.
 	help string
 }
 
