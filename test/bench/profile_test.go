@@ -22,7 +22,7 @@ func TestProfile(t *testing.T) {
 	url, known, unknown := s.scheme+"://"+s.address, writeCheck(t, s.known), writeCheck(t, s.unknown)
 	for {
 		s.ask(url, "/auth/forward/{namespace}", s.known)
-		s.ask(url, "/auth/envoy/{namespace}", s.unknown)
+		s.ask(url, "/auth/envoy/{namespace}/orders", s.unknown)
 		s.check(authorization, known)
 		s.check(authorization, unknown)
 		select {

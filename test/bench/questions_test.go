@@ -52,7 +52,7 @@ func questions(t *testing.T, s *server, with string) []report.Row {
 		return func() load { return s.ask(s.scheme+"://"+s.address, path, keysFile) }
 	}
 	http := inTurns(questionTurns, ask("/floor", s.known), ask("/floor/same-size", s.known),
-		ask("/auth/forward/{namespace}", s.known), ask("/auth/envoy/{namespace}", s.unknown))
+		ask("/auth/forward/{namespace}", s.known), ask("/auth/envoy/{namespace}/orders", s.unknown))
 	check := func(service, keysFile string) func() load {
 		file := writeCheck(t, keysFile)
 		return func() load { return s.check(service, file) }
