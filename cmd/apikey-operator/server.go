@@ -17,12 +17,17 @@ import (
 	"squirrel.dev/apikey-operator/internal/serving"
 )
 
+// minHeaderBytes is what common HTTP servers accept at least.
+const minHeaderBytes = 8 << 10
+
 // serverFlags are what a process needs that API keys are sent to.
 type serverFlags struct {
 	operations    operationsFlags
 	tls           tlsFlags
 	listenAddress string
 	shutdownDelay time.Duration
+	connections   int
+	headerBytes   int
 }
 
 // register adds the flags. What listens at --listen-address is said by listening.
@@ -32,6 +37,11 @@ func (f *serverFlags) register(flags *pflag.FlagSet, listening string) {
 	flags.StringVar(&f.listenAddress, "listen-address", ":8443", listening)
 	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 5*time.Second,
 		"How long to go on answering, while not ready, after the signal to stop: until then others may not know that this process goes.")
+	flags.IntVar(&f.connections, "max-connections", 0,
+		"How many connections clients may have open, at all ports together that API keys are sent to; 0 is what the memory limit allows.")
+	flags.IntVar(&f.headerBytes, "max-header-bytes", serving.DefaultMaxHeaderBytes, fmt.Sprintf(
+		"How long the headers of a request may be, %d to %d. The longer, the fewer connections the memory limit allows.",
+		minHeaderBytes, serving.MaxMaxHeaderBytes))
 }
 
 func (f *serverFlags) validate() error {
@@ -41,12 +51,24 @@ func (f *serverFlags) validate() error {
 	if f.shutdownDelay < 0 {
 		return fmt.Errorf("--shutdown-delay=%s is negative: give 0 or more", f.shutdownDelay)
 	}
+	if f.connections < 0 {
+		return fmt.Errorf("--max-connections=%d is negative: give a number of connections, or 0 for what the memory limit allows", f.connections)
+	}
+	if f.headerBytes < minHeaderBytes || f.headerBytes > serving.MaxMaxHeaderBytes {
+		return fmt.Errorf("--max-header-bytes=%d is out of bounds: give %d to %d", f.headerBytes, minHeaderBytes, serving.MaxMaxHeaderBytes)
+	}
 	return nil
 }
 
 // newProcess returns a process without servers, and what those serve with that API keys are sent to: nil is without TLS.
 func (f *serverFlags) newProcess() (*serving.Process, *tls.Config, error) {
-	servers := serving.NewProcess(slog.Default(), f.shutdownDelay)
+	servers := serving.NewProcess(serving.Options{
+		Log:            slog.Default(),
+		ShutdownDelay:  f.shutdownDelay,
+		MaxConnections: f.connections,
+		MaxHeaderBytes: f.headerBytes,
+		Metrics:        metrics.Registry,
+	})
 	tlsConfig, err := f.tls.config(servers)
 	return servers, tlsConfig, err
 }
@@ -54,7 +76,7 @@ func (f *serverFlags) newProcess() (*serving.Process, *tls.Config, error) {
 // addOperations adds the servers of those who run and watch the process.
 func (f *serverFlags) addOperations(servers *serving.Process, ready func() error) {
 	if f.operations.metricsAddress != off {
-		servers.AddServer("metrics", f.operations.metricsAddress, nil, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+		servers.AddOperationsServer("metrics", f.operations.metricsAddress, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
 	}
 	if f.operations.healthAddress != off {
 		servers.AddHealth(f.operations.healthAddress, ready)

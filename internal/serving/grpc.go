@@ -5,7 +5,6 @@ package serving
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"maps"
 	"net"
@@ -23,12 +22,10 @@ import (
 
 // What one gRPC client may cost, beside what any client may.
 const (
-	maxMessageBytes      = 256 << 10 // a check is the headers of a request and little more; each stream may hold one that is not complete
-	maxConcurrentStreams = 100       // the least that HTTP/2 advises (RFC 9113, section 6.5.2); gateways open another connection for more
+	maxMessageBytes = 256 << 10 // a check is the headers of a request and little more; each stream may hold one that is not complete
 
-	// maxConnectionAge makes gateways connect again, without losing a request: through a Service, one stays with the replica that it
-	// connected to, and would never ask those that came later.
-	maxConnectionAge = 5 * time.Minute
+	// maxRecordBytes is the largest record of TLS: more is never read at once.
+	maxRecordBytes = 16 << 10
 
 	// minPingInterval is less than people set for the keepalive of gateways: one that pings more often is disconnected.
 	minPingInterval = 5 * time.Second
@@ -46,18 +43,20 @@ type grpcEngine struct {
 	endStreams context.CancelFunc
 }
 
-func newGRPCEngine(tlsConfig *tls.Config, register func(grpc.ServiceRegistrar)) *grpcEngine {
+func newGRPCEngine(register func(grpc.ServiceRegistrar), options engineOptions) *grpcEngine {
 	e := &grpcEngine{health: health.NewServer()}
 	e.stopping, e.endStreams = context.WithCancel(context.Background())
 	e.Server = grpc.NewServer(
-		grpc.Creds(transportCredentials(tlsConfig)),
+		grpc.Creds(connectionCredentials{insecure.NewCredentials()}),
 		grpc.ConnectionTimeout(readHeaderTimeout),
-		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxHeaderListSize(uint32(options.maxHeaderBytes)),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
+		grpc.ReadBufferSize(maxRecordBytes),
+		grpc.SharedWriteBuffer(true), // a connection on which nothing happens needs none
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle:     idleTimeout,
-			MaxConnectionAge:      maxConnectionAge,
+			MaxConnectionAge:      options.maxConnectionAge, // give or take a tenth
 			MaxConnectionAgeGrace: shutdownTimeout,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
@@ -71,15 +70,31 @@ func newGRPCEngine(tlsConfig *tls.Config, register func(grpc.ServiceRegistrar)) 
 	return e
 }
 
-func transportCredentials(tlsConfig *tls.Config) credentials.TransportCredentials {
-	if tlsConfig == nil {
-		return insecure.NewCredentials()
-	}
-	return credentials.NewTLS(tlsConfig)
+// connectionCredentials give each call its connection. TLS is the acceptor's.
+type connectionCredentials struct {
+	credentials.TransportCredentials
 }
 
-func (e *grpcEngine) serve(listener net.Listener) error {
-	err := e.Serve(listener)
+// connectionInfo is the connection of a call.
+type connectionInfo struct{ connection *connection }
+
+// AuthType implements credentials.AuthInfo.
+func (connectionInfo) AuthType() string { return "" }
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (connectionCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return c, connectionInfo{connectionOf(c)}, nil
+}
+
+func (*grpcEngine) protocols() []string { return []string{protocolHTTP2} }
+
+func (e *grpcEngine) serve(incoming *acceptor) error {
+	served, unserved := incoming.others, incoming.http2
+	if incoming.tls != nil {
+		served, unserved = unserved, served
+	}
+	_ = unserved.Close() // and so each connection that negotiates no HTTP/2
+	err := e.Serve(served)
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
 	}

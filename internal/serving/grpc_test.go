@@ -226,14 +226,17 @@ func TestGRPCDrainLetsCallsEndAndLosesNone(t *testing.T) {
 func TestGRPCCallsThatDoNotEndAreCutOff(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
-	engine := newGRPCEngine(nil, echoing(func(string) { close(entered); <-release }))
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
+	r := newRunning(t, 0)
+	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoing(func(string) { close(entered); <-release }))
+	if err := r.listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	engine, incoming := r.servers[0].engine, r.servers[0].acceptor
+	defer incoming.Close()
+	go incoming.run()
 	served := make(chan error, 1)
-	go func() { served <- engine.serve(listener) }()
-	connection := dial(t, listener.Addr().String(), insecure.NewCredentials())
+	go func() { served <- engine.serve(incoming) }()
+	connection := dial(t, incoming.Addr().String(), insecure.NewCredentials())
 	called := make(chan error, 1)
 	go func() { _, err := say(t.Context(), connection, "slow"); called <- err }()
 	<-entered
@@ -249,7 +252,7 @@ func TestGRPCCallsThatDoNotEndAreCutOff(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Errorf("the server ended with %v", err)
 	}
-	if err := engine.serve(listener); err != nil {
+	if err := engine.serve(incoming); err != nil {
 		t.Errorf("served after its end, it says %v", err)
 	}
 }
@@ -284,7 +287,7 @@ func TestOneGRPCClientHasBounds(t *testing.T) {
 	}
 	for id, want := range map[http2.SettingID]uint32{
 		http2.SettingMaxConcurrentStreams: maxConcurrentStreams,
-		http2.SettingMaxHeaderListSize:    maxHeaderBytes,
+		http2.SettingMaxHeaderListSize:    DefaultMaxHeaderBytes,
 	} {
 		if got[id] != want {
 			t.Errorf("%s is %d, want %d", id, got[id], want)

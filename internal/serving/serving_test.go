@@ -36,7 +36,7 @@ func newRunning(t *testing.T, shutdownDelay time.Duration) *running {
 	t.Helper()
 	lines := &logLines{addresses: map[string]chan string{}}
 	log := slog.New(slog.NewJSONHandler(lines, nil))
-	return &running{Process: NewProcess(log, shutdownDelay), t: t, lines: lines, ended: make(chan error, 1)}
+	return &running{Process: NewProcess(Options{Log: log, ShutdownDelay: shutdownDelay}), t: t, lines: lines, ended: make(chan error, 1)}
 }
 
 // start runs the process until stop is called.
@@ -256,7 +256,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRunning(t, 0)
 			r.AddServer("main", "127.0.0.1:0", nil, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-			c.configure(r.servers[0].engine.(httpEngine).Server)
+			c.configure(r.servers[0].engine.(httpEngine).http1)
 			r.start()
 			defer r.stop()
 			connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", r.address("main"))
@@ -282,19 +282,21 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 }
 
 func TestEveryHTTPServerHasBounds(t *testing.T) {
-	p := NewProcess(slog.New(slog.DiscardHandler), 0)
+	p := NewProcess(Options{Log: slog.New(slog.DiscardHandler)})
 	p.AddServer("main", ":0", nil, nil)
 	p.AddHealth(":0", nil)
 	for _, s := range p.servers {
 		engine := s.engine.(httpEngine)
-		for name, bound := range map[string]time.Duration{
-			"ReadHeaderTimeout": engine.ReadHeaderTimeout,
-			"ReadTimeout":       engine.ReadTimeout,
-			"WriteTimeout":      engine.WriteTimeout,
-			"IdleTimeout":       engine.IdleTimeout,
-		} {
-			if bound <= 0 {
-				t.Errorf("the %s server has no %s", s.name, name)
+		for protocol, server := range map[string]*http.Server{"HTTP/1.1": engine.http1, "HTTP/2": engine.http2} {
+			for name, bound := range map[string]time.Duration{
+				"ReadHeaderTimeout": server.ReadHeaderTimeout,
+				"ReadTimeout":       server.ReadTimeout,
+				"WriteTimeout":      server.WriteTimeout,
+				"IdleTimeout":       server.IdleTimeout,
+			} {
+				if bound <= 0 {
+					t.Errorf("the %s server has no %s for %s", s.name, name, protocol)
+				}
 			}
 		}
 	}
@@ -387,7 +389,7 @@ func TestATakenAddressIsAnErrorThatLeavesNothingOpen(t *testing.T) {
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("the error is %v, want %q...", err, want)
 	}
-	if _, err := r.servers[0].listener.Accept(); !errors.Is(err, net.ErrClosed) {
+	if _, err := r.servers[0].acceptor.Listener.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the other server's address is still open: %v", err)
 	}
 }

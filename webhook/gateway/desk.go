@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"squirrel.dev/apikey-operator/internal/serving"
 	"squirrel.dev/apikey-operator/webhook/authn"
 	"squirrel.dev/apikey-operator/webhook/envelope"
 )
@@ -42,10 +43,14 @@ func newDesk(protocol string, authenticator *authn.Authenticator, options Option
 // a bad key, so only the log can say so.
 func (d *desk) decide(ctx context.Context, request authn.Request) authn.Verdict {
 	verdict := d.authenticator.Decide(request)
+	if verdict.Decision == authn.Granted {
+		serving.KeepConnection(ctx)
+		return verdict
+	}
 	if verdict.Decision == authn.Unauthenticated && verdict.Key == nil && !d.authenticator.HasKeys(request.Namespace) {
 		d.warnOfNamespace(request.Namespace)
 	}
-	if verdict.Decision != authn.Granted && d.log.Enabled(ctx, slog.LevelDebug) {
+	if d.log.Enabled(ctx, slog.LevelDebug) {
 		d.logRefusal(ctx, request.Namespace, verdict)
 	}
 	return verdict

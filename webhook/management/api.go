@@ -16,6 +16,7 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"squirrel.dev/apikey-operator/internal/serving"
 	"squirrel.dev/apikey-operator/webhook/authn"
 	"squirrel.dev/apikey-operator/webhook/envelope"
 )
@@ -101,6 +102,7 @@ func (a *API) answer(w http.ResponseWriter, r *request) (answer *envelope.Answer
 		if r.verdict.Decision != authn.Granted { // before all else: whoever has no key learns nothing of what is here
 			return a.refusals.To(r.verdict)
 		}
+		serving.KeepConnection(r.Context())
 	}
 	if r.call == nil {
 		return r.mistake

@@ -62,7 +62,7 @@ func run(ctx context.Context) error {
 	}
 	// From here on as the authenticator does.
 	garbage.Collect(garbage.Late)
-	servers := serving.NewProcess(slog.Default(), 0)
+	servers := serving.NewProcess(serving.Options{Log: slog.Default()})
 	tlsConfig, err := newTLSConfig(servers, *certFile, *keyFile)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func run(ctx context.Context) error {
 	})
 	changing := &changes{keyring: keyring, keys: minted}
 	servers.AddWork(changing.run)
-	servers.AddServer("operations", *operations, nil, operationsHandler(changing))
+	servers.AddOperationsServer("operations", *operations, operationsHandler(changing))
 	return servers.Run(ctx)
 }
 
