@@ -63,6 +63,10 @@ func TestWrongCommandLinesSayWhatToGive(t *testing.T) {
 		{append(plaintext, "--max-staleness=119s"), "--max-staleness=1m59s" + tooShort},
 		{append(plaintext, "--max-staleness=-1h"), "--max-staleness=-1h0m0s" + tooShort},
 		{append(plaintext, "--shutdown-delay=-1s"), "--shutdown-delay=-1s is negative: give 0 or more"},
+		{append(plaintext, "--max-connections=-1"),
+			"--max-connections=-1 is negative: give a number of connections, or 0 for what the memory limit allows"},
+		{append(plaintext, "--max-header-bytes=8191"), "--max-header-bytes=8191 is out of bounds: give 8192 to 1048576"},
+		{append(plaintext, "--max-header-bytes=1048577"), "--max-header-bytes=1048577 is out of bounds: give 8192 to 1048576"},
 		{append(plaintext, "--insufficient-access-status=404"), "--insufficient-access-status=404 is not allowed: give 401 or 403"},
 
 		{[]string{"console", "--namespace=shop"}, noCertificate},

@@ -93,7 +93,7 @@ func (a *acceptor) open(accepted *net.TCPConn) {
 func (a *acceptor) encrypt(c *connection) {
 	encrypted := tls.Server(c, a.tls)
 	_ = c.SetDeadline(time.Now().Add(readHeaderTimeout))
-	if err := encrypted.Handshake(); err != nil {
+	if err := encrypted.HandshakeContext(context.Background()); err != nil {
 		a.logHandshake(c, err)
 		answerPlaintext(err)
 		_ = c.Close()

@@ -167,6 +167,6 @@ func (c *connection) Close() error {
 
 // age asks the client to give up the connection once it is that old, more or less, so that those of one moment do not all end in another.
 func (c *connection) age(limit time.Duration) {
-	jitter := 0.9 + 0.2*rand.Float64() // as gRPC does
+	jitter := 0.9 + 0.2*rand.Float64() //nolint:gosec // as gRPC does: no secret
 	c.aging = time.AfterFunc(time.Duration(jitter*float64(limit)), func() { c.aged.Store(true) })
 }

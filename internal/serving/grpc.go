@@ -53,7 +53,6 @@ func newGRPCEngine(register func(grpc.ServiceRegistrar), options engineOptions) 
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.ReadBufferSize(maxRecordBytes),
-		grpc.SharedWriteBuffer(true), // a connection on which nothing happens needs none
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle:     idleTimeout,
 			MaxConnectionAge:      options.maxConnectionAge, // give or take a tenth

@@ -5,12 +5,9 @@ package serving
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -30,16 +27,20 @@ import (
 const (
 	echoService = "test.Echo"
 	echoMethod  = "/test.Echo/Say"
+	granted     = "granted"
 )
 
 // echoing registers a service that says what it is told, once say returns.
 func echoing(say func(text string)) func(grpc.ServiceRegistrar) {
-	handler := func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+	handler := func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 		text := &wrapperspb.StringValue{}
 		if err := decode(text); err != nil {
 			return nil, err
 		}
 		say(text.Value)
+		if text.Value == granted {
+			KeepConnection(ctx)
+		}
 		return text, nil
 	}
 	return func(registrar grpc.ServiceRegistrar) {
@@ -232,7 +233,7 @@ func TestGRPCCallsThatDoNotEndAreCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	engine, incoming := r.servers[0].engine, r.servers[0].acceptor
-	defer incoming.Close()
+	defer func() { _ = incoming.Close() }()
 	go incoming.run()
 	served := make(chan error, 1)
 	go func() { served <- engine.serve(incoming) }()
@@ -258,16 +259,13 @@ func TestGRPCCallsThatDoNotEndAreCutOff(t *testing.T) {
 }
 
 func TestGRPCOverTLSSpeaksNoPlaintext(t *testing.T) {
-	certified := httptest.NewUnstartedServer(nil)
-	certified.StartTLS() // for its certificate
-	defer certified.Close()
+	server, trust := certified(t)
 	r := newRunning(t, 0)
-	r.AddGRPCServer("grpc", "127.0.0.1:0", &tls.Config{Certificates: certified.TLS.Certificates}, alwaysReady, echoingAtOnce)
+	r.AddGRPCServer("grpc", "127.0.0.1:0", server, alwaysReady, echoingAtOnce)
 	r.start()
 	defer r.stop()
 	address := r.address("grpc")
 
-	trust := certified.Client().Transport.(*http.Transport).TLSClientConfig
 	assertSays(t, dial(t, address, credentials.NewTLS(trust)))
 	if _, err := say(t.Context(), dial(t, address, insecure.NewCredentials()), "hello"); status.Code(err) != codes.Unavailable {
 		t.Errorf("without TLS, the answer is %v", err)

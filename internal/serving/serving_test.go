@@ -34,9 +34,15 @@ type running struct {
 
 func newRunning(t *testing.T, shutdownDelay time.Duration) *running {
 	t.Helper()
+	return newRunningWith(t, Options{ShutdownDelay: shutdownDelay})
+}
+
+// newRunningWith fills in the log.
+func newRunningWith(t *testing.T, options Options) *running {
+	t.Helper()
 	lines := &logLines{addresses: map[string]chan string{}}
-	log := slog.New(slog.NewJSONHandler(lines, nil))
-	return &running{Process: NewProcess(Options{Log: log, ShutdownDelay: shutdownDelay}), t: t, lines: lines, ended: make(chan error, 1)}
+	options.Log = slog.New(slog.NewJSONHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return &running{Process: NewProcess(options), t: t, lines: lines, ended: make(chan error, 1)}
 }
 
 // start runs the process until stop is called.
@@ -71,10 +77,29 @@ func (r *running) address(name string) string {
 	}
 }
 
-// logLines finds the addresses in a log.
+// logLines finds the addresses in a log, and keeps its lines.
 type logLines struct {
 	mu        sync.Mutex
 	addresses map[string]chan string
+	lines     []logLine
+}
+
+type logLine struct {
+	Level, Msg, Server, Addr, Err string
+	Suppressed                    int
+}
+
+// of returns the lines of one message.
+func (l *logLines) of(message string) []logLine {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []logLine
+	for _, line := range l.lines {
+		if line.Msg == message {
+			found = append(found, line)
+		}
+	}
+	return found
 }
 
 func (l *logLines) address(name string) chan string {
@@ -87,14 +112,26 @@ func (l *logLines) address(name string) chan string {
 }
 
 func (l *logLines) Write(line []byte) (int, error) {
-	var entry struct{ Msg, Server, Addr string }
+	var entry logLine
 	if err := json.Unmarshal(line, &entry); err != nil {
 		return 0, err
 	}
+	l.mu.Lock()
+	l.lines = append(l.lines, entry)
+	l.mu.Unlock()
 	if entry.Msg == "serving" {
 		l.address(entry.Server) <- entry.Addr
 	}
 	return len(line), nil
+}
+
+// certified returns what a server serves with, and what a client trusts it by.
+func certified(t *testing.T) (server, client *tls.Config) {
+	t.Helper()
+	issuer := httptest.NewUnstartedServer(nil)
+	issuer.StartTLS()
+	t.Cleanup(issuer.Close)
+	return &tls.Config{Certificates: issuer.TLS.Certificates}, issuer.Client().Transport.(*http.Transport).TLSClientConfig
 }
 
 var answering = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "answered") })
@@ -325,40 +362,16 @@ func TestEveryRequestReachesTheHandler(t *testing.T) {
 	}
 }
 
-func TestOverLongHeadersAreRefused(t *testing.T) {
-	r := newRunning(t, 0)
-	r.AddServer("main", "127.0.0.1:0", nil, answering)
-	r.start()
-	defer r.stop()
-	for size, want := range map[int]int{60 << 10: 200, 80 << 10: http.StatusRequestHeaderFieldsTooLarge} {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+r.address("main"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Header.Set("Cookie", strings.Repeat("c", size))
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		drainBody(response)
-		if response.StatusCode != want {
-			t.Errorf("headers of %d bytes were answered %s, want %d", size, response.Status, want)
-		}
-	}
-}
-
 func TestTLSServerSpeaksNoPlainHTTP(t *testing.T) {
-	certified := httptest.NewUnstartedServer(nil)
-	certified.StartTLS() // for its certificate
-	defer certified.Close()
+	server, client := certified(t)
 	r := newRunning(t, 0)
-	r.AddServer("main", "127.0.0.1:0", &tls.Config{Certificates: certified.TLS.Certificates}, answering)
+	r.AddServer("main", "127.0.0.1:0", server, answering)
 	r.start()
 	defer r.stop()
 	address := r.address("main")
 
 	for _, protocol := range []string{"h2", "http/1.1"} {
-		config := certified.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		config := client.Clone()
 		config.NextProtos = []string{protocol}
 		connection, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", address)
 		if err != nil {
@@ -369,9 +382,7 @@ func TestTLSServerSpeaksNoPlainHTTP(t *testing.T) {
 		}
 		_ = connection.Close()
 	}
-	if status, body := get(t, "http://"+address); status != 400 || body == "answered" {
-		t.Errorf("plain HTTP was answered %d %q", status, body)
-	}
+	assertGet(t, "http://"+address, 400, "This port speaks TLS: ask by https://.\n")
 }
 
 func TestATakenAddressIsAnErrorThatLeavesNothingOpen(t *testing.T) {

@@ -1,0 +1,372 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package serving
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+)
+
+// granting keeps the connections of those that ask for /granted.
+var granting = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/"+granted {
+		KeepConnection(r.Context())
+	}
+	_, _ = io.WriteString(w, "answered")
+})
+
+// client is a client of one kind: each call of ask returns whether it was answered over the connection of the call before.
+type client struct {
+	t      *testing.T
+	ask    func(what string) error
+	reused bool
+}
+
+func (c *client) mustAsk(what string) {
+	c.t.Helper()
+	if err := c.ask(what); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func newHTTPClient(t *testing.T, address string, trust *tls.Config, http2 bool) *client {
+	t.Helper()
+	transport := &http.Transport{TLSClientConfig: trust.Clone(), ForceAttemptHTTP2: http2}
+	t.Cleanup(transport.CloseIdleConnections)
+	c := &client{t: t}
+	c.ask = func(what string) error {
+		trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { c.reused = info.Reused }}
+		ctx, cancel := context.WithTimeout(httptrace.WithClientTrace(t.Context(), trace), patience)
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/"+what, nil)
+		if err != nil {
+			return err
+		}
+		response, err := transport.RoundTrip(request)
+		if err != nil {
+			return err
+		}
+		drainBody(response)
+		return nil
+	}
+	return c
+}
+
+func newGRPCClient(t *testing.T, address string, trust *tls.Config) *client {
+	t.Helper()
+	connection := dial(t, address, credentials.NewTLS(trust))
+	c := &client{t: t}
+	c.ask = func(what string) error {
+		before := connection.GetState()
+		_, err := say(t.Context(), connection, what)
+		c.reused = before == connection.GetState()
+		return err
+	}
+	return c
+}
+
+// dialIdle opens a connection on which nothing happens any more.
+func dialIdle(t *testing.T, address string, config *tls.Config, handshake bool) net.Conn {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if !handshake {
+		return c
+	}
+	config = config.Clone()
+	config.ServerName = "example.com"
+	encrypted := tls.Client(c, config)
+	if err := encrypted.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return encrypted
+}
+
+// assertClosed waits until the server has closed a connection.
+func assertClosed(t *testing.T, c net.Conn) {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the server did not close the connection")
+	}
+}
+
+func number(t *testing.T, metric prometheus.Metric) float64 {
+	t.Helper()
+	var written dto.Metric
+	if err := metric.Write(&written); err != nil {
+		t.Fatal(err)
+	}
+	return written.GetCounter().GetValue() + written.GetGauge().GetValue()
+}
+
+func TestInvariant10_IdleConnectionsMakeRoomForOthers(t *testing.T) {
+	const limit, flood = 6, 10
+	for name, c := range map[string]struct {
+		server    string
+		newClient func(t *testing.T, address string, trust *tls.Config) *client
+		protocols []string
+		handshake bool
+	}{
+		"HTTP/1.1":                 {"main", http1Client, []string{protocolHTTP1}, true},
+		"HTTP/2":                   {"main", http2Client, []string{protocolHTTP2}, true},
+		"gRPC":                     {"grpc", newGRPCClient, []string{protocolHTTP2}, true},
+		"HTTP, no handshake":       {"main", http1Client, nil, false},
+		"gRPC, no handshake":       {"grpc", newGRPCClient, nil, false},
+		"HTTP/1.1, nothing agreed": {"main", http1Client, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, trust := certified(t)
+			r := newRunningWith(t, Options{MaxConnections: limit})
+			r.AddServer("main", "127.0.0.1:0", server, granting)
+			r.AddGRPCServer("grpc", "127.0.0.1:0", server, alwaysReady, echoingAtOnce)
+			r.start()
+			defer r.stop()
+			address := r.address(c.server)
+			kept := c.newClient(t, address, trust)
+			kept.mustAsk(granted)
+
+			var idle []net.Conn
+			config := trust.Clone()
+			config.NextProtos = c.protocols
+			for range flood {
+				idle = append(idle, dialIdle(t, address, config, c.handshake))
+			}
+			for _, longest := range idle[:flood-limit+1] {
+				assertClosed(t, longest)
+			}
+			kept.mustAsk("hello")
+			if !kept.reused {
+				t.Error("the connection with a granted request was closed")
+			}
+			newcomer := c.newClient(t, address, trust)
+			newcomer.mustAsk(granted)
+			assertClosed(t, idle[flood-limit+1])
+
+			pool, metrics := r.clients, r.metrics.of(c.server)
+			pool.mu.Lock()
+			open, strangers := pool.open, pool.strangers.Len()
+			pool.mu.Unlock()
+			if open != limit || strangers != limit-2 {
+				t.Errorf("%d connections are open, %d of them without a granted request; want %d and %d", open, strangers, limit, limit-2)
+			}
+			if got := number(t, metrics.open); got != limit {
+				t.Errorf("the metrics count %v open connections, want %d", got, limit)
+			}
+			if got := number(t, metrics.evicted); got != flood-limit+2 {
+				t.Errorf("the metrics count %v evicted connections, want %d", got, flood-limit+2)
+			}
+		})
+	}
+}
+
+func http1Client(t *testing.T, address string, trust *tls.Config) *client {
+	t.Helper()
+	return newHTTPClient(t, address, trust, false)
+}
+
+func http2Client(t *testing.T, address string, trust *tls.Config) *client {
+	t.Helper()
+	return newHTTPClient(t, address, trust, true)
+}
+
+func TestInvariant10_AConnectionThatSendsSomethingIsNotTheLongestSilent(t *testing.T) {
+	r := newRunningWith(t, Options{MaxConnections: 2})
+	r.AddServer("main", "127.0.0.1:0", nil, granting)
+	r.start()
+	defer r.stop()
+	address := r.address("main")
+	busy, silent := dialIdle(t, address, nil, false), dialIdle(t, address, nil, false)
+	if _, err := io.WriteString(busy, "GET / HTTP/1.1\r\nHost: main\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := bufio.NewReader(busy).ReadString('\n'); err != nil || status != "HTTP/1.1 200 OK\r\n" {
+		t.Fatal(status, err)
+	}
+	dialIdle(t, address, nil, false)
+	assertClosed(t, silent)
+}
+
+func TestConnectionsAreRefusedWhereAllHaveGrantedRequests(t *testing.T) {
+	server, trust := certified(t)
+	r := newRunningWith(t, Options{MaxConnections: 2})
+	r.AddServer("main", "127.0.0.1:0", server, granting)
+	r.AddHealth("127.0.0.1:0", alwaysReady)
+	r.start()
+	defer r.stop()
+	address := r.address("main")
+	first, second := http1Client(t, address, trust), http2Client(t, address, trust)
+	first.mustAsk(granted)
+	second.mustAsk(granted)
+	for range 3 {
+		assertClosed(t, dialIdle(t, address, nil, false))
+	}
+	first.mustAsk("hello")
+	second.mustAsk("hello")
+	if !first.reused || !second.reused {
+		t.Error("a connection with a granted request was closed")
+	}
+	assertGet(t, "http://"+r.address("health")+"/readyz", 200, "ok\n")
+	if got := number(t, r.metrics.of("main").rejected); got != 3 {
+		t.Errorf("the metrics count %v refused connections, want 3", got)
+	}
+	lines := r.lines.of("refused a connection, because the limit is reached by connections with granted requests: " +
+		"add replicas, or raise the memory limit or --max-connections")
+	if len(lines) != 1 {
+		t.Errorf("it was logged %d times, want once", len(lines))
+	}
+}
+
+func TestClosedConnectionsMakeRoom(t *testing.T) {
+	r := newRunningWith(t, Options{MaxConnections: 1})
+	r.AddServer("main", "127.0.0.1:0", nil, granting)
+	r.start()
+	defer r.stop()
+	for range 10 {
+		assertGet(t, "http://"+r.address("main")+"/"+granted, 200, "answered")
+		eventually(t, "the connection is closed", func() bool { return number(t, r.metrics.of("main").open) == 0 })
+	}
+}
+
+func TestConnectionsFollowTheMemoryLimit(t *testing.T) {
+	for _, c := range []struct {
+		limit       int64
+		headerBytes int
+		want        int
+	}{
+		{math.MaxInt64, DefaultMaxHeaderBytes, unlimitedConnections},
+		{512 << 20 * 9 / 10, DefaultMaxHeaderBytes, 1902},
+		{512 << 20 * 9 / 10, MaxMaxHeaderBytes, 217},
+		{1 << 20, MaxMaxHeaderBytes, 1},
+	} {
+		if got := connectionsIn(c.limit, c.headerBytes); got != c.want {
+			t.Errorf("a memory limit of %d and headers of %d bytes allow %d connections, want %d", c.limit, c.headerBytes, got, c.want)
+		}
+	}
+}
+
+func TestInvariant10_ShortMemoryClosesConnectionsWithoutGrantedRequests(t *testing.T) {
+	const limit = 128 << 20
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(limit))
+	server, trust := certified(t)
+	r := newRunning(t, 0)
+	r.AddServer("main", "127.0.0.1:0", server, granting)
+	r.start()
+	defer r.stop()
+	address := r.address("main")
+	kept := http2Client(t, address, trust)
+	kept.mustAsk(granted)
+	strangers := []net.Conn{dialIdle(t, address, nil, false), dialIdle(t, address, trust, true)}
+
+	taken := make([]byte, limit*8/10)
+	runtime.GC()
+	for _, stranger := range strangers {
+		assertClosed(t, stranger)
+	}
+	runtime.KeepAlive(taken)
+	kept.mustAsk("hello")
+	if !kept.reused {
+		t.Error("the connection with a granted request was closed")
+	}
+}
+
+func TestKeepConnectionDoesNotAllocate(t *testing.T) {
+	c := &connection{pool: &pool{}}
+	for name, ctx := range map[string]context.Context{
+		"HTTP":       context.WithValue(t.Context(), connectionKey{}, c),
+		"gRPC":       peer.NewContext(t.Context(), &peer.Peer{AuthInfo: connectionInfo{c}}),
+		"no request": t.Context(),
+	} {
+		if allocations := testing.AllocsPerRun(100, func() { KeepConnection(ctx) }); allocations > 0 {
+			t.Errorf("%s: it allocates %v times", name, allocations)
+		}
+	}
+	if !c.kept.Load() {
+		t.Error("the connection is not kept")
+	}
+}
+
+func TestPortChecksAreNotLoggedAndFloodsOfLinesAreBounded(t *testing.T) {
+	const flood = clientLines + 10
+	for _, name := range []string{"main", "grpc"} {
+		t.Run(name, func(t *testing.T) {
+			server, _ := certified(t)
+			r := newRunning(t, 0)
+			r.AddServer("main", "127.0.0.1:0", server, answering)
+			r.AddGRPCServer("grpc", "127.0.0.1:0", server, alwaysReady, echoingAtOnce)
+			r.start()
+			defer r.stop()
+			address := r.address(name)
+			handshakes := func(level slog.Level) (lines []logLine) {
+				for _, line := range r.lines.of("a TLS handshake failed") {
+					if line.Level == level.String() {
+						lines = append(lines, line)
+					}
+				}
+				return lines
+			}
+
+			_ = dialIdle(t, address, nil, false).Close()
+			reset := dialIdle(t, address, nil, false).(*net.TCPConn)
+			_ = reset.SetLinger(0)
+			_ = reset.Close()
+			partial := dialIdle(t, address, nil, false)
+			if _, err := partial.Write([]byte{22, 3}); err != nil {
+				t.Fatal(err)
+			}
+			_ = partial.Close()
+			eventually(t, "three lines at debug level", func() bool { return len(handshakes(slog.LevelDebug)) == 3 })
+
+			for range flood {
+				c := tls.Client(dialIdle(t, address, nil, false), &tls.Config{ServerName: "example.com"}) // which trusts another authority
+				if err := c.HandshakeContext(t.Context()); err == nil {
+					t.Fatal("the client trusts the server")
+				}
+			}
+			eventually(t, "as many warnings as may be", func() bool { return len(handshakes(slog.LevelWarn)) == clientLines })
+			if line := handshakes(slog.LevelWarn)[0]; line.Err != "remote error: tls: bad certificate" || line.Server != name {
+				t.Errorf("the line is %+v", line)
+			}
+		})
+	}
+}
+
+func TestSuppressedLinesAreCounted(t *testing.T) {
+	lines := &logLines{addresses: map[string]chan string{}}
+	log := newBoundedLog(slog.New(slog.NewJSONHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug})), 1)
+	for range 4 {
+		log.With("some", "attribute").Warn("wrong")
+		log.Debug("detail")
+	}
+	log.Handler().(boundedHandler).limiter.SetBurst(2)
+	log.Handler().(boundedHandler).limiter.SetLimit(math.MaxFloat64)
+	log.Warn("wrong")
+	if got := lines.of("wrong"); len(got) != 2 || got[0].Suppressed != 0 || got[1].Suppressed != 3 {
+		t.Errorf("logged were %+v", got)
+	}
+	if got := lines.of("detail"); len(got) != 4 {
+		t.Errorf("of 4 lines at debug level, %d were logged", len(got))
+	}
+}
