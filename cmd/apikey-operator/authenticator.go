@@ -93,6 +93,6 @@ func (a *authenticator) run(ctx context.Context) error {
 			gateway.RegisterEnvoy(registrar, decider, a.defaultNamespace, options)
 		})
 	}
-	a.server.addOperations(servers, decider.Ready)
+	a.server.operations.addServers(servers, decider.Ready)
 	return servers.Run(ctx)
 }

@@ -112,6 +112,10 @@ func TestControllersMintTheCertificatesThatEverybodyNeeds(t *testing.T) {
 		}
 	}
 
+	if !strings.Contains(figures, `apikey_connections{server="webhook"} `) {
+		t.Error("the metrics say nothing of the webhook's connections")
+	}
+
 	first := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "first"},
 		Spec:       v1alpha1.APIKeySpec{AppName: "Frontend App", ReadAccess: true},

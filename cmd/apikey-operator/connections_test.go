@@ -82,7 +82,7 @@ func httpKeepers(plaintext, namespace string) map[string]func(address string) (*
 	const get, post = http.MethodGet, http.MethodPost
 	request := func(method, path, body string, headers ...string) func(address string) (*http.Request, error) {
 		return func(address string) (*http.Request, error) {
-			made, err := http.NewRequest(method, "https://"+address+path+namespace, strings.NewReader(body)) //nolint:noctx // httpKeeper's
+			made, err := http.NewRequest(method, "https://"+address+path+namespace, strings.NewReader(body))
 			for _, header := range headers {
 				name, value, _ := strings.Cut(header, ": ")
 				made.Header.Set(name, value)

@@ -112,7 +112,7 @@ func (c *console) run(ctx context.Context) error {
 	servers.AddWork(func(ctx context.Context) error { return keyring.Run(ctx, config, c.namespace) })
 	servers.AddWork(func(ctx context.Context) error { return catalog.Run(ctx, kubernetes, c.namespace) })
 	servers.AddServer("console", c.server.listenAddress, tlsConfig, page.Over(api))
-	c.server.addOperations(servers, api.Ready)
+	c.server.operations.addServers(servers, api.Ready)
 	return servers.Run(ctx)
 }
 

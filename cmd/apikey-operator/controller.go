@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"path/filepath"
 	"time"
 
@@ -20,8 +19,8 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
@@ -32,6 +31,7 @@ import (
 	"squirrel.dev/apikey-operator/controllers/certificates"
 	"squirrel.dev/apikey-operator/internal/garbage"
 	"squirrel.dev/apikey-operator/internal/kubeapi"
+	"squirrel.dev/apikey-operator/internal/serving"
 	"squirrel.dev/apikey-operator/webhook/admission"
 )
 
@@ -111,7 +111,7 @@ func (c *controller) validateWebhook() error {
 		return errors.New("--mint-certificates is required, or --webhook-cert-dir with a certificate from elsewhere; " +
 			"give --webhook=false to run without the admission webhook")
 	}
-	if _, port, err := splitAddress(c.webhookListenAddress); err != nil || port == 0 {
+	if port, err := portOf(c.webhookListenAddress); err != nil || port == 0 {
 		return fmt.Errorf("--webhook-listen-address=%q is no address: give host:port or :port, with a port other than 0", c.webhookListenAddress)
 	}
 	return nil
@@ -123,7 +123,9 @@ func (c *controller) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.checkWebhookCertificate(); err != nil {
+	servers := serving.NewProcess(serving.Options{Log: slog.Default(), Metrics: metrics.Registry})
+	certificate, err := c.webhookCertificate(servers)
+	if err != nil {
 		return err
 	}
 	clock, err := kubeapi.NewClock(kubernetes, time.Now, slog.Default())
@@ -137,19 +139,48 @@ func (c *controller) run(ctx context.Context) error {
 	if err := c.setUp(ctx, manager, clock); err != nil {
 		return err
 	}
-	return manager.Start(ctx)
+	c.addServersTo(servers, manager, certificate)
+	// The manager stops at once when the process is told to, so that another replica leads while the servers still end.
+	servers.AddWork(func(serving context.Context) error {
+		running, stop := context.WithCancel(ctx)
+		defer context.AfterFunc(serving, stop)()
+		return manager.Start(running)
+	})
+	return servers.Run(ctx)
 }
 
-// checkWebhookCertificate finds out early what would end the process later.
-func (c *controller) checkWebhookCertificate() error {
-	if !c.webhook || c.mintCertificates {
-		return nil
+// getCertificate is that of a [tls.Config].
+type getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+// webhookCertificate returns what reads the certificate that the admission webhook is served with. It is nil without a webhook.
+func (c *controller) webhookCertificate(servers *serving.Process) (getCertificate, error) {
+	switch {
+	case !c.webhook:
+		return nil, nil
+	case c.mintCertificates:
+		return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return c.minted.GetCertificate(hello) }, nil
 	}
-	_, err := tls.LoadX509KeyPair(filepath.Join(c.webhookCertDir, "tls.crt"), filepath.Join(c.webhookCertDir, "tls.key"))
+	certificate, err := certwatcher.New(filepath.Join(c.webhookCertDir, "tls.crt"), filepath.Join(c.webhookCertDir, "tls.key"))
 	if err != nil {
-		return fmt.Errorf("the admission webhook's certificate cannot be used: %w", err)
+		return nil, fmt.Errorf("the admission webhook's certificate cannot be used: %w", err)
 	}
-	return nil
+	servers.AddWork(certificate.Start)
+	return certificate.GetCertificate, nil
+}
+
+// addServersTo adds the servers of the controller to those of the process, whose bounds controller-runtime's own do not have.
+func (c *controller) addServersTo(servers *serving.Process, manager ctrl.Manager, certificate getCertificate) {
+	ready := syncedChecker(manager.GetCache())
+	if c.webhook {
+		tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate}
+		servers.AddServer("webhook", c.webhookListenAddress, tlsConfig, manager.GetWebhookServer().WebhookMux())
+		synced := ready
+		ready = func() error {
+			_, err := certificate(nil)
+			return cmp.Or(err, synced())
+		}
+	}
+	c.addServers(servers, ready)
 }
 
 func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
@@ -166,15 +197,21 @@ func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
 		LeaderElectionNamespace:       c.systemNamespace,
 		LeaderElectionReleaseOnCancel: true, // the process ends when the manager does
 		GracefulShutdownTimeout:       new(gracefulShutdownTimeout),
-		Metrics:                       metricsserver.Options{BindAddress: c.metricsAddress},
-		HealthProbeBindAddress:        c.healthAddress,
-		WebhookServer:                 c.webhookServer(),
+		Metrics:                       metricsserver.Options{BindAddress: off}, // addServersTo adds these
+		HealthProbeBindAddress:        off,
+		WebhookServer:                 servedElsewhere{webhook.NewServer(webhook.Options{})},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the controller cannot be set up: %w", err)
 	}
-	return manager, c.addHealthChecks(manager)
+	return manager, nil
 }
+
+// servedElsewhere is a webhook server that registers webhooks, and does not serve them.
+type servedElsewhere struct{ webhook.Server }
+
+// Start implements manager.Runnable.
+func (servedElsewhere) Start(context.Context) error { return nil }
 
 // setUp adds to the manager what it manages.
 func (c *controller) setUp(ctx context.Context, manager ctrl.Manager, clock *kubeapi.Clock) error {
@@ -222,33 +259,10 @@ func newScheme() (*runtime.Scheme, error) {
 	return scheme, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme))
 }
 
-func (c *controller) webhookServer() webhook.Server {
-	if !c.webhook {
-		return webhook.NewServer(webhook.Options{Port: -1})
-	}
-	host, port, _ := splitAddress(c.webhookListenAddress) // validated
-	options := webhook.Options{Host: host, Port: port, CertDir: c.webhookCertDir}
-	if c.mintCertificates {
-		options.TLSOpts = []func(*tls.Config){func(config *tls.Config) { config.GetCertificate = c.minted.GetCertificate }}
-	}
-	return webhook.NewServer(options)
-}
-
-func (c *controller) addHealthChecks(manager ctrl.Manager) error {
-	errs := []error{
-		manager.AddHealthzCheck("ping", healthz.Ping),
-		manager.AddReadyzCheck("synced", syncedChecker(manager.GetCache())),
-	}
-	if c.webhook {
-		errs = append(errs, manager.AddReadyzCheck("webhook", manager.GetWebhookServer().StartedChecker()))
-	}
-	return errors.Join(errs...)
-}
-
 // syncedChecker says whether the cache holds all that it was told to hold.
-func syncedChecker(informers cache.Informers) healthz.Checker {
-	return func(r *http.Request) error {
-		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+func syncedChecker(informers cache.Informers) func() error {
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if !informers.WaitForCacheSync(ctx) {
 			return errors.New("the cache is not synced with the Kubernetes API")

@@ -14,11 +14,15 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"squirrel.dev/apikey-operator/internal/serving"
 )
 
 // podNamespaceFile is where Kubernetes tells a pod its own namespace.
@@ -47,6 +51,16 @@ func (f *operationsFlags) validate() error {
 	)
 }
 
+// addServers adds the servers of those who run and watch the process.
+func (f *operationsFlags) addServers(servers *serving.Process, ready func() error) {
+	if f.metricsAddress != off {
+		servers.AddOperationsServer("metrics", f.metricsAddress, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+	}
+	if f.healthAddress != off {
+		servers.AddHealth(f.healthAddress, ready)
+	}
+}
+
 // kubernetesConfig finds the Kubernetes API: --kubeconfig, KUBECONFIG, the cluster this runs in, or ~/.kube/config. The API server's
 // audit log tells the processes apart by their user agent.
 func kubernetesConfig(process string) (*rest.Config, error) {
@@ -58,7 +72,7 @@ func kubernetesConfig(process string) (*rest.Config, error) {
 }
 
 func validateAddress(flag, address string) error {
-	if _, _, err := splitAddress(address); err != nil {
+	if _, err := portOf(address); err != nil {
 		return fmt.Errorf("--%s=%q is no address: give host:port or :port", flag, address)
 	}
 	return nil
@@ -96,11 +110,11 @@ func podNamespace(flag string) (string, error) {
 	return strings.TrimSpace(string(content)), nil
 }
 
-func splitAddress(address string) (host string, port int, err error) {
-	host, service, err := net.SplitHostPort(address)
+func portOf(address string) (int, error) {
+	_, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return "", 0, err
+		return 0, err
 	}
-	number, err := strconv.ParseUint(service, 10, 16)
-	return host, int(number), err
+	number, err := strconv.ParseUint(port, 10, 16)
+	return int(number), err
 }

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/pflag"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -71,14 +70,4 @@ func (f *serverFlags) newProcess() (*serving.Process, *tls.Config, error) {
 	})
 	tlsConfig, err := f.tls.config(servers)
 	return servers, tlsConfig, err
-}
-
-// addOperations adds the servers of those who run and watch the process.
-func (f *serverFlags) addOperations(servers *serving.Process, ready func() error) {
-	if f.operations.metricsAddress != off {
-		servers.AddOperationsServer("metrics", f.operations.metricsAddress, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
-	}
-	if f.operations.healthAddress != off {
-		servers.AddHealth(f.operations.healthAddress, ready)
-	}
 }

@@ -73,10 +73,7 @@ func (p *Process) relieveMemory(ctx context.Context) error {
 			continue
 		}
 		relieved = cycle
-		evicted := 0
-		for _, s := range p.servers {
-			evicted += s.pool.evict(math.MaxInt)
-		}
+		evicted := p.clients.evict(math.MaxInt)
 		log.Warn("memory is short, so connections without a granted request are closed", "connections", evicted, "limit", limit)
 	}
 }

@@ -155,7 +155,7 @@ func (c *contention) startOther(leaderGoesFirst bool) {
 		})
 	})
 	c.Cleanup(c.continueLeader) // a failed test waits for nobody
-	other.Address("health probe")
+	other.Address("health")
 }
 
 func (c *contention) continueLeader() {

@@ -190,7 +190,7 @@ func (r *wholeRun) restartTheControllerWithItsWebhook() {
 	port, certDir := r.env.Webhook(r.T, filepath.Join(root, "config", "webhook", "validating.yaml"))
 	r.startController("--webhook=true", "--webhook-listen-address=127.0.0.1:"+strconv.Itoa(port), "--webhook-cert-dir="+certDir)
 	eventually(r.T, "the webhook is ready", func() bool {
-		status, _ := r.health(r.controller.Address("health probe"), "/readyz")
+		status, _ := r.health(r.controller.Address("health"), "/readyz")
 		return status == http.StatusOK
 	})
 	err = r.env.Client.Create(r.Context(), &v1alpha1.APIKey{

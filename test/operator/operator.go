@@ -114,15 +114,15 @@ func (p *Process) Printed() string {
 	return string(content)
 }
 
-// Address waits until the process serves and returns where. The authenticator's servers are "authenticator", "grpc", "metrics" and
-// "health", the controller's "health probe".
+// Address waits until the process serves and returns where: "metrics" and "health" of all, "authenticator" and "grpc" of the authenticator,
+// "console" of the console, "webhook" of the controller.
 func (p *Process) Address(server string) string {
 	p.t.Helper()
 	var address string
 	p.eventually("it serves "+server, func() bool {
 		for line := range strings.Lines(p.Printed()) {
-			var entry struct{ Msg, Server, Name, Addr string }
-			if json.Unmarshal([]byte(line), &entry) == nil && entry.Addr != "" && (entry.Server == server || entry.Name == server) {
+			var entry struct{ Server, Addr string }
+			if json.Unmarshal([]byte(line), &entry) == nil && entry.Addr != "" && entry.Server == server {
 				address = entry.Addr
 				return true
 			}
