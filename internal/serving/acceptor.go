@@ -22,7 +22,7 @@ const (
 )
 
 // acceptRetryDelay is how long the acceptor waits when the system gives it no connection, for want of file descriptors or memory.
-const acceptRetryDelay = 20 * time.Millisecond
+const acceptRetryDelay = 5 * time.Millisecond
 
 // acceptor opens the connections of one address: it takes them into the pool, makes the TLS handshake, and hands them to the engine. The
 // handshake is made here, because net/http and gRPC can say only in text, or not at all, why one failed.
