@@ -40,7 +40,7 @@ func (f *serverFlags) register(flags *pflag.FlagSet, listening string) {
 		"How many connections clients may have open, at all ports together that API keys are sent to; 0 is what the memory limit allows.")
 	flags.IntVar(&f.headerBytes, "max-header-bytes", serving.DefaultMaxHeaderBytes, fmt.Sprintf(
 		"How long the headers of a request may be, %d to %d. The longer, the fewer connections the memory limit allows.",
-		minHeaderBytes, serving.MaxMaxHeaderBytes))
+		minHeaderBytes, serving.HighestMaxHeaderBytes))
 }
 
 func (f *serverFlags) validate() error {
@@ -53,8 +53,8 @@ func (f *serverFlags) validate() error {
 	if f.connections < 0 {
 		return fmt.Errorf("--max-connections=%d is negative: give a number of connections, or 0 for what the memory limit allows", f.connections)
 	}
-	if f.headerBytes < minHeaderBytes || f.headerBytes > serving.MaxMaxHeaderBytes {
-		return fmt.Errorf("--max-header-bytes=%d is out of bounds: give %d to %d", f.headerBytes, minHeaderBytes, serving.MaxMaxHeaderBytes)
+	if f.headerBytes < minHeaderBytes || f.headerBytes > serving.HighestMaxHeaderBytes {
+		return fmt.Errorf("--max-header-bytes=%d is out of bounds: give %d to %d", f.headerBytes, minHeaderBytes, serving.HighestMaxHeaderBytes)
 	}
 	return nil
 }

@@ -7,9 +7,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -34,9 +36,9 @@ type acceptor struct {
 	log     *slog.Logger // of what clients do
 	limits  *slog.Logger // of what comes of their number
 
+	// The engine closes these, when it is shut down.
 	http2  *inlet // what negotiated HTTP/2
 	others *inlet // all else: HTTP/1, and what is not encrypted
-	close  sync.Once
 }
 
 func newAcceptor(listener net.Listener, s *server, log *slog.Logger) *acceptor {
@@ -91,6 +93,7 @@ func (a *acceptor) open(accepted *net.TCPConn) {
 
 // encrypt makes the TLS handshake, which is cut off when it takes too long.
 func (a *acceptor) encrypt(c *connection) {
+	defer a.surviveHandshake(c)
 	encrypted := tls.Server(c, a.tls)
 	_ = c.SetDeadline(time.Now().Add(readHeaderTimeout))
 	if err := encrypted.HandshakeContext(context.Background()); err != nil {
@@ -107,8 +110,16 @@ func (a *acceptor) encrypt(c *connection) {
 	}
 }
 
-// logHandshake logs why a handshake failed. Clients that only try whether the port is open close their connection in the middle of it,
-// and an evicted connection is closed here: neither is a fault of anything.
+// surviveHandshake closes the connection of a handshake that panicked, as net/http does for requests: clients write what it parses.
+func (a *acceptor) surviveHandshake(c *connection) {
+	if problem := recover(); problem != nil {
+		a.log.Error("a TLS handshake panicked", "client", c.RemoteAddr().String(), "panic", fmt.Sprint(problem), "stack", string(debug.Stack()))
+		_ = c.Close()
+	}
+}
+
+// logHandshake logs why a handshake failed. Port checks close their connection in the middle of it, and the pool closes connections that
+// it evicts: neither is worth a warning.
 func (a *acceptor) logHandshake(c *connection, err error) {
 	level := slog.LevelWarn
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
@@ -128,20 +139,9 @@ func answerPlaintext(handshake error) {
 		"This port speaks TLS: ask by https://.\n")
 }
 
-// startsWithMethod tells an HTTP request line from a TLS record, whose first byte is a small number.
+// startsWithMethod distinguishes an HTTP request line from a TLS record, whose first byte is a small number.
 func startsWithMethod(header [5]byte) bool {
 	return 'A' <= header[0] && header[0] <= 'Z'
-}
-
-// Close implements net.Listener.
-func (a *acceptor) Close() error {
-	var err error
-	a.close.Do(func() {
-		err = a.Listener.Close()
-		_ = a.http2.Close()
-		_ = a.others.Close()
-	})
-	return err
 }
 
 // inlet is the listener that an engine serves.

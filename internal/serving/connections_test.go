@@ -17,6 +17,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -258,8 +259,8 @@ func TestConnectionsFollowTheMemoryLimit(t *testing.T) {
 	}{
 		{math.MaxInt64, DefaultMaxHeaderBytes, unlimitedConnections},
 		{512 << 20 * 9 / 10, DefaultMaxHeaderBytes, 1902},
-		{512 << 20 * 9 / 10, MaxMaxHeaderBytes, 217},
-		{1 << 20, MaxMaxHeaderBytes, 1},
+		{512 << 20 * 9 / 10, HighestMaxHeaderBytes, 217},
+		{1 << 20, HighestMaxHeaderBytes, 1},
 	} {
 		if got := connectionsIn(c.limit, c.headerBytes); got != c.want {
 			t.Errorf("a memory limit of %d and headers of %d bytes allow %d connections, want %d", c.limit, c.headerBytes, got, c.want)
@@ -351,6 +352,32 @@ func TestPortChecksAreNotLoggedAndFloodsOfLinesAreBounded(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAPanicInAHandshakeEndsThatConnectionAlone(t *testing.T) {
+	server, trust := certified(t)
+	var panicked atomic.Bool
+	certificate := server.Certificates[0]
+	server.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		if !panicked.Swap(true) {
+			panic("broken")
+		}
+		return &tls.Config{Certificates: []tls.Certificate{certificate}}, nil
+	}
+	r := newRunning(t, 0)
+	r.AddServer("main", "127.0.0.1:0", server, answering)
+	r.start()
+	defer r.stop()
+	address := r.address("main")
+	broken := tls.Client(dialIdle(t, address, nil, false), &tls.Config{RootCAs: trust.RootCAs, ServerName: "example.com"})
+	if err := broken.HandshakeContext(t.Context()); err == nil {
+		t.Error("the handshake succeeded")
+	}
+	http1Client(t, address, trust).mustAsk("hello")
+	if lines := r.lines.of("a TLS handshake panicked"); len(lines) != 1 || lines[0].Level != "ERROR" {
+		t.Errorf("logged were %+v", lines)
+	}
+	eventually(t, "the connection is closed", func() bool { return number(t, r.metrics.of("main").open) == 1 })
 }
 
 func TestSuppressedLinesAreCounted(t *testing.T) {

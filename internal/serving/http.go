@@ -37,7 +37,7 @@ const (
 
 // maxHTTP2HeaderBytes is more than gateways accept from their clients, and add. Beyond it net/http closes the connection, and with it all
 // other requests on it. Below it, a request with too long headers is answered 431, and no other is harmed.
-const maxHTTP2HeaderBytes = MaxMaxHeaderBytes + 64<<10
+const maxHTTP2HeaderBytes = HighestMaxHeaderBytes + 64<<10
 
 // httpEngine is net/http. HTTP/2 has a server of its own, for its other limit of headers.
 type httpEngine struct{ http1, http2 *http.Server }

@@ -14,7 +14,7 @@ import (
 // How long the headers of a request may be.
 const (
 	DefaultMaxHeaderBytes = 64 << 10 // more than Envoy and nginx pass on by default
-	MaxMaxHeaderBytes     = 1 << 20  // what Go's servers, and so Caddy and Traefik, accept by default
+	HighestMaxHeaderBytes = 1 << 20  // what Go's servers, and so Caddy and Traefik, accept by default
 )
 
 const (
@@ -61,7 +61,7 @@ func (p *Process) relieveMemory(ctx context.Context) error {
 	log, memory := newBoundedLog(p.log, limitLines), newMemoryReading()
 	interval := time.NewTicker(reliefInterval)
 	defer interval.Stop()
-	var relieved uint64 // in which cycle of garbage collection
+	var relieved uint64 // the cycle of garbage collection after which connections were last closed
 	for {
 		select {
 		case <-ctx.Done():
@@ -69,7 +69,7 @@ func (p *Process) relieveMemory(ctx context.Context) error {
 		case <-interval.C:
 		}
 		used, cycle := memory.read()
-		if used < shortMemory*float64(limit) || cycle == relieved { // until garbage is collected again, nothing shows what it brought
+		if used < shortMemory*float64(limit) || cycle == relieved { // what it freed shows after the next one
 			continue
 		}
 		relieved = cycle

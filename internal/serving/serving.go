@@ -33,13 +33,13 @@ type Options struct {
 	// is how long the cluster may take to send no more requests.
 	ShutdownDelay time.Duration
 
-	// MaxConnections may be open at the servers of AddServer and AddGRPCServer together. 0 is what memory allows.
+	// MaxConnections may be open at the servers of AddServer and AddGRPCServer together. 0 is as many as the memory limit allows.
 	MaxConnections int
 
 	// MaxHeaderBytes of a request: a longer one is answered 431. 0 is DefaultMaxHeaderBytes.
 	MaxHeaderBytes int
 
-	// Metrics get the numbers of connections. They are not registered when it is nil.
+	// Metrics get the numbers of connections; nil registers none.
 	Metrics prometheus.Registerer
 }
 
