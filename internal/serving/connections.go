@@ -16,8 +16,8 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// KeepConnection records that the client of a request was granted something. From then on, its connection is never closed to make room
-// for another one: a client that floods a port has no key. It costs one load once a connection is kept, and does nothing without a connection.
+// KeepConnection records that the client of a request was granted something. From then on, its connection is never closed to make room for
+// another one: a client that floods a port has no key. It is cheap, and does nothing where there is no connection.
 func KeepConnection(ctx context.Context) {
 	if c := connectionFrom(ctx); c != nil {
 		c.keep()
