@@ -217,5 +217,8 @@ const (
 // LabelBootstrap marks the APIKeys that management APIs made of their key files, with the value "true".
 const LabelBootstrap = "keys.squirrel.dev/bootstrap"
 
+// LabelManager marks, with the value "true", the APIKeys that may create and end others where a console runs with --managers=labelled.
+const LabelManager = "keys.squirrel.dev/manager"
+
 // SecretTypeToken is the type of the one-time Secrets. The controller writes no other type for a key.
 const SecretTypeToken corev1.SecretType = "keys.squirrel.dev/token"

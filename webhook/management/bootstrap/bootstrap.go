@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/token"
@@ -35,6 +37,9 @@ const (
 
 	// acceptancePoll is how often this process is asked whether it has heard that the key is issued.
 	acceptancePoll = 5 * time.Millisecond
+
+	// lossPoll is how often this process is asked whether it still accepts the key.
+	lossPoll = 200 * time.Millisecond
 )
 
 // Config says which key is to count, and where.
@@ -51,7 +56,7 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Key is a bootstrap key on its way to be accepted. Of the key itself it keeps only the hash and the hint.
+// Key is a bootstrap key that is to be accepted. Of the key itself it keeps only the hash and the hint.
 type Key struct {
 	Config
 	digest token.Digest
@@ -63,7 +68,13 @@ type Key struct {
 	former []v1alpha1.APIKey
 	looked bool
 
-	waiting atomic.Pointer[error] // why it is not settled yet; nil when it is
+	current atomic.Pointer[state]
+}
+
+// state is what has become of a key.
+type state struct {
+	problem  error            // why it is not settled; nil when it is
+	accepted *v1alpha1.APIKey // nil when it is not accepted, or never will be
 }
 
 // New reads the key file, or makes it. An error says what is wrong with the file, and what to do.
@@ -73,60 +84,93 @@ func New(config Config) (*Key, error) {
 		return nil, err
 	}
 	k := &Key{Config: config, digest: token.Sum(key), hint: token.Hint(key)}
-	k.waiting.Store(new(errors.New("it was not declared yet")))
+	k.current.Store(&state{problem: errors.New("it was not declared yet")})
 	return k, nil
 }
 
-// Ready returns nil once the key is accepted, or once it is certain that it never will be; else why not. Until then whoever presents
-// an unknown key is to be told that keys cannot be checked: the key may be this one.
+// Ready returns nil while the key is accepted, or once it is certain that it never will be; else why not. Until then an unknown key is to be
+// refused as one that cannot be checked: it may be this one.
 func (k *Key) Ready() error {
-	if waiting := k.waiting.Load(); waiting != nil {
-		return fmt.Errorf("the bootstrap key is not accepted yet: %w", *waiting)
+	current := k.current.Load()
+	problem := current.problem
+	if problem == nil && current.accepted != nil && !k.accepts(current.accepted) {
+		problem = lost(current.accepted)
+	}
+	if problem != nil {
+		return fmt.Errorf("the bootstrap key is not accepted: %w", problem)
 	}
 	return nil
 }
 
-// Run makes the key one that is accepted: it declares the APIKey, and once that is accepted, deactivates the keys of other files. It
-// returns when this is done, when the key never will be accepted, or when ctx is done. Whatever else goes wrong is logged and tried
-// again. It returns no error: other keys count without this one.
+// Run makes the key one that is accepted, and keeps it so: it creates the APIKey, deactivates the keys of other files once that is accepted,
+// and creates the APIKey again when it is deleted. It returns when ctx is done, or when the key never will be accepted, as when its owner
+// ends it. Whatever else goes wrong is logged and tried again. It returns no error: other keys count without this one.
 func (k *Key) Run(ctx context.Context) error {
-	_ = retries().DelayFunc().Until(ctx, true, true, func(ctx context.Context) (done bool, _ error) {
-		ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-		defer cancel()
-		err := k.accept(ctx)
-		var never *finalError
-		switch {
-		case errors.As(err, &never): // and former keys are left alone: this one does not take their place
-			k.Log.Error("The bootstrap key is not accepted", "err", err)
-			k.waiting.Store(nil)
-			return true, nil
-		case err != nil:
-			k.wait(err)
-			return false, nil
+	_ = retries().Until(ctx, true, true, func(ctx context.Context) (done bool, _ error) {
+		accepted, done := k.attempt(ctx)
+		if accepted != nil {
+			k.awaitLoss(ctx, accepted)
 		}
-		if k.waiting.Swap(nil) != nil {
-			k.Log.Info(fmt.Sprintf("API key authentication ready (key file: %s)", k.File), "apikey", k.name())
-		}
-		if err := k.endFormer(ctx); err != nil {
-			k.Log.Warn("A bootstrap key of another key file is not deactivated yet; trying again", "err", err)
-			return false, nil
-		}
-		return true, nil
+		return done, nil
 	})
 	return nil
 }
 
+// attempt returns the APIKey if all is done until that is lost; done says that the key never will be accepted.
+func (k *Key) attempt(ctx context.Context) (accepted *v1alpha1.APIKey, done bool) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	accepted, err := k.accept(ctx)
+	var never *finalError
+	switch {
+	case errors.As(err, &never): // and former keys are left alone: this one does not take their place
+		k.Log.Error("The bootstrap key is not accepted", "err", err)
+		k.current.Store(&state{})
+		return nil, true
+	case err != nil:
+		k.wait(err)
+		return nil, false
+	}
+	if k.current.Swap(&state{accepted: accepted}).problem != nil {
+		k.Log.Info(fmt.Sprintf("API key authentication ready (key file: %s)", k.File), "apikey", accepted.Name)
+	}
+	if err := k.endFormer(ctx); err != nil {
+		k.Log.Warn("A bootstrap key of another key file is not deactivated yet; trying again", "err", err)
+		return nil, false
+	}
+	return accepted, false
+}
+
 // wait keeps why the key is not settled, and logs it when it is something new.
 func (k *Key) wait(reason error) {
-	former := k.waiting.Swap(&reason)
-	if former == nil || (*former).Error() != reason.Error() {
-		k.Log.Warn("The bootstrap key is not accepted yet; trying again", "err", reason)
+	former := k.current.Swap(&state{problem: reason})
+	if former.problem == nil || former.problem.Error() != reason.Error() {
+		k.Log.Warn("The bootstrap key is not accepted; trying again", "err", reason)
 	}
 }
 
-// retries are the pauses between attempts: doubling from 0.2 s to 5 s, each stretched by up to half at random.
-func retries() wait.Backoff {
-	return wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Cap: 5 * time.Second, Steps: 10}
+// awaitLoss returns when this process does not accept the key any more, or when ctx is done. What it asks is in memory.
+func (k *Key) awaitLoss(ctx context.Context, accepted *v1alpha1.APIKey) {
+	err := wait.PollUntilContextCancel(ctx, lossPoll, true, func(context.Context) (bool, error) { return !k.accepts(accepted), nil })
+	if err == nil {
+		k.wait(lost(accepted))
+	}
+}
+
+func lost(object *v1alpha1.APIKey) error {
+	return fmt.Errorf("APIKey %q was deleted or has ended", object.Name)
+}
+
+// accepts says whether this process accepts the token of this very object.
+func (k *Key) accepts(object *v1alpha1.APIKey) bool {
+	return k.Authenticator.Accepts(object.Namespace, object.Name, string(object.UID))
+}
+
+// retries are the pauses between attempts: doubling from 0.2 s to 5 s, each stretched by up to half at random. They are short again ten
+// minutes later.
+func retries() wait.DelayFunc {
+	pauses := wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Cap: 5 * time.Second, Steps: 10}
+	return pauses.DelayWithReset(clock.RealClock{}, 10*time.Minute)
 }
 
 // finalError says why the key is not accepted, and never will be by this process.
@@ -134,11 +178,11 @@ type finalError struct{ message string }
 
 func (e *finalError) Error() string { return e.message }
 
-// accept returns nil when the key is accepted, and a finalError when it never will be.
-func (k *Key) accept(ctx context.Context) error {
+// accept returns the APIKey once it is accepted. The error is a finalError when it never will be.
+func (k *Key) accept(ctx context.Context) (*v1alpha1.APIKey, error) {
 	object, others, err := k.find(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !k.looked {
 		k.former, k.looked = others, true
@@ -146,23 +190,23 @@ func (k *Key) accept(ctx context.Context) error {
 	if object == nil {
 		object, err = k.declare(ctx)
 	} else {
-		err = k.checkAlive(object)
+		err = k.adopt(ctx, object)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	_, err = apikeys.AwaitAccepted(ctx, k.Client, object)
 	var conflict *v1alpha1.Conflict
 	switch {
 	case errors.As(err, &conflict) && conflict.Reason == v1alpha1.ReasonTokenHashConflict:
 		if err := apikeys.Remove(ctx, k.Client, object); err != nil {
-			return err
+			return nil, err
 		}
-		return k.taken(conflict)
+		return nil, k.taken(conflict)
 	case err != nil:
-		return err
+		return nil, err
 	default:
-		return k.awaitHeard(ctx, object)
+		return object, k.awaitHeard(ctx, object)
 	}
 }
 
@@ -187,6 +231,22 @@ func (k *Key) find(ctx context.Context) (object *v1alpha1.APIKey, others []v1alp
 		}
 	}
 	return object, others, nil
+}
+
+// adopt makes an APIKey that is there a manager, unless its label says otherwise: a console before this version made it without.
+func (k *Key) adopt(ctx context.Context, object *v1alpha1.APIKey) error {
+	if err := k.checkAlive(object); err != nil {
+		return err
+	}
+	if _, labelled := object.Labels[v1alpha1.LabelManager]; labelled {
+		return nil
+	}
+	before := object.DeepCopy()
+	object.Labels[v1alpha1.LabelManager] = "true"
+	if err := k.Client.Patch(ctx, object, client.MergeFrom(before)); err != nil {
+		return fmt.Errorf("label APIKey %q %s=true: %w", object.Name, v1alpha1.LabelManager, err)
+	}
+	return nil
 }
 
 func (k *Key) checkAlive(object *v1alpha1.APIKey) error {
@@ -220,13 +280,18 @@ func (k *Key) endFormer(ctx context.Context) error {
 			return err
 		}
 	}
+	k.former = nil
 	return nil
 }
 
 // declare creates the APIKey and returns it. That somebody else did so at the same time is fine.
 func (k *Key) declare(ctx context.Context) (*v1alpha1.APIKey, error) {
+	if err := k.checkFile(); err != nil {
+		return nil, err
+	}
+	labels := map[string]string{v1alpha1.LabelBootstrap: "true", v1alpha1.LabelManager: "true"}
 	object := &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: k.Namespace, Name: k.name(), Labels: map[string]string{v1alpha1.LabelBootstrap: "true"}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: k.Namespace, Name: k.name(), Labels: labels},
 		Spec: v1alpha1.APIKeySpec{
 			AppName:     k.name(),
 			ReadAccess:  true,
@@ -239,6 +304,7 @@ func (k *Key) declare(ctx context.Context) (*v1alpha1.APIKey, error) {
 	conflict := v1alpha1.ConflictIn(err) // as the admission webhook tells it
 	switch {
 	case err == nil:
+		k.Log.Info("Created the APIKey of the bootstrap key", "apikey", object.Name)
 		return object, nil
 	case conflict != nil && conflict.Reason == v1alpha1.ReasonTokenHashConflict:
 		return nil, k.taken(conflict)
@@ -247,18 +313,35 @@ func (k *Key) declare(ctx context.Context) (*v1alpha1.APIKey, error) {
 	}
 	found, _, err := k.find(ctx)
 	if err == nil && found == nil {
-		err = fmt.Errorf("there is an APIKey %q without the label %s=true: delete it, or give it the label", k.name(), v1alpha1.LabelBootstrap)
+		err = fmt.Errorf("there is another APIKey %q: delete it, or label it %s=true if its tokenHash is that of the key file",
+			k.name(), v1alpha1.LabelBootstrap)
 	}
 	return found, err
+}
+
+// checkFile returns nil while the file holds the key. An APIKey that is deleted is not created again when the file has gone too, or holds
+// another key: then the owner of both wants another one.
+func (k *Key) checkFile() error {
+	key, err := load(k.File)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &finalError{fmt.Sprintf("there is no APIKey %q, and the key file %s does not exist any more: restart, and a new key is made",
+			k.name(), k.File)}
+	case err != nil:
+		return err
+	case token.Sum(key) != k.digest:
+		return &finalError{fmt.Sprintf("there is no APIKey %q, and the key file %s holds another key since this process started: restart, "+
+			"and that one is used", k.name(), k.File)}
+	default:
+		return nil
+	}
 }
 
 func (k *Key) name() string { return fmt.Sprintf("%s%x", namePrefix, k.digest[:nameHashBytes]) }
 
 // awaitHeard returns when this process has heard that the key is issued.
 func (k *Key) awaitHeard(ctx context.Context, object *v1alpha1.APIKey) error {
-	heard := func(context.Context) (bool, error) {
-		return k.Authenticator.Accepts(object.Namespace, object.Name, string(object.UID)), nil
-	}
+	heard := func(context.Context) (bool, error) { return k.accepts(object), nil }
 	if err := wait.PollUntilContextCancel(ctx, acceptancePoll, true, heard); err != nil {
 		return fmt.Errorf("APIKey %q is issued, but this process has not heard of it yet", k.name())
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -22,6 +23,8 @@ import (
 	. "github.com/onsi/gomega"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -52,7 +55,11 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	t.Parallel()
-	env := testenv.Shared(t)
+	return newWorldIn(t, testenv.Shared(t))
+}
+
+func newWorldIn(t *testing.T, env *testenv.Env) *world {
+	t.Helper()
 	w := &world{T: t, env: env, namespace: env.Namespace(t), file: filepath.Join(t.TempDir(), ".api_key"), log: &syncBuffer{}}
 	w.stopController = issuing.Start(t, env, w.namespace)
 	w.authenticator = w.newAuthenticator()
@@ -88,16 +95,29 @@ func (w *world) key(change ...func(*Config)) *Key {
 	return key
 }
 
-// run runs the key to its end, and returns the token in its file.
+// run runs the key until the end of the test, and returns the token in its file once the key is settled.
 func (w *world) run(key *Key) string {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), patience)
-	defer cancel()
-	w.must(key.Run(ctx))
-	if err := key.Ready(); err != nil {
-		w.Fatalf("it ended, and is not ready: %v", err)
-	}
+	w.start(key)
+	w.awaitSettled(key)
 	return w.content()
+}
+
+// start runs the key until it is stopped, at the latest at the end of the test. A channel tells of its end.
+func (w *world) start(key *Key) (stop func(), ended <-chan error) {
+	w.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	result := make(chan error, 1)
+	var running sync.WaitGroup
+	running.Go(func() { result <- key.Run(ctx) })
+	stop = func() { cancel(); running.Wait() }
+	w.Cleanup(stop)
+	return stop, result
+}
+
+func (w *world) awaitSettled(key *Key) {
+	w.Helper()
+	NewWithT(w).Eventually(key.Ready).WithTimeout(patience).Should(Succeed())
 }
 
 // content of the key file.
@@ -123,6 +143,15 @@ func (w *world) only() *v1alpha1.APIKey {
 		w.Fatalf("%d keys are labelled", len(keys))
 	}
 	return &keys[0]
+}
+
+// onlyUID returns the UID of the APIKey of the key file, if there is one now.
+func (w *world) onlyUID() types.UID {
+	w.Helper()
+	for _, key := range w.labelled() {
+		return key.UID
+	}
+	return ""
 }
 
 func (w *world) labelled() []v1alpha1.APIKey {
@@ -166,8 +195,11 @@ func (b *syncBuffer) String() string {
 func TestInvariant1_TheKeyOfAFileIsAcceptedAndOnlyItsHashIsKnown(t *testing.T) {
 	w, g := newWorld(t), NewWithT(t)
 	key := w.key()
-	g.Expect(key.Ready()).To(MatchError("the bootstrap key is not accepted yet: it was not declared yet"))
-	content := w.run(key)
+	g.Expect(key.Ready()).To(MatchError("the bootstrap key is not accepted: it was not declared yet"))
+	stop, _ := w.start(key)
+	w.awaitSettled(key)
+	stop()
+	content := w.content()
 	g.Expect(w.reason(content)).To(BeEmpty())
 
 	name := nameOf(content)
@@ -175,6 +207,7 @@ func TestInvariant1_TheKeyOfAFileIsAcceptedAndOnlyItsHashIsKnown(t *testing.T) {
 	want := v1alpha1.APIKeySpec{AppName: name, ReadAccess: true, WriteAccess: true, Active: new(true),
 		TokenHash: token.Hash(content), TokenHint: content[:7]}
 	g.Expect(object.Name).To(Equal(name))
+	g.Expect(object.Labels).To(Equal(map[string]string{"keys.squirrel.dev/bootstrap": "true", "keys.squirrel.dev/manager": "true"}))
 	g.Expect(cmp.Diff(want, object.Spec)).To(BeEmpty())
 	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`msg="API key authentication ready (key file: %s)" apikey=%s`, w.file, name)))
 	for where, text := range map[string]string{"the log": w.log.String(), "the key, printed": fmt.Sprintf("%+v", key)} {
@@ -198,6 +231,8 @@ func TestANewFileEndsTheKeyOfTheFormerOne(t *testing.T) {
 
 	g.Expect(w.reason(current)).To(BeEmpty())
 	g.Eventually(func() authn.Reason { return w.reason(former) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyDeactivated))
+	g.Eventually(w.log.String).WithTimeout(patience).Should(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
+		`err="the key of the file %s was deactivated (APIKey \"%s\"), which is final: `, w.file, nameOf(former))), "the other console tells of it")
 	g.Eventually(func() authn.Reason { return w.reason("of-somebody-else") }).WithTimeout(patience).Should(BeEmpty(), "which has no label")
 	g.Expect(w.labelled()).To(HaveLen(2), "the former one stays to be seen")
 	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=WARN `+
@@ -215,8 +250,7 @@ func TestTheFormerKeyIsGoodUntilTheNewOneIsAccepted(t *testing.T) {
 	w.stopController()
 	w.must(os.Remove(w.file))
 	key := w.key()
-	done := make(chan error, 1)
-	go func() { done <- key.Run(t.Context()) }()
+	w.start(key)
 
 	g.Eventually(w.labelled).WithTimeout(patience).Should(HaveLen(2))
 	for _, declared := range w.labelled() {
@@ -226,7 +260,7 @@ func TestTheFormerKeyIsGoodUntilTheNewOneIsAccepted(t *testing.T) {
 	g.Expect(key.Ready()).NotTo(Succeed())
 
 	issuing.Start(t, w.env, w.namespace)
-	g.Eventually(done).WithTimeout(patience).Should(Receive(BeNil()))
+	w.awaitSettled(key)
 	g.Expect(w.reason(w.content())).To(BeEmpty())
 	g.Eventually(func() authn.Reason { return w.reason(former) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyDeactivated))
 }
@@ -246,7 +280,11 @@ func TestAKeyThatAnotherAPIKeyHasIsGivenUpAndTheFormerOneStaysGood(t *testing.T)
 // testTakenKey declares a key whose hash another APIKey has. Its creation is refused with this error, if any.
 func testTakenKey(w *world, refusal error) {
 	g := NewWithT(w)
-	former := w.run(w.key())
+	formerKey := w.key()
+	stop, _ := w.start(formerKey)
+	w.awaitSettled(formerKey)
+	former := w.content()
+	stop()
 	w.must(os.Remove(w.file))
 	key := w.key(func(config *Config) {
 		if refusal != nil {
@@ -306,56 +344,185 @@ func TestAKeyThatWasEndedStaysSoUntilItsFileIsDeleted(t *testing.T) {
 
 func TestAnExpiryThatIsNotOnRecordIsNotFinal(t *testing.T) {
 	w, g := newWorld(t), NewWithT(t)
-	content := w.run(w.key())
-	object := w.only()
+	first := w.key()
+	stop, _ := w.start(first)
+	w.awaitSettled(first)
+	stop()
+	content, object := w.content(), w.only()
 	w.stopController() // which would record the expiry
 	w.patch(object, `{"spec": {"expiresAt": "2026-01-01T00:00:00Z"}}`)
 	key := w.key()
-	var running sync.WaitGroup
-	running.Go(func() { w.must(key.Run(t.Context())) })
-	want := fmt.Sprintf("the bootstrap key is not accepted yet: APIKey %q has expired by the clock of this process, and the controller has "+
+	w.start(key)
+	want := fmt.Sprintf("the bootstrap key is not accepted: APIKey %q has expired by the clock of this process, and the controller has "+
 		"not recorded that yet", object.Name)
 	g.Eventually(key.Ready).WithTimeout(patience).Should(MatchError(want))
 
 	w.patch(object, `{"spec": {"expiresAt": null}}`)
-	running.Wait()
-	g.Expect(key.Ready()).To(Succeed())
+	w.awaitSettled(key)
 	g.Expect(w.reason(content)).To(BeEmpty())
 }
 
-func TestAKeyWhoseObjectWasDeletedIsDeclaredAgain(t *testing.T) {
+func TestAKeyWhoseObjectWasDeletedIsDeclaredAgainAtTheNextStart(t *testing.T) {
 	w, g := newWorld(t), NewWithT(t)
-	content := w.run(w.key())
-	former := w.only()
+	first := w.key()
+	stop, _ := w.start(first)
+	w.awaitSettled(first)
+	stop()
+	content, former := w.content(), w.only()
 	w.must(w.env.Client.Delete(t.Context(), former))
 	g.Eventually(func() authn.Reason { return w.reason(content) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyUnknown))
+	g.Expect(first.Ready()).To(MatchError(fmt.Sprintf(`the bootstrap key is not accepted: APIKey %q was deleted or has ended`, former.Name)),
+		"at once, not when a process has found out why")
 
 	g.Expect(w.run(w.key())).To(Equal(content))
 	g.Expect(w.reason(content)).To(BeEmpty())
 	g.Expect(w.only().UID).NotTo(Equal(former.UID))
 }
 
+func TestARunningProcessMakesADeletedKeyAgain(t *testing.T) {
+	w, g := newWorld(t), NewWithT(t)
+	keys := []*Key{w.key(), w.key()} // of two processes
+	for _, key := range keys {
+		w.run(key)
+	}
+	content, former := w.content(), w.only()
+	for range 2 {
+		w.must(w.env.Client.Delete(t.Context(), former))
+		g.Eventually(func() types.UID { return w.onlyUID() }).WithTimeout(patience).ShouldNot(Or(BeEmpty(), Equal(former.UID)))
+		for _, key := range keys {
+			w.awaitSettled(key)
+		}
+		g.Expect(w.reason(content)).To(BeEmpty())
+		former = w.only()
+	}
+	name := nameOf(content)
+	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=WARN msg="The bootstrap key is not accepted; trying again" `+
+		`err="APIKey \"%s\" was deleted or has ended"`, name)))
+	g.Expect(strings.Count(w.log.String(), `msg="Created the APIKey of the bootstrap key" apikey=`+name)).To(Equal(3), "one process each time")
+	g.Expect(strings.Count(w.log.String(), `msg="API key authentication ready (key file: `+w.file)).To(Equal(6), "and both tell of each")
+}
+
+func TestADeletedKeyIsNotMadeAgainWhenItsFileIsGoneOrHoldsAnother(t *testing.T) {
+	for want, change := range map[string]func(w *world) error{
+		`there is no APIKey \"NAME\", and the key file FILE does not exist any more: restart, and a new key is made`: func(w *world) error {
+			return os.Remove(w.file)
+		},
+		`there is no APIKey \"NAME\", and the key file FILE holds another key since this process started: restart, and that one is used`: func(w *world) error {
+			return os.WriteFile(w.file, []byte(newKey()), 0o600)
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			w, g := newWorld(t), NewWithT(t)
+			key := w.key()
+			_, ended := w.start(key)
+			w.awaitSettled(key)
+			content := w.content()
+			w.must(change(w))
+			g.Consistently(key.Ready).WithTimeout(2*lossPoll).Should(Succeed(), "while the APIKey is there, the file is not asked")
+			w.must(w.env.Client.Delete(t.Context(), w.only()))
+
+			g.Eventually(ended).WithTimeout(patience).Should(Receive(BeNil()))
+			g.Expect(key.Ready()).To(Succeed(), "other keys count")
+			g.Expect(w.reason(content)).To(Equal(authn.ReasonKeyUnknown))
+			g.Expect(w.labelled()).To(BeEmpty())
+			g.Expect(w.log.String()).To(ContainSubstring(`level=ERROR msg="The bootstrap key is not accepted" err="` +
+				strings.NewReplacer("NAME", nameOf(content), "FILE", w.file).Replace(want) + `"`))
+		})
+	}
+}
+
+func TestARunningProcessLeavesAnEndedKeyEnded(t *testing.T) {
+	w, g := newWorld(t), NewWithT(t)
+	key := w.key()
+	_, ended := w.start(key)
+	w.awaitSettled(key)
+	content, object := w.content(), w.only()
+	w.patch(object, `{"spec": {"active": false}}`)
+
+	g.Eventually(ended).WithTimeout(patience).Should(Receive(BeNil()))
+	g.Expect(key.Ready()).To(Succeed(), "other keys count")
+	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
+		`err="the key of the file %s was deactivated (APIKey \"%s\"), which is final: delete the file and restart, and a new key is made"`,
+		w.file, object.Name)))
+	w.must(w.env.Client.Delete(t.Context(), object))
+	g.Eventually(func() authn.Reason { return w.reason(content) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyUnknown))
+	g.Expect(w.labelled()).To(BeEmpty(), "who ended it, and then deleted it, does not get it back")
+}
+
+func TestARefusedCreationIsTriedAgainWithGrowingPauses(t *testing.T) {
+	w, g := newWorld(t), NewWithT(t)
+	var refusing atomic.Bool
+	var attempts atomic.Int32
+	key := w.key(func(config *Config) {
+		config.Client = interceptor.NewClient(config.Client, interceptor.Funcs{
+			Create: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.CreateOption) error {
+				if refusing.Load() {
+					attempts.Add(1)
+					return apierrors.NewForbidden(schema.GroupResource{}, object.GetName(), errors.New("exceeded quota: keys"))
+				}
+				return c.Create(ctx, object, options...)
+			},
+		})
+	})
+	w.run(key)
+	refusing.Store(true)
+	w.must(w.env.Client.Delete(t.Context(), w.only()))
+	g.Eventually(attempts.Load).WithTimeout(patience).Should(BeNumerically(">=", 3))
+	g.Expect(key.Ready()).To(MatchError(And(HavePrefix("the bootstrap key is not accepted: create APIKey"), HaveSuffix("exceeded quota: keys"))))
+	g.Expect(strings.Count(w.log.String(), "exceeded quota")).To(Equal(1), "what does not change is logged once")
+	refusing.Store(false)
+	w.awaitSettled(key)
+
+	pause, former := retries(), time.Duration(0)
+	for range 5 {
+		next := pause()
+		g.Expect(next).To(BeNumerically(">", former))
+		former = next
+	}
+	g.Expect(pause()).To(BeNumerically(">=", 5*time.Second))
+}
+
+func TestAKeyThatIsThereIsMadeAManagerUnlessItsLabelSaysOtherwise(t *testing.T) {
+	for name, test := range map[string]struct{ patch, want string }{
+		"made before there were managers":  {`{"metadata": {"labels": {"keys.squirrel.dev/manager": null}}}`, "true"},
+		"not to be a manager by its owner": {`{"metadata": {"labels": {"keys.squirrel.dev/manager": "false"}}}`, "false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, g := newWorld(t), NewWithT(t)
+			w.run(w.key())
+			object := w.only()
+			w.patch(object, test.patch)
+			w.run(w.key())
+			g.Expect(w.only().Labels).To(HaveKeyWithValue("keys.squirrel.dev/manager", test.want))
+			g.Expect(w.only().UID).To(Equal(object.UID))
+		})
+	}
+}
+
 func TestProcessesWithOneFileShareItsKey(t *testing.T) {
 	w, g := newWorld(t), NewWithT(t)
-	former := w.run(w.key())
+	formerKey := w.key()
+	stop, _ := w.start(formerKey)
+	w.awaitSettled(formerKey)
+	stop() // or it tells of its end
+	former := w.content()
 	w.must(os.Remove(w.file))
 	keys := make([]*Key, 5)
 	for i := range keys {
 		keys[i] = w.key()
 	}
-	var running sync.WaitGroup
 	for _, key := range keys {
-		running.Go(func() { w.must(key.Run(t.Context())) })
+		w.start(key)
 	}
-	running.Wait()
 	for _, key := range keys {
-		g.Expect(key.Ready()).To(Succeed())
+		w.awaitSettled(key)
 	}
 	g.Expect(w.labelled()).To(HaveLen(2))
 	g.Expect(w.reason(w.content())).To(BeEmpty())
 	g.Eventually(func() authn.Reason { return w.reason(former) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyDeactivated))
 	g.Expect(w.log.String()).NotTo(ContainSubstring("not accepted"))
-	g.Expect(strings.Count(w.log.String(), "level=WARN")).To(Equal(1), "one of them ends the former key")
+	g.Eventually(func() int { return strings.Count(w.log.String(), "level=WARN") }).WithTimeout(patience).
+		Should(Equal(1), "one of them ends the former key")
 }
 
 func TestWhatHoldsUpAKeyIsToldAndTheKeyIsAcceptedOnceItIsGone(t *testing.T) {
@@ -371,28 +538,38 @@ func TestWhatHoldsUpAKeyIsToldAndTheKeyIsAcceptedOnceItIsGone(t *testing.T) {
 			Spec:       v1alpha1.APIKeySpec{AppName: "another", ReadAccess: true},
 		}
 	}
-	for want, obstacle := range map[string]func(name string) *v1alpha1.APIKey{
-		`App name "NAME" is held by APIKey "holder": deactivate or delete that key, or create this one with another app name.`: anAppNameThatIsHeld,
-		`there is an APIKey "NAME" without the label keys.squirrel.dev/bootstrap=true: delete it, or give it the label`:        anObjectWithoutTheLabel,
+	anObjectOfAnotherToken := func(name string) *v1alpha1.APIKey {
+		return &v1alpha1.APIKey{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.LabelBootstrap: "true"}},
+			Spec:       v1alpha1.APIKeySpec{AppName: "another", ReadAccess: true, TokenHash: token.Hash("of-another")},
+		}
+	}
+	const another = `there is another APIKey "NAME": delete it, or label it keys.squirrel.dev/bootstrap=true if its tokenHash is that of the key file`
+	for name, test := range map[string]struct {
+		obstacle func(name string) *v1alpha1.APIKey
+		want     string
+	}{
+		"its app name": {anAppNameThatIsHeld,
+			`App name "NAME" is held by APIKey "holder": deactivate or delete that key, or create this one with another app name.`},
+		"its name":                {anObjectWithoutTheLabel, another},
+		"its name, and the label": {anObjectOfAnotherToken, another},
 	} {
-		t.Run(want, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			w, g := newWorld(t), NewWithT(t)
 			key := w.key()
-			held := obstacle(key.name())
+			held := test.obstacle(key.name())
 			held.Namespace = w.namespace
 			w.must(w.env.Client.Create(t.Context(), held))
 			g.Eventually(func() bool {
 				w.must(w.env.Client.Get(t.Context(), client.ObjectKeyFromObject(held), held))
 				return held.Issued()
 			}).WithTimeout(patience).Should(BeTrue())
-			done := make(chan error, 1)
-			go func() { done <- key.Run(t.Context()) }()
+			w.start(key)
 
-			want := "the bootstrap key is not accepted yet: " + strings.ReplaceAll(want, "NAME", key.name())
+			want := "the bootstrap key is not accepted: " + strings.ReplaceAll(test.want, "NAME", key.name())
 			g.Eventually(key.Ready).WithTimeout(patience).Should(MatchError(want))
 			w.must(w.env.Client.Delete(t.Context(), held))
-			g.Eventually(done).WithTimeout(patience).Should(Receive(BeNil()))
-			g.Expect(key.Ready()).To(Succeed())
+			w.awaitSettled(key)
 			g.Expect(w.reason(w.content())).To(BeEmpty())
 		})
 	}
@@ -414,14 +591,12 @@ func TestAKeyWaitsForTheKubernetesAPI(t *testing.T) {
 	unreliable, err := client.NewWithWatch(config, client.Options{Scheme: w.env.Scheme, Mapper: w.env.Client.RESTMapper()})
 	w.must(err)
 	key := w.key(func(config *Config) { config.Client = unreliable })
-	done := make(chan error, 1)
-	go func() { done <- key.Run(t.Context()) }()
+	w.start(key)
 
 	g.Eventually(key.Ready).WithTimeout(patience).Should(MatchError(
-		MatchRegexp("^the bootstrap key is not accepted yet: list the APIKeys with the label keys.squirrel.dev/bootstrap: .*the API is away$")))
+		MatchRegexp("^the bootstrap key is not accepted: list the APIKeys with the label keys.squirrel.dev/bootstrap: .*the API is away$")))
 	away.Store(false)
-	g.Eventually(done).WithTimeout(patience).Should(Receive(BeNil()))
-	g.Expect(key.Ready()).To(Succeed())
+	w.awaitSettled(key)
 	g.Expect(strings.Count(w.log.String(), "level=WARN")).To(Equal(1), "what does not change is logged once")
 }
 
@@ -430,51 +605,114 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
 
+// console is the built program.
+type console struct {
+	*operator.Process
+	w *world
+}
+
+// startConsole starts the program. Once it serves, the key file is there.
+func (w *world) startConsole() console {
+	w.Helper()
+	c := w.launchConsole()
+	c.Address("console")
+	return c
+}
+
+func (w *world) launchConsole() console {
+	w.Helper()
+	return console{w: w, Process: operator.Start(w.T, w.env.Config, "console", "--namespace="+w.namespace, "--api-key-file="+w.file,
+		"--plaintext", "--listen-address="+operator.AnyPort, "--health-probe-bind-address="+operator.AnyPort, "--shutdown-delay=0s")}
+}
+
+// status of the answer to a list of keys.
+func (c console) status(key string) int {
+	c.w.Helper()
+	status, _ := c.get("http://"+c.Address("console")+"/api/v1/api-keys", key)
+	return status
+}
+
+func (c console) ready() (status int, text string) {
+	c.w.Helper()
+	return c.get("http://"+c.Address("health")+"/readyz", "")
+}
+
+func (c console) get(url, key string) (status int, body string) {
+	c.w.Helper()
+	request, err := http.NewRequestWithContext(c.w.Context(), http.MethodGet, url, nil)
+	c.w.must(err)
+	request.Header.Set("Authorization", "Bearer "+key)
+	response, err := http.DefaultClient.Do(request)
+	c.w.must(err)
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	c.w.must(err)
+	return response.StatusCode, string(content)
+}
+
+// awaitAccepted waits until a key is accepted, which until then is never answered as one that is not good.
+func (c console) awaitAccepted(key string) {
+	c.w.Helper()
+	g := NewWithT(c.w)
+	g.Eventually(func() int {
+		got := c.status(key)
+		g.Expect(got).NotTo(Equal(http.StatusUnauthorized), "Invariant 4: until it is accepted, nobody can tell")
+		return got
+	}).WithTimeout(patience).Should(Equal(http.StatusOK))
+}
+
+func TestTheConsoleMakesItsKeyAgainWhenItsAPIKeyOrTheDefinitionOfAllIsDeleted(t *testing.T) {
+	t.Parallel()
+	w, g := newWorldIn(t, testenv.Start(t)), NewWithT(t)
+	console := w.startConsole()
+	key := w.content()
+	console.awaitAccepted(key)
+	first := w.only()
+
+	w.must(w.env.Client.Delete(t.Context(), first))
+	g.Eventually(w.onlyUID).WithTimeout(patience).ShouldNot(Or(BeEmpty(), Equal(first.UID)))
+	console.awaitAccepted(key)
+
+	definition := func(command string) {
+		_, err := w.env.Kubectl(t, command, "--kustomize=../../../config/crd")
+		w.must(err)
+	}
+	definition("delete")
+	g.Eventually(func() string { _, text := console.ready(); return text }).WithTimeout(patience).Should(Equal(
+		"the bootstrap key is not accepted: list the APIKeys with the label keys.squirrel.dev/bootstrap: " +
+			"the server could not find the requested resource (get apikeys.keys.squirrel.dev)\n"))
+	g.Expect(console.status(key)).To(Equal(http.StatusServiceUnavailable), "it is not a wrong key")
+	definition("apply")
+	console.awaitAccepted(key)
+	status, text := console.ready()
+	g.Expect(fmt.Sprint(status, " ", text)).To(Equal("200 ok\n"))
+	g.Expect(strings.Count(console.Printed(), "Created the APIKey of the bootstrap key")).To(Equal(3))
+}
+
 func TestTheConsoleRotatesItsKeyWhenTheFileIsDeletedAndItStartsAnew(t *testing.T) {
 	w, g := newWorld(t), NewWithT(t)
-	start := func() (process *operator.Process, status func(key string) int) {
-		process = operator.Start(t, w.env.Config, "console", "--namespace="+w.namespace, "--api-key-file="+w.file, "--plaintext",
-			"--listen-address="+operator.AnyPort, "--health-probe-bind-address="+operator.AnyPort, "--shutdown-delay=0s")
-		url := "http://" + process.Address("console") + "/api/v1/api-keys"
-		return process, func(key string) int {
-			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-			w.must(err)
-			request.Header.Set("Authorization", "Bearer "+key)
-			response, err := http.DefaultClient.Do(request)
-			w.must(err)
-			w.must(response.Body.Close())
-			return response.StatusCode
-		}
-	}
-	isAccepted := func(status func(key string) int, key string) {
-		g.Eventually(func() int {
-			got := status(key)
-			g.Expect(got).NotTo(Equal(http.StatusUnauthorized), "Invariant 4: until it is accepted, nobody can tell")
-			return got
-		}).WithTimeout(patience).Should(Equal(http.StatusOK))
-	}
-	first, status := start()
+	first := w.startConsole()
 	former := w.content()
-	isAccepted(status, former)
+	first.awaitAccepted(former)
 	g.Expect(first.Stop()).To(Succeed())
 
-	second, status := start()
+	second := w.startConsole()
 	g.Expect(w.content()).To(Equal(former))
-	isAccepted(status, former)
+	second.awaitAccepted(former)
 	g.Expect(second.Stop()).To(Succeed())
 
 	w.must(os.Remove(w.file))
-	third, status := start()
+	third := w.startConsole()
 	current := w.content()
-	isAccepted(status, current)
-	g.Eventually(func() int { return status(former) }).WithTimeout(patience).Should(Equal(http.StatusUnauthorized))
+	third.awaitAccepted(current)
+	g.Eventually(func() int { return third.status(former) }).WithTimeout(patience).Should(Equal(http.StatusUnauthorized))
 	g.Expect(third.Stop()).To(Succeed())
 
 	w.must(os.Chmod(w.file, 0o604))
-	refusing := operator.Start(t, w.env.Config, "console", "--namespace="+w.namespace, "--api-key-file="+w.file, "--plaintext")
+	refusing := w.launchConsole()
 	g.Expect(refusing.Exit()).To(Equal("exit status 1"))
 	g.Expect(refusing.Printed()).To(ContainSubstring("everybody can get at the key file " + w.file + " (mode 0604)"))
-	for _, process := range []*operator.Process{first, second, third, refusing} {
+	for _, process := range []console{first, second, third, refusing} {
 		g.Expect(process.Printed()).NotTo(Or(ContainSubstring(former), ContainSubstring(current)), "Invariant 1")
 	}
 }
@@ -483,13 +721,11 @@ func TestAKeyIsReadyOnlyWhenThisProcessAcceptsIt(t *testing.T) {
 	w, g := newWorld(t), NewWithT(t)
 	deaf := authn.NewAuthenticator(authn.NewKeyring(), 0, time.Now) // it never hears of any key
 	key := w.key(func(config *Config) { config.Authenticator = deaf })
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- key.Run(ctx) }()
+	stop, ended := w.start(key)
 
 	g.Eventually(func() authn.Reason { return w.reason(w.content()) }).WithTimeout(patience).Should(BeEmpty(), "others accept it")
 	g.Expect(key.Ready()).NotTo(Succeed())
-	cancel()
-	g.Eventually(done).WithTimeout(patience).Should(Receive(BeNil()), "it ends when it is told to")
+	stop()
+	g.Expect(ended).To(Receive(BeNil()), "it ends when it is told to")
 	g.Expect(key.Ready()).NotTo(Succeed())
 }
