@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/serving"
 	"squirrel.dev/apikey-operator/internal/version"
 	"squirrel.dev/apikey-operator/webhook/authn"
@@ -34,6 +35,7 @@ type console struct {
 	server    serverFlags
 	namespace string
 	keyFile   string
+	managers  string
 }
 
 func newConsoleCommand() *cobra.Command {
@@ -47,6 +49,9 @@ func newConsoleCommand() *cobra.Command {
 	flags := command.Flags()
 	c.server.register(flags, "Address of the API and the web console.")
 	flags.StringVar(&c.namespace, "namespace", "", "Namespace of the keys that are managed, and that count here. Default: that of this pod.")
+	flags.StringVar(&c.managers, "managers", string(management.WriteAccessManages),
+		"Which keys may create and end keys: write-access is all that have write access; labelled is those whose APIKey has the label "+
+			v1alpha1.LabelManager+"=true too, and then none creates a key with an access that it lacks.")
 	flags.StringVar(&c.keyFile, "api-key-file", keyFileByDefault(),
 		"File of a first key, for a start without kubectl. It is made when it is missing; empty is none. Default: $"+keyFileVariable+", else "+
 			defaultKeyFile+".")
@@ -64,6 +69,7 @@ func (c *console) validate() error {
 	if err := cmp.Or(
 		c.server.validate(),
 		validateNamespace("namespace", c.namespace),
+		c.validateManagers(),
 	); err != nil {
 		return err
 	}
@@ -72,6 +78,15 @@ func (c *console) validate() error {
 		c.namespace, err = podNamespace("namespace")
 	}
 	return err
+}
+
+func (c *console) validateManagers() error {
+	switch management.Managers(c.managers) {
+	case management.WriteAccessManages, management.LabelledManage:
+		return nil
+	default:
+		return fmt.Errorf("--managers=%q is unknown: give %s or %s", c.managers, management.WriteAccessManages, management.LabelledManage)
+	}
 }
 
 func (c *console) run(ctx context.Context) error {
@@ -101,6 +116,7 @@ func (c *console) run(ctx context.Context) error {
 	api := management.NewAPI(management.Options{
 		Namespace:     c.namespace,
 		Version:       version.String(),
+		Managers:      management.Managers(c.managers),
 		Authenticator: decider,
 		Catalog:       catalog,
 		Kubernetes:    kubernetes,

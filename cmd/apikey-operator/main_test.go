@@ -76,6 +76,7 @@ func TestWrongCommandLinesSayWhatToGive(t *testing.T) {
 			"regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"},
 		{[]string{"console", "--plaintext", "--namespace=shop", "--listen-address=shop"},
 			`--listen-address="shop" is no address: give host:port or :port`},
+		{[]string{"console", "--plaintext", "--namespace=shop", "--managers=all"}, `--managers="all" is unknown: give write-access or labelled`},
 		{[]string{"console", "--plaintext", "--namespace=shop", "--shutdown-delay=-1s"}, "--shutdown-delay=-1s is negative: give 0 or more"},
 
 		{[]string{"controller"}, "--mint-certificates is required, or --webhook-cert-dir with a certificate from elsewhere; " +

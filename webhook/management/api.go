@@ -33,6 +33,8 @@ type Options struct {
 	Namespace string
 	// Version of the program.
 	Version string
+	// Managers says which keys may create and end keys.
+	Managers Managers
 	// Authenticator decides who may call. Its Keyring holds the keys of the namespace.
 	Authenticator *authn.Authenticator
 	// Catalog of the namespace.
@@ -106,6 +108,11 @@ func (a *API) answer(w http.ResponseWriter, r *request) (answer *envelope.Answer
 	}
 	if r.call == nil {
 		return r.mistake
+	}
+	if r.call.manages {
+		if refusal := a.refuseManagement(r.verdict.Key); refusal != nil {
+			return refusal
+		}
 	}
 	return r.call.answer(a, w, r)
 }

@@ -21,6 +21,8 @@ type call struct {
 	path string
 	// open says that no key is needed.
 	open bool
+	// manages says that the call creates or ends keys, which not every key with write access may do.
+	manages bool
 	// answer answers one request.
 	answer func(a *API, w http.ResponseWriter, r *request) *envelope.Answer
 }
@@ -35,9 +37,9 @@ var calls = []call{
 	{name: "getHealth", method: http.MethodGet, path: "/health", open: true, answer: (*API).health},
 	{name: "getOpenAPI", method: http.MethodGet, path: "/openapi.json", open: true, answer: (*API).openAPI},
 	{name: "listKeys", method: http.MethodGet, path: "/api-keys", answer: (*API).list},
-	{name: "createKey", method: http.MethodPost, path: "/api-keys", answer: (*API).create},
+	{name: "createKey", method: http.MethodPost, path: "/api-keys", manages: true, answer: (*API).create},
 	{name: "countKeys", method: http.MethodGet, path: "/api-keys/count", answer: (*API).count},
-	{name: "deactivateKey", method: http.MethodDelete, path: "/api-keys/{id}", answer: (*API).deactivate},
+	{name: "deactivateKey", method: http.MethodDelete, path: "/api-keys/{id}", manages: true, answer: (*API).deactivate},
 }
 
 var (

@@ -45,6 +45,7 @@ type entry struct {
 	appName     string
 	readAccess  bool
 	writeAccess bool
+	manager     bool // as its label says
 	updatedAt   time.Time
 	expiresAt   *time.Time
 }
@@ -235,6 +236,7 @@ func newEntry(key *v1alpha1.APIKey) *entry {
 		appName:     key.Spec.AppName,
 		readAccess:  key.Spec.ReadAccess,
 		writeAccess: key.Spec.WriteAccess,
+		manager:     key.Labels[v1alpha1.LabelManager] == "true",
 		updatedAt:   apikeys.UpdatedAt(key),
 	}
 	if key.Spec.ExpiresAt != nil {

@@ -119,6 +119,7 @@ func (w *world) startConsole(change ...func(*management.Options)) *console {
 	options := management.Options{
 		Namespace:     w.namespace,
 		Version:       "v0.0.0-test",
+		Managers:      management.WriteAccessManages,
 		Authenticator: authn.NewAuthenticator(keyring, 0, time.Now),
 		Catalog:       catalog,
 		Kubernetes:    kubernetes,

@@ -64,6 +64,9 @@ func (a *API) create(w http.ResponseWriter, r *request) *envelope.Answer {
 	if refusal != nil {
 		return refusal
 	}
+	if refusal := a.refuseAccess(r.verdict.Key, wished); refusal != nil {
+		return refusal
+	}
 	ctx, cancel := allowTime(w, r)
 	defer cancel()
 	created, err := apikeys.Create(ctx, a.Kubernetes, apikeys.Creation{
