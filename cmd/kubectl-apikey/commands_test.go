@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,6 +49,19 @@ func TestTheLifeOfAKey(t *testing.T) {
 	terminal.types("create", "Frontend App", "-w")
 	terminal.types("count", "-a")
 	terminal.assertGolden()
+}
+
+func TestAKeyIsCreatedAsAManager(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	terminal.run("create", "Frontend App", "-r", "-w")
+	terminal.run("create", "Key administration", "-r", "-w", "--manager")
+	for appName, want := range map[string]map[string]string{
+		"Frontend App": nil, "Key administration": {"keys.squirrel.dev/manager": "true"},
+	} {
+		if labels := terminal.key(appName).Labels; !maps.Equal(labels, want) {
+			t.Errorf("the labels of %q are %v", appName, labels)
+		}
+	}
 }
 
 func TestACreatedKeyIsPrintedWithItsTokenInEveryFormat(t *testing.T) {
@@ -256,7 +270,7 @@ func TestAnExportMakesTheSameTokensGoodElsewhere(t *testing.T) {
 		key.Spec.WriteAccess = true
 		key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour)))
 		key.Spec.Secret = &v1alpha1.TokenSecret{Name: "minted"}
-		key.Labels = map[string]string{"team": "blue"}
+		key.Labels = map[string]string{"team": "blue", v1alpha1.LabelManager: "true"}
 		key.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: "{}", "purpose": "test"}
 	})
 	terminal.declare("b-brought", func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(token.New()) })
@@ -315,6 +329,7 @@ func TestMistakesAreToldWithTheRightUsage(t *testing.T) {
 		"create App -r --expires-in=1h --expires-at=2099-01-01T00:00:00Z",
 		"create App -x",
 		"create App -r --timeout=0",
+		"create App -r --manager",
 		"reveal partner --timeout=-1s",
 		"list everything",
 		"list -o pretty",

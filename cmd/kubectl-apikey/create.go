@@ -32,6 +32,7 @@ type create struct {
 	creation  apikeys.Creation
 	expiresAt string
 	expiresIn model.Duration
+	manager   bool
 
 	bySecret  bool
 	secret    v1alpha1.TokenSecret
@@ -75,6 +76,9 @@ a Secret, which 'kubectl apikey reveal' prints once.`,
   # A key that may read and write, for 30 days
   kubectl apikey create CI-Pipeline -r -w --expires-in=30d
 
+  # A key that may create and end others by the console of the namespace
+  kubectl apikey create "Key administration" -r -w --manager
+
   # Nothing but the token
   kubectl apikey create "Nightly Job" -w -o jsonpath='{.token}'
 
@@ -91,6 +95,8 @@ a Secret, which 'kubectl apikey reveal' prints once.`,
 	flags := command.Flags()
 	flags.BoolVarP(&c.creation.ReadAccess, "read", "r", false, "Allow requests that only read: GET, HEAD, OPTIONS and WebSockets.")
 	flags.BoolVarP(&c.creation.WriteAccess, "write", "w", false, "Allow all other requests.")
+	flags.BoolVar(&c.manager, "manager", false,
+		"Let the key create and end others by the console (label "+v1alpha1.LabelManager+"=true).")
 	flags.StringVar(&c.expiresAt, "expires-at", "", "When the key expires, such as 2027-06-01T00:00:00Z.")
 	flags.Var(&c.expiresIn, "expires-in", "After how long the key expires, such as 12h, 30d or 1y.")
 	flags.BoolVar(&c.bySecret, "secret", false,
@@ -119,8 +125,14 @@ func (c *create) complete(flags *pflag.FlagSet) error {
 	if !c.creation.ReadAccess && !c.creation.WriteAccess {
 		return errors.New("give at least one of --read (-r) and --write (-w)")
 	}
+	if c.manager && !c.creation.WriteAccess {
+		return errors.New("a key that manages others needs write access: give --write (-w) beside --manager")
+	}
 	if err := c.validate(); err != nil {
 		return err
+	}
+	if c.manager {
+		c.creation.Labels = map[string]string{v1alpha1.LabelManager: "true"}
 	}
 	if c.bySecret || flags.Changed("secret-name") || flags.Changed("secret-key") || flags.Changed("secret-ttl") {
 		c.creation.Secret = &c.secret

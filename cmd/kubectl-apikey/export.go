@@ -36,7 +36,8 @@ func newExportCommand(cluster *cluster) *cobra.Command {
 		Long: `Print manifests of active keys, all or some, for Git, for a second cluster or for a restore. They hold the hashes of the tokens,
 so that the tokens that clients have are good wherever the manifests are applied. Keys that have ended, or are not issued, are left out.
 
-The bootstrap key of a management API, which may do everything there, is exported only if it is named.`,
+The bootstrap key of a management API, which may do everything there, is exported only if it is named. The label that lets a key manage
+others is left out: it is for the place where it was given.`,
 		Example: `  # Restore the keys of a namespace in another cluster
   kubectl apikey export -n shop | kubectl apply --context=other -f -`,
 		PreRunE:           func(_ *cobra.Command, args []string) error { return e.validate(args) },
@@ -115,8 +116,12 @@ func (e *export) keys(ctx context.Context, s *session) ([]*v1alpha1.APIKey, erro
 
 func (e *export) print(s *session, keys []*v1alpha1.APIKey) error {
 	manifests := make([]*v1alpha1.APIKey, len(keys))
+	managers := 0
 	for i, key := range keys {
 		manifests[i] = manifestOf(key)
+		if isManager(key) {
+			managers++
+		}
 	}
 	list, err := listOf(manifests)
 	if err != nil {
@@ -126,6 +131,15 @@ func (e *export) print(s *session, keys []*v1alpha1.APIKey) error {
 		unstructured.RemoveNestedField(list.Items[i].Object, "status")
 		unstructured.RemoveNestedField(list.Items[i].Object, "metadata", "creationTimestamp")
 	}
+	if err := e.printList(s, list); err != nil || managers == 0 {
+		return err
+	}
+	_, err = fmt.Fprintf(s.errOut, "Left out the label %s of %d keys: label those again that are to create and end others there.\n",
+		v1alpha1.LabelManager, managers)
+	return err
+}
+
+func (e *export) printList(s *session, list *unstructured.UnstructuredList) error {
 	if e.output == "json" {
 		return (&printers.JSONPrinter{}).PrintObj(list, s.out)
 	}
@@ -138,13 +152,17 @@ func (e *export) print(s *session, keys []*v1alpha1.APIKey) error {
 	return nil
 }
 
+// isManager says whether the key may create and end others where that takes a label.
+func isManager(key *v1alpha1.APIKey) bool { return key.Labels[v1alpha1.LabelManager] == "true" }
+
 // manifestOf declares a key whose token is that of an issued one.
 func manifestOf(key *v1alpha1.APIKey) *v1alpha1.APIKey {
-	annotations := maps.Clone(key.Annotations)
+	annotations, labels := maps.Clone(key.Annotations), maps.Clone(key.Labels)
 	delete(annotations, corev1.LastAppliedConfigAnnotation)
+	delete(labels, v1alpha1.LabelManager)
 	newest := key.Status.Tokens[0]
 	return &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Labels: key.Labels, Annotations: annotations},
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Labels: labels, Annotations: annotations},
 		Spec: v1alpha1.APIKeySpec{
 			AppName:     key.Spec.AppName,
 			ReadAccess:  key.Spec.ReadAccess,
