@@ -74,7 +74,7 @@ func TestValues(t *testing.T) {
 		{"logLevel: debug", []string{
 			controller + "+" + container + "args[3]=--log-level=debug",
 			authenticator + "+" + container + "args[4]=--log-level=debug",
-			console + "+" + container + "args[5]=--log-level=debug",
+			console + "+" + container + "args[6]=--log-level=debug",
 		}},
 		{"crds: {enabled: false}", []string{definition + "gone"}},
 		{"crds: {keep: false}", []string{definition + "-metadata.annotations.helm.sh/resource-policy=keep"}},
@@ -110,6 +110,7 @@ func TestValues(t *testing.T) {
 		{"authenticator: {extraArgs: [--max-staleness=5m]}", []string{authenticator + "+" + container + "args[4]=--max-staleness=5m"}},
 		{"authenticator: {priorityClassName: high}", []string{authenticator + "+" + pod + "priorityClassName=high"}},
 		{"console: {replicas: 2}", []string{console + "-spec.replicas=1", console + "+spec.replicas=2"}},
+		{"console: {extraArgs: [--managers=write-access]}", []string{console + "+" + container + "args[6]=--managers=write-access"}},
 		{"console: {certificateSecret: mine}", []string{
 			console + "-" + pod + "volumes[0].secret.secretName=apikey-console-tls", console + "+" + pod + "volumes[0].secret.secretName=mine"}},
 		{"console: {enabled: false}", []string{
