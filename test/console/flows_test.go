@@ -391,6 +391,26 @@ func aReadOnlyKeyIsToldSo(w *world) {
 	p.sees("2 active, 2 in all")
 }
 
+func aKeyThatDoesNotManageIsToldHowItCould(w *world) {
+	issued := w.issue("An App", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true })
+	w.start(w.env.Config, "--api-key-file=", "--managers=labelled")
+	w.eventually("it is ready", func() bool { return w.status("GET", "api-keys/count", issued) == http.StatusOK })
+	const told = "This key may not create or end keys: use one that manages keys, or let it manage them: kubectl label apikey "
+	p := w.enter(issued)
+	p.click("button", "New key")
+	p.fill("textbox", "App name", "Wish")
+	p.click("button", "Create")
+	p.sees(told)
+	p.refused("403 " + keysCall)
+	p.click("button", "Cancel")
+	p.click("button", "Deactivate An App")
+	p.click("button", "Deactivate")
+	p.sees(told)
+	p.refused("403 " + keysCall + "/" + p.row("An App").ID)
+	p.click("button", "Cancel")
+	p.sees("2 active, 2 in all")
+}
+
 func onlyTheKeyThatIsNamedIsDeactivated(w *world) {
 	old, other := w.issue("Old App"), w.issue("Other App")
 	p := w.enter(w.key)

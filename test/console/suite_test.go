@@ -208,6 +208,7 @@ func TestConsole(t *testing.T) {
 		"AKeyExpiresWhenItsCreatorSays":                        aKeyExpiresWhenItsCreatorSays,
 		"AFailedCreationKeepsItsInput":                         aFailedCreationKeepsItsInput,
 		"AReadOnlyKeyIsToldSo":                                 aReadOnlyKeyIsToldSo,
+		"AKeyThatDoesNotManageIsToldHowItCould":                aKeyThatDoesNotManageIsToldHowItCould,
 		"OnlyTheKeyThatIsNamedIsDeactivated":                   onlyTheKeyThatIsNamedIsDeactivated,
 		"TheOwnKeyNeedsAnExtraStep":                            theOwnKeyNeedsAnExtraStep,
 		"AllCanBeDoneWithTheKeyboard":                          allCanBeDoneWithTheKeyboard,

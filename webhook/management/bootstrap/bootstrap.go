@@ -246,6 +246,7 @@ func (k *Key) adopt(ctx context.Context, object *v1alpha1.APIKey) error {
 	if err := k.Client.Patch(ctx, object, client.MergeFrom(before)); err != nil {
 		return fmt.Errorf("label APIKey %q %s=true: %w", object.Name, v1alpha1.LabelManager, err)
 	}
+	k.Log.Info("Labelled the APIKey of the bootstrap key as one that manages keys", "apikey", object.Name)
 	return nil
 }
 

@@ -449,6 +449,27 @@ func TestARunningProcessLeavesAnEndedKeyEnded(t *testing.T) {
 	g.Expect(w.labelled()).To(BeEmpty(), "who ended it, and then deleted it, does not get it back")
 }
 
+func TestARunningProcessGivesUpADeletedKeyWhoseHashAnEndedKeyHas(t *testing.T) {
+	w, g := newWorld(t), NewWithT(t)
+	key := w.key()
+	_, ended := w.start(key)
+	w.awaitSettled(key)
+	former := w.only()
+	copied := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "copy"},
+		Spec:       v1alpha1.APIKeySpec{AppName: "Copy", ReadAccess: true, Active: new(false), TokenHash: token.Hash(w.content())},
+	}
+	w.must(w.env.Client.Create(t.Context(), copied))
+	w.must(w.env.Client.Delete(t.Context(), former))
+
+	g.Eventually(ended).WithTimeout(patience).Should(Receive(BeNil()))
+	g.Expect(key.Ready()).To(Succeed(), "other keys count")
+	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
+		`err="the key of the file %s is that of another APIKey (The token hash is that of APIKey \"copy\": delete that key, or bring `+
+		`another token): delete that APIKey, or delete the file so that a new key is made, and restart"`, w.file)))
+	g.Expect(w.labelled()).To(BeEmpty())
+}
+
 func TestARefusedCreationIsTriedAgainWithGrowingPauses(t *testing.T) {
 	w, g := newWorld(t), NewWithT(t)
 	var refusing atomic.Bool
@@ -686,6 +707,8 @@ func TestTheConsoleMakesItsKeyAgainWhenItsAPIKeyOrTheDefinitionOfAllIsDeleted(t 
 	console.awaitAccepted(key)
 	status, text := console.ready()
 	g.Expect(fmt.Sprint(status, " ", text)).To(Equal("200 ok\n"))
+	_, count := console.get("http://"+console.Address("console")+"/api/v1/api-keys/count", key)
+	g.Expect(count).To(Equal(`{"errorCode":0,"errorMessage":null,"payload":1}`), "the list begins anew, too")
 	g.Expect(strings.Count(console.Printed(), "Created the APIKey of the bootstrap key")).To(Equal(3))
 }
 
