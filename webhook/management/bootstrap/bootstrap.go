@@ -88,8 +88,8 @@ func New(config Config) (*Key, error) {
 	return k, nil
 }
 
-// Ready returns nil while the key is accepted, or once it is certain that it never will be; else why not. Until then an unknown key is to be
-// refused as one that cannot be checked: it may be this one.
+// Ready returns nil while the key is accepted, or once it is certain that it never will be; else why not. Until then an unknown key is
+// to be refused as one that cannot be checked: it may be this one.
 func (k *Key) Ready() error {
 	current := k.current.Load()
 	problem := current.problem
@@ -102,9 +102,9 @@ func (k *Key) Ready() error {
 	return nil
 }
 
-// Run makes the key one that is accepted, and keeps it so: it creates the APIKey, deactivates the keys of other files once that is accepted,
-// and creates the APIKey again when it is deleted. It returns when ctx is done, or when the key never will be accepted, as when its owner
-// ends it. Whatever else goes wrong is logged and tried again. It returns no error: other keys count without this one.
+// Run makes the key one that is accepted, and keeps it so: it creates the APIKey, deactivates the keys of other files once that is
+// accepted, and creates the APIKey again when it is deleted. It returns when ctx is done, or when the key never will be accepted, as when
+// its owner ends it. Whatever else goes wrong is logged and tried again. It returns no error: other keys count without this one.
 func (k *Key) Run(ctx context.Context) error {
 	_ = retries().Until(ctx, true, true, func(ctx context.Context) (done bool, _ error) {
 		accepted, done := k.attempt(ctx)
