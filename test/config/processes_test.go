@@ -93,7 +93,7 @@ func TestInvariant8_TheRoleIsEnoughForTheConsole(t *testing.T) {
 	authenticator := operator.StartAuthenticator(t, env.ServiceAccount(t, systemNamespace, "apikey-authenticator"), "--plaintext")
 	file := filepath.Join(t.TempDir(), ".api_key")
 	console := operator.Start(t, env.ServiceAccount(t, tenantNamespace, "apikey-console"), "console",
-		"--namespace="+tenantNamespace, "--api-key-file="+file, "--plaintext",
+		"--namespace="+tenantNamespace, "--api-key-file="+file, "--managers=labelled", "--plaintext",
 		"--listen-address="+operator.AnyPort, "--health-probe-bind-address="+operator.AnyPort)
 
 	keys := "http://" + console.Address("console") + "/api/v1/api-keys"
