@@ -82,7 +82,7 @@ func httpKeepers(plaintext, namespace string) map[string]func(address string) (*
 	const get, post = http.MethodGet, http.MethodPost
 	request := func(method, path, body string, headers ...string) func(address string) (*http.Request, error) {
 		return func(address string) (*http.Request, error) {
-			made, err := http.NewRequest(method, "https://"+address+path+namespace, strings.NewReader(body))
+			made, err := http.NewRequest(method, "https://"+address+strings.Replace(path, "{namespace}", namespace, 1), strings.NewReader(body))
 			for _, header := range headers {
 				name, value, _ := strings.Cut(header, ": ")
 				made.Header.Set(name, value)
@@ -92,12 +92,12 @@ func httpKeepers(plaintext, namespace string) map[string]func(address string) (*
 	}
 	key := "X-API-Key: " + plaintext
 	return map[string]func(address string) (*http.Request, error){
-		"envoy":   request(get, "/auth/envoy/", "", key),
-		"nginx":   request(get, "/auth/nginx/", "", key, "X-Original-Method: GET"),
-		"forward": request(get, "/auth/forward/", "", key, "X-Forwarded-Method: GET"),
-		"tokenreview": request(post, "/auth/tokenreview/",
+		"envoy":   request(get, "/auth/envoy/{namespace}/orders", "", key),
+		"nginx":   request(get, "/auth/nginx/{namespace}", "", key, "X-Original-Method: GET"),
+		"forward": request(get, "/auth/forward/{namespace}", "", key, "X-Forwarded-Method: GET"),
+		"tokenreview": request(post, "/auth/tokenreview/{namespace}",
 			`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":"`+plaintext+`"}}`, "Content-Type: application/json"),
-		"introspect": request(post, "/auth/introspect/", "token="+plaintext, key, "Content-Type: application/x-www-form-urlencoded"),
+		"introspect": request(post, "/auth/introspect/{namespace}", "token="+plaintext, key, "Content-Type: application/x-www-form-urlencoded"),
 	}
 }
 
