@@ -26,7 +26,9 @@ type index struct {
 }
 
 var (
-	byAppName   = index{"spec.appName", func(key *v1alpha1.APIKey) []string { return []string{key.Spec.AppName} }}
+	byAppName = index{"spec.appName", func(key *v1alpha1.APIKey) []string {
+		return []string{v1alpha1.CanonicalAppName(key.Spec.AppName)}
+	}}
 	byTokenHash = index{"status.tokens.hash", (*v1alpha1.APIKey).Hashes}
 )
 

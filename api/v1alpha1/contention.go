@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 
+	"golang.org/x/text/unicode/norm"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -97,9 +98,14 @@ func (k *APIKey) Retired() bool {
 	return validity.Deactivated || validity.Ended
 }
 
+// CanonicalAppName returns the form in which app names are compared (Unicode NFC). Two names that people cannot tell apart, such as "Café"
+// with a composed and with a decomposed é, have the same one.
+func CanonicalAppName(name string) string { return norm.NFC.String(name) }
+
 // competeForName is true for two keys of which only one may be active.
 func competeForName(key, other *APIKey) bool {
-	return key.UID != other.UID && key.Spec.AppName == other.Spec.AppName && !other.Retired()
+	return key.UID != other.UID && !other.Retired() &&
+		CanonicalAppName(key.Spec.AppName) == CanonicalAppName(other.Spec.AppName)
 }
 
 // shareHash is true also when the other key has ended: a deactivated token must not come back under another name.

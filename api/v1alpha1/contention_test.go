@@ -85,6 +85,11 @@ func TestFindConflict(t *testing.T) {
 		{"itself among the others", key("me", 5), keys{key("me", 5)}, nil},
 		{"itself among the others, as it was before", key("me", 5), keys{key("me", 5, issued(hashA))}, nil},
 		{"another app name", key("me", 5), keys{key("other", 1, app("Other"))}, nil},
+		{"the app name, composed otherwise", key("me", 5, app("Cafe\u0301")), keys{key("old", 1, app("Caf\u00e9"))}, &v1alpha1.Conflict{
+			Reason: v1alpha1.ReasonAppNameConflict, Holder: "old",
+			Message: `App name "Café" is held by APIKey "old": deactivate or delete that key, or create this one with another app name.`,
+		}},
+		{"an app name that differs by an accent", key("me", 5, app("Cafe")), keys{key("old", 1, app("Caf\u00e9"))}, nil},
 		{"an app name that differs in case", key("me", 5), keys{key("other", 1, app("app"))}, nil},
 
 		{"the older holds the name", key("me", 5), keys{key("old", 1)}, nameHeldBy("old")},

@@ -110,10 +110,11 @@ func (c *Catalog) find(id string) *entry {
 
 // holder returns the key that is active at the instant now under this app name, or nil.
 func (c *Catalog) holder(appName string, now time.Time) *entry {
+	appName = v1alpha1.CanonicalAppName(appName)
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, e := range c.byID {
-		if e.appName == appName && e.activeAt(now) {
+		if e.activeAt(now) && v1alpha1.CanonicalAppName(e.appName) == appName {
 			return e
 		}
 	}

@@ -103,6 +103,11 @@ func TestAnAppNameBelongsToOneActiveKey(t *testing.T) {
 	if keys := w.keys(); len(keys) != 1 || string(keys[0].UID) != first.ID {
 		t.Errorf("the keys are %v", keys)
 	}
+	named := func(appName string) string { return strings.Replace(readOnly, "Frontend App", appName, 1) }
+	cafe := w.create(named("Caf\u00e9"))
+	w.call("POST /v1/api-keys", w.writer.Token, named("Cafe\u0301")).
+		refused(t, 409, "An active key has the app name \"Cafe\u0301\": deactivate that key, or choose another app name. "+
+			"It is the key with id "+cafe.ID+".")
 	payload[shown](t, w.call("DELETE /v1/api-keys/"+first.ID, w.writer.Token))
 	if second := w.create(readOnly); second.ID == first.ID || second.Token == first.Token {
 		t.Errorf("the second key is the first: %s", second.ID)
