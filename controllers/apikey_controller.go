@@ -81,7 +81,7 @@ func NewAPIKeyReconciler(mgr manager.Manager, clock *kubeapi.Clock) (*APIKeyReco
 	return &APIKeyReconciler{
 		Client:     mgr.GetClient(),
 		Secrets:    secrets,
-		Events:     mgr.GetEventRecorder("apikey-controller"),
+		Events:     NewEventRecorder(mgr),
 		Now:        clock.Now,
 		CheckClock: clock.Check,
 	}, nil
@@ -102,6 +102,9 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 	key := &v1alpha1.APIKey{}
 	if err := r.Get(ctx, request.NamespacedName, key); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if key.CannotRead(decisiveFields...) {
+		return r.reportUnreadable(ctx, key)
 	}
 	before := key.DeepCopy()
 	result, advanceErr := r.advance(ctx, key)
@@ -184,7 +187,7 @@ func (r *APIKeyReconciler) worthALook() predicate.Predicate {
 // hasWork says whether anything is to be done about a key, now or later.
 func (r *APIKeyReconciler) hasWork(object client.Object) bool {
 	key := object.(*v1alpha1.APIKey)
-	if key.State(r.Now()) != v1alpha1.StateActive || !key.Issued() || r.untilNextInstant(key) != 0 {
+	if key.CannotRead(decisiveFields...) || key.State(r.Now()) != v1alpha1.StateActive || !key.Issued() || r.untilNextInstant(key) != 0 {
 		return true
 	}
 	described := key.DeepCopy()

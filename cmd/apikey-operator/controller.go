@@ -246,7 +246,7 @@ func (c *controller) setUpCertificates(manager ctrl.Manager, clock *kubeapi.Cloc
 		return err
 	}
 	certificates.RegisterMetrics(metrics.Registry)
-	keeper := certificates.NewKeeper(live, manager.GetEventRecorder("apikey-controller"), c.systemNamespace, c.caLifetime, clock)
+	keeper := certificates.NewKeeper(live, controllers.NewEventRecorder(manager), c.systemNamespace, c.caLifetime, clock)
 	if err := manager.Add(keeper); err != nil || !c.webhook {
 		return err
 	}
