@@ -6,7 +6,7 @@ package controllers
 import (
 	"unique"
 
-	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -21,17 +21,21 @@ func CacheOptions() cache.Options {
 	}
 }
 
-// slim takes from a key what nobody reads here, and has it share with others the texts that most have in common. What was taken is not
-// lost: the controller writes only the status, and the API server keeps the rest as it is.
+// slim takes from a key all metadata that is not read here, which may be of any size, and has it share with others the texts that most have
+// in common. What was taken is not lost: the controller writes only the status, and the API server keeps the rest as it is.
 func slim(object any) (any, error) {
 	key, ok := object.(*v1alpha1.APIKey)
 	if !ok {
 		return object, nil // what is known of a deleted key
 	}
-	key.ManagedFields = nil
-	delete(key.Annotations, corev1.LastAppliedConfigAnnotation)
-	if len(key.Annotations) == 0 {
-		key.Annotations = nil
+	key.ObjectMeta = metav1.ObjectMeta{
+		Namespace:         key.Namespace,
+		Name:              key.Name,
+		UID:               key.UID,
+		ResourceVersion:   key.ResourceVersion,
+		Generation:        key.Generation,
+		CreationTimestamp: key.CreationTimestamp,
+		DeletionTimestamp: key.DeletionTimestamp,
 	}
 	share(&key.Kind)
 	share(&key.APIVersion)

@@ -14,6 +14,7 @@ import (
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -410,5 +411,44 @@ func (w *world) assertOneHandover(holder string) {
 		if secret.Name != holder+"-token" {
 			w.Errorf("there is a second Secret, %s", secret.Name)
 		}
+	}
+}
+
+func TestAnAppNameIsTheSameHoweverItsAccentsAreWritten(t *testing.T) {
+	const composed, decomposed = "Caf\u00e9", "Cafe\u0301"
+	w := newWorld(t)
+	stop := w.startController(nil)
+	w.createKey("first", appName(composed))
+	w.await("first", v1alpha1.ReasonIssued)
+	w.createKey("second", appName(decomposed))
+	w.assertConditions(w.await("second", v1alpha1.ReasonAppNameConflict), stalled(v1alpha1.ReasonAppNameConflict,
+		"App name \""+decomposed+"\" is held by APIKey \"first\": deactivate or delete that key, or create this one with another app name."))
+
+	stop() // and a controller that compared names as they are written issues both
+	twin := w.get("second")
+	twin.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("the twin's"), NotBefore: new(metav1.Now())}}
+	w.must(w.env.Client.Status().Update(t.Context(), twin))
+	w.startController(nil)
+	w.createKey("third", appName(composed))
+	for _, name := range []string{"first", "second"} {
+		w.await(name, v1alpha1.ReasonIssued)
+		w.await("third", v1alpha1.ReasonAppNameConflict)
+		w.deactivate(name)
+	}
+	w.assertIssued(w.await("third", v1alpha1.ReasonIssued), "third-token")
+}
+
+func TestTheEventOfAConflictComesHoweverLongTheNamesAre(t *testing.T) {
+	w := newWorld(t)
+	w.startController(nil)
+	appOfKeys := appName(strings.Repeat("\U0001F511", 255))
+	holder, waiting := "a"+strings.Repeat("x", 200), "b"+strings.Repeat("x", 200)
+	w.createKey(holder, appOfKeys)
+	w.await(holder, v1alpha1.ReasonIssued)
+	w.createKey(waiting, appOfKeys)
+	ready := meta.FindStatusCondition(w.await(waiting, v1alpha1.ReasonAppNameConflict).Status.Conditions, v1alpha1.ConditionReady)
+	_, note := w.awaitEvent(waiting, v1alpha1.ReasonAppNameConflict)
+	if cut, isCut := strings.CutSuffix(note, "…"); !isCut || !strings.HasPrefix(ready.Message, cut) || len(note) < 1000 {
+		t.Errorf("the event says %q of %q", note, ready.Message)
 	}
 }

@@ -144,6 +144,12 @@ func (w *world) touch(name, value string) {
 	w.update(name, func(key *v1alpha1.APIKey) { metav1.SetMetaDataAnnotation(&key.ObjectMeta, "test/touched", value) })
 }
 
+// touchSpec makes the controller look at a key without changing its metadata.
+func (w *world) touchSpec(name string) {
+	w.Helper()
+	w.update(name, func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = !key.Spec.WriteAccess })
+}
+
 func (w *world) get(name string) *v1alpha1.APIKey {
 	w.Helper()
 	key := &v1alpha1.APIKey{}
