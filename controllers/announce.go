@@ -28,6 +28,7 @@ var (
 	// conflictReasons are those for which a key waits until a person acts.
 	conflictReasons = []string{
 		v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict, v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretRefused,
+		v1alpha1.ReasonUnreadable,
 	}
 )
 

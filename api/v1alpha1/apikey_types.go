@@ -36,6 +36,9 @@ type APIKey struct {
 	// +optional
 	// +kubebuilder:default={conditions: {{type: "Ready", status: "Unknown", reason: "Pending", message: "Waiting for the controller.", lastTransitionTime: "1970-01-01T00:00:00Z"}}}
 	Status APIKeyStatus `json:"status,omitempty"`
+
+	// Unreadable are the paths of the fields that UnmarshalJSON left out. No field of the object itself has this name.
+	Unreadable []string `json:"-"`
 }
 
 // APIKeyList is a list of APIKeys.
@@ -212,6 +215,7 @@ const (
 	ReasonTokenHashConflict = "TokenHashConflict"
 	ReasonSecretConflict    = "SecretConflict"
 	ReasonSecretRefused     = "SecretRefused"
+	ReasonUnreadable        = "Unreadable"
 )
 
 // LabelBootstrap marks the APIKeys that management APIs made of their key files, with the value "true".

@@ -6,18 +6,18 @@ package v1alpha1
 import (
 	"math"
 	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // State says whether a key is active. It says nothing of its token: an active key is accepted once it is issued.
 type State string
 
-// The states of a key. All but StateActive are final.
+// The states of a key. StateDeactivated and StateExpired are final.
 const (
 	StateActive      State = "Active"
 	StateDeactivated State = "Deactivated"
 	StateExpired     State = "Expired"
+	// StateUnreadable is that of a key whose end may be declared or on record, in a field that cannot be read. It is not accepted.
+	StateUnreadable State = "Unreadable"
 )
 
 // NeverExpires is the Validity.ExpiresAt of a key without spec.expiresAt.
@@ -30,6 +30,8 @@ type Validity struct {
 	Deactivated bool
 	// Ended is true when the status records the end of the key.
 	Ended bool
+	// Unreadable is true when a field that decides cannot be read. ExpiresAt has passed then, for those who only look at that.
+	Unreadable bool
 	// ExpiresAt is the instant from which the key is expired, in seconds since 1970; NeverExpires is no such instant.
 	ExpiresAt int64
 }
@@ -39,7 +41,11 @@ func (v Validity) State(now time.Time) State {
 	switch {
 	case v.Deactivated:
 		return StateDeactivated
-	case v.Ended, now.Unix() >= v.ExpiresAt:
+	case v.Ended:
+		return StateExpired
+	case v.Unreadable:
+		return StateUnreadable
+	case now.Unix() >= v.ExpiresAt:
 		return StateExpired
 	default:
 		return StateActive
@@ -48,18 +54,16 @@ func (v Validity) State(now time.Time) State {
 
 // Validity returns what decides whether the key is active.
 func (k *APIKey) Validity() Validity {
-	return NewValidity(&k.Spec, &k.Status, k.DeletionTimestamp)
-}
-
-// NewValidity returns what decides whether a key of this spec, status and deletion time is active.
-func NewValidity(spec *APIKeySpec, status *APIKeyStatus, deletedAt *metav1.Time) Validity {
 	v := Validity{
-		Deactivated: deletedAt != nil || (spec.Active != nil && !*spec.Active),
-		Ended:       status.DeactivatedAt != nil,
+		Deactivated: k.DeletionTimestamp != nil || (k.Spec.Active != nil && !*k.Spec.Active),
+		Ended:       k.Status.DeactivatedAt != nil,
 		ExpiresAt:   NeverExpires,
 	}
-	if spec.ExpiresAt != nil {
-		v.ExpiresAt = spec.ExpiresAt.Unix()
+	if k.Spec.ExpiresAt != nil {
+		v.ExpiresAt = k.Spec.ExpiresAt.Unix()
+	}
+	if k.CannotRead("metadata.deletionTimestamp", "spec.active", "spec.expiresAt", "status.deactivatedAt") {
+		v.Unreadable, v.ExpiresAt = true, 0
 	}
 	return v
 }

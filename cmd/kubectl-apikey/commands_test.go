@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -261,6 +262,25 @@ func TestAKeyThatIsNamedAsTheIDOfAnotherIsNotTakenForIt(t *testing.T) {
 		if got := terminal.run("deactivate", argument, "-o", "name"); got.stdout != "apikey.keys.squirrel.dev/"+wanted+"\n" {
 			t.Errorf("deactivate %s: %+v", argument, got)
 		}
+	}
+}
+
+func TestAKeyThatCannotBeReadIsListedAndNotExported(t *testing.T) {
+	terminal := newTerminal(t)
+	terminal.declare("broken")
+	terminal.env.ChangeStored(t, terminal.namespace, "broken", func(object map[string]any) {
+		object["spec"].(map[string]any)["readAccess"] = "true"
+	})
+	if got := terminal.run("list", "-o", "name"); got != (result{stdout: "apikey.keys.squirrel.dev/broken\n"}) {
+		t.Errorf("list: %+v", got)
+	}
+	refusal := fmt.Sprintf("APIKey \"broken\" in namespace %q is not exported: fields of it cannot be read (spec.readAccess)\n", terminal.namespace)
+	want := result{stderr: "Exported 0 keys. Left out 0 that are not active, and 0 bootstrap keys.\nError: " + refusal, code: exitFailure}
+	if got := terminal.run("export"); got != want {
+		t.Errorf("export: %+v", got)
+	}
+	if got := terminal.run("export", "broken"); got != (result{stderr: "Error: " + refusal, code: exitFailure}) {
+		t.Errorf("export broken: %+v", got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,6 +69,13 @@ func (e *export) run(ctx context.Context, s *session, args []string) error {
 	if err != nil {
 		return err
 	}
+	var errs []error
+	keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool {
+		if key.Unreadable != nil {
+			errs = append(errs, unreadable(key))
+		}
+		return key.Unreadable != nil
+	})
 	all := len(keys)
 	keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !apikeys.IsActive(key, time.Now()) })
 	active := len(keys)
@@ -77,7 +85,13 @@ func (e *export) run(ctx context.Context, s *session, args []string) error {
 	}
 	_, err = fmt.Fprintf(s.errOut, "Exported %d keys. Left out %d that are not active, and %d bootstrap keys.\n",
 		len(keys), all-active, active-len(keys))
-	return err
+	return errors.Join(append(errs, err)...)
+}
+
+// unreadable says why a key is not exported of which not all is known.
+func unreadable(key *v1alpha1.APIKey) error {
+	return fmt.Errorf("APIKey %q in namespace %q is not exported: fields of it cannot be read (%s)",
+		key.Name, key.Namespace, strings.Join(key.Unreadable, ", "))
 }
 
 // isBootstrapKey says whether a management API gave itself this key. Elsewhere it would let in who administers this place.
@@ -92,6 +106,8 @@ func (e *export) exportNamed(ctx context.Context, s *session, args []string) err
 		switch {
 		case err != nil:
 			errs = append(errs, err)
+		case key.Unreadable != nil:
+			errs = append(errs, unreadable(key))
 		case !apikeys.IsActive(key, time.Now()):
 			errs = append(errs, fmt.Errorf("APIKey %q is not exported: it is not active (%s)", key.Name, reason(key)))
 		default:

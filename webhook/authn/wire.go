@@ -25,6 +25,8 @@ import (
 // What the Kubernetes API tells of APIKeys is decoded here, from the bytes as they come. The decoders of client-go read each object
 // several times over, to learn what it is: of many objects that takes longer than the API server takes to write them.
 
+// An object that cannot be decoded here, because a field is not of its type, is left to v1alpha1: only the field is left out.
+
 // lenient takes what the Kubernetes API may say, and spares the search for what it does not.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
@@ -65,11 +67,12 @@ func (e *wireEvents) Decode() (watch.EventType, runtime.Object, error) {
 		}
 		return "", nil, err
 	}
-	var object runtime.Object = &wireKey{}
 	if e.event.Type == watch.Error {
-		object = &metav1.Status{}
+		status := &metav1.Status{}
+		return e.event.Type, status, json.Unmarshal(e.event.Object, status, lenient)
 	}
-	return e.event.Type, object, json.Unmarshal(e.event.Object, object, lenient)
+	key, err := decodeKey(e.event.Object)
+	return e.event.Type, key, err
 }
 
 // Close ends the watch.
@@ -81,31 +84,48 @@ type wireKey struct {
 	Metadata        wireMetadata `json:"metadata"`
 	Spec            wireSpec     `json:"spec"`
 	Status          wireStatus   `json:"status"`
+
+	// whole is the object if it has fields that cannot be read, else nil.
+	whole *v1alpha1.APIKey
+}
+
+func decodeKey(object jsontext.Value) (*wireKey, error) {
+	key := &wireKey{}
+	if json.Unmarshal(object, key, lenient) == nil {
+		return key, nil
+	}
+	whole := &v1alpha1.APIKey{}
+	if err := whole.UnmarshalJSON(object); err != nil {
+		return nil, err
+	}
+	klog.Background().Error(nil, "Leaving out fields of an APIKey that cannot be read: they grant nothing, and an end is taken for past",
+		"apikey", klog.KObj(whole), "uid", whole.UID, "fields", whole.Unreadable)
+	return &wireKey{whole: whole}, nil
 }
 
 type wireMetadata struct {
-	Namespace         string     `json:"namespace"`
-	Name              string     `json:"name"`
-	UID               types.UID  `json:"uid"`
-	ResourceVersion   string     `json:"resourceVersion"`
-	DeletionTimestamp *timestamp `json:"deletionTimestamp"`
+	Namespace         string       `json:"namespace"`
+	Name              string       `json:"name"`
+	UID               types.UID    `json:"uid"`
+	ResourceVersion   string       `json:"resourceVersion"`
+	DeletionTimestamp *metav1.Time `json:"deletionTimestamp"`
 }
 
 type wireSpec struct {
-	AppName     string     `json:"appName"`
-	ReadAccess  bool       `json:"readAccess"`
-	WriteAccess bool       `json:"writeAccess"`
-	Active      *bool      `json:"active"`
-	ExpiresAt   *timestamp `json:"expiresAt"`
+	AppName     string       `json:"appName"`
+	ReadAccess  bool         `json:"readAccess"`
+	WriteAccess bool         `json:"writeAccess"`
+	Active      *bool        `json:"active"`
+	ExpiresAt   *metav1.Time `json:"expiresAt"`
 }
 
 type wireStatus struct {
 	Tokens []struct {
-		Hash      string     `json:"hash"`
-		NotBefore *timestamp `json:"notBefore"`
-		NotAfter  *timestamp `json:"notAfter"`
+		Hash      string       `json:"hash"`
+		NotBefore *metav1.Time `json:"notBefore"`
+		NotAfter  *metav1.Time `json:"notAfter"`
 	} `json:"tokens"`
-	DeactivatedAt *timestamp `json:"deactivatedAt"`
+	DeactivatedAt *metav1.Time `json:"deactivatedAt"`
 }
 
 // wireList is a list of APIKeys, of which the records are kept alone.
@@ -126,8 +146,12 @@ func (i *wireItems) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 		return fmt.Errorf("the items are no array, but begin with %s", begin)
 	}
 	for decoder.PeekKind() != ']' {
-		var key wireKey
-		if err := json.UnmarshalDecode(decoder, &key); err != nil {
+		object, err := decoder.ReadValue()
+		if err != nil {
+			return err
+		}
+		key, err := decodeKey(object)
+		if err != nil {
 			return err
 		}
 		*i = append(*i, newRecord(key.apiKey()))
@@ -136,44 +160,34 @@ func (i *wireItems) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 	return err
 }
 
-// timestamp is an instant. One that cannot be read is the zero time, long past: what it bounds has ended. The schema lets none in,
-// but were it an error, one bad object would end the watch of all.
-type timestamp metav1.Time
-
-// UnmarshalJSON never fails.
-func (t *timestamp) UnmarshalJSON(data []byte) error {
-	if err := (*metav1.Time)(t).UnmarshalJSON(data); err != nil {
-		klog.Background().Error(err, "Counting a time of an APIKey as long past, because it cannot be read")
-		*t = timestamp{}
-	}
-	return nil
-}
-
 // apiKey returns the decoded fields as what they are decoded from.
 func (w *wireKey) apiKey() *v1alpha1.APIKey {
+	if w.whole != nil {
+		return w.whole
+	}
 	object := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:         w.Metadata.Namespace,
 			Name:              w.Metadata.Name,
 			UID:               w.Metadata.UID,
-			DeletionTimestamp: (*metav1.Time)(w.Metadata.DeletionTimestamp),
+			DeletionTimestamp: w.Metadata.DeletionTimestamp,
 		},
 		Spec: v1alpha1.APIKeySpec{
 			AppName:     w.Spec.AppName,
 			ReadAccess:  w.Spec.ReadAccess,
 			WriteAccess: w.Spec.WriteAccess,
 			Active:      w.Spec.Active,
-			ExpiresAt:   (*metav1.Time)(w.Spec.ExpiresAt),
+			ExpiresAt:   w.Spec.ExpiresAt,
 		},
 		Status: v1alpha1.APIKeyStatus{
-			DeactivatedAt: (*metav1.Time)(w.Status.DeactivatedAt),
+			DeactivatedAt: w.Status.DeactivatedAt,
 		},
 	}
 	for _, recorded := range w.Status.Tokens {
 		object.Status.Tokens = append(object.Status.Tokens, v1alpha1.TokenRecord{
 			Hash:      recorded.Hash,
-			NotBefore: (*metav1.Time)(recorded.NotBefore),
-			NotAfter:  (*metav1.Time)(recorded.NotAfter),
+			NotBefore: recorded.NotBefore,
+			NotAfter:  recorded.NotAfter,
 		})
 	}
 	return object
@@ -181,6 +195,9 @@ func (w *wireKey) apiKey() *v1alpha1.APIKey {
 
 // GetObjectMeta returns what a Reflector needs to know of an object.
 func (w *wireKey) GetObjectMeta() metav1.Object {
+	if w.whole != nil {
+		return w.whole
+	}
 	return &metav1.ObjectMeta{Namespace: w.Metadata.Namespace, Name: w.Metadata.Name, ResourceVersion: w.Metadata.ResourceVersion}
 }
 

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikeys"
 	"squirrel.dev/apikey-operator/webhook/management"
 )
 
@@ -271,5 +272,29 @@ func TestInvariant4_BeforeTheKeysAreKnownEveryAnswerIsUnavailable(t *testing.T) 
 	got.refused(t, 503, notReady)
 	if got.header.Get("Retry-After") != "1" {
 		t.Errorf("Retry-After is %q", got.header.Get("Retry-After"))
+	}
+}
+
+func TestInvariant10_AKeyWithAFieldThatCannotBeReadIsListedBesideTheOthers(t *testing.T) {
+	w := newWorld(t)
+	sound, broken, ttl := w.issue("Sound", true, false), w.issue("Broken", true, false), w.issue("Ends", true, false)
+	change := func(key *v1alpha1.APIKey, field string, value any) {
+		w.env.ChangeStored(t, w.namespace, key.Name, func(object map[string]any) { object["spec"].(map[string]any)[field] = value })
+	}
+	change(broken.Key, "expiresAt", "never")
+	change(ttl.Key, "secret", map[string]any{"ttl": "a while"})
+	c := w.startConsole()
+	active := map[string]bool{}
+	for _, key := range payload[[]shown](t, c.call("GET /api/v1/api-keys", w.reader.Token)) {
+		active[key.ID] = key.IsActive
+	}
+	for key, want := range map[*apikeys.Created]bool{sound: true, broken: false, ttl: true} {
+		if got, listed := active[string(key.Key.UID)]; !listed || got != want {
+			t.Errorf("%q is listed: %t, active: %t, want %t", key.Key.Spec.AppName, listed, got, want)
+		}
+		status := map[bool]int{true: 200, false: 401}[want]
+		if got := c.call("GET /api/v1/api-keys/count", key.Token); got.status != status {
+			t.Errorf("%q is answered %d %s, want %d", key.Key.Spec.AppName, got.status, got.body, status)
+		}
 	}
 }

@@ -254,6 +254,9 @@ func (k *Key) checkAlive(object *v1alpha1.APIKey) error {
 	switch state := object.State(time.Now()); {
 	case object.DeletionTimestamp != nil:
 		return fmt.Errorf("APIKey %q is being deleted, and is made again when it is gone", object.Name)
+	case state == v1alpha1.StateUnreadable:
+		return fmt.Errorf("APIKey %q has fields that cannot be read (%s): correct them, or delete it, and it is made again",
+			object.Name, strings.Join(object.Unreadable, ", "))
 	case state == v1alpha1.StateExpired && !object.Retired(): // the clock of this process may be wrong
 		return fmt.Errorf("APIKey %q has expired by the clock of this process, and the controller has not recorded that yet", object.Name)
 	case state != v1alpha1.StateActive:

@@ -1,0 +1,169 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// stored has every field of an APIKey that is decoded.
+const stored = `{"apiVersion": "keys.squirrel.dev/v1alpha1", "kind": "APIKey", "metadata": {"namespace": "shop", "name": "frontend",
+	"uid": "1234", "resourceVersion": "5", "generation": 1, "creationTimestamp": "2027-01-01T00:00:00Z",
+	"deletionTimestamp": "2027-02-01T00:00:00Z", "labels": {"tier": "web"}, "annotations": {"team": "shop"}, "finalizers": ["kept"],
+	"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": "5678", "controller": true}],
+	"managedFields": [{"manager": "kubectl", "operation": "Update", "apiVersion": "v1", "time": "2027-01-01T00:00:00Z", "fieldsType": "FieldsV1",
+	"fieldsV1": {"f:spec": {}}}]}, "spec": {"appName": "App", "readAccess": true, "writeAccess": true, "active": true,
+	"expiresAt": "2027-06-01T00:00:00Z", "secret": {"name": "other", "key": "key", "ttl": "24h"}, "tokenHash": "sha256:", "tokenHint": "sq_"},
+	"status": {"observedGeneration": 1, "secretName": "other", "deactivatedAt": "2027-06-01T00:00:00Z",
+	"tokens": [{"hash": "sha256:a", "hint": "a", "notBefore": "2027-01-01T00:00:00Z"},
+	{"hash": "sha256:b", "hint": "b", "claimedAt": "2027-01-01T00:00:00Z", "notBefore": "2027-01-01T00:00:00Z", "notAfter": "2027-06-01T00:00:00Z"}],
+	"conditions": [{"type": "Ready", "status": "True", "reason": "Issued", "message": "", "observedGeneration": 1,
+	"lastTransitionTime": "2027-01-01T00:00:00Z"}]}}`
+
+// eachValue calls a function with the path of each value in a JSON value, and with what puts another value there.
+func eachValue(value any, path string, do func(path string, set func(any))) {
+	switch value := value.(type) {
+	case map[string]any:
+		for _, name := range slices.Sorted(maps.Keys(value)) {
+			inner := name
+			if path != "" {
+				inner = path + "." + name
+			}
+			before := value[name]
+			do(inner, func(replacement any) { value[name] = replacement })
+			value[name] = before
+			eachValue(value[name], inner, do)
+		}
+	case []any:
+		for i, element := range value {
+			inner := fmt.Sprintf("%s[%d]", path, i)
+			do(inner, func(replacement any) { value[i] = replacement })
+			value[i] = element
+			eachValue(element, inner, do)
+		}
+	}
+}
+
+func decode(t *testing.T, data []byte) *v1alpha1.APIKey {
+	t.Helper()
+	key := &v1alpha1.APIKey{}
+	if err := json.Unmarshal(data, key); err != nil {
+		t.Fatalf("%s: %v", data, err)
+	}
+	return key
+}
+
+func encode(t *testing.T, value any) []byte {
+	t.Helper()
+	data, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestOfAnAPIKeyOnlyWhatCannotBeReadIsLeftOut(t *testing.T) {
+	if key := decode(t, []byte(stored)); key.Unreadable != nil {
+		t.Fatalf("of a sound key, %v is left out", key.Unreadable)
+	}
+	var object any
+	if err := json.Unmarshal([]byte(stored), &object); err != nil {
+		t.Fatal(err)
+	}
+	leftOut := 0
+	eachValue(object, "", func(path string, set func(any)) {
+		set(nil) // which is read as the absence of a value
+		absent := decode(t, encode(t, object))
+		for _, value := range []any{true, 7.5, "", "text", []any{7.5}, map[string]any{"field": 7.5}} {
+			set(value)
+			key := decode(t, encode(t, object))
+			switch unreadable := key.Unreadable; {
+			case unreadable == nil: // it is of the type of the field
+				continue
+			case !key.CannotRead(path):
+				t.Errorf("with %v at %s, %v is left out", value, path, unreadable)
+			case slices.Equal(unreadable, []string{path}) && !strings.HasSuffix(path, ".notAfter"):
+				if diff := cmp.Diff(string(encode(t, absent)), string(encode(t, key))); diff != "" {
+					t.Errorf("with %v at %s, more is left out (-want +got):\n%s", value, path, diff)
+				}
+			}
+			leftOut++
+		}
+	})
+	if leftOut < 200 {
+		t.Errorf("only %d values could not be read", leftOut)
+	}
+}
+
+func TestInvariant7_WhatCannotBeReadMakesNoKeyGood(t *testing.T) {
+	const long, day = "2027-01-01T00:00:00Z", "2027-06-01T00:00:00Z"
+	now := time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)
+	for fields, want := range map[string]struct {
+		state   v1alpha1.State
+		retired bool
+		issued  bool
+	}{
+		`"spec": {"expiresAt": "` + day + `"}`:                            {v1alpha1.StateActive, false, true},
+		`"spec": {"active": "true"}`:                                      {v1alpha1.StateUnreadable, false, true},
+		`"spec": {"active": 0, "expiresAt": "` + long + `"}`:              {v1alpha1.StateUnreadable, false, true},
+		`"spec": {"active": false, "expiresAt": 0}`:                       {v1alpha1.StateDeactivated, true, true},
+		`"spec": {"expiresAt": "` + day + `Z"}`:                           {v1alpha1.StateUnreadable, false, true},
+		`"spec": {"secret": {"ttl": "a while"}}`:                          {v1alpha1.StateActive, false, true},
+		`"spec": []`:                                                      {v1alpha1.StateUnreadable, false, true},
+		`"metadata": {"deletionTimestamp": true}`:                         {v1alpha1.StateUnreadable, false, true},
+		`"metadata": "none"`:                                              {v1alpha1.StateUnreadable, false, true},
+		`"status": {"deactivatedAt": 1}`:                                  {v1alpha1.StateUnreadable, false, false},
+		`"status": {"deactivatedAt": "` + long + `", "tokens": "none"}`:   {v1alpha1.StateExpired, true, false},
+		`"status": {"tokens": [{"notBefore": "` + long + `", "hash":1}]}`: {v1alpha1.StateActive, false, true},
+		`"status": {"tokens": [{"notBefore": "then"}]}`:                   {v1alpha1.StateActive, false, false},
+		`"status": {"tokens": ["", {"notBefore": "` + long + `"}]}`:       {v1alpha1.StateActive, false, false},
+		`"status": "none"`:                                                {v1alpha1.StateUnreadable, false, false},
+	} {
+		key := decode(t, []byte(`{"status": {"tokens": [{"notBefore": "`+long+`"}]}, `+fields+`}`))
+		if state := key.State(now); state != want.state || key.Retired() != want.retired || key.Issued() != want.issued {
+			t.Errorf("%s: the key is %s, retired %t, issued %t", fields, state, key.Retired(), key.Issued())
+		}
+	}
+	key := decode(t, []byte(`{"status": {"tokens": [{"notAfter": "never"}, {"notAfter": null}, {}]}}`))
+	if tokens := key.Status.Tokens; tokens[0].NotAfter == nil || tokens[0].NotAfter.After(now) || tokens[1].NotAfter != nil || tokens[2].NotAfter != nil {
+		t.Errorf("the tokens are %v", tokens)
+	}
+}
+
+func TestWhatIsNoObjectIsNoAPIKey(t *testing.T) {
+	for data, want := range map[string]string{
+		"7":    "an APIKey must be a JSON object: json: cannot unmarshal number into Go value of type map[string]json.RawMessage",
+		`[{}]`: "an APIKey must be a JSON object: json: cannot unmarshal array into Go value of type map[string]json.RawMessage",
+	} {
+		if err := new(v1alpha1.APIKey).UnmarshalJSON([]byte(data)); err == nil || err.Error() != want {
+			t.Errorf("%s: the error is %v, want %s", data, err, want)
+		}
+	}
+}
+
+// FuzzUnmarshalAPIKey has any JSON object decoded, and what came of it decoded again.
+func FuzzUnmarshalAPIKey(f *testing.F) {
+	f.Add([]byte(stored))
+	f.Add([]byte(`{"metadata": [], "spec": {"secret": {"ttl": 7}}, "status": {"tokens": [{"notAfter": {}}, [], null]}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if object := (map[string]any)(nil); json.Unmarshal(data, &object) != nil || object == nil {
+			return
+		}
+		key := decode(t, data)
+		again := decode(t, encode(t, key))
+		if again.Unreadable != nil {
+			t.Errorf("of what was decoded, %v cannot be read", again.Unreadable)
+		}
+	})
+}

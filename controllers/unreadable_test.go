@@ -1,0 +1,113 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// field is an object in the place of a field that cannot be read, and where that field is.
+type field struct {
+	parents []string
+	name    string
+	value   any
+}
+
+func (f field) set(object map[string]any) {
+	for _, parent := range f.parents {
+		if object[parent] == nil {
+			object[parent] = map[string]any{}
+		}
+		object = object[parent].(map[string]any)
+	}
+	object[f.name] = f.value
+}
+
+func unreadableMessage(fields string) string {
+	return "The controller leaves this key alone, because fields of it cannot be read (" + fields + "): " +
+		"correct them as 'kubectl explain apikey --recursive' has them, or delete the key."
+}
+
+func TestInvariant10_AFieldThatCannotBeReadStopsOnlyItsOwnKey(t *testing.T) {
+	unreadable := map[string]struct {
+		field
+		says string
+	}{
+		"ttl":            {field{[]string{"spec", "secret"}, "ttl", "a while"}, "spec.secret.ttl"},
+		"read-access":    {field{[]string{"spec"}, "readAccess", "true"}, "spec.readAccess"},
+		"active":         {field{[]string{"spec"}, "active", "yes"}, "spec.active"},
+		"expires-at":     {field{[]string{"spec"}, "expiresAt", "never"}, "spec.expiresAt"},
+		"app-name":       {field{[]string{"spec"}, "appName", 7}, "spec.appName"},
+		"spec":           {field{nil, "spec", "none"}, "spec"},
+		"tokens":         {field{[]string{"status"}, "tokens", "none"}, "status.tokens"},
+		"deactivated-at": {field{[]string{"status"}, "deactivatedAt", "never"}, "status.deactivatedAt"},
+		"status":         {field{nil, "status", []any{}}, "status"},
+	}
+	w := newWorld(t)
+	stop := w.startController(nil)
+	for name := range unreadable {
+		w.createKey("issued-" + name)
+		w.await("issued-"+name, v1alpha1.ReasonIssued)
+	}
+	stop()
+	stored := map[string]*v1alpha1.APIKey{}
+	for name, test := range unreadable {
+		w.createKey("new-" + name)
+		for _, key := range []string{"new-" + name, "issued-" + name} {
+			w.env.ChangeStored(t, w.namespace, key, test.set)
+			stored[key] = w.get(key)
+		}
+	}
+
+	w.clock.advance(time.Hour)
+	w.startController(nil)
+	w.createKey("sound")
+	w.assertIssued(w.await("sound", v1alpha1.ReasonIssued), "sound-token")
+	for name, test := range unreadable {
+		for _, issued := range []bool{false, true} {
+			key := map[bool]string{false: "new-", true: "issued-"}[issued] + name
+			if _, note := w.awaitEvent(key, v1alpha1.ReasonUnreadable); note != unreadableMessage(test.says) {
+				t.Errorf("the event of %s says %q, want %q", key, note, unreadableMessage(test.says))
+			}
+			kept := func(key *v1alpha1.APIKey) []any {
+				return []any{key.Spec, key.Status.Tokens, key.Status.SecretName, key.Status.DeactivatedAt, key.Unreadable}
+			}
+			if diff := cmp.Diff(kept(stored[key]), kept(w.get(key))); diff != "" {
+				t.Errorf("of %s was changed (-before +after):\n%s", key, diff)
+			}
+			if hasSecret := w.secret(key+"-token") != nil; hasSecret != issued {
+				t.Errorf("%s has a Secret: %t", key, hasSecret)
+			}
+		}
+	}
+}
+
+func TestAKeyGoesOnOnceItCanBeRead(t *testing.T) {
+	w := newWorld(t)
+	w.startController(nil)
+	w.createKey("issued")
+	w.await("issued", v1alpha1.ReasonIssued)
+	for _, name := range []string{"issued", "new"} {
+		if name == "new" {
+			w.createKey(name, func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) })
+			w.await(name, v1alpha1.ReasonDeactivated)
+		}
+		w.env.ChangeStored(t, w.namespace, name, field{[]string{"spec", "secret"}, "ttl", "a while"}.set)
+		want := stalled(v1alpha1.ReasonUnreadable, unreadableMessage("spec.secret.ttl"))
+		if name == "issued" {
+			want[v1alpha1.ConditionActive] = "True Unreadable: " + unreadableMessage("spec.secret.ttl")
+		}
+		w.assertConditions(w.await(name, v1alpha1.ReasonUnreadable), want)
+		w.env.ChangeStored(t, w.namespace, name, field{[]string{"spec", "secret"}, "ttl", "1h"}.set)
+	}
+	w.assertConditions(w.await("issued", v1alpha1.ReasonIssued),
+		conditions(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, acceptedMinted))
+	w.await("new", v1alpha1.ReasonDeactivated)
+}
