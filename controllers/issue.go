@@ -100,7 +100,7 @@ func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.A
 	if err := r.settle(ctx, key); err != nil {
 		return err
 	}
-	if err := r.findForeignSecret(ctx, key); err != nil {
+	if err := r.clearSecretName(ctx, key); err != nil {
 		return err
 	}
 	minted, err := r.claim(ctx, key)
@@ -202,18 +202,19 @@ func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, m
 		return nil
 	}
 	err := r.Secrets.Create(ctx, newSecret(key, minted))
-	switch {
-	case err == nil:
-		return nil
-	case apierrors.IsAlreadyExists(err):
+	if apierrors.IsAlreadyExists(err) {
 		// By this very call, when its first answer was lost and the client repeated it, or by somebody else meanwhile.
 		if done, err := r.wasHandedOver(ctx, key); done || err != nil {
 			return err
 		}
-		if err := r.findForeignSecret(ctx, key); err != nil {
+		if err := r.clearSecretName(ctx, key); err != nil {
 			return err
 		}
-		return &writeError{secret: secretName(key), failure: "another one came and went"}
+		err = r.Secrets.Create(ctx, newSecret(key, minted))
+	}
+	switch {
+	case err == nil:
+		return nil
 	case wasRefused(err):
 		return secretRefused(secretName(key), err)
 	default: // the Secret may be there all the same: the claim stays until that is known

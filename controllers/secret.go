@@ -5,15 +5,29 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// Annotations of a one-time Secret: the key and the token that the controller wrote it for. They stay when the key is deleted without its
+// Secret, which takes the owner reference away.
+const (
+	annotationKeyName   = "keys.squirrel.dev/apikey"
+	annotationKeyUID    = "keys.squirrel.dev/apikey-uid"
+	annotationTokenHash = "keys.squirrel.dev/token-hash"
 )
 
 // secretName is the name of the key's one-time Secret.
@@ -30,9 +44,12 @@ func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 	owner.BlockOwnerDeletion = new(false)
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace:       key.Namespace,
-			Name:            secretName(key),
-			Labels:          map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"},
+			Namespace: key.Namespace,
+			Name:      secretName(key),
+			Labels:    map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"},
+			Annotations: map[string]string{
+				annotationKeyName: key.Name, annotationKeyUID: string(key.UID), annotationTokenHash: token.Hash(minted),
+			},
 			OwnerReferences: []metav1.OwnerReference{owner},
 		},
 		Type:      v1alpha1.SecretTypeToken,
@@ -56,13 +73,19 @@ func (r *APIKeyReconciler) wasHandedOver(ctx context.Context, key *v1alpha1.APIK
 	return secret != nil && isOurs(secret, key), err
 }
 
-// findForeignSecret returns a conflict when a Secret is in the place of the one that is to be written.
-func (r *APIKeyReconciler) findForeignSecret(ctx context.Context, key *v1alpha1.APIKey) error {
+// clearSecretName removes a void Secret from the place of the one that is to be written, and returns a conflict when another one is there.
+func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.APIKey) error {
 	if key.Spec.TokenHash != "" {
 		return nil
 	}
 	secret, err := r.readSecret(ctx, key)
 	if secret == nil || err != nil {
+		return err
+	}
+	if removed, err := r.removeVoidSecret(ctx, key, secret); removed || err != nil {
+		if writtenFor(secret, key.Name) == key.UID && err == nil && !key.Claimed() { // of a claimed one, claim says so
+			r.announceMintedAgain(key)
+		}
 		return err
 	}
 	if r.isOfFormerKey(secret, key) {
@@ -76,6 +99,53 @@ func (r *APIKeyReconciler) isOfFormerKey(secret *corev1.Secret, key *v1alpha1.AP
 	owner := owningKey(secret)
 	return owner != nil && owner.Name == key.Name && owner.UID != key.UID &&
 		r.Now().Sub(key.CreationTimestamp.Time) < formerSecretPatience
+}
+
+// writtenFor returns the UID of the key, of this name, that the controller wrote the Secret for; empty when it wrote it for no such key, or
+// when it is not as the controller wrote it.
+func writtenFor(secret *corev1.Secret, name string) types.UID {
+	uid := types.UID(secret.Annotations[annotationKeyUID])
+	if secret.Type != v1alpha1.SecretTypeToken || !ptr.Deref(secret.Immutable, false) || len(secret.Data) != 1 ||
+		secret.Annotations[annotationKeyName] != name {
+		return ""
+	}
+	if owner := metav1.GetControllerOf(secret); owner != nil && owner.UID != uid {
+		return ""
+	}
+	for _, plaintext := range secret.Data {
+		if token.Hash(string(plaintext)) != secret.Annotations[annotationTokenHash] {
+			return ""
+		}
+	}
+	return uid
+}
+
+// removeVoidSecret deletes the Secret if its token cannot be accepted any more: if the controller wrote it for a former key of this name,
+// or for this key and a hash that is not on record. It was written by a controller that was stopped for long, or its key was deleted
+// without it.
+//
+// The key is read again, after the Secret and from the API server: a hash is put on record before its Secret is written. So if it is not
+// on record now, it was given up, and the write that would accept it fails, since it is made on the condition that it is still there.
+func (r *APIKeyReconciler) removeVoidSecret(ctx context.Context, key *v1alpha1.APIKey, secret *corev1.Secret) (removed bool, err error) {
+	if writtenFor(secret, key.Name) == "" {
+		return false, nil
+	}
+	current := &v1alpha1.APIKey{}
+	if err := r.Secrets.Get(ctx, client.ObjectKeyFromObject(key), current); client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("read the key again: %w", err)
+	}
+	if current.UID != key.UID || current.CannotRead(recordedFields...) ||
+		slices.Contains(current.Hashes(), secret.Annotations[annotationTokenHash]) {
+		return false, apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("apikeys").GroupResource(), key.Name,
+			errors.New("the key is not as the cache has it"))
+	}
+	err = r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("delete the void Secret %q: %w", secret.Name, err)
+	}
+	log.FromContext(ctx).Info("removed a Secret whose token was never accepted or whose key is gone", "secret", secret.Name,
+		"uid", secret.Annotations[annotationKeyUID])
+	return true, nil
 }
 
 // owningKey returns the reference to the APIKey that controls the Secret, or nil.
@@ -96,6 +166,10 @@ func secretConflict(secret *corev1.Secret, key *v1alpha1.APIKey) *v1alpha1.Confl
 		message = fmt.Sprintf("Secret %q hands over the token of APIKey %q: create this key with another spec.secret.name.",
 			secret.Name, owner.Name)
 	}
+	if left := secret.Annotations[annotationKeyName]; left != "" && left != key.Name && metav1.GetControllerOf(secret) == nil {
+		message = fmt.Sprintf("Secret %q was left behind by APIKey %q: delete it, or create this key with another spec.secret.name. "+
+			"It is looked for again every %s.", secret.Name, left, secretDelay)
+	}
 	return &v1alpha1.Conflict{Reason: v1alpha1.ReasonSecretConflict, Holder: secret.Name, Message: message}
 }
 
@@ -108,12 +182,18 @@ func (r *APIKeyReconciler) removeSecret(ctx context.Context, key *v1alpha1.APIKe
 	if err != nil {
 		return false, err
 	}
-	if secret != nil && isOurs(secret, key) {
+	switch {
+	case secret == nil:
+	case isOurs(secret, key):
 		err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
 		if err != nil && !isGoneOrReplaced(err) {
 			return false, fmt.Errorf("delete the one-time Secret %q: %w", secret.Name, err)
 		}
 		removed = err == nil
+	default:
+		if removed, err = r.removeVoidSecret(ctx, key, secret); err != nil {
+			return false, err
+		}
 	}
 	key.Status.SecretName = ""
 	return removed, nil

@@ -21,10 +21,11 @@ func (k *APIKey) SecretKey() string {
 }
 
 // TokenIn returns the key's token when the Secret is the one that the controller wrote for the key: its owner reference and type can be
-// forged, a token of the recorded hash cannot.
+// forged, a token of the recorded hash cannot. The reference may be gone: it is, of a key that is being deleted with --cascade=orphan.
 func (k *APIKey) TokenIn(secret *corev1.Secret) (plaintext string, ok bool) {
 	plaintext = string(secret.Data[k.SecretKey()])
-	if secret.Type != SecretTypeToken || !metav1.IsControlledBy(secret, k) ||
+	owner := metav1.GetControllerOf(secret)
+	if secret.Type != SecretTypeToken || (owner != nil && owner.UID != k.UID) ||
 		!k.Claimed() || token.Hash(plaintext) != k.Status.Tokens[0].Hash {
 		return "", false
 	}

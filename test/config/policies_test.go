@@ -80,17 +80,20 @@ func TestInvariant8_TheControllerWritesOnlySecretsOfKeys(t *testing.T) {
 		rule       string
 		secretType corev1.SecretType
 		owners     []metav1.OwnerReference
-		allowed    bool
+		writable   bool
+		deletable  bool
 	}{
-		{"of our type, controlled by a key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{owner}, true},
-		{"of our type, also owned by something else", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noController, owner}, true},
-		{"of no type", "", []metav1.OwnerReference{owner}, false},
-		{"opaque", corev1.SecretTypeOpaque, []metav1.OwnerReference{owner}, false},
-		{"of a type that starts like ours", v1alpha1.SecretTypeToken + "s", []metav1.OwnerReference{owner}, false},
-		{"of our type, without an owner", v1alpha1.SecretTypeToken, nil, false},
-		{"of our type, owned but not controlled by a key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noController}, false},
-		{"of our type, controlled by no key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noKey}, false},
-		{"of our type, controlled by a key of another group", v1alpha1.SecretTypeToken, []metav1.OwnerReference{foreignKey}, false},
+		{"of our type, controlled by a key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{owner}, true, true},
+		{"of our type, also owned by something else", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noController, owner}, true, true},
+		{"of no type", "", []metav1.OwnerReference{owner}, false, false},
+		{"of no type, without an owner", "", nil, false, false},
+		{"opaque", corev1.SecretTypeOpaque, []metav1.OwnerReference{owner}, false, false},
+		{"opaque, without an owner", corev1.SecretTypeOpaque, nil, false, false},
+		{"of a type that starts like ours", v1alpha1.SecretTypeToken + "s", []metav1.OwnerReference{owner}, false, false},
+		{"of our type, without an owner", v1alpha1.SecretTypeToken, nil, false, true},
+		{"of our type, owned but not controlled by a key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noController}, false, true},
+		{"of our type, controlled by no key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noKey}, false, false},
+		{"of our type, controlled by a key of another group", v1alpha1.SecretTypeToken, []metav1.OwnerReference{foreignKey}, false, false},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
 			secret := func(name string) *corev1.Secret {
@@ -101,8 +104,10 @@ func TestInvariant8_TheControllerWritesOnlySecretsOfKeys(t *testing.T) {
 			}
 			written, planted := fmt.Sprintf("written-%d", i), fmt.Sprintf("planted-%d", i)
 			deniedCreation, deniedDeletion := "", ""
-			if !test.allowed {
+			if !test.writable {
 				deniedCreation = fmt.Sprintf("secrets %q is forbidden: %s", written, secretsPolicy)
+			}
+			if !test.deletable {
 				deniedDeletion = fmt.Sprintf("secrets %q is forbidden: %s", planted, secretsPolicy)
 			}
 			expectAnswer(t, "creation", controller.Create(t.Context(), secret(written)), deniedCreation)
