@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
@@ -121,7 +122,7 @@ func writtenFor(secret *corev1.Secret, name string) types.UID {
 }
 
 // removeVoidSecret deletes the Secret if its token cannot be accepted any more: if the controller wrote it for a former key of this name,
-// or for this key and a hash that is not on record. It was written by a controller that was stopped for long, or its key was deleted
+// or for this key and a hash that is not on record, and no other key has that hash. It was written by a controller that was stopped for long, or its key was deleted
 // without it.
 //
 // The key is read again, after the Secret and from the API server: a hash is put on record before its Secret is written. So if it is not
@@ -130,14 +131,21 @@ func (r *APIKeyReconciler) removeVoidSecret(ctx context.Context, key *v1alpha1.A
 	if writtenFor(secret, key.Name) == "" {
 		return false, nil
 	}
+	hash := secret.Annotations[annotationTokenHash]
 	current := &v1alpha1.APIKey{}
 	if err := r.Secrets.Get(ctx, client.ObjectKeyFromObject(key), current); client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("read the key again: %w", err)
 	}
-	if current.UID != key.UID || current.CannotRead(recordedFields...) ||
-		slices.Contains(current.Hashes(), secret.Annotations[annotationTokenHash]) {
+	if current.UID != key.UID || current.CannotRead(recordedFields...) || slices.Contains(current.Hashes(), hash) {
 		return false, apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("apikeys").GroupResource(), key.Name,
 			errors.New("the key is not as the cache has it"))
+	}
+	holders, err := competitors.ListByHash(ctx, r, key.Namespace, hash)
+	if err != nil {
+		return false, err
+	}
+	if slices.ContainsFunc(holders, func(holder v1alpha1.APIKey) bool { return holder.UID != key.UID }) {
+		return false, nil // it became the token of another key, by its hash
 	}
 	err = r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
 	if client.IgnoreNotFound(err) != nil {

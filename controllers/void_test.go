@@ -147,6 +147,18 @@ func TestTheSecretOfAFormerKeyOfTheNameIsReplaced(t *testing.T) {
 	}
 }
 
+func TestTheSecretOfAFormerKeyStaysWhileAnotherKeyHasItsToken(t *testing.T) {
+	w := newWorld(t)
+	former := w.createKey("frontend")
+	former.UID = "former"
+	left := w.late(former)
+	left.OwnerReferences = nil
+	w.create(left)
+	w.createKey("imported", tokenHash(token.Hash(string(left.Data["token"]))))
+	w.startController(nil)
+	w.assertStandsBackFrom(left, inTheWay)
+}
+
 func TestTheSecretOfAFormerKeyOfAnotherNameIsNotReplaced(t *testing.T) {
 	w := newWorld(t)
 	left := w.late(w.createKey("former", func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) }))

@@ -77,6 +77,11 @@ func List(ctx context.Context, reader client.Reader, key *v1alpha1.APIKey) ([]v1
 	return found, nil
 }
 
+// ListByHash returns the keys of a namespace that declare or record a token hash, as List does.
+func ListByHash(ctx context.Context, reader client.Reader, namespace, hash string) ([]v1alpha1.APIKey, error) {
+	return byTokenHash.list(ctx, reader, namespace, hash)
+}
+
 func (by index) list(ctx context.Context, reader client.Reader, namespace, text string) ([]v1alpha1.APIKey, error) {
 	var keys v1alpha1.APIKeyList
 	if err := reader.List(ctx, &keys,

@@ -285,6 +285,27 @@ func TestWhatCannotBeReadInAnObjectTakesNoOtherDown(t *testing.T) {
 		}
 	})
 }
+
+func TestInvariant10_AFieldThatCannotBeReadEndsOnlyItsOwnKey(t *testing.T) {
+	g := NewWithT(t)
+	env := testenv.Shared(t)
+	shop := env.Namespace(t)
+	sound, broken := create(t, env, shop, "sound", "sound's"), create(t, env, shop, "broken", "broken's")
+	set := func(active any) {
+		env.ChangeStored(t, shop, "broken", func(object map[string]any) { object["spec"].(map[string]any)["active"] = active })
+	}
+	set("yes")
+	listing := run(t, env.Config, shop)
+	eventually(g, verdict(listing, shop, "sound's")).Should(Equal(granted(string(sound.UID))))
+	g.Expect(verdict(listing, shop, "broken's")()).To(Equal(outcome{authn.Unauthenticated, authn.ReasonKeyExpired, string(broken.UID)}))
+	set(true)
+	eventually(g, verdict(listing, shop, "broken's")).Should(Equal(granted(string(broken.UID))))
+	set(7)
+	eventually(g, verdict(listing, shop, "broken's")).Should(Equal(outcome{authn.Unauthenticated, authn.ReasonKeyExpired, string(broken.UID)}))
+	later := create(t, env, shop, "later", "later's")
+	eventually(g, verdict(listing, shop, "later's")).Should(Equal(granted(string(later.UID))))
+}
+
 func TestInvariant4_NoKeyIsLostWhenAListExpiresBetweenItsPages(t *testing.T) {
 	g := NewWithT(t)
 	api := serveAPI(t)
