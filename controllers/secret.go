@@ -122,8 +122,8 @@ func writtenFor(secret *corev1.Secret, name string) types.UID {
 }
 
 // removeVoidSecret deletes the Secret if its token cannot be accepted any more: if the controller wrote it for a former key of this name,
-// or for this key and a hash that is not on record, and no other key has that hash. It was written by a controller that was stopped for long, or its key was deleted
-// without it.
+// or for this key and a hash that is not on record, and no other key has that hash. A controller that was stopped for long wrote it, or
+// its key was deleted without it.
 //
 // The key is read again, after the Secret and from the API server: a hash is put on record before its Secret is written. So if it is not
 // on record now, it was given up, and the write that would accept it fails, since it is made on the condition that it is still there.
