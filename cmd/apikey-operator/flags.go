@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -22,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"squirrel.dev/apikey-operator/internal/kubeapi"
 	"squirrel.dev/apikey-operator/internal/serving"
 )
 
@@ -68,6 +70,7 @@ func kubernetesConfig(process string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no Kubernetes API is configured, by --kubeconfig, KUBECONFIG or the cluster that this runs in: %w", err)
 	}
+	kubeapi.Harden(kubernetes, kubeapi.DefaultBounds(), kubeapi.NewMetrics(metrics.Registry), slog.Default())
 	return rest.AddUserAgent(kubernetes, process), nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -102,9 +103,9 @@ func listConsistently(
 }
 
 // note keeps the outcome of a call to the Kubernetes API for whoever asks what is wrong, and logs when it turns. A Reflector logs a
-// refused connection only for developers.
+// refused connection only for developers. That a watch has to begin with a new list is nothing wrong.
 func (k *Keyring) note(ctx context.Context, err error) {
-	if err == nil {
+	if err == nil || apierrors.IsResourceExpired(err) {
 		if k.lastError.Swap(nil) != nil {
 			klog.FromContext(ctx).Info("The Kubernetes API answers again")
 		}
@@ -125,10 +126,10 @@ func (k *Keyring) problem() string {
 	return "none"
 }
 
-// reconnect returns the pauses between attempts: doubling from 0.2 s to 2 s, each stretched by up to as much again at random. They
+// reconnect returns the pauses between attempts: doubling from 0.2 s to 1 s, each stretched by up to as much again at random. They
 // are short because a revoked key is accepted until the API is heard again.
 func reconnect() *wait.Backoff {
-	return &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Cap: 2 * time.Second, Steps: 10}
+	return &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Cap: time.Second, Steps: 10}
 }
 
 func newClient(config *rest.Config) (rest.Interface, error) {

@@ -93,7 +93,7 @@ func (c *Catalog) Run(ctx context.Context, kubernetes client.WithWatch, namespac
 		TypeDescription: "APIKey",
 		Logger:          &logger,
 		// Short, because a creation waits until the key is here.
-		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Cap: 2 * time.Second, Steps: 10},
+		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Cap: time.Second, Steps: 10},
 	}).RunWithContext(ctx)
 	return nil
 }
