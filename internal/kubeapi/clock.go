@@ -1,7 +1,6 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kubeapi has what the processes share of their connection to the Kubernetes API.
 package kubeapi
 
 import (

@@ -5,6 +5,8 @@
 // that is silent without being closed, an answer that stops halfway, and an etcd that was restored from an older backup.
 //
 // All of it is at the transport, so that it holds for every Reflector of a process, however its list and watch are written.
+//
+// It also compares the local clock with that of the API server.
 package kubeapi
 
 import (
