@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -102,10 +103,36 @@ func (k *APIKey) Retired() bool {
 // with a composed and with a decomposed é, have the same one.
 func CanonicalAppName(name string) string { return norm.NFC.String(name) }
 
+// FirstForName returns the key that precedes all others of these keys, which have one app name: none of them is issued before it. It is nil
+// when none can be issued. FindConflict finds the same conflict of name with it alone as with them all.
+func FirstForName(keys []APIKey) *APIKey {
+	return firstOf(keys, (*APIKey).contendsForName)
+}
+
+// FirstForHash returns the key that precedes all others of these keys, which have a token hash in common. FindConflict finds the same
+// conflict of hash with it alone as with them all.
+func FirstForHash(keys []APIKey) *APIKey {
+	return firstOf(keys, func(*APIKey) bool { return true })
+}
+
 // competeForName is true for two keys of which only one may be active.
 func competeForName(key, other *APIKey) bool {
-	return key.UID != other.UID && !other.Retired() &&
+	return key.UID != other.UID && other.contendsForName() &&
 		CanonicalAppName(key.Spec.AppName) == CanonicalAppName(other.Spec.AppName)
+}
+
+// contendsForName says whether the key keeps others from having its app name. One that cannot be issued does not, unless it has claimed a
+// token hash: of two keys that pass each other over, the one that claims later sees the other's claim.
+func (k *APIKey) contendsForName() bool {
+	return !k.Retired() && (k.Claimed() || !k.isBlocked())
+}
+
+// isBlocked says whether the key cannot be issued because of its Secret or its hash. A key that waits for its app name, or for its owner to
+// correct a field, keeps its place.
+func (k *APIKey) isBlocked() bool {
+	stalled := meta.FindStatusCondition(k.Status.Conditions, ConditionStalled)
+	return stalled != nil && stalled.Status == metav1.ConditionTrue &&
+		slices.Contains([]string{ReasonSecretConflict, ReasonSecretRefused, ReasonTokenHashConflict}, stalled.Reason)
 }
 
 // shareHash is true also when the other key has ended: a deactivated token must not come back under another name.
@@ -122,6 +149,16 @@ func firstBefore(key *APIKey, others []APIKey, related func(key, other *APIKey) 
 		other := &others[i]
 		if related(key, other) && precedes(other, key) && (first == nil || precedes(other, first)) {
 			first = other
+		}
+	}
+	return first
+}
+
+func firstOf(keys []APIKey, where func(*APIKey) bool) *APIKey {
+	var first *APIKey
+	for i := range keys {
+		if where(&keys[i]) && (first == nil || precedes(&keys[i], first)) {
+			first = &keys[i]
 		}
 	}
 	return first

@@ -57,6 +57,12 @@ func endRecorded(k *v1alpha1.APIKey)  { k.Status.DeactivatedAt = new(metav1.Now(
 func beingDeleted(k *v1alpha1.APIKey) { k.DeletionTimestamp = new(metav1.Now()) }
 func expired(k *v1alpha1.APIKey)      { k.Spec.ExpiresAt = new(metav1.Unix(0, 0)) }
 
+func stalled(reason string) func(*v1alpha1.APIKey) {
+	return func(k *v1alpha1.APIKey) {
+		k.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue, Reason: reason}}
+	}
+}
+
 func nameHeldBy(holder string) *v1alpha1.Conflict {
 	return &v1alpha1.Conflict{
 		Reason:  v1alpha1.ReasonAppNameConflict,
@@ -111,6 +117,18 @@ func TestFindConflict(t *testing.T) {
 		{"expired, its end not on record, it holds the name", key("me", 5), keys{key("old", 1, issued(hashA), expired)}, nameHeldBy("old")},
 		{"expired, its end on record, it frees the name", key("me", 5), keys{key("old", 1, issued(hashA), expired, endRecorded)}, nil},
 		{"behind a deactivated one, the next holds the name", key("me", 5), keys{key("old", 1, deactivated), key("next", 2)}, nameHeldBy("next")},
+
+		{"stalled by its hash, it holds no name", key("me", 5), keys{key("old", 1, stalled(v1alpha1.ReasonTokenHashConflict))}, nil},
+		{"stalled by a Secret in the way, it holds no name", key("me", 5), keys{key("old", 1, stalled(v1alpha1.ReasonSecretConflict))}, nil},
+		{"its Secret refused, it holds no name", key("me", 5), keys{key("old", 1, stalled(v1alpha1.ReasonSecretRefused))}, nil},
+		{"stalled by its name, it holds its place in line", key("me", 5),
+			keys{key("old", 1, stalled(v1alpha1.ReasonAppNameConflict))}, nameHeldBy("old")},
+		{"its Secret refused, it counts while it is tried again", key("me", 5),
+			keys{key("old", 1, stalled(v1alpha1.ReasonSecretRefused), claimed(hashA))}, nameHeldBy("old")},
+		{"issued, it holds the name, stalled or not", key("me", 5),
+			keys{key("old", 1, stalled(v1alpha1.ReasonTokenHashConflict), issued(hashA))}, nameHeldBy("old")},
+		{"behind one that is passed over, the next holds the name", key("me", 5),
+			keys{key("old", 1, stalled(v1alpha1.ReasonSecretRefused)), key("next", 2)}, nameHeldBy("next")},
 
 		{"a brought hash that another brought", key("me", 5, brings(hashA)),
 			keys{key("old", 1, app("Other"), brings(hashA))}, hashHeldBy("old")},
@@ -179,6 +197,57 @@ func TestFindConflictLeavesExactlyOneHolder(t *testing.T) {
 		}
 		if slices.ContainsFunc(named, func(name string) bool { return name != holders[0] }) {
 			t.Fatalf("%v holds the name, but the others name %v: %+v", holders, named, competing)
+		}
+	}
+}
+
+// TestInvariant2_KeysThatPassEachOtherOverMeetWhenTheyClaim has two keys of one name, in any states: when both claim, at most one goes on.
+func TestInvariant2_KeysThatPassEachOtherOverMeetWhenTheyClaim(t *testing.T) {
+	reasons := []string{
+		"", v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict, v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretRefused,
+	}
+	for _, first := range reasons {
+		for _, second := range reasons {
+			keys := []v1alpha1.APIKey{key("a", 1, stalled(first), claimed(hashA)), key("b", 2, stalled(second), claimed(hashB))}
+			for i := range keys {
+				if v1alpha1.FindConflict(&keys[i], keys) == nil && v1alpha1.FindRivalClaim(&keys[i], keys) == nil {
+					t.Errorf("stalled by %q and %q, key %s goes on while both have claimed", first, second, keys[i].Name)
+				}
+			}
+		}
+	}
+}
+
+// Of any keys of one name, the first alone shows each of them the conflict that they all show it.
+func TestTheFirstKeyShowsTheSameConflictAsAllDo(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	reasons := []string{v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict, v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretRefused}
+	for range 2_000 {
+		keys := make([]v1alpha1.APIKey, 1+random.IntN(6))
+		for i := range keys {
+			keys[i] = key(string(rune('a'+i)), random.IntN(3), brings(hashA))
+			switch random.IntN(5) {
+			case 0:
+				claimed(hashA)(&keys[i])
+			case 1:
+				issued(hashA)(&keys[i])
+			case 2:
+				deactivated(&keys[i])
+			}
+			if random.IntN(2) == 0 {
+				stalled(reasons[random.IntN(len(reasons))])(&keys[i])
+			}
+		}
+		var first []v1alpha1.APIKey
+		for _, key := range []*v1alpha1.APIKey{v1alpha1.FirstForName(keys), v1alpha1.FirstForHash(keys)} {
+			if key != nil {
+				first = append(first, *key)
+			}
+		}
+		for i := range keys {
+			if diff := cmp.Diff(v1alpha1.FindConflict(&keys[i], keys), v1alpha1.FindConflict(&keys[i], first)); diff != "" {
+				t.Fatalf("the conflict of %s (-with all +with the first):\n%s%+v", keys[i].Name, diff, keys)
+			}
 		}
 	}
 }
