@@ -32,7 +32,25 @@ var (
 	}
 )
 
+// What the controller writes.
+const (
+	writtenStatus = "status"
+	writtenSecret = "secret"
+)
+
 var (
+	writesTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apikey_writes_total",
+		Help: "Writes that the controller sent to the Kubernetes API, of the status of API keys and of one-time Secrets.",
+	}, []string{"object"})
+	retryingKeys = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "apikey_retrying_keys",
+		Help: "API keys that the controller tries again at growing intervals.",
+	})
+	parkedKeys = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "apikey_parked_keys",
+		Help: "API keys that wait until their namespace, or work that can wait, has a free worker. They are not in workqueue_depth.",
+	})
 	issuedTotal = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "apikey_issued_total",
 		Help: "API keys issued: tokens handed over and brought tokens accepted.",
@@ -60,7 +78,10 @@ func RegisterMetrics(registry prometheus.Registerer) {
 	for _, reason := range conflictReasons {
 		conflictsTotal.WithLabelValues(reason)
 	}
-	registry.MustRegister(issuedTotal, mintedAgainTotal, endedTotal, conflictsTotal)
+	for _, object := range []string{writtenStatus, writtenSecret} {
+		writesTotal.WithLabelValues(object)
+	}
+	registry.MustRegister(writesTotal, retryingKeys, parkedKeys, issuedTotal, mintedAgainTotal, endedTotal, conflictsTotal)
 }
 
 // announce tells what became of a key, once it is on record: an event for the key's owner, a log line and a metric for the operator.

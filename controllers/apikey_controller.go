@@ -11,18 +11,23 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/kubeapi"
 )
@@ -30,14 +35,9 @@ import (
 const (
 	controllerName = "apikey"
 
-	concurrentReconciles = 10
-
 	// reconcileTimeout is shorter than the lease of leader election (15 s): a controller that was stopped in the middle of issuing
 	// and continues after another one took over finds its time over, and its calls fail before they are sent.
 	reconcileTimeout = 10 * time.Second
-
-	// conflictDelay passes before a write is tried again that lost against somebody else's write.
-	conflictDelay = 100 * time.Millisecond
 )
 
 // APIKeyReconciler brings APIKeys to the state that they declare.
@@ -52,6 +52,10 @@ type APIKeyReconciler struct {
 	Now func() time.Time
 	// CheckClock returns why nothing may be done yet that cannot be undone and that only the clock demands: see kubeapi.Clock.
 	CheckClock func(context.Context) error
+
+	queue   priorityqueue.PriorityQueue[reconcile.Request]
+	retries retries
+	leaders competitors.Leaders
 }
 
 // ClientOptions are what the client of the controller's manager must be built with: issuing looks again at the competing keys after
@@ -91,20 +95,37 @@ func NewAPIKeyReconciler(mgr manager.Manager, clock *kubeapi.Clock) (*APIKeyReco
 func (r *APIKeyReconciler) SetupWithManager(mgr manager.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named(controllerName).
-		For(&v1alpha1.APIKey{}, builder.WithPredicates(r.worthALook())).
-		Watches(&v1alpha1.APIKey{}, handler.EnqueueRequestsFromMapFunc(r.competitorsToWake), builder.WithPredicates(standingChanged)).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrentReconciles, ReconciliationTimeout: reconcileTimeout}).
+		Watches(&v1alpha1.APIKey{}, r.enqueueByPriority(), builder.WithPredicates(r.worthALook())).
+		Watches(&v1alpha1.APIKey{}, r.enqueueCompetitors()).
+		WithOptions(r.options(mgr.GetLogger())).
 		Complete(r)
 }
 
-// Reconcile looks at one key, advances it, writes what became of it to its status, and tells about it.
+func (r *APIKeyReconciler) options(log logr.Logger) controller.Options {
+	return controller.Options{
+		MaxConcurrentReconciles: workers,
+		ReconciliationTimeout:   reconcileTimeout,
+		NewQueue: func(name string, limiter workqueue.TypedRateLimiter[reconcile.Request]) requestQueue {
+			r.queue = newFairQueue(name, limiter, log.WithValues("controller", name))
+			return r.queue
+		},
+	}
+}
+
+// Reconcile reads one key, advances it, writes what became of it to its status, and reports it.
 func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	key := &v1alpha1.APIKey{}
 	if err := r.Get(ctx, request.NamespacedName, key); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.retries.forget(request.NamespacedName)
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if key.CannotRead(decisiveFields...) {
 		return r.reportUnreadable(ctx, key)
+	}
+	if wait, changed := r.retries.remaining(key, r.phaseOf(key), r.Now()); wait > 0 {
+		return r.waitOn(ctx, key, wait, changed)
 	}
 	before := key.DeepCopy()
 	result, advanceErr := r.advance(ctx, key)
@@ -112,10 +133,40 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 	if writeErr == nil {
 		r.announce(ctx, before, key)
 	}
-	if apierrors.IsConflict(advanceErr) || apierrors.IsConflict(writeErr) {
-		return ctrl.Result{RequeueAfter: conflictDelay}, nil // somebody else wrote the key: look again
+	err := errors.Join(advanceErr, writeErr)
+	switch {
+	case apierrors.IsConflict(advanceErr) || apierrors.IsConflict(writeErr): // another client wrote the key: read it again
+		r.postpone(before, conflictDelay)
+		result, err = ctrl.Result{RequeueAfter: conflictDelay}, nil
+	case err != nil:
+		r.tryAgain(before, failedCall)
+		result = ctrl.Result{}
+	case key.Issued() || key.Retired():
+		r.retries.forget(request.NamespacedName)
 	}
-	return result, errors.Join(advanceErr, writeErr)
+	result.Priority = new(r.priorityOfNext(key))
+	return result, err
+}
+
+// waitOn does nothing for a key that was woken before its next try, but that its status follows its spec when its owner changed that.
+func (r *APIKeyReconciler) waitOn(ctx context.Context, key *v1alpha1.APIKey, wait time.Duration, changed bool) (ctrl.Result, error) {
+	active := key.State(r.Now()) == v1alpha1.StateActive
+	if active {
+		wait = soonest(wait, r.untilExpiry(key))
+	}
+	result := ctrl.Result{RequeueAfter: wait, Priority: new(r.priorityOfNext(key))}
+	if !changed {
+		return result, nil
+	}
+	before := key.DeepCopy()
+	if active && key.Issued() {
+		describeIssued(key)
+	}
+	observeGeneration(key)
+	if err := r.writeStatus(ctx, before, key); err != nil {
+		log.FromContext(ctx).Info("the status does not follow the spec of a key yet that waits for its next try", "failure", err.Error())
+	}
+	return result, nil
 }
 
 // advance takes the key the next step of its life.
@@ -130,6 +181,16 @@ func (r *APIKeyReconciler) advance(ctx context.Context, key *v1alpha1.APIKey) (c
 	default:
 		return r.issue(ctx, key)
 	}
+}
+
+// postpone has the key tried again after a wait that does not count as a failure.
+func (r *APIKeyReconciler) postpone(key *v1alpha1.APIKey, wait time.Duration) {
+	r.retries.postpone(key, r.phaseOf(key), r.Now().Add(wait))
+}
+
+// tryAgain returns how long the key waits for its next try.
+func (r *APIKeyReconciler) tryAgain(key *v1alpha1.APIKey, why cause) time.Duration {
+	return r.retries.add(key, r.phaseOf(key), why, r.Now())
 }
 
 // end records, once, that the key has been deactivated or has expired, and takes its Secret away.
@@ -201,5 +262,10 @@ func (r *APIKeyReconciler) writeStatus(ctx context.Context, before, key *v1alpha
 	if equality.Semantic.DeepEqual(before.Status, key.Status) {
 		return nil
 	}
-	return client.IgnoreNotFound(r.Status().Update(ctx, key))
+	return client.IgnoreNotFound(r.updateStatus(ctx, key))
+}
+
+func (r *APIKeyReconciler) updateStatus(ctx context.Context, key *v1alpha1.APIKey) error {
+	writesTotal.WithLabelValues(writtenStatus).Inc()
+	return r.Status().Update(ctx, key)
 }

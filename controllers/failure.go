@@ -10,6 +10,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/duration"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
@@ -24,9 +25,11 @@ func (e *writeError) Error() string {
 	return fmt.Sprintf("write the one-time Secret %q: %s", e.secret, e.failure)
 }
 
-// wasRefused says whether an error means that nothing was written, and that it is not for the controller to mend.
+// wasRefused says whether an error means that nothing was written, and that it is not for the controller to mend. Webhooks refuse with any
+// code.
 func wasRefused(err error) bool {
-	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsNotFound(err) ||
+	return refusers.MatchString(err.Error()) || apierrors.IsForbidden(err) || apierrors.IsInvalid(err) ||
+		apierrors.IsBadRequest(err) || apierrors.IsNotFound(err) ||
 		apierrors.IsMethodNotSupported(err) || apierrors.IsRequestEntityTooLargeError(err)
 }
 
@@ -34,10 +37,14 @@ func wasRefused(err error) bool {
 func secretRefused(name string, err error) *v1alpha1.Conflict {
 	return &v1alpha1.Conflict{
 		Reason: v1alpha1.ReasonSecretRefused,
-		Message: fmt.Sprintf("Secret %q was refused (%s): nothing is issued until it is let through. The controller tries again every %s.",
-			name, refuserIn(err), secretDelay),
+		Message: fmt.Sprintf("Secret %q was refused (%s): nothing is issued until it is let through. %s",
+			name, refuserIn(err), triesAgain),
 	}
 }
+
+// triesAgain says when a Secret is written again that could not be written. It is the same at each try, which therefore changes no status.
+var triesAgain = fmt.Sprintf("The controller tries again at intervals that grow from %s to %s.",
+	duration.HumanDuration(secretUnwritable.delay), duration.HumanDuration(maxRetryDelay))
 
 // refusers are the beginnings, of fixed form, that the API server itself gives to refusals.
 var refusers = regexp.MustCompile(`exceeded quota: [-a-z0-9.]+` +

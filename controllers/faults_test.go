@@ -163,7 +163,10 @@ func (w *world) plant(key *v1alpha1.APIKey) *corev1.Secret {
 	}
 }
 
-const inTheWay = `Secret "frontend-token" exists already and was not written for this key: delete it if nobody needs it, or create this key with another spec.secret.name. It is looked for again every 15s.`
+// maxRetryDelay is what passes at most before the controller tries again to write a Secret.
+const maxRetryDelay = 5 * time.Minute
+
+const inTheWay = `Secret "frontend-token" exists already and was not written for this key: delete it if nobody needs it, or create this key with another spec.secret.name. The controller tries again at intervals that grow from 15s to 5m.`
 
 const ofAnother = `Secret "frontend-token" hands over the token of APIKey "another": create this key with another spec.secret.name.`
 
@@ -204,6 +207,7 @@ func TestAPlantedSecretIsNeverAdoptedOverwrittenOrDeleted(t *testing.T) {
 			w.assertStandsBackFrom(planted, test.message)
 
 			w.must(w.env.Client.Delete(t.Context(), planted))
+			w.clock.advance(maxRetryDelay)
 			w.touch("frontend", "after the deletion")
 			w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
 		})
@@ -368,11 +372,12 @@ func TestARefusedSecretStallsTheKeyAndNamesWhoRefused(t *testing.T) {
 			w.createKey("frontend")
 			key := w.await("frontend", v1alpha1.ReasonSecretRefused)
 			w.assertConditions(key, stalled(v1alpha1.ReasonSecretRefused, `Secret "frontend-token" was refused (`+refuser+
-				`): nothing is issued until it is let through. The controller tries again every 15s.`))
+				`): nothing is issued until it is let through. The controller tries again at intervals that grow from 15s to 5m.`))
 			if key.Claimed() || key.Status.SecretName != "" {
 				t.Error("a key whose Secret was refused has a token")
 			}
 			refuse.Store(false)
+			w.clock.advance(maxRetryDelay)
 			w.touch("frontend", "let through")
 			w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
 		})
@@ -408,6 +413,7 @@ func TestTheSecretOfAFormerKeyOfTheNameIsWaitedFor(t *testing.T) {
 	w.assertConditions(w.await("frontend", v1alpha1.ReasonSecretConflict), stalled(v1alpha1.ReasonSecretConflict,
 		`Secret "frontend-token" hands over the token of APIKey "frontend": create this key with another spec.secret.name.`))
 	stillThere.Store(false)
+	w.clock.advance(maxRetryDelay)
 	w.touch("frontend", "collected")
 	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
 }

@@ -20,16 +20,11 @@ import (
 )
 
 const (
-	// secretDelay passes before the controller tries again to write a Secret that is in the way or was refused: Secrets are not watched.
-	secretDelay = 15 * time.Second
-
-	// formerSecretDelay passes before the controller looks again whether the Secret of a former key of the same name is gone, and
-	// formerSecretPatience is how old a key may be until a person is told that it is still there.
-	formerSecretDelay    = time.Second
+	// formerSecretPatience is how old a key may be until a person is told that the Secret of a former key of its name is still there.
 	formerSecretPatience = time.Minute
 
-	// rivalClaimDelay passes before a key claims again that met another claim.
-	rivalClaimDelay = 250 * time.Millisecond
+	// secretTimeout bounds the creation of a Secret. It leaves the reconcile the time to record what became of it.
+	secretTimeout = reconcileTimeout - 2*time.Second
 
 	// clockDifference is what the clocks of two controllers may differ by.
 	clockDifference = 5 * time.Second
@@ -63,17 +58,17 @@ func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctr
 	case err == nil:
 		return r.accept(key), nil
 	case errors.As(err, &conflict):
-		return r.standBack(key, conflict), nil
+		return r.standBack(ctx, key, conflict), nil
 	case errors.Is(err, errRivalClaim):
-		return withdraw(key, rivalClaimDelay, "Waiting for another key with the same app name or token hash to be settled."), nil
+		return r.withdraw(key, rivalClaim, "Waiting for another key with the same app name or token hash to be settled."), nil
 	case errors.Is(err, errHandoverUnderWay):
-		setPending(key, "Waiting for a handover that was begun to end.")
-		return ctrl.Result{RequeueAfter: soonest(r.untilClaimIsVoid(key), r.untilExpiry(key))}, nil
+		return r.awaitHandover(key), nil
 	case errors.Is(err, errClaimMayBeLive):
 		setPending(key, "Waiting for the clocks of the controller and the API server to agree: a handover that was begun may not have ended.")
+		r.postpone(key, clockDelay)
 		return ctrl.Result{RequeueAfter: clockDelay}, nil
 	case errors.Is(err, errFormerSecret):
-		return withdraw(key, formerSecretDelay,
+		return r.withdraw(key, formerSecret,
 			fmt.Sprintf("Waiting for Secret %q of a former key of this name to be removed.", secretName(key))), nil
 	case apierrors.IsConflict(err):
 		return ctrl.Result{}, err
@@ -133,14 +128,11 @@ func (r *APIKeyReconciler) checkClaimIsVoid(ctx context.Context, key *v1alpha1.A
 // settle returns the conflict when another key holds the app name or the hash, as far as the cache knows. It waits for no write: what the
 // cache has not seen yet, lookAgain sees.
 func (r *APIKeyReconciler) settle(ctx context.Context, key *v1alpha1.APIKey) error {
-	others, err := competitors.List(ctx, r, key)
-	if err != nil {
-		return err
-	}
-	if conflict := v1alpha1.FindConflict(key, others); conflict != nil {
+	conflict, err := r.findConflict(ctx, key)
+	if conflict != nil {
 		return conflict
 	}
-	return nil
+	return err
 }
 
 // claim writes the hash of the key's token to its status. It returns the token when it minted one: from here until it is in the
@@ -155,7 +147,7 @@ func (r *APIKeyReconciler) claim(ctx context.Context, key *v1alpha1.APIKey) (min
 		claimed.Status.SecretName = secretName(key)
 	}
 	setPending(claimed, "Handing over the token.")
-	if err := r.Status().Update(ctx, claimed); err != nil {
+	if err := r.updateStatus(ctx, claimed); err != nil {
 		return "", err
 	}
 	if key.Claimed() && minted != "" {
@@ -201,16 +193,18 @@ func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, m
 	if minted == "" {
 		return nil
 	}
-	err := r.Secrets.Create(ctx, newSecret(key, minted))
+	creation, cancel := context.WithTimeout(ctx, secretTimeout)
+	defer cancel()
+	err := r.createSecret(creation, key, minted)
 	if apierrors.IsAlreadyExists(err) {
 		// By this very call, when its first answer was lost and the client repeated it, or by somebody else meanwhile.
 		if done, err := r.wasHandedOver(ctx, key); done || err != nil {
 			return err
 		}
-		if err := r.clearSecretName(ctx, key); err != nil {
+		if err := r.clearSecretName(creation, key); err != nil {
 			return err
 		}
-		err = r.Secrets.Create(ctx, newSecret(key, minted))
+		err = r.createSecret(creation, key, minted)
 	}
 	switch {
 	case err == nil:
@@ -231,20 +225,31 @@ func (r *APIKeyReconciler) accept(key *v1alpha1.APIKey) ctrl.Result {
 }
 
 // standBack gives up the claim, if there is one, until a person has solved the conflict.
-func (r *APIKeyReconciler) standBack(key *v1alpha1.APIKey, conflict *v1alpha1.Conflict) ctrl.Result {
+func (r *APIKeyReconciler) standBack(ctx context.Context, key *v1alpha1.APIKey, conflict *v1alpha1.Conflict) ctrl.Result {
 	dropClaim(key)
 	setStalled(key, conflict)
-	if conflict.Reason == v1alpha1.ReasonSecretConflict || conflict.Reason == v1alpha1.ReasonSecretRefused {
-		return ctrl.Result{RequeueAfter: soonest(secretDelay, r.untilExpiry(key))}
+	if waitsForItsSecret(key) {
+		return ctrl.Result{RequeueAfter: soonest(r.tryAgain(key, secretUnwritable), r.untilExpiry(key))}
 	}
-	return ctrl.Result{RequeueAfter: soonest(r.untilExpiry(key))} // competitorsToWake wakes the key when the holder ends
+	r.hastenEnd(ctx, client.ObjectKey{Namespace: key.Namespace, Name: conflict.Holder})
+	return ctrl.Result{RequeueAfter: soonest(r.untilExpiry(key))} // standingChanged wakes the key when it is the next in line
 }
 
 // withdraw gives up the claim, if there is one, to claim again after a delay: what the key waits for goes without a person.
-func withdraw(key *v1alpha1.APIKey, delay time.Duration, waiting string) ctrl.Result {
+func (r *APIKeyReconciler) withdraw(key *v1alpha1.APIKey, why cause, waiting string) ctrl.Result {
 	dropClaim(key)
 	setPending(key, waiting)
-	return ctrl.Result{RequeueAfter: delay}
+	return ctrl.Result{RequeueAfter: r.tryAgain(key, why)}
+}
+
+// awaitHandover waits until the claim is void. When this controller made the claim, the status says already why it waits.
+func (r *APIKeyReconciler) awaitHandover(key *v1alpha1.APIKey) ctrl.Result {
+	if !r.retries.canWait(client.ObjectKeyFromObject(key), r.phaseOf(key)) {
+		setPending(key, "Waiting for a handover that was begun to end.")
+	}
+	wait := r.untilClaimIsVoid(key)
+	r.postpone(key, wait)
+	return ctrl.Result{RequeueAfter: soonest(wait, r.untilExpiry(key))}
 }
 
 func dropClaim(key *v1alpha1.APIKey) {

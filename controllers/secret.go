@@ -59,6 +59,12 @@ func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 	}
 }
 
+// createSecret creates the one-time Secret.
+func (r *APIKeyReconciler) createSecret(ctx context.Context, key *v1alpha1.APIKey, minted string) error {
+	writesTotal.WithLabelValues(writtenSecret).Inc()
+	return r.Secrets.Create(ctx, newSecret(key, minted))
+}
+
 // isOurs says whether the Secret is the one that this controller wrote for the key.
 func isOurs(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
 	_, ours := key.TokenIn(secret)
@@ -84,7 +90,7 @@ func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.AP
 		return err
 	}
 	if removed, err := r.removeVoidSecret(ctx, key, secret); removed || err != nil {
-		if writtenFor(secret, key.Name) == key.UID && err == nil && !key.Claimed() { // of a claimed one, claim says so
+		if uid, _ := writtenFor(secret, key); uid == key.UID && err == nil && !key.Claimed() { // of a claimed one, claim says so
 			r.announceMintedAgain(key)
 		}
 		return err
@@ -102,23 +108,27 @@ func (r *APIKeyReconciler) isOfFormerKey(secret *corev1.Secret, key *v1alpha1.AP
 		r.Now().Sub(key.CreationTimestamp.Time) < formerSecretPatience
 }
 
-// writtenFor returns the UID of the key, of this name, that the controller wrote the Secret for; empty when it wrote it for no such key, or
-// when it is not as the controller wrote it.
-func writtenFor(secret *corev1.Secret, name string) types.UID {
-	uid := types.UID(secret.Annotations[annotationKeyUID])
-	if secret.Type != v1alpha1.SecretTypeToken || !ptr.Deref(secret.Immutable, false) || len(secret.Data) != 1 ||
-		secret.Annotations[annotationKeyName] != name {
-		return ""
-	}
-	if owner := metav1.GetControllerOf(secret); owner != nil && owner.UID != uid {
-		return ""
+// writtenFor returns the UID of the key, of this key's name, that the controller wrote the Secret for, and the hash of the token in it. Both
+// are empty when it wrote it for no such key, or when it is not as the controller wrote it. Earlier controllers left no annotations: what they
+// wrote for this very key is known by its owner.
+func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, hash string) {
+	if secret.Type != v1alpha1.SecretTypeToken || !ptr.Deref(secret.Immutable, false) || len(secret.Data) != 1 {
+		return "", ""
 	}
 	for _, plaintext := range secret.Data {
-		if token.Hash(string(plaintext)) != secret.Annotations[annotationTokenHash] {
-			return ""
-		}
+		hash = token.Hash(string(plaintext))
 	}
-	return uid
+	owner := metav1.GetControllerOf(secret)
+	marked, isMarked := secret.Annotations[annotationTokenHash]
+	uid = types.UID(secret.Annotations[annotationKeyUID])
+	switch {
+	case !isMarked && metav1.IsControlledBy(secret, key):
+		return key.UID, hash
+	case !isMarked, marked != hash, secret.Annotations[annotationKeyName] != key.Name, owner != nil && owner.UID != uid:
+		return "", ""
+	default:
+		return uid, hash
+	}
 }
 
 // removeVoidSecret deletes the Secret if its token cannot be accepted any more: if the controller wrote it for a former key of this name,
@@ -128,10 +138,10 @@ func writtenFor(secret *corev1.Secret, name string) types.UID {
 // The key is read again, after the Secret and from the API server: a hash is put on record before its Secret is written. So if it is not
 // on record now, it was given up, and the write that would accept it fails, since it is made on the condition that it is still there.
 func (r *APIKeyReconciler) removeVoidSecret(ctx context.Context, key *v1alpha1.APIKey, secret *corev1.Secret) (removed bool, err error) {
-	if writtenFor(secret, key.Name) == "" {
+	uid, hash := writtenFor(secret, key)
+	if uid == "" {
 		return false, nil
 	}
-	hash := secret.Annotations[annotationTokenHash]
 	current := &v1alpha1.APIKey{}
 	if err := r.Secrets.Get(ctx, client.ObjectKeyFromObject(key), current); client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("read the key again: %w", err)
@@ -147,12 +157,13 @@ func (r *APIKeyReconciler) removeVoidSecret(ctx context.Context, key *v1alpha1.A
 	if slices.ContainsFunc(holders, func(holder v1alpha1.APIKey) bool { return holder.UID != key.UID }) {
 		return false, nil // it became the token of another key, by its hash
 	}
+	writesTotal.WithLabelValues(writtenSecret).Inc()
 	err = r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
 	if client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("delete the void Secret %q: %w", secret.Name, err)
 	}
 	log.FromContext(ctx).Info("removed a Secret whose token was never accepted or whose key is gone", "secret", secret.Name,
-		"uid", secret.Annotations[annotationKeyUID])
+		"uid", uid)
 	return true, nil
 }
 
@@ -168,15 +179,15 @@ func owningKey(secret *corev1.Secret) *metav1.OwnerReference {
 // secretConflict says what to do about a Secret that is in the way of the key's own.
 func secretConflict(secret *corev1.Secret, key *v1alpha1.APIKey) *v1alpha1.Conflict {
 	message := fmt.Sprintf("Secret %q exists already and was not written for this key: "+
-		"delete it if nobody needs it, or create this key with another spec.secret.name. It is looked for again every %s.",
-		secret.Name, secretDelay)
+		"delete it if nobody needs it, or create this key with another spec.secret.name. %s",
+		secret.Name, triesAgain)
 	if owner := owningKey(secret); owner != nil && owner.UID != key.UID {
 		message = fmt.Sprintf("Secret %q hands over the token of APIKey %q: create this key with another spec.secret.name.",
 			secret.Name, owner.Name)
 	}
 	if left := secret.Annotations[annotationKeyName]; left != "" && left != key.Name && metav1.GetControllerOf(secret) == nil {
 		message = fmt.Sprintf("Secret %q was left behind by APIKey %q: delete it, or create this key with another spec.secret.name. "+
-			"It is looked for again every %s.", secret.Name, left, secretDelay)
+			"%s", secret.Name, left, triesAgain)
 	}
 	return &v1alpha1.Conflict{Reason: v1alpha1.ReasonSecretConflict, Holder: secret.Name, Message: message}
 }
@@ -193,6 +204,7 @@ func (r *APIKeyReconciler) removeSecret(ctx context.Context, key *v1alpha1.APIKe
 	switch {
 	case secret == nil:
 	case isOurs(secret, key):
+		writesTotal.WithLabelValues(writtenSecret).Inc()
 		err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
 		if err != nil && !isGoneOrReplaced(err) {
 			return false, fmt.Errorf("delete the one-time Secret %q: %w", secret.Name, err)

@@ -6,12 +6,17 @@ package controllers
 import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// setPending says that the controller is at work.
+// setPending says that the controller is at work. A key whose Secret could not be written stays Stalled until it is known what became of
+// the next try.
 func setPending(key *v1alpha1.APIKey, message string) {
+	if waitsForItsSecret(key) {
+		return
+	}
 	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonPending, message)
 	setCondition(key, v1alpha1.ConditionActive, metav1.ConditionFalse, v1alpha1.ReasonPending, message)
 	meta.RemoveStatusCondition(&key.Status.Conditions, v1alpha1.ConditionStalled)
@@ -49,6 +54,24 @@ func setStalled(key *v1alpha1.APIKey, conflict *v1alpha1.Conflict) {
 	setCondition(key, v1alpha1.ConditionStalled, metav1.ConditionTrue, conflict.Reason, conflict.Message)
 }
 
+// observeGeneration says that the conditions hold for the key as its owner changed it.
+func observeGeneration(key *v1alpha1.APIKey) {
+	for i := range key.Status.Conditions {
+		key.Status.Conditions[i].ObservedGeneration = key.Generation
+	}
+}
+
+// isStalled says whether the key waits until a person acts.
+func isStalled(key *v1alpha1.APIKey) bool {
+	return meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionStalled)
+}
+
+// waitsForItsSecret says whether the key is stalled because its Secret could not be written: it is tried again by and by.
+func waitsForItsSecret(key *v1alpha1.APIKey) bool {
+	reason := readyReason(key)
+	return isStalled(key) && (reason == v1alpha1.ReasonSecretConflict || reason == v1alpha1.ReasonSecretRefused)
+}
+
 func setCondition(key *v1alpha1.APIKey, conditionType string, status metav1.ConditionStatus, reason, message string) {
 	meta.SetStatusCondition(&key.Status.Conditions, metav1.Condition{
 		Type: conditionType, Status: status, Reason: reason, Message: message, ObservedGeneration: key.Generation,
@@ -56,9 +79,11 @@ func setCondition(key *v1alpha1.APIKey, conditionType string, status metav1.Cond
 }
 
 // readyReason is the reason of the key's Ready condition.
-func readyReason(key *v1alpha1.APIKey) string {
-	if ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
-		return ready.Reason
-	}
-	return ""
+func readyReason(key *v1alpha1.APIKey) string { return ready(key).Reason }
+
+// readyMessage is the message of the key's Ready condition.
+func readyMessage(key *v1alpha1.APIKey) string { return ready(key).Message }
+
+func ready(key *v1alpha1.APIKey) metav1.Condition {
+	return ptr.Deref(meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady), metav1.Condition{})
 }

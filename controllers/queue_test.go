@@ -1,0 +1,146 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+// queueUnderTest is the queue, and what its workers, of which each keeps a request until it is done, are given.
+type queueUnderTest struct {
+	*fairQueue
+	idle    chan struct{}
+	running []reconcile.Request
+	given   chan reconcile.Request
+}
+
+func newQueueUnderTest(t *testing.T) *queueUnderTest {
+	t.Helper()
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Millisecond, time.Second)
+	q := &queueUnderTest{
+		fairQueue: newFairQueue("test", limiter, logr.Discard()),
+		idle:      make(chan struct{}, workers), given: make(chan reconcile.Request, workers),
+	}
+	for range workers {
+		q.idle <- struct{}{}
+	}
+	go func() {
+		for range q.idle {
+			request, shutdown := q.Get()
+			if shutdown {
+				return
+			}
+			q.given <- request
+		}
+	}()
+	t.Cleanup(func() {
+		q.ShutDown()
+		close(q.idle)
+	})
+	return q
+}
+
+// add adds requests, and returns how many of the namespace run then.
+func (q *queueUnderTest) add(namespace string, count, priority int) int {
+	for i := range count {
+		name := types.NamespacedName{Namespace: namespace, Name: fmt.Sprint(priority, "-", i)}
+		q.AddWithOpts(priorityqueue.AddOpts{Priority: &priority}, reconcile.Request{NamespacedName: name})
+	}
+	return q.runningOf(namespace)
+}
+
+func (q *queueUnderTest) runningOf(namespace string) (count int) {
+	synctest.Wait()
+	for len(q.given) > 0 {
+		q.running = append(q.running, <-q.given)
+	}
+	for _, request := range q.running {
+		if request.Namespace == namespace {
+			count++
+		}
+	}
+	return count
+}
+
+// finish ends what runs first, and returns it.
+func (q *queueUnderTest) finish() reconcile.Request {
+	first := q.running[0]
+	q.running = q.running[1:]
+	q.Done(first)
+	q.idle <- struct{}{}
+	q.runningOf("")
+	return first
+}
+
+func TestInvariant10_NoNamespaceHoldsAllWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueueUnderTest(t)
+		if got := q.add("busy", 1_000, priorityNew); got != workersPerNamespace {
+			t.Errorf("a namespace has %d workers, want %d", got, workersPerNamespace)
+		}
+		if got := q.add("refused", 1_000, priorityDeferred); got != deferredWorkersPerNamespace {
+			t.Errorf("work of a namespace that can wait has %d workers, want %d", got, deferredWorkersPerNamespace)
+		}
+		if got := q.add("refused", 1, priorityNew); got != deferredWorkersPerNamespace+1 {
+			t.Error("a new key waits for work that can wait")
+		}
+		for i := range 20 {
+			q.add(fmt.Sprint("refused-", i), 10, priorityDeferred)
+		}
+		if q.deferred != deferredWorkers {
+			t.Errorf("work that can wait has %d workers, want %d", q.deferred, deferredWorkers)
+		}
+		if got := q.add("other", 1, priorityNew); got != 1 {
+			t.Error("a new key of another namespace waits")
+		}
+		if got := q.Len(); got != 1_000+1_000+1+20*10+1-len(q.running) {
+			t.Errorf("%d requests wait", got)
+		}
+	})
+}
+
+func TestInvariant10_EachParkedRequestRunsInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueueUnderTest(t)
+		want := 0
+		for i := range 12 {
+			namespace := fmt.Sprint("namespace-", i)
+			for _, priority := range []int{priorityDeferred, priorityUpdate, priorityNew} {
+				q.add(namespace, 30, priority)
+				q.add(namespace, 30, priority) // again, as events do
+				want += 30
+			}
+		}
+		done := map[reconcile.Request]bool{}
+		for len(q.running) > 0 {
+			done[q.finish()] = true
+		}
+		if len(done) != want || q.Len() != 0 || len(q.parked) != 0 || len(q.busy) != 0 || q.deferred != 0 {
+			t.Errorf("%d of %d requests ran, %d are left; parked %v, busy %v, %d", len(done), want, q.Len(), q.parked, q.busy, q.deferred)
+		}
+	})
+}
+
+func TestAParkedRequestThatBecomesUrgentIsTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueueUnderTest(t)
+		q.add("busy", workersPerNamespace+20, priorityUpdate)
+		urgent := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "busy", Name: fmt.Sprint(priorityUpdate, "-", workersPerNamespace+15)}}
+		q.AddWithOpts(priorityqueue.AddOpts{Priority: new(priorityNew)}, urgent)
+		synctest.Wait()
+		q.finish()
+		if got := q.running[len(q.running)-1]; got != urgent {
+			t.Errorf("the next is %s, want %s", got, urgent)
+		}
+	})
+}

@@ -1,0 +1,427 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"squirrel.dev/apikey-operator/api/competitors"
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+var (
+	hashA, hashB = token.Hash("a"), token.Hash("b")
+	secrets      = schema.GroupResource{Resource: "secrets"}
+)
+
+// refusal returns what the API server answers to the creation of a Secret that something refuses.
+func refusal(code int32, reason metav1.StatusReason, message string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message}}
+}
+
+// wait is a way in which a key can wait.
+type wait struct {
+	change func(*v1alpha1.APIKey)
+	beside []client.Object
+	// onCreate, onDelete and onStatus answer these calls in place of the API server.
+	onCreate, onDelete, onStatus func(context.Context) error
+	// want is what the Ready condition says in the end.
+	want string
+	// retried is true when the controller tries again for as long as the key waits.
+	retried bool
+}
+
+// waits returns all ways in which a key can wait.
+func waits() map[string]wait {
+	return map[string]wait{
+		"issued":                                 {want: "True Issued"},
+		"issued, the Secret's time to live ends": {change: ttl(5 * time.Minute), want: "True Issued"},
+		"issued, the Secret's deletion is refused": {
+			change: ttl(5 * time.Minute), want: "True Issued", retried: true,
+			onDelete: answer(apierrors.NewForbidden(secrets, "key-token", fmt.Errorf("no"))),
+		},
+		"expires":                 {change: expiresIn(5 * time.Minute), want: "True Expired"},
+		"expired at its creation": {change: expiresIn(-time.Hour), want: "True Expired"},
+		"expires while it is refused": {
+			change: expiresIn(22 * time.Minute), want: "True Expired", retried: true, onCreate: answer(refusal(403, metav1.StatusReasonForbidden, "no")),
+		},
+		"expires, the Secret's deletion is refused": {
+			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true,
+			onDelete: answer(refusal(403, metav1.StatusReasonForbidden, "no")),
+		},
+		"expires, the Secret's deletion is not answered": {
+			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true, onDelete: hang,
+		},
+		"deactivated": {change: func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) }, want: "True Deactivated"},
+		"being deleted, with a finalizer": {want: "True Deactivated", change: func(key *v1alpha1.APIKey) {
+			key.Finalizers, key.DeletionTimestamp = []string{"example.com/keep"}, new(metav1.Now())
+		}},
+
+		"AppNameConflict with an issued key": {beside: other(appName("App"), issued(hashA)), want: "False AppNameConflict"},
+		"AppNameConflict with a claim":       {beside: other(appName("App"), claimed(hashA, nil)), want: "False AppNameConflict"},
+		"AppNameConflict with a claim, stalled": {
+			beside: other(appName("App"), claimed(hashA, nil), blocked(v1alpha1.ReasonSecretRefused)), want: "False AppNameConflict"},
+		"TokenHashConflict": {
+			change: tokenHash(hashA), beside: other(issued(hashA)), want: "False TokenHashConflict",
+		},
+		"TokenHashConflict with an ended key": {
+			change: tokenHash(hashA), beside: other(issued(hashA), func(key *v1alpha1.APIKey) { key.Status.DeactivatedAt = new(metav1.Now()) }),
+			want: "False TokenHashConflict",
+		},
+		"SecretConflict": {beside: secret(nil), want: "False SecretConflict", retried: true},
+		"SecretConflict with another key": {beside: secret(&metav1.OwnerReference{
+			Kind: "APIKey", Name: "other", UID: "other", Controller: new(true),
+		}), want: "False SecretConflict", retried: true},
+		"the Secret of a former key stays": {beside: secret(&metav1.OwnerReference{
+			Kind: "APIKey", Name: "key", UID: "former", Controller: new(true),
+		}), want: "False SecretConflict", retried: true},
+
+		"SecretRefused by a quota": {want: "False SecretRefused", retried: true,
+			onCreate: answer(refusal(403, metav1.StatusReasonForbidden, `secrets "key-token" is forbidden: exceeded quota: few`))},
+		"SecretRefused by a webhook": {want: "False SecretRefused", retried: true,
+			onCreate: answer(refusal(403, metav1.StatusReasonForbidden, `admission webhook "v.example.com" denied the request: no`))},
+		"SecretRefused by a webhook, as a conflict": {want: "False SecretRefused", retried: true,
+			onCreate: answer(refusal(409, metav1.StatusReasonConflict, `admission webhook "v.example.com" denied the request: no`))},
+		"SecretRefused by a webhook, as a failure": {want: "False SecretRefused", retried: true,
+			onCreate: answer(refusal(500, metav1.StatusReasonInternalError, `admission webhook "v.example.com" denied the request: no`))},
+		"SecretRefused by a webhook, slowly": {want: "False SecretRefused", retried: true, onCreate: func(context.Context) error {
+			time.Sleep(5 * time.Second)
+			return refusal(403, metav1.StatusReasonForbidden, `admission webhook "v.example.com" denied the request: no`)
+		}},
+		"SecretRefused by a policy": {want: "False SecretRefused", retried: true,
+			onCreate: answer(refusal(422, metav1.StatusReasonInvalid, "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"))},
+		"SecretRefused, the namespace is terminating": {want: "False SecretRefused", retried: true,
+			onCreate: answer(refusal(403, metav1.StatusReasonForbidden, "unable to create new content because it is being terminated"))},
+		"SecretRefused, the namespace is gone": {want: "False SecretRefused", retried: true, onCreate: answer(apierrors.NewNotFound(secrets, "x"))},
+		"SecretRefused as too large": {want: "False SecretRefused", retried: true,
+			onCreate: answer(apierrors.NewRequestEntityTooLargeError("no"))},
+
+		"the creation of the Secret fails": {want: "Unknown Pending", retried: true,
+			onCreate: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
+		"the creation of the Secret is not answered": {want: "Unknown Pending", retried: true, onCreate: hang},
+		"the API server is overloaded":               {want: "Unknown Pending", retried: true, onCreate: answer(apierrors.NewTooManyRequests("no", 1))},
+		"the status cannot be written":               {want: " ", retried: true, onStatus: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
+		"the status is not accepted":                 {want: " ", retried: true, onStatus: answer(refusal(403, metav1.StatusReasonForbidden, "no"))},
+		"another controller is handing over":         {change: claimed(hashB, new(metav1.Now())), want: "True Issued"},
+		"another controller stopped before the handover": {
+			change: claimed(hashB, nil), want: "True Issued",
+		},
+	}
+}
+
+// TestInvariant10_AKeyThatWaitsCausesNoLoad has a key wait in each way for 25 minutes, during which something wakes it every 15 seconds. It
+// counts the writes of the controller: 4 at most for reaching a state, and none while it lasts, but for tries at growing intervals.
+func TestInvariant10_AKeyThatWaitsCausesNoLoad(t *testing.T) {
+	for name := range waits() {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				wait := waits()[name] // by the clock of this test
+				s := newSimulation(t)
+				s.onCreate, s.onDelete, s.onStatus = wait.onCreate, wait.onDelete, wait.onStatus
+				key := newKey("key", appName("App"))
+				if wait.change != nil {
+					wait.change(key)
+				}
+				s.add(append(wait.beside, key)...)
+				s.start()
+				for range 100 {
+					time.Sleep(15 * time.Second)
+					s.wake(key)
+				}
+				synctest.Wait()
+
+				if got := s.get(key); fmt.Sprint(ready(got).Status, " ", ready(got).Reason) != wait.want {
+					t.Errorf("the key is %s %s (%s), want %s", ready(got).Status, ready(got).Reason, ready(got).Message, wait.want)
+				}
+				s.assertNoLoop(wait.retried)
+			})
+		})
+	}
+}
+
+// simulation runs the controller on its real queue, with a fake API and a fake clock. All that is written comes back as an event.
+type simulation struct {
+	*testing.T
+	api        client.Client
+	reconciler *APIKeyReconciler
+	events     *events.FakeRecorder
+	queue      requestQueue
+	handlers   []handler.EventHandler
+
+	onCreate, onDelete, onStatus func(context.Context) error
+
+	mu            sync.Mutex
+	writes, reads []time.Time
+}
+
+func newSimulation(t *testing.T) *simulation {
+	t.Helper()
+	s := &simulation{T: t, events: events.NewFakeRecorder(10_000)}
+	scheme := runtime.NewScheme()
+	s.must(corev1.AddToScheme(scheme))
+	s.must(v1alpha1.AddToScheme(scheme))
+	builder := fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.APIKey{})
+	s.must(competitors.Index(t.Context(), indexer{builder}))
+	s.api = builder.Build()
+	counted := interceptor.NewClient(s.api.(client.WithWatch), interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, name client.ObjectKey, object client.Object, options ...client.GetOption) error {
+			if _, ok := object.(*corev1.Secret); ok {
+				s.count(&s.reads)
+			}
+			return c.Get(ctx, name, object, options...)
+		},
+		Create: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.CreateOption) error {
+			return s.write(ctx, s.onCreate, func() error { return c.Create(ctx, object, options...) })
+		},
+		Delete: func(ctx context.Context, c client.WithWatch, object client.Object, _ ...client.DeleteOption) error {
+			return s.write(ctx, s.onDelete, func() error { return c.Delete(ctx, object) })
+		},
+		SubResourceUpdate: func(ctx context.Context, c client.Client, _ string, object client.Object, options ...client.SubResourceUpdateOption) error {
+			return s.write(ctx, s.onStatus, func() error {
+				former := s.get(object)
+				if err := c.Status().Update(ctx, object, options...); err != nil {
+					return err
+				}
+				s.deliver(event.UpdateEvent{ObjectOld: former, ObjectNew: s.get(object)})
+				return nil
+			})
+		},
+	})
+	s.reconciler = &APIKeyReconciler{Client: counted, Secrets: counted, Events: s.events, Now: time.Now}
+	s.handlers = []handler.EventHandler{s.reconciler.enqueueByPriority(), s.reconciler.enqueueCompetitors()}
+	return s
+}
+
+// indexer gives the fake API the indexes of the cache.
+type indexer struct{ builder *fake.ClientBuilder }
+
+func (i indexer) IndexField(_ context.Context, object client.Object, field string, extract client.IndexerFunc) error {
+	i.builder.WithIndex(object, field, extract)
+	return nil
+}
+
+// start runs the controller for the time of the test.
+func (s *simulation) start() {
+	s.Helper()
+	options := s.reconciler.options(logr.Discard())
+	options.Reconciler, options.SkipNameValidation = s.reconciler, new(true)
+	options.RateLimiter = nil
+	running, err := controller.NewUnmanaged("apikey", options)
+	s.must(err)
+	started := make(chan struct{})
+	s.must(running.Watch(source.Func(func(_ context.Context, queue requestQueue) error {
+		s.queue = queue
+		close(started)
+		return nil
+	})))
+	ctx, stop := context.WithCancel(context.Background())
+	stopped := make(chan error, 1)
+	go func() { stopped <- running.Start(ctx) }()
+	s.Cleanup(func() {
+		stop()
+		s.must(<-stopped)
+	})
+	<-started
+	var keys v1alpha1.APIKeyList
+	s.must(s.api.List(context.Background(), &keys))
+	for i := range keys.Items {
+		for _, h := range s.handlers {
+			h.Create(context.Background(), event.CreateEvent{Object: &keys.Items[i]}, s.queue)
+		}
+	}
+}
+
+func (s *simulation) add(objects ...client.Object) {
+	s.Helper()
+	for _, object := range objects {
+		if object = object.DeepCopyObject().(client.Object); !object.GetDeletionTimestamp().IsZero() {
+			object.SetDeletionTimestamp(nil)
+			defer func() { s.must(s.api.Delete(context.Background(), object)) }()
+		}
+		if key, ok := object.(*v1alpha1.APIKey); ok {
+			recorded := key.Status.DeepCopy()
+			s.must(s.api.Create(context.Background(), key))
+			key.Status = *recorded
+			s.must(s.api.Status().Update(context.Background(), key))
+			continue
+		}
+		s.must(s.api.Create(context.Background(), object))
+	}
+}
+
+// wake is what an annotation does that somebody writes again and again.
+func (s *simulation) wake(key client.Object) {
+	object := s.get(key)
+	former := object.DeepCopy()
+	former.ResourceVersion = "former"
+	s.deliver(event.UpdateEvent{ObjectOld: former, ObjectNew: object})
+}
+
+func (s *simulation) deliver(update event.UpdateEvent) {
+	for _, h := range s.handlers {
+		h.Update(context.Background(), update, s.queue)
+	}
+}
+
+func (s *simulation) write(ctx context.Context, instead func(context.Context) error, write func() error) error {
+	s.count(&s.writes)
+	if instead != nil {
+		return instead(ctx)
+	}
+	return write()
+}
+
+func (s *simulation) count(calls *[]time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*calls = append(*calls, time.Now())
+}
+
+func (s *simulation) get(object client.Object) *v1alpha1.APIKey {
+	s.Helper()
+	key := &v1alpha1.APIKey{}
+	s.must(s.api.Get(context.Background(), client.ObjectKeyFromObject(object), key))
+	return key
+}
+
+// assertNoLoop checks the writes that were counted, try by try.
+func (s *simulation) assertNoLoop(retried bool) {
+	s.Helper()
+	var tries [][]time.Time
+	for _, at := range s.writes {
+		if last := len(tries) - 1; last >= 0 && at.Sub(tries[last][len(tries[last])-1]) < time.Second {
+			tries[last] = append(tries[last], at)
+			continue
+		}
+		tries = append(tries, []time.Time{at})
+	}
+	var gaps []time.Duration
+	for i, try := range tries {
+		if len(try) > 4 {
+			s.Errorf("try %d made %d writes", i, len(try))
+		}
+		if i > 0 {
+			gaps = append(gaps, try[0].Sub(tries[i-1][0]))
+		}
+	}
+	s.Logf("%d tries, %d writes, %d reads; the last gaps: %s", len(tries), len(s.writes), len(s.reads), gaps[max(0, len(gaps)-12):])
+	switch {
+	case !retried && len(tries) > 2:
+		s.Errorf("there were writes at %s", s.writes)
+	case retried && (len(tries) > 40 || (len(gaps) > 2 && slices.Max(gaps) < maxRetryDelay)):
+		s.Errorf("there were %d tries, %s apart", len(tries), gaps)
+	case len(s.reads) > 2*len(tries)+40:
+		s.Errorf("the Secret was read %d times", len(s.reads))
+	}
+	told := map[string]int{}
+	for len(s.events.Events) > 0 {
+		told[strings.Join(strings.Fields(<-s.events.Events)[:2], " ")]++
+	}
+	for reason, times := range told {
+		if times > 1 && reason != "Warning MintedAgain" {
+			s.Errorf("event %q was repeated %d times", reason, times)
+		}
+	}
+}
+
+func (s *simulation) must(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func answer(err error) func(context.Context) error { return func(context.Context) error { return err } }
+
+func hang(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// newKey returns a key of this name, which is its UID too. Its app name is its name.
+func newKey(name string, changes ...func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
+	key := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: name, UID: types.UID(name), Generation: 1, CreationTimestamp: metav1.Now(),
+		},
+		Spec: v1alpha1.APIKeySpec{AppName: name, ReadAccess: true},
+	}
+	for _, change := range changes {
+		change(key)
+	}
+	return key
+}
+
+func other(changes ...func(*v1alpha1.APIKey)) []client.Object {
+	return []client.Object{newKey("other", changes...)}
+}
+
+// secret returns a Secret that is in the way of the key's.
+func secret(owner *metav1.OwnerReference) []client.Object {
+	found := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "key-token"}, Type: v1alpha1.SecretTypeToken}
+	if owner != nil {
+		found.OwnerReferences = []metav1.OwnerReference{*owner}
+	}
+	return []client.Object{found}
+}
+
+func appName(name string) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) { key.Spec.AppName = name }
+}
+
+func tokenHash(hash string) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) { key.Spec.TokenHash = hash }
+}
+
+func ttl(d time.Duration) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) {
+		key.Spec.Secret = &v1alpha1.TokenSecret{TTL: &metav1.Duration{Duration: d}}
+	}
+}
+
+func expiresIn(d time.Duration) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(d))) }
+}
+
+func issued(hash string) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) {
+		key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: hash, NotBefore: new(metav1.Now())}}
+		describeIssued(key)
+	}
+}
+
+func claimed(hash string, at *metav1.Time) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) {
+		key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: hash, ClaimedAt: at}}
+		setPending(key, "Handing over the token.")
+	}
+}
+
+func blocked(reason string) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) { setStalled(key, &v1alpha1.Conflict{Reason: reason, Message: "no"}) }
+}
