@@ -123,6 +123,10 @@ vulncheck: bin/tools/govulncheck check-go ## Fail when the program calls what is
 test: build kube check-go ## Run all tests, with the race detector, against a real Kubernetes API.
 	go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=8 ./... # most tests wait more than they work; lint vets
 
+.PHONY: test-load
+test-load: build kube check-go ## Have 10 000 keys wait in each way, and create one more. It takes some minutes.
+	go test -count=1 -timeout=10m -tags=load ./test/load # count: the program is not among what Go knows of a test
+
 .PHONY: test-outages
 test-outages: kube check-go ## Measure how long a revocation takes after the Kubernetes API has failed in many ways. It takes about 4 minutes.
 	go test -race -count=1 -timeout=15m -parallel=40 -tags=outages -v -run=TestRevocationsAreHeardInTime ./test/faults # most of it waits
