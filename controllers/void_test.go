@@ -48,14 +48,21 @@ func (w *world) assertReplaced(void *corev1.Secret) {
 }
 
 func TestInvariant3_ASecretOfAnAbandonedClaimIsReplaced(t *testing.T) {
-	for name, claimed := range map[string]bool{"the claim was given up": false, "another claim took its place": true} {
+	for name, test := range map[string]struct{ claimed, unmarked bool }{
+		"the claim was given up":                                   {},
+		"another claim took its place":                             {claimed: true},
+		"the claim was given up, by a version that leaves no mark": {unmarked: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			key := w.createKey("frontend")
-			if claimed {
+			if test.claimed {
 				w.claim(key, token.Hash("lost too"), time.Now().Add(-time.Minute))
 			}
 			void := w.late(key)
+			if test.unmarked {
+				void.Annotations = nil
+			}
 			w.create(void)
 			w.startController(nil)
 			w.assertReplaced(void)
@@ -110,7 +117,8 @@ func TestASecretThatIsNotAsTheControllerWroteItIsNeverReplaced(t *testing.T) {
 		"another token":       func(s *corev1.Secret) { s.Data["token"] = []byte(token.New()) },
 		"one more entry":      func(s *corev1.Secret) { s.Data["user"] = []byte("me") },
 		"not immutable":       func(s *corev1.Secret) { s.Immutable = nil },
-		"without a mark":      func(s *corev1.Secret) { s.Annotations = nil },
+		"only half a mark":    func(s *corev1.Secret) { delete(s.Annotations, "keys.squirrel.dev/apikey") },
+		"no mark, no owner":   func(s *corev1.Secret) { s.Annotations, s.OwnerReferences = nil, nil },
 		"the mark of another": func(s *corev1.Secret) { s.Annotations["keys.squirrel.dev/apikey"] = "another" },
 		"another UID":         func(s *corev1.Secret) { s.Annotations["keys.squirrel.dev/apikey-uid"] = "another" },
 		"another owner":       func(s *corev1.Secret) { s.OwnerReferences[0].Kind, s.OwnerReferences[0].UID = "ConfigMap", "another" },
@@ -167,7 +175,7 @@ func TestTheSecretOfAFormerKeyOfAnotherNameIsNotReplaced(t *testing.T) {
 	w.createKey("frontend")
 	w.startController(nil)
 	w.assertStandsBackFrom(left, `Secret "frontend-token" was left behind by APIKey "former": delete it, or create this key with another `+
-		`spec.secret.name. It is looked for again every 15s.`)
+		`spec.secret.name. The controller tries again at intervals that grow from 15s to 5m.`)
 }
 
 func TestTheSecretOfAKeyThatIsDeletedWithoutItGoes(t *testing.T) {

@@ -212,7 +212,8 @@ func newSimulation(t *testing.T) *simulation {
 			})
 		},
 	})
-	s.reconciler = &APIKeyReconciler{Client: counted, Secrets: counted, Events: s.events, Now: time.Now}
+	s.reconciler = &APIKeyReconciler{Client: counted, Secrets: counted, Events: s.events, Now: time.Now,
+		CheckClock: func(context.Context) error { return nil }}
 	s.handlers = []handler.EventHandler{s.reconciler.enqueueByPriority(), s.reconciler.enqueueCompetitors()}
 	return s
 }
