@@ -108,9 +108,9 @@ func (r *APIKeyReconciler) isOfFormerKey(secret *corev1.Secret, key *v1alpha1.AP
 		r.Now().Sub(key.CreationTimestamp.Time) < formerSecretPatience
 }
 
-// writtenFor returns the UID of the key, of this key's name, that the controller wrote the Secret for, and the hash of the token in it. Both
-// are empty when it wrote it for no such key, or when it is not as the controller wrote it. Earlier controllers left no annotations: what they
-// wrote for this very key is known by its owner.
+// writtenFor returns the UID of the key, of this key's name, that the controller wrote the Secret for, and the hash of the token in it.
+// Both are empty when it wrote it for no such key, or when it is not as the controller wrote it. Earlier controllers left no annotations:
+// what they wrote for this very key is known by its owner.
 func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, hash string) {
 	if secret.Type != v1alpha1.SecretTypeToken || !ptr.Deref(secret.Immutable, false) || len(secret.Data) != 1 {
 		return "", ""
