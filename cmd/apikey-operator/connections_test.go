@@ -23,29 +23,36 @@ type keeper struct {
 	ask      func() (status int, reused bool)
 }
 
-// TestInvariant10_AFloodOfConnectionsLeavesGatewaysTheirs has a gateway of each protocol ask with a good key. As many connections as there
-// may be are theirs then, so that one that was not recognised as a gateway's would be closed for the first connection of the flood.
+// TestInvariant10_AFloodOfConnectionsLeavesGatewaysTheirs has a gateway of each protocol ask with a good key of each of two namespaces. As
+// many connections as there may be are theirs then, so that one that was not recognised as a gateway's would be closed for the first
+// connection of the flood.
 func TestInvariant10_AFloodOfConnectionsLeavesGatewaysTheirs(t *testing.T) {
 	t.Parallel()
 	const flood = 20
 	env := testenv.Shared(t)
-	namespace := env.Namespace(t)
-	plaintext := issueKey(t, env, namespace, "frontend")
+	tokens := map[string]string{} // by namespace
+	for range 2 {
+		namespace := env.Namespace(t)
+		tokens[namespace] = issueKey(t, env, namespace, "frontend")
+	}
 	serving := newCertificate(t)
 	trust := serving.renew(t)
-	http1 := httpKeepers(plaintext, namespace)
+	const overHTTP, overGRPC = 2 * httpProtocols, 2
 	p := startProgram(t, "authenticator",
-		"--kubeconfig="+env.Kubeconfig(t, env.Config), "--default-namespace="+namespace,
+		"--kubeconfig="+env.Kubeconfig(t, env.Config),
 		"--listen-address=127.0.0.1:0", "--grpc-listen-address=127.0.0.1:0",
 		"--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
 		"--tls-cert-file="+serving.certFile, "--tls-private-key-file="+serving.keyFile, "--shutdown-delay=0",
-		"--max-connections="+strconv.Itoa(len(http1)+1))
+		"--max-connections="+strconv.Itoa(overHTTP+overGRPC))
 	plain := &http.Transport{}
 	p.eventually("ready", func() bool { status, _ := get(t, plain, "http://"+p.address("health")+"/readyz"); return status == 200 })
 
-	keepers := []keeper{grpcKeeper(t, p, trust, plaintext)}
-	for protocol, request := range http1 {
-		keepers = append(keepers, httpKeeper(t, p, trust, protocol, request))
+	var keepers []keeper
+	for namespace, plaintext := range tokens {
+		keepers = append(keepers, grpcKeeper(t, p, trust, namespace, plaintext))
+		for protocol, request := range httpKeepers(plaintext, namespace) {
+			keepers = append(keepers, httpKeeper(t, p, trust, protocol, request))
+		}
 	}
 	for _, k := range keepers {
 		if status, _ := k.ask(); status != 200 {
@@ -64,8 +71,8 @@ func TestInvariant10_AFloodOfConnectionsLeavesGatewaysTheirs(t *testing.T) {
 	}
 	_, metrics := get(t, plain, "http://"+p.address("metrics")+"/metrics")
 	for _, want := range []string{
-		`apikey_connections{server="authenticator"} ` + strconv.Itoa(len(http1)),
-		`apikey_connections{server="grpc"} 1`,
+		`apikey_connections{server="authenticator"} ` + strconv.Itoa(overHTTP),
+		`apikey_connections{server="grpc"} ` + strconv.Itoa(overGRPC),
 		`apikey_connections_evicted_total{server="authenticator"} 0`,
 		`apikey_connections_evicted_total{server="grpc"} 0`,
 		`apikey_connections_rejected_total{server="authenticator"} ` + strconv.Itoa(flood),
@@ -76,6 +83,8 @@ func TestInvariant10_AFloodOfConnectionsLeavesGatewaysTheirs(t *testing.T) {
 		}
 	}
 }
+
+const httpProtocols = 5
 
 // httpKeepers are requests with a good key, by protocol.
 func httpKeepers(plaintext, namespace string) map[string]func(address string) (*http.Request, error) {
@@ -128,13 +137,13 @@ func httpKeeper(
 	}}
 }
 
-func grpcKeeper(t *testing.T, p *program, trust *http.Transport, plaintext string) keeper {
+func grpcKeeper(t *testing.T, p *program, trust *http.Transport, namespace, plaintext string) keeper {
 	t.Helper()
 	connection := p.dialGRPC(trust)
 	return keeper{"envoy-grpc", func() (status int, reused bool) {
 		t.Helper()
 		before := connection.GetState()
-		status, err := check(t, connection, nil, plaintext)
+		status, err := check(t, connection, map[string]string{"namespace": namespace}, plaintext)
 		if err != nil {
 			t.Fatal(err)
 		}

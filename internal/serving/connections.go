@@ -16,11 +16,12 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// KeepConnection records that the client of a request was granted something. From then on, its connection is never closed to make room for
-// another one: a client that floods a port has no key. It is cheap, and does nothing where there is no connection.
-func KeepConnection(ctx context.Context) {
+// KeepConnection records that a request was granted for a key of a namespace. From then on, its connection is not closed to make room for
+// another one: a client that floods a port has no key. A client that has one keeps no more than a share of the connections for its
+// namespace, so that it leaves room for others. KeepConnection is cheap, and does nothing where there is no connection.
+func KeepConnection(ctx context.Context, namespace string) {
 	if c := connectionFrom(ctx); c != nil {
-		c.keep()
+		c.keep(namespace)
 	}
 }
 
@@ -54,8 +55,14 @@ type pool struct {
 
 	mu        sync.Mutex
 	open      int
-	strangers list.List // the open connections that were never granted anything, the longest silent first
+	strangers list.List      // the open connections that are not kept, the longest silent first
+	kept      map[string]int // how many connections are kept for a namespace
 }
+
+func newPool(limit int) *pool { return &pool{limit: limit, kept: map[string]int{}} }
+
+// maxKept is how many connections are kept for one namespace: half of all, so that no namespace keeps those of all others out.
+func (p *pool) maxKept() int { return max(1, p.limit/2) }
 
 // connection is an open connection, from the moment that it is accepted: slow handshakes count too.
 type connection struct {
@@ -67,12 +74,13 @@ type connection struct {
 	aging   *time.Timer // sets aged; nil where gRPC sees to it
 
 	// Below pool.mu.
-	closed   bool
-	stranger *list.Element // in pool.strangers; nil when it is not there
+	closed    bool
+	stranger  *list.Element // in pool.strangers; nil when it is not there
+	namespace string        // that a kept connection counts for
 }
 
-// admit opens a connection. When the pool is full, it closes the one that has been silent for longest of those that were never granted
-// anything; where there are none, it returns nil, and the connection is not opened.
+// admit opens a connection. When the pool is full, it closes the one that has been silent for longest of those that are not kept; where
+// there are none, it returns nil, and the connection is not opened.
 func (p *pool) admit(accepted *net.TCPConn, metrics *connectionMetrics) (c *connection, full bool) {
 	c = &connection{TCPConn: accepted, pool: p, metrics: metrics}
 	p.mu.Lock()
@@ -87,7 +95,7 @@ func (p *pool) admit(accepted *net.TCPConn, metrics *connectionMetrics) (c *conn
 	return c, full
 }
 
-// evictOne closes the connection that has been silent for longest of those that were never granted anything. p.mu is held.
+// evictOne closes the connection that has been silent for longest of those that are not kept. p.mu is held.
 func (p *pool) evictOne() bool {
 	longest := p.strangers.Front()
 	if longest == nil {
@@ -100,7 +108,7 @@ func (p *pool) evictOne() bool {
 	return true
 }
 
-// evict closes up to count connections that were never granted anything, and returns how many it closed.
+// evict closes up to count connections that are not kept, and returns how many it closed.
 func (p *pool) evict(count int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -124,13 +132,18 @@ func (c *connection) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// keep takes the connection from the strangers.
-func (c *connection) keep() {
+// keep takes the connection from the strangers, unless as many as may be are kept for the namespace.
+func (c *connection) keep(namespace string) {
 	if c.kept.Load() {
 		return
 	}
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
+	if c.closed || c.kept.Load() || c.pool.kept[namespace] >= c.pool.maxKept() {
+		return
+	}
+	c.pool.kept[namespace]++
+	c.namespace = namespace
 	c.kept.Store(true)
 	c.forget()
 }
@@ -152,6 +165,12 @@ func (c *connection) release() {
 	c.pool.open--
 	c.metrics.open.Dec()
 	c.forget()
+	if !c.kept.Load() {
+		return
+	}
+	if c.pool.kept[c.namespace]--; c.pool.kept[c.namespace] == 0 {
+		delete(c.pool.kept, c.namespace)
+	}
 }
 
 // Close implements net.Conn.

@@ -27,10 +27,10 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// granting keeps the connections of those that ask for /granted.
+// granting keeps the connections of those that ask for /granted, with the namespace as the query.
 var granting = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/"+granted {
-		KeepConnection(r.Context())
+		KeepConnection(r.Context(), r.URL.RawQuery)
 	}
 	_, _ = io.WriteString(w, "answered")
 })
@@ -219,8 +219,8 @@ func TestConnectionsAreRefusedWhereAllHaveGrantedRequests(t *testing.T) {
 	defer r.stop()
 	address := r.address("main")
 	first, second := http1Client(t, address, trust), http2Client(t, address, trust)
-	first.mustAsk(granted)
-	second.mustAsk(granted)
+	first.mustAsk(granted + "?shop")
+	second.mustAsk(granted + "?bank")
 	for range 3 {
 		assertClosed(t, dialIdle(t, address, nil, false))
 	}
@@ -237,6 +237,35 @@ func TestConnectionsAreRefusedWhereAllHaveGrantedRequests(t *testing.T) {
 		"add replicas, or raise the memory limit or --max-connections")
 	if len(lines) != 1 {
 		t.Errorf("it was logged %d times, want once", len(lines))
+	}
+}
+
+func TestInvariant10_OneNamespaceKeepsNoMoreThanHalfOfTheConnections(t *testing.T) {
+	const limit = 4
+	server, trust := certified(t)
+	r := newRunningWith(t, Options{MaxConnections: limit})
+	r.AddServer("main", "127.0.0.1:0", server, granting)
+	r.start()
+	defer r.stop()
+	address := r.address("main")
+	var ofShop [limit]*client
+	for i := range ofShop {
+		ofShop[i] = http1Client(t, address, trust)
+		ofShop[i].mustAsk(granted + "?shop")
+	}
+	ofBank := [limit / 2]*client{http1Client(t, address, trust), http2Client(t, address, trust)}
+	for _, c := range ofBank {
+		c.mustAsk(granted + "?bank")
+	}
+	assertClosed(t, dialIdle(t, address, nil, false))
+	for _, c := range append(ofShop[:limit/2], ofBank[:]...) {
+		c.mustAsk("hello")
+		if !c.reused {
+			t.Error("a connection that is kept was closed")
+		}
+	}
+	if got := number(t, r.metrics.of("main").evicted); got != limit/2 {
+		t.Errorf("the metrics count %v evicted connections, want %d", got, limit/2)
 	}
 }
 
@@ -294,13 +323,13 @@ func TestInvariant10_ShortMemoryClosesConnectionsWithoutGrantedRequests(t *testi
 }
 
 func TestKeepConnectionDoesNotAllocate(t *testing.T) {
-	c := &connection{pool: &pool{}}
+	c := &connection{pool: newPool(1)}
 	for name, ctx := range map[string]context.Context{
 		"HTTP":       context.WithValue(t.Context(), connectionKey{}, c),
 		"gRPC":       peer.NewContext(t.Context(), &peer.Peer{AuthInfo: connectionInfo{c}}),
 		"no request": t.Context(),
 	} {
-		if allocations := testing.AllocsPerRun(100, func() { KeepConnection(ctx) }); allocations > 0 {
+		if allocations := testing.AllocsPerRun(100, func() { KeepConnection(ctx, "shop") }); allocations > 0 {
 			t.Errorf("%s: it allocates %v times", name, allocations)
 		}
 	}

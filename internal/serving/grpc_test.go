@@ -39,7 +39,7 @@ func echoing(say func(text string)) func(grpc.ServiceRegistrar) {
 		}
 		say(text.Value)
 		if text.Value == granted {
-			KeepConnection(ctx)
+			KeepConnection(ctx, "shop")
 		}
 		return text, nil
 	}

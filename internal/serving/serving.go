@@ -93,7 +93,7 @@ func NewProcess(options Options) *Process {
 		maxConnectionAge: maxConnectionAge,
 		draining:         &p.draining,
 	}
-	p.clients = &pool{limit: cmp.Or(options.MaxConnections, connectionsIn(memoryLimit(), p.engine.maxHeaderBytes))}
+	p.clients = newPool(cmp.Or(options.MaxConnections, connectionsIn(memoryLimit(), p.engine.maxHeaderBytes)))
 	p.AddWork(p.relieveMemory)
 	return p
 }
@@ -123,7 +123,7 @@ func (p *Process) AddGRPCServer(
 // AddOperationsServer adds a plain HTTP server for those who run and watch the process. However many clients the other servers have, it
 // has connections of its own.
 func (p *Process) AddOperationsServer(name, address string, handler http.Handler) {
-	p.add(name, address, nil, &pool{limit: maxOperationsConnections}, newHTTPEngine(handler, p.engineOptionsOf(name)))
+	p.add(name, address, nil, newPool(maxOperationsConnections), newHTTPEngine(handler, p.engineOptionsOf(name)))
 }
 
 func (p *Process) engineOptionsOf(server string) engineOptions {

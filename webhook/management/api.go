@@ -104,7 +104,7 @@ func (a *API) answer(w http.ResponseWriter, r *request) (answer *envelope.Answer
 		if r.verdict.Decision != authn.Granted { // before all else: whoever has no key learns nothing of what is here
 			return a.refusals.To(r.verdict)
 		}
-		serving.KeepConnection(r.Context())
+		serving.KeepConnection(r.Context(), a.Namespace)
 	}
 	if r.call == nil {
 		return r.mistake
