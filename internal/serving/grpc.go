@@ -22,7 +22,8 @@ import (
 
 // What one gRPC client may cost, beside what any client may.
 const (
-	maxMessageBytes = 256 << 10 // a check is the headers of a request and little more; each stream may hold one that is not complete
+	// maxCheckBytes may be in a check beside the headers of the client's request. Each stream may hold a check that is not complete.
+	maxCheckBytes = 192 << 10
 
 	// maxRecordBytes is the largest record of TLS: more is never read at once.
 	maxRecordBytes = 16 << 10
@@ -50,7 +51,7 @@ func newGRPCEngine(register func(grpc.ServiceRegistrar), options engineOptions) 
 		grpc.Creds(connectionCredentials{insecure.NewCredentials()}),
 		grpc.ConnectionTimeout(readHeaderTimeout),
 		grpc.MaxHeaderListSize(uint32(options.maxHeaderBytes)),
-		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxRecvMsgSize(options.maxHeaderBytes+maxCheckBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.ReadBufferSize(maxRecordBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{

@@ -292,12 +292,24 @@ func TestOneGRPCClientHasBounds(t *testing.T) {
 		}
 	}
 
-	connection := dial(t, address, insecure.NewCredentials())
+	assertMessageLimit(t, dial(t, address, insecure.NewCredentials()), 256<<10)
+}
+
+func TestAGRPCMessageMayBeLongerWhereHeadersMay(t *testing.T) {
+	r := newRunningWith(t, Options{MaxHeaderBytes: HighestMaxHeaderBytes})
+	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoingAtOnce)
+	r.start()
+	defer r.stop()
+	assertMessageLimit(t, dial(t, r.address("grpc"), insecure.NewCredentials()), HighestMaxHeaderBytes+192<<10)
+}
+
+func assertMessageLimit(t *testing.T, connection *grpc.ClientConn, limit int) {
+	t.Helper()
 	const overhead = 5 // of a protobuf string in a message
-	if _, err := say(t.Context(), connection, strings.Repeat("a", maxMessageBytes-overhead)); err != nil {
+	if _, err := say(t.Context(), connection, strings.Repeat("a", limit-overhead)); err != nil {
 		t.Errorf("a message of the limit is answered %v", err)
 	}
-	if _, err := say(t.Context(), connection, strings.Repeat("a", maxMessageBytes)); status.Code(err) != codes.ResourceExhausted {
+	if _, err := say(t.Context(), connection, strings.Repeat("a", limit)); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("a message over the limit is answered %v", err)
 	}
 	assertSays(t, connection)
