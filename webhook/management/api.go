@@ -100,21 +100,27 @@ func (a *API) answer(w http.ResponseWriter, r *request) (answer *envelope.Answer
 		}
 	}()
 	if !r.open {
-		r.verdict = a.authenticate(r)
-		if r.verdict.Decision != authn.Granted { // before all else: whoever has no key learns nothing of what is here
-			return a.refusals.To(r.verdict)
+		if refusal := a.authorize(r); refusal != nil { // before all else: a client without a key learns nothing of what is here
+			return refusal
 		}
-		serving.KeepConnection(r.Context(), a.Namespace)
 	}
 	if r.call == nil {
 		return r.mistake
 	}
-	if r.call.manages {
-		if refusal := a.refuseManagement(r.verdict.Key); refusal != nil {
-			return refusal
-		}
-	}
 	return r.call.answer(a, w, r)
+}
+
+// authorize returns the answer to a request whose key is not good, or may not make such a call, or nil.
+func (a *API) authorize(r *request) *envelope.Answer {
+	r.verdict = a.authenticate(r)
+	if r.verdict.Decision != authn.Granted {
+		return a.refusals.To(r.verdict)
+	}
+	serving.KeepConnection(r.Context(), a.Namespace)
+	if r.call != nil && r.call.manages {
+		return a.refuseManagement(r.verdict.Key)
+	}
+	return nil
 }
 
 func (a *API) authenticate(r *request) authn.Verdict {

@@ -4,8 +4,11 @@
 package management_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +46,30 @@ func (c *console) awaitStatus(w *world, methodAndPath, token string, status int)
 func (w *world) noManager(key *apikeys.Created) string {
 	return "This key may not create or end keys: use one that manages keys, or let it manage them: " +
 		"kubectl label apikey " + key.Key.Name + " --namespace=" + w.namespace + " keys.squirrel.dev/manager=true"
+}
+
+// announce sends a request without its body, and returns once the console waits for that.
+func (c *console) announce(methodAndPath, token string) (sendBody func(body string), answered <-chan answer) {
+	c.t.Helper()
+	reader, writer := io.Pipe()
+	waiting, answers := make(chan struct{}), make(chan answer, 1)
+	request := c.request(methodAndPath, token, "")
+	request.Body, request.ContentLength, request.GetBody = reader, -1, nil
+	request.Header.Set("Expect", "100-continue")
+	request = request.WithContext(httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(waiting) }}))
+	transport := &http.Transport{ExpectContinueTimeout: patience}
+	c.t.Cleanup(transport.CloseIdleConnections)
+	sender := &console{t: c.t, client: &http.Client{Transport: transport, Timeout: patience}}
+	go func() { answers <- sender.send(request) }()
+	select {
+	case <-waiting:
+	case early := <-answers:
+		c.t.Fatalf("without its body, the request is answered %d %s", early.status, early.body)
+	}
+	return func(body string) {
+		_, err := io.WriteString(writer, body)
+		must(c.t, errors.Join(err, writer.Close()))
+	}, answers
 }
 
 func TestWhereManagersAreLabelledAnAppCannotCreateOrEndKeys(t *testing.T) {
@@ -114,6 +141,42 @@ func TestInvariant5_AManagerWhoseLabelIsTakenAwayIsRefused(t *testing.T) {
 	w.label(w.writer, "null")
 	c.awaitStatus(w, end, w.writer.Token, http.StatusForbidden)
 	c.call(end, w.writer.Token).refused(t, 403, w.noManager(w.writer))
+}
+
+// A client that holds bodies back could otherwise make itself a new key after the one that it has was ended.
+func TestInvariant5_AKeyThatEndsBeforeTheBodyComesCreatesNone(t *testing.T) {
+	for name, c := range map[string]struct {
+		change  func(w *world)
+		status  int
+		message func(w *world) string
+	}{
+		"the label is taken away": {
+			func(w *world) { w.label(w.writer, "null") }, 403, func(w *world) string { return w.noManager(w.writer) },
+		},
+		"the key is deactivated": {
+			func(w *world) {
+				_, err := apikeys.Deactivate(w.Context(), w.env.Client, w.namespace, w.writer.Key.Name, w.writer.Key.UID)
+				must(w.T, err)
+			}, 401, func(*world) string { return keyRequired },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.label(w.writer, `"true"`)
+			server := w.startConsole(labelled)
+			const end = "DELETE /v1/api-keys/" + somethingElse
+			server.awaitStatus(w, end, w.writer.Token, http.StatusNotFound)
+
+			sendBody, answered := server.announce("POST /v1/api-keys", w.writer.Token)
+			c.change(w)
+			server.awaitStatus(w, end, w.writer.Token, c.status)
+			sendBody(writeOnly)
+			(<-answered).refused(t, c.status, c.message(w))
+			if keys := w.keys(); len(keys) != 0 {
+				t.Errorf("the keys are %v", keys)
+			}
+		})
+	}
 }
 
 func TestInvariant4_AManagerThatTheCatalogDoesNotKnowYetIsNotRefused(t *testing.T) {

@@ -64,6 +64,10 @@ func (a *API) create(w http.ResponseWriter, r *request) *envelope.Answer {
 	if refusal != nil {
 		return refusal
 	}
+	// Again, because a client can send the body long after the headers: a key that has ended since then creates no other one.
+	if refusal := a.authorize(r); refusal != nil {
+		return refusal
+	}
 	if refusal := a.refuseAccess(r.verdict.Key, wished); refusal != nil {
 		return refusal
 	}
