@@ -37,9 +37,9 @@ func (f *serverFlags) register(flags *pflag.FlagSet, listening string) {
 	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 5*time.Second,
 		"How long to go on answering, while not ready, after the signal to stop: until then others may not know that this process goes.")
 	flags.IntVar(&f.connections, "max-connections", 0,
-		"How many connections clients may have open, at all ports together that API keys are sent to; 0 is what the memory limit allows.")
+		"Maximum number of open connections, over all ports that API keys are sent to. 0 is as many as the memory limit allows.")
 	flags.IntVar(&f.headerBytes, "max-header-bytes", serving.DefaultMaxHeaderBytes, fmt.Sprintf(
-		"How long the headers of a request may be, %d to %d. The longer, the fewer connections the memory limit allows.",
+		"Maximum length of the headers of a request in bytes, %d to %d. The longer, the fewer connections the memory limit allows.",
 		minHeaderBytes, serving.HighestMaxHeaderBytes))
 }
 
