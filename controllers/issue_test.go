@@ -282,9 +282,10 @@ func TestAKeyCreatedInactiveNeverGetsAToken(t *testing.T) {
 func TestExpiryIsAtTheInstantAndFinal(t *testing.T) {
 	w := newWorld(t)
 	w.startController(nil)
-	expiry := metav1.NewTime(time.Now().Add(3 * time.Second).Truncate(time.Second))
-	w.createKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = &expiry })
+	w.createKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour))) })
 	w.await("frontend", v1alpha1.ReasonIssued)
+	expiry := metav1.NewTime(time.Now().Add(3 * time.Second).Truncate(time.Second))
+	w.update("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = &expiry })
 
 	key := w.await("frontend", v1alpha1.ReasonExpired)
 	w.assertConditions(key, conditions(metav1.ConditionTrue, metav1.ConditionFalse, v1alpha1.ReasonExpired, expired))

@@ -211,7 +211,11 @@ func (f *faultyAPI) intercept(forward http.Handler) http.Handler {
 func (w *world) assertNoVerdict(gateway, valid string) {
 	w.Helper()
 	const want = `{"errorCode":503,"errorMessage":"API keys cannot be checked at the moment: try again.","payload":null}`
-	for path, method := range map[string]string{"envoy": "", "nginx": "X-Original-Method", "forward": "X-Forwarded-Method"} {
+	for path, method := range map[string]string{
+		"/auth/envoy/" + w.namespace + "/orders": "",
+		"/auth/nginx/" + w.namespace:             "X-Original-Method",
+		"/auth/forward/" + w.namespace:           "X-Forwarded-Method",
+	} {
 		for name, credential := range map[string][2]string{
 			"valid":            {"X-API-Key", valid},
 			"valid, as Bearer": {"Authorization", "Bearer " + valid},
@@ -220,7 +224,7 @@ func (w *world) assertNoVerdict(gateway, valid string) {
 			"somebody else's":  {"Authorization", "Basic dXNlcjpwYXNzd29yZA=="},
 			"missing":          {"X-Other", "1"},
 		} {
-			request, err := http.NewRequestWithContext(w.Context(), http.MethodGet, "http://"+gateway+"/auth/"+path+"/"+w.namespace, nil)
+			request, err := http.NewRequestWithContext(w.Context(), http.MethodGet, "http://"+gateway+path, nil)
 			must(w.T, err)
 			request.Header.Set(credential[0], credential[1])
 			if method != "" {
