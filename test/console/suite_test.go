@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,6 +139,18 @@ func (w *world) awaitActive(count int) {
 	w.eventually(fmt.Sprintf("%d keys are active", count), func() bool {
 		_, body := w.ask("GET", "api-keys/count?active_only=true", w.key)
 		return body == fmt.Sprintf(`{"errorCode":0,"errorMessage":null,"payload":%d}`, count)
+	})
+}
+
+// awaitEnded waits until the end of an app's key is on record.
+func (w *world) awaitEnded(appName string) {
+	w.Helper()
+	w.eventually("the key of "+appName+" has ended", func() bool {
+		keys := &v1alpha1.APIKeyList{}
+		w.must(w.env.Client.List(w.Context(), keys, client.InNamespace(w.namespace)))
+		return slices.ContainsFunc(keys.Items, func(key v1alpha1.APIKey) bool {
+			return key.Spec.AppName == appName && key.Retired()
+		})
 	})
 }
 
