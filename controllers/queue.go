@@ -103,10 +103,11 @@ func (q *fairQueue) GetWithPriority() (request reconcile.Request, priority int, 
 	}
 }
 
-// Done ends the run of a request, and puts a parked one, which may run now, back into the queue.
+// Done ends the run of a request, and puts parked ones, which may run now, back into the queue.
 func (q *fairQueue) Done(request reconcile.Request) {
+	resumed := q.end(request) // first: from Done on, the request may run again
 	q.PriorityQueue.Done(request)
-	for next, priority := range maps.All(q.end(request)) {
+	for next, priority := range resumed {
 		q.AddWithOpts(priorityqueue.AddOpts{Priority: &priority}, next)
 	}
 }
@@ -174,7 +175,8 @@ func (q *fairQueue) start(request reconcile.Request, priority int) bool {
 }
 
 // end takes a request off those that run, and returns the parked ones that may run instead, with their priorities: one of its namespace,
-// and when a worker for work that can wait became free, one of that work.
+// and when a worker for work that can wait is free, one of that work. The worker may have been free before: a request that was resumed for
+// it may have become urgent meanwhile.
 func (q *fairQueue) end(request reconcile.Request) map[reconcile.Request]int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -186,7 +188,7 @@ func (q *fairQueue) end(request reconcile.Request) map[reconcile.Request]int {
 	q.count(request.Namespace, priority, -1)
 	resumed := map[reconcile.Request]int{}
 	q.resume(request.Namespace, resumed)
-	if canWait(priority) {
+	if q.deferred < deferredWorkers {
 		for namespace := range q.parked { // in no order: each has the same chance
 			if q.resume(namespace, resumed) {
 				break

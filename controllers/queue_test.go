@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,6 +142,63 @@ func TestAParkedRequestThatBecomesUrgentIsTheNext(t *testing.T) {
 		q.finish()
 		if got := q.running[len(q.running)-1]; got != urgent {
 			t.Errorf("the next is %s, want %s", got, urgent)
+		}
+	})
+}
+
+// eagerQueue hands a request out again before its Done returns.
+type eagerQueue struct {
+	priorityqueue.PriorityQueue[reconcile.Request]
+	afterDone func()
+}
+
+func (q eagerQueue) Done(request reconcile.Request) {
+	q.PriorityQueue.Done(request)
+	q.afterDone()
+}
+
+func TestInvariant10_ARequestThatRunsAgainAtOnceKeepsNoWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Millisecond, time.Second)
+		q := newFairQueue("test", limiter, logr.Discard())
+		defer q.ShutDown()
+		getAgain := sync.OnceFunc(func() { q.Get() }) // another worker
+		q.PriorityQueue = eagerQueue{q.PriorityQueue, getAgain}
+		request := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: "key"}}
+		deferred := priorityqueue.AddOpts{Priority: new(priorityDeferred)}
+		q.AddWithOpts(deferred, request)
+		q.Get()
+		q.AddWithOpts(deferred, request) // while it runs, as the event of its own write does
+		q.Done(request)
+		q.Done(request)
+		if len(q.running) != 0 || len(q.busy) != 0 || q.deferred != 0 {
+			t.Errorf("nothing runs, but the queue counts %v, %v and %d", q.running, q.busy, q.deferred)
+		}
+	})
+}
+
+// TestInvariant10_WorkThatBecomesUrgentLeavesItsWorkerToOtherWork has half of the requests resumed as work that can wait, and then run at a
+// higher priority: that of a later time at which they are to run anyway.
+func TestInvariant10_WorkThatBecomesUrgentLeavesItsWorkerToOtherWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueueUnderTest(t)
+		for i := range deferredWorkers {
+			q.add(fmt.Sprint("busy-", i), 1, priorityDeferred)
+		}
+		const count = 50
+		for i := range count {
+			q.add(fmt.Sprint("waits-", i), 1, priorityDeferred)
+			urgent := fmt.Sprint("urgent-", i)
+			q.add(urgent, 1, priorityDeferred)
+			name := types.NamespacedName{Namespace: urgent, Name: fmt.Sprint(priorityDeferred, "-", 0)}
+			q.AddWithOpts(priorityqueue.AddOpts{After: time.Hour, Priority: new(priorityDeadline)}, reconcile.Request{NamespacedName: name})
+		}
+		ran := 0
+		for ; len(q.running) > 0; ran++ {
+			q.finish()
+		}
+		if want := deferredWorkers + 2*count; ran != want {
+			t.Errorf("%d of %d requests ran", ran, want)
 		}
 	})
 }
