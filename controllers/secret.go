@@ -238,9 +238,9 @@ func (r *APIKeyReconciler) readSecret(ctx context.Context, key *v1alpha1.APIKey)
 	}
 }
 
-// secretDue returns when the one-time Secret of an issued key is to go, if it is there and has a time to live.
+// secretDue returns when the one-time Secret of a key is to go, if the key is issued and the Secret is there and has a time to live.
 func secretDue(key *v1alpha1.APIKey) (time.Time, bool) {
-	if key.Status.SecretName == "" || key.Spec.Secret == nil || key.Spec.Secret.TTL == nil {
+	if !key.Issued() || key.Status.SecretName == "" || key.Spec.Secret == nil || key.Spec.Secret.TTL == nil {
 		return time.Time{}, false
 	}
 	return key.Status.Tokens[0].NotBefore.Add(key.Spec.Secret.TTL.Duration), true

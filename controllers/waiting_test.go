@@ -124,10 +124,12 @@ func waits() map[string]wait {
 		"the creation of the Secret fails": {want: "Unknown Pending", retried: true,
 			onCreate: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
 		"the creation of the Secret is not answered": {want: "Unknown Pending", retried: true, onCreate: hang},
-		"the API server is overloaded":               {want: "Unknown Pending", retried: true, onCreate: answer(apierrors.NewTooManyRequests("no", 1))},
-		"the status cannot be written":               {want: " ", retried: true, onStatus: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
-		"the status is not accepted":                 {want: " ", retried: true, onStatus: answer(refusal(403, metav1.StatusReasonForbidden, "no"))},
-		"another controller is handing over":         {change: claimed(hashB, new(metav1.Now())), want: "True Issued"},
+		"the creation of a Secret with a time to live fails": {change: ttl(5 * time.Minute), want: "Unknown Pending", retried: true,
+			onCreate: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
+		"the API server is overloaded":       {want: "Unknown Pending", retried: true, onCreate: answer(apierrors.NewTooManyRequests("no", 1))},
+		"the status cannot be written":       {want: " ", retried: true, onStatus: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
+		"the status is not accepted":         {want: " ", retried: true, onStatus: answer(refusal(403, metav1.StatusReasonForbidden, "no"))},
+		"another controller is handing over": {change: claimed(hashB, new(metav1.Now())), want: "True Issued"},
 		"another controller stopped before the handover": {
 			change: claimed(hashB, nil), want: "True Issued",
 		},
@@ -231,7 +233,7 @@ func (s *simulation) start() {
 	s.Helper()
 	options := s.reconciler.options(logr.Discard())
 	options.Reconciler, options.SkipNameValidation = s.reconciler, new(true)
-	options.RateLimiter = nil
+	options.RateLimiter, options.RecoverPanic = nil, new(false)
 	running, err := controller.NewUnmanaged("apikey", options)
 	s.must(err)
 	started := make(chan struct{})
