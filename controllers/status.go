@@ -54,6 +54,13 @@ func setStalled(key *v1alpha1.APIKey, conflict *v1alpha1.Conflict) {
 	setCondition(key, v1alpha1.ConditionStalled, metav1.ConditionTrue, conflict.Reason, conflict.Message)
 }
 
+// setUnreadable says what a person must do before anything is done with the key, and whether its token is accepted until then.
+func setUnreadable(key *v1alpha1.APIKey, accepted metav1.ConditionStatus, message string) {
+	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonUnreadable, message)
+	setCondition(key, v1alpha1.ConditionActive, accepted, v1alpha1.ReasonUnreadable, message)
+	setCondition(key, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonUnreadable, message)
+}
+
 // observeGeneration says that the conditions hold for the key as its owner changed it.
 func observeGeneration(key *v1alpha1.APIKey) {
 	for i := range key.Status.Conditions {

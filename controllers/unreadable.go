@@ -61,8 +61,7 @@ func (r *APIKeyReconciler) writeUnreadable(ctx context.Context, key *v1alpha1.AP
 	if key.Issued() && key.State(r.Now()) == v1alpha1.StateActive {
 		accepted = metav1.ConditionTrue
 	}
-	setStalled(key, &v1alpha1.Conflict{Reason: v1alpha1.ReasonUnreadable, Message: message})
-	setCondition(key, v1alpha1.ConditionActive, accepted, v1alpha1.ReasonUnreadable, message)
+	setUnreadable(key, accepted, message)
 	if err := r.writeStatus(ctx, before, key); err != nil {
 		return err
 	}

@@ -166,6 +166,24 @@ func TestInvariant10_AKeyThatWaitsCausesNoLoad(t *testing.T) {
 	}
 }
 
+func TestInvariant10_AnIssuedKeyThatCannotBeReadIsReportedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		s.handlers = nil // the fake API holds no fields that cannot be read, by which the controller would know the key again
+		s.add(newKey("key", issued(hashA)))
+		for range 3 {
+			key := s.get(newKey("key"))
+			key.Unreadable = []string{"spec.secret.ttl"}
+			_, err := s.reconciler.reportUnreadable(t.Context(), key)
+			s.must(err)
+			time.Sleep(time.Minute)
+		}
+		if len(s.writes) != 1 {
+			t.Errorf("there were %d writes, want 1", len(s.writes))
+		}
+	})
+}
+
 // simulation runs the controller on its real queue, with a fake API and a fake clock. All that is written comes back as an event.
 type simulation struct {
 	*testing.T
