@@ -135,7 +135,7 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 	}
 	err := errors.Join(advanceErr, writeErr)
 	switch {
-	case apierrors.IsConflict(advanceErr) || apierrors.IsConflict(writeErr): // another client wrote the key: read it again
+	case wasOvertaken(advanceErr) || wasOvertaken(writeErr): // another client wrote the key: read it again
 		r.postpone(before, conflictDelay)
 		result, err = ctrl.Result{RequeueAfter: conflictDelay}, nil
 	case err != nil:

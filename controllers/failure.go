@@ -33,6 +33,11 @@ func wasRefused(err error) bool {
 		apierrors.IsMethodNotSupported(err) || apierrors.IsRequestEntityTooLargeError(err)
 }
 
+// wasOvertaken says whether nothing was written because the object is not as it was read.
+func wasOvertaken(err error) bool {
+	return apierrors.IsConflict(err) && !refusers.MatchString(err.Error())
+}
+
 // secretRefused tells who refused the Secret, so that a person can talk to them.
 func secretRefused(name string, err error) *v1alpha1.Conflict {
 	return &v1alpha1.Conflict{

@@ -70,7 +70,7 @@ func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctr
 	case errors.Is(err, errFormerSecret):
 		return r.withdraw(key, formerSecret,
 			fmt.Sprintf("Waiting for Secret %q of a former key of this name to be removed.", secretName(key))), nil
-	case apierrors.IsConflict(err):
+	case wasOvertaken(err):
 		return ctrl.Result{}, err
 	default:
 		setPending(key, fmt.Sprintf("The token could not be handed over yet (%s): the controller tries again.", failureOf(err)))

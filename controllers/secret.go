@@ -139,7 +139,7 @@ func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, has
 // on record now, it was given up, and the write that would accept it fails, since it is made on the condition that it is still there.
 func (r *APIKeyReconciler) removeVoidSecret(ctx context.Context, key *v1alpha1.APIKey, secret *corev1.Secret) (removed bool, err error) {
 	uid, hash := writtenFor(secret, key)
-	if uid == "" {
+	if uid == "" || slices.Contains(key.Hashes(), hash) {
 		return false, nil
 	}
 	current := &v1alpha1.APIKey{}
@@ -221,7 +221,7 @@ func (r *APIKeyReconciler) removeSecret(ctx context.Context, key *v1alpha1.APIKe
 
 // isGoneOrReplaced says whether a deletion failed because the object of that UID is not there any more.
 func isGoneOrReplaced(err error) bool {
-	return apierrors.IsNotFound(err) || apierrors.IsConflict(err)
+	return apierrors.IsNotFound(err) || wasOvertaken(err)
 }
 
 // readSecret reads the key's Secret from the API server itself; nil when there is none.

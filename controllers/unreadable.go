@@ -36,7 +36,7 @@ func (r *APIKeyReconciler) reportUnreadable(ctx context.Context, key *v1alpha1.A
 	switch {
 	case err == nil:
 		return ctrl.Result{}, nil
-	case apierrors.IsConflict(err):
+	case wasOvertaken(err):
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
 	case errors.Is(err, errStatusUnreadable), apierrors.IsInvalid(err): // then an event has to do
 		conflictsTotal.WithLabelValues(v1alpha1.ReasonUnreadable).Inc()

@@ -44,6 +44,11 @@ func refusal(code int32, reason metav1.StatusReason, message string) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message}}
 }
 
+// refusedAsConflict returns what the API server answers when a webhook refuses with the code of a conflict, which it may choose.
+func refusedAsConflict() error {
+	return refusal(409, metav1.StatusReasonConflict, `admission webhook "v.example.com" denied the request: no`)
+}
+
 // wait is a way in which a key can wait.
 type wait struct {
 	change func(*v1alpha1.APIKey)
@@ -77,6 +82,18 @@ func waits() map[string]wait {
 		"expires, the Secret's deletion is not answered": {
 			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true, onDelete: hang,
 		},
+		"expires, the Secret's deletion is refused as a conflict": {
+			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true, onDelete: answer(refusedAsConflict()),
+		},
+		"deactivated, its Secret has the token in another entry": {want: "True Deactivated", change: func(key *v1alpha1.APIKey) {
+			issued(hashA)(key)
+			key.Spec.Active, key.Status.SecretName = new(false), "key-token"
+		}, beside: []client.Object{&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "key-token", OwnerReferences: []metav1.OwnerReference{
+				{Kind: "APIKey", Name: "key", UID: "key", Controller: new(true)},
+			}},
+			Type: v1alpha1.SecretTypeToken, Immutable: new(true), Data: map[string][]byte{"another": []byte("a")},
+		}}},
 		"deactivated": {change: func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) }, want: "True Deactivated"},
 		"being deleted, with a finalizer": {want: "True Deactivated", change: func(key *v1alpha1.APIKey) {
 			key.Finalizers, key.DeletionTimestamp = []string{"example.com/keep"}, new(metav1.Now())
@@ -106,7 +123,7 @@ func waits() map[string]wait {
 		"SecretRefused by a webhook": {want: "False SecretRefused", retried: true,
 			onCreate: answer(refusal(403, metav1.StatusReasonForbidden, `admission webhook "v.example.com" denied the request: no`))},
 		"SecretRefused by a webhook, as a conflict": {want: "False SecretRefused", retried: true,
-			onCreate: answer(refusal(409, metav1.StatusReasonConflict, `admission webhook "v.example.com" denied the request: no`))},
+			onCreate: answer(refusedAsConflict())},
 		"SecretRefused by a webhook, as a failure": {want: "False SecretRefused", retried: true,
 			onCreate: answer(refusal(500, metav1.StatusReasonInternalError, `admission webhook "v.example.com" denied the request: no`))},
 		"SecretRefused by a webhook, slowly": {want: "False SecretRefused", retried: true, onCreate: func(context.Context) error {
@@ -126,10 +143,11 @@ func waits() map[string]wait {
 		"the creation of the Secret is not answered": {want: "Unknown Pending", retried: true, onCreate: hang},
 		"the creation of a Secret with a time to live fails": {change: ttl(5 * time.Minute), want: "Unknown Pending", retried: true,
 			onCreate: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
-		"the API server is overloaded":       {want: "Unknown Pending", retried: true, onCreate: answer(apierrors.NewTooManyRequests("no", 1))},
-		"the status cannot be written":       {want: " ", retried: true, onStatus: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
-		"the status is not accepted":         {want: " ", retried: true, onStatus: answer(refusal(403, metav1.StatusReasonForbidden, "no"))},
-		"another controller is handing over": {change: claimed(hashB, new(metav1.Now())), want: "True Issued"},
+		"the API server is overloaded":        {want: "Unknown Pending", retried: true, onCreate: answer(apierrors.NewTooManyRequests("no", 1))},
+		"the status cannot be written":        {want: " ", retried: true, onStatus: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
+		"the status is refused as a conflict": {want: " ", retried: true, onStatus: answer(refusedAsConflict())},
+		"the status is not accepted":          {want: " ", retried: true, onStatus: answer(refusal(403, metav1.StatusReasonForbidden, "no"))},
+		"another controller is handing over":  {change: claimed(hashB, new(metav1.Now())), want: "True Issued"},
 		"another controller stopped before the handover": {
 			change: claimed(hashB, nil), want: "True Issued",
 		},
@@ -352,6 +370,8 @@ func (s *simulation) assertNoLoop(retried bool) {
 	}
 	s.Logf("%d tries, %d writes, %d reads; the last gaps: %s", len(tries), len(s.writes), len(s.reads), gaps[max(0, len(gaps)-12):])
 	switch {
+	case retried && len(tries)+len(s.reads) < 10:
+		s.Errorf("there were only %d tries, and the Secret was read only %d times", len(tries), len(s.reads))
 	case !retried && len(tries) > 2:
 		s.Errorf("there were writes at %s", s.writes)
 	case retried && (len(tries) > 40 || (len(gaps) > 2 && slices.Max(gaps) < maxRetryDelay)):
