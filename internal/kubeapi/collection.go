@@ -4,7 +4,9 @@
 package kubeapi
 
 import (
+	"context"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"path"
 	"sync"
@@ -13,7 +15,8 @@ import (
 
 // collection is the state of what one Reflector lists and watches.
 type collection struct {
-	resource string // its plural name, such as apikeys
+	resource string          // its plural name, such as apikeys
+	stopped  <-chan struct{} // closed when the Reflector has stopped
 
 	mutex    sync.Mutex
 	heard    time.Time // when the API server last sent something of a watch
@@ -21,18 +24,33 @@ type collection struct {
 	relistAt time.Time // zero when there is no need to list
 }
 
-// watched returns the collection that a Reflector watches at this URL.
-func (t *transport) watched(at *url.URL, query url.Values) *collection {
+// watched returns the collection that a Reflector watches at the URL of a request. It is kept until that Reflector, or what else watches,
+// has stopped: the context of its requests is done then.
+func (t *transport) watched(request *http.Request, query url.Values) *collection {
+	ctx, key := request.Context(), request.URL.Path+"?"+selectors(query).Encode()
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
-	key := at.Path + "?" + selectors(query).Encode()
 	watched := t.collections[key]
 	if watched == nil {
-		watched = &collection{resource: path.Base(at.Path), heard: time.Now()}
+		watched = &collection{resource: path.Base(request.URL.Path), heard: time.Now()}
 		t.collections[key] = watched
 		t.metrics.add(watched)
 	}
+	if watched.stopped != ctx.Done() { // at its first request
+		watched.stopped = ctx.Done()
+		context.AfterFunc(ctx, func() { t.forget(key, ctx.Done()) })
+	}
 	return watched
+}
+
+// forget removes a collection, unless another Reflector watches it by now.
+func (t *transport) forget(key string, stopped <-chan struct{}) {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	if watched := t.collections[key]; watched != nil && watched.stopped == stopped {
+		delete(t.collections, key)
+		t.metrics.remove(watched)
+	}
 }
 
 // selectors returns the part of a query that says which objects it is about.

@@ -4,6 +4,7 @@
 package kubeapi
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,6 +51,12 @@ func (m *Metrics) add(watched *collection) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	m.collections = append(m.collections, watched)
+}
+
+func (m *Metrics) remove(watched *collection) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.collections = slices.DeleteFunc(m.collections, func(c *collection) bool { return c == watched })
 }
 
 // Describe describes the staleness.

@@ -66,7 +66,7 @@ func (t *transport) call(request *http.Request) (*http.Response, error) {
 
 // watch sends the watch of a Reflector.
 func (t *transport) watch(request *http.Request, query url.Values) (*http.Response, error) {
-	watched := t.watched(request.URL, query)
+	watched := t.watched(request, query)
 	if beginsWithList(query) {
 		watched.lists()
 		request = consistent(request, query)

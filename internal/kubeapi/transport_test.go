@@ -450,3 +450,27 @@ func TestAWatchThatItsCallerEndsIsNoOutage(t *testing.T) {
 		}
 	}
 }
+
+// A console watches each key that it creates for a moment.
+func TestNothingIsKeptOfAWatcherThatHasStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI()
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 2 { // the second goes on where the first has ended
+			response, err := a.get(ctx, t, watchURL+"100&fieldSelector=metadata.name%3Dnew")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = response.Body.Close()
+		}
+		cancel()
+		time.Sleep(time.Hour)
+		a.watch(t)
+		if staleness := a.staleness(t); staleness != 0 {
+			t.Errorf("the staleness is %gs", staleness)
+		}
+		if count := len(a.transport.collections); count != 1 {
+			t.Errorf("%d collections are kept", count)
+		}
+	})
+}
