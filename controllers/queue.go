@@ -187,10 +187,10 @@ func (q *fairQueue) end(request reconcile.Request) map[reconcile.Request]int {
 	delete(q.running, request)
 	q.count(request.Namespace, priority, -1)
 	resumed := map[reconcile.Request]int{}
-	q.resume(request.Namespace, resumed)
+	q.resume(request.Namespace, anyPriority, resumed)
 	if q.deferred < deferredWorkers {
 		for namespace := range q.parked { // in no order: each has the same chance
-			if q.resume(namespace, resumed) {
+			if q.resume(namespace, canWait, resumed) {
 				break
 			}
 		}
@@ -198,26 +198,28 @@ func (q *fairQueue) end(request reconcile.Request) map[reconcile.Request]int {
 	return resumed
 }
 
-// resume takes the first parked request of a namespace that may run, and says whether it is one that can wait.
-func (q *fairQueue) resume(namespace string, into map[reconcile.Request]int) (deferred bool) {
+func anyPriority(int) bool { return true }
+
+// resume takes the first parked request of a namespace, of those whose priority matches, that may run. It says whether there is one.
+func (q *fairQueue) resume(namespace string, matches func(priority int) bool, into map[reconcile.Request]int) (found bool) {
 	parked, ok := q.parked[namespace]
 	if !ok {
 		return false
 	}
 	for _, priority := range slices.Backward(slices.Sorted(maps.Keys(parked.inOrder))) {
-		if !q.mayRun(namespace, priority) || !q.hasShare(namespace, priority) {
+		if !matches(priority) || !q.mayRun(namespace, priority) || !q.hasShare(namespace, priority) {
 			continue
 		}
 		if request, ok := parked.first(priority); ok {
 			into[request] = priority
-			deferred = canWait(priority)
+			found = true
 			break
 		}
 	}
 	if len(parked.priority) == 0 {
 		delete(q.parked, namespace)
 	}
-	return deferred
+	return found
 }
 
 func (q *fairQueue) mayRun(namespace string, priority int) bool {
