@@ -108,7 +108,8 @@ func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.A
 	return r.handOver(ctx, key, minted)
 }
 
-// checkClaimIsVoid returns errHandoverUnderWay or errClaimMayBeLive while whoever claimed for the key may still hand over its token.
+// checkClaimIsVoid returns errHandoverUnderWay or errClaimMayBeLive while the controller that claimed for the key may still
+// hand over its token.
 func (r *APIKeyReconciler) checkClaimIsVoid(ctx context.Context, key *v1alpha1.APIKey) error {
 	if !isDated(key) {
 		return nil

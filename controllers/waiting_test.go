@@ -313,7 +313,7 @@ func (s *simulation) add(objects ...client.Object) {
 	}
 }
 
-// wake is what an annotation does that somebody writes again and again.
+// wake does what a repeated write of an annotation does.
 func (s *simulation) wake(key client.Object) {
 	object := s.get(key)
 	former := object.DeepCopy()

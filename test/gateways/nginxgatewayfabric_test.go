@@ -47,7 +47,8 @@ func TestNGINXGatewayFabric(t *testing.T) {
 	}
 }
 
-// Every request is asked about by GET, so at another gateway's endpoint nobody may pass, whatever a client says of its method.
+// Every request is asked about by GET, so at another gateway's endpoint no request may pass, whatever method a
+// client names.
 func TestInvariant7_NGINXGatewayFabricIsRefusedAtOtherEndpoints(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, testenv.Shared(t))

@@ -680,7 +680,7 @@ func (c console) awaitAccepted(key string) {
 	g := NewWithT(c.w)
 	g.Eventually(func() int {
 		got := c.status(key)
-		g.Expect(got).NotTo(Equal(http.StatusUnauthorized), "Invariant 4: until it is accepted, nobody can tell")
+		g.Expect(got).NotTo(Equal(http.StatusUnauthorized), "Invariant 4: until it is accepted, the console cannot know")
 		return got
 	}).WithTimeout(patience).Should(Equal(http.StatusOK))
 }
@@ -712,7 +712,7 @@ func TestTheConsoleMakesItsKeyAgainWhenItsAPIKeyOrTheDefinitionOfAllIsDeleted(t 
 	g.Eventually(func() string {
 		_, count := console.get("http://"+console.Address("console")+"/api/v1/api-keys/count", key)
 		return count
-	}).WithTimeout(patience).Should(Equal(`{"errorCode":0,"errorMessage":null,"payload":1}`), "the list begins anew, too")
+	}).WithTimeout(patience).Should(Equal(`{"errorCode":0,"errorMessage":null,"payload":1}`), "the list starts again, too")
 	g.Expect(strings.Count(console.Printed(), "Created the APIKey of the bootstrap key")).To(Equal(3))
 }
 
