@@ -11,12 +11,15 @@ import (
 	"path"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // collection is the state of what one Reflector lists and watches.
 type collection struct {
 	resource string          // its plural name, such as apikeys
 	stopped  <-chan struct{} // closed when the Reflector has stopped
+	warn     rate.Sometimes
 
 	mutex    sync.Mutex
 	heard    time.Time // when the API server last sent something of a watch
@@ -32,7 +35,9 @@ func (t *transport) watched(request *http.Request, query url.Values) *collection
 	defer t.mutex.Unlock()
 	watched := t.collections[key]
 	if watched == nil {
-		watched = &collection{resource: path.Base(request.URL.Path), heard: time.Now()}
+		watched = &collection{
+			resource: path.Base(request.URL.Path), warn: rate.Sometimes{Interval: logInterval}, heard: time.Now(),
+		}
 		t.collections[key] = watched
 		t.metrics.add(watched)
 	}

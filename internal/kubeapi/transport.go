@@ -99,6 +99,9 @@ func (t *transport) refusal(watched *collection, request *http.Request, query ur
 		return busy, err
 	case err != nil:
 		watched.failed()
+		watched.warn.Do(func() {
+			t.log.Warn("The Kubernetes API cannot be watched: trying again", "resource", watched.resource, "err", err)
+		})
 		return nil, watchAgain(err)
 	case isOlder(current, query.Get("resourceVersion")):
 		watched.lists()

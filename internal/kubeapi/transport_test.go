@@ -57,7 +57,8 @@ func (a *api) RoundTrip(request *http.Request) (*http.Response, error) {
 		a.stream = &stream{ctx: request.Context(), sent: make(chan error)}
 		content = a.stream
 	}
-	return &http.Response{StatusCode: a.status, Body: content, Request: request}, nil
+	status := fmt.Sprint(a.status, " ", http.StatusText(a.status))
+	return &http.Response{Status: status, StatusCode: a.status, Body: content, Request: request}, nil
 }
 
 // stream is the body of an answer that comes piece by piece.
@@ -471,6 +472,27 @@ func TestNothingIsKeptOfAWatcherThatHasStopped(t *testing.T) {
 		}
 		if count := len(a.transport.collections); count != 1 {
 			t.Errorf("%d collections are kept", count)
+		}
+	})
+}
+
+// A Reflector logs nothing when it watches again.
+func TestAWatchThatCannotBeginIsLoggedOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI()
+		var logged strings.Builder
+		a.transport.log = slog.New(slog.NewTextHandler(&logged, nil))
+		a.status = http.StatusForbidden
+		for range 120 {
+			if _, err := a.get(t.Context(), t, watchURL+"100"); !watchesAgain(err) {
+				t.Fatalf("the watch failed with %v", err)
+			}
+			time.Sleep(time.Second)
+		}
+		const want = `level=WARN msg="The Kubernetes API cannot be watched: trying again" resource=apikeys ` +
+			`err="the Kubernetes API answers 403 Forbidden: "`
+		if strings.Count(logged.String(), want) != 2 || strings.Count(logged.String(), "\n") != 2 {
+			t.Errorf("the log says %s", &logged)
 		}
 	})
 }
