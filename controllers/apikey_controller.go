@@ -262,7 +262,10 @@ func (r *APIKeyReconciler) writeStatus(ctx context.Context, before, key *v1alpha
 	if equality.Semantic.DeepEqual(before.Status, key.Status) {
 		return nil
 	}
-	return client.IgnoreNotFound(r.updateStatus(ctx, key))
+	if err := r.updateStatus(ctx, key); !isGone(err) {
+		return err
+	}
+	return nil
 }
 
 func (r *APIKeyReconciler) updateStatus(ctx context.Context, key *v1alpha1.APIKey) error {

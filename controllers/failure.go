@@ -33,6 +33,11 @@ func wasRefused(err error) bool {
 		apierrors.IsMethodNotSupported(err) || apierrors.IsRequestEntityTooLargeError(err)
 }
 
+// isGone says whether nothing was written because the object is not there any more.
+func isGone(err error) bool {
+	return apierrors.IsNotFound(err) && !refusers.MatchString(err.Error())
+}
+
 // wasOvertaken says whether nothing was written because the object is not as it was read.
 func wasOvertaken(err error) bool {
 	return apierrors.IsConflict(err) && !refusers.MatchString(err.Error())

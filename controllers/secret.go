@@ -159,7 +159,7 @@ func (r *APIKeyReconciler) removeVoidSecret(ctx context.Context, key *v1alpha1.A
 	}
 	writesTotal.WithLabelValues(writtenSecret).Inc()
 	err = r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
-	if client.IgnoreNotFound(err) != nil {
+	if err != nil && !isGone(err) {
 		return false, fmt.Errorf("delete the void Secret %q: %w", secret.Name, err)
 	}
 	log.FromContext(ctx).Info("removed a Secret whose token was never accepted or whose key is gone", "secret", secret.Name,
@@ -221,7 +221,7 @@ func (r *APIKeyReconciler) removeSecret(ctx context.Context, key *v1alpha1.APIKe
 
 // isGoneOrReplaced says whether a deletion failed because the object of that UID is not there any more.
 func isGoneOrReplaced(err error) bool {
-	return apierrors.IsNotFound(err) || wasOvertaken(err)
+	return isGone(err) || wasOvertaken(err)
 }
 
 // readSecret reads the key's Secret from the API server itself; nil when there is none.

@@ -49,6 +49,11 @@ func refusedAsConflict() error {
 	return refusal(409, metav1.StatusReasonConflict, `admission webhook "v.example.com" denied the request: no`)
 }
 
+// refusedAsNotFound returns the same of the code of an object that is gone.
+func refusedAsNotFound() error {
+	return refusal(404, metav1.StatusReasonNotFound, `admission webhook "v.example.com" denied the request: no`)
+}
+
 // wait is a way in which a key can wait.
 type wait struct {
 	change func(*v1alpha1.APIKey)
@@ -84,6 +89,9 @@ func waits() map[string]wait {
 		},
 		"expires, the Secret's deletion is refused as a conflict": {
 			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true, onDelete: answer(refusedAsConflict()),
+		},
+		"expires, the Secret's deletion is refused as not found": {
+			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true, onDelete: answer(refusedAsNotFound()),
 		},
 		"deactivated, its Secret has the token in another entry": {want: "True Deactivated", change: func(key *v1alpha1.APIKey) {
 			issued(hashA)(key)
@@ -145,6 +153,7 @@ func waits() map[string]wait {
 			onCreate: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
 		"the API server is overloaded":        {want: "Unknown Pending", retried: true, onCreate: answer(apierrors.NewTooManyRequests("no", 1))},
 		"the status cannot be written":        {want: " ", retried: true, onStatus: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
+		"the status is refused as not found":  {want: " ", retried: true, onStatus: answer(refusedAsNotFound())},
 		"the status is refused as a conflict": {want: " ", retried: true, onStatus: answer(refusedAsConflict())},
 		"the status is not accepted":          {want: " ", retried: true, onStatus: answer(refusal(403, metav1.StatusReasonForbidden, "no"))},
 		"another controller is handing over":  {change: claimed(hashB, new(metav1.Now())), want: "True Issued"},
