@@ -34,6 +34,8 @@ func (r *APIKeyReconciler) reportUnreadable(ctx context.Context, key *v1alpha1.A
 	log.FromContext(ctx).Error(nil, "cannot read fields of the key", "uid", key.UID, "fields", key.Unreadable)
 	err := r.writeUnreadable(ctx, key, message)
 	switch {
+	case err == nil && key.State(r.Now()) == v1alpha1.StateActive: // until it is not accepted any more
+		return ctrl.Result{RequeueAfter: soonest(r.untilExpiry(key))}, nil
 	case err == nil:
 		return ctrl.Result{}, nil
 	case wasOvertaken(err):

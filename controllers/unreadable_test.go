@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -110,4 +111,19 @@ func TestAKeyGoesOnOnceItCanBeRead(t *testing.T) {
 	w.assertConditions(w.await("issued", v1alpha1.ReasonIssued),
 		conditions(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, acceptedMinted))
 	w.await("new", v1alpha1.ReasonDeactivated)
+}
+
+func TestAKeyThatCannotBeReadIsInactiveOnceItExpires(t *testing.T) {
+	w := newWorld(t)
+	w.startController(nil)
+	w.createKey("frontend")
+	w.await("frontend", v1alpha1.ReasonIssued)
+	w.env.ChangeStored(t, w.namespace, "frontend", func(object map[string]any) {
+		field{[]string{"spec", "secret"}, "ttl", "a while"}.set(object)
+		field{[]string{"spec"}, "expiresAt", time.Now().Add(3 * time.Second).UTC().Format(time.RFC3339)}.set(object)
+	})
+	w.eventually("the key is inactive", func() bool {
+		active := meta.FindStatusCondition(w.get("frontend").Status.Conditions, v1alpha1.ConditionActive)
+		return active.Status == metav1.ConditionFalse && active.Reason == v1alpha1.ReasonUnreadable
+	})
 }

@@ -173,12 +173,15 @@ func firstWhere(keys []APIKey, where func(*APIKey) bool) *APIKey {
 	return nil
 }
 
+// mayBeIssued says whether the key is issued, also when what is recorded of its tokens cannot be read.
+func (k *APIKey) mayBeIssued() bool { return k.Issued() || k.CannotRead("status.tokens") }
+
 // precedes orders keys that compete: an issued one first, then one whose hash is claimed, then the older, then by UID. It is total,
 // so that everybody who looks at the same keys names the same holder.
 func precedes(a, b *APIKey) bool {
 	switch {
-	case a.Issued() != b.Issued():
-		return a.Issued()
+	case a.mayBeIssued() != b.mayBeIssued():
+		return a.mayBeIssued()
 	case a.Claimed() != b.Claimed():
 		return a.Claimed()
 	case !a.CreationTimestamp.Equal(&b.CreationTimestamp):

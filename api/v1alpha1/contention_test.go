@@ -40,6 +40,9 @@ func key(name string, minute int, changes ...func(*v1alpha1.APIKey)) v1alpha1.AP
 func app(name string) func(*v1alpha1.APIKey) {
 	return func(k *v1alpha1.APIKey) { k.Spec.AppName = name }
 }
+func unreadable(fields ...string) func(*v1alpha1.APIKey) {
+	return func(k *v1alpha1.APIKey) { k.Unreadable = fields }
+}
 func uid(uid types.UID) func(*v1alpha1.APIKey) { return func(k *v1alpha1.APIKey) { k.UID = uid } }
 func brings(hash string) func(*v1alpha1.APIKey) {
 	return func(k *v1alpha1.APIKey) { k.Spec.TokenHash = hash }
@@ -100,6 +103,7 @@ func TestFindConflict(t *testing.T) {
 
 		{"the older holds the name", key("me", 5), keys{key("old", 1)}, nameHeldBy("old")},
 		{"the younger does not", key("me", 5), keys{key("new", 9)}, nil},
+		{"the younger, whose tokens cannot be read", key("me", 5), keys{key("new", 9, unreadable("status.tokens"))}, nameHeldBy("new")},
 		{"of the same age, the lower UID", key("me", 5, uid("b")), keys{key("twin", 5, uid("a"))}, nameHeldBy("twin")},
 		{"of the same age, the higher UID does not", key("me", 5, uid("a")), keys{key("twin", 5, uid("b"))}, nil},
 		{"claimed before older", key("me", 1), keys{key("claimer", 9, claimed(hashA))}, nameHeldBy("claimer")},
