@@ -24,8 +24,7 @@ func standingOf(key *v1alpha1.APIKey) standing {
 		return standing{gone: true}
 	}
 	return standing{
-		retired: key.Retired(), issued: key.Issued(), claimed: key.Claimed(),
-		blocked: isStalled(key) && readyReason(key) != v1alpha1.ReasonAppNameConflict,
+		retired: key.Retired(), issued: key.Issued(), claimed: key.Claimed(), blocked: key.Blocked(),
 	}
 }
 

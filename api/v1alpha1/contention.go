@@ -124,12 +124,12 @@ func competeForName(key, other *APIKey) bool {
 // contendsForName says whether the key keeps others from having its app name. One that cannot be issued does not, unless it has claimed a
 // token hash: of two keys that pass each other over, the one that claims later sees the other's claim.
 func (k *APIKey) contendsForName() bool {
-	return !k.Retired() && (k.Claimed() || !k.isBlocked())
+	return !k.Retired() && (k.Claimed() || !k.Blocked())
 }
 
-// isBlocked says whether the key cannot be issued because of its Secret or its hash. A key that waits for its app name, or for its owner to
+// Blocked says whether the key cannot be issued because of its Secret or its hash. A key that waits for its app name, or for its owner to
 // correct a field, keeps its place.
-func (k *APIKey) isBlocked() bool {
+func (k *APIKey) Blocked() bool {
 	stalled := meta.FindStatusCondition(k.Status.Conditions, ConditionStalled)
 	return stalled != nil && stalled.Status == metav1.ConditionTrue &&
 		slices.Contains([]string{ReasonSecretConflict, ReasonSecretRefused, ReasonTokenHashConflict}, stalled.Reason)
