@@ -27,8 +27,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/kubeapi"
 )
 
@@ -55,7 +55,7 @@ type APIKeyReconciler struct {
 
 	queue   priorityqueue.PriorityQueue[reconcile.Request]
 	retries retries
-	leaders competitors.Leaders
+	leaders apikey.Leaders
 }
 
 // ClientOptions are what the client of the controller's manager must be built with: issuing looks again at the competing keys after
@@ -91,7 +91,7 @@ func NewAPIKeyReconciler(mgr manager.Manager, clock *kubeapi.Clock) (*APIKeyReco
 	}, nil
 }
 
-// SetupWithManager starts the reconciler with the manager, whose cache must be indexed by competitors.Index.
+// SetupWithManager starts the reconciler with the manager, whose cache must be indexed by apikey.Index.
 func (r *APIKeyReconciler) SetupWithManager(mgr manager.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named(controllerName).
@@ -141,7 +141,7 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 	case err != nil:
 		r.tryAgain(before, failedCall)
 		result = ctrl.Result{}
-	case key.Issued() || key.Retired():
+	case apikey.IsIssued(key) || apikey.IsRetired(key):
 		r.retries.forget(request.NamespacedName)
 	}
 	result.Priority = new(r.priorityOfNext(key))
@@ -150,7 +150,7 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 
 // waitOn does nothing for a key that was woken before its next try, but that its status follows its spec when its owner changed that.
 func (r *APIKeyReconciler) waitOn(ctx context.Context, key *v1alpha1.APIKey, wait time.Duration, changed bool) (ctrl.Result, error) {
-	active := key.State(r.Now()) == v1alpha1.StateActive
+	active := apikey.StateOf(key, r.Now()) == apikey.StateActive
 	if active {
 		wait = soonest(wait, r.untilExpiry(key))
 	}
@@ -159,7 +159,7 @@ func (r *APIKeyReconciler) waitOn(ctx context.Context, key *v1alpha1.APIKey, wai
 		return result, nil
 	}
 	before := key.DeepCopy()
-	if active && key.Issued() {
+	if active && apikey.IsIssued(key) {
 		describeIssued(key)
 	}
 	observeGeneration(key)
@@ -171,12 +171,12 @@ func (r *APIKeyReconciler) waitOn(ctx context.Context, key *v1alpha1.APIKey, wai
 
 // advance takes the key the next step of its life.
 func (r *APIKeyReconciler) advance(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
-	switch state := key.State(r.Now()); {
-	case state == v1alpha1.StateExpired && !key.Retired() && !r.mayGoByClock(ctx, key, actionEnd):
+	switch state := apikey.StateOf(key, r.Now()); {
+	case state == apikey.StateExpired && !apikey.IsRetired(key) && !r.mayGoByClock(ctx, key, actionEnd):
 		return ctrl.Result{RequeueAfter: clockDelay}, nil
-	case state != v1alpha1.StateActive:
+	case state != apikey.StateActive:
 		return r.end(ctx, key, state)
-	case key.Issued():
+	case apikey.IsIssued(key):
 		return r.keep(ctx, key)
 	default:
 		return r.issue(ctx, key)
@@ -194,11 +194,11 @@ func (r *APIKeyReconciler) tryAgain(key *v1alpha1.APIKey, why cause) time.Durati
 }
 
 // end records, once, that the key has been deactivated or has expired, and takes its Secret away.
-func (r *APIKeyReconciler) end(ctx context.Context, key *v1alpha1.APIKey, state v1alpha1.State) (ctrl.Result, error) {
+func (r *APIKeyReconciler) end(ctx context.Context, key *v1alpha1.APIKey, state apikey.State) (ctrl.Result, error) {
 	if key.Status.DeactivatedAt == nil {
 		key.Status.DeactivatedAt = new(r.timestamp())
 	} else if readyReason(key) == v1alpha1.ReasonExpired {
-		state = v1alpha1.StateExpired // also when its owner deactivates it later
+		state = apikey.StateExpired // also when its owner deactivates it later
 	}
 	setEnded(key, state)
 	_, err := r.removeSecret(ctx, key)
@@ -248,7 +248,8 @@ func (r *APIKeyReconciler) worthALook() predicate.Predicate {
 // hasWork says whether anything is to be done about a key, now or later.
 func (r *APIKeyReconciler) hasWork(object client.Object) bool {
 	key := object.(*v1alpha1.APIKey)
-	if key.CannotRead(decisiveFields...) || key.State(r.Now()) != v1alpha1.StateActive || !key.Issued() || r.untilNextInstant(key) != 0 {
+	if key.CannotRead(decisiveFields...) || apikey.StateOf(key, r.Now()) != apikey.StateActive || !apikey.IsIssued(key) ||
+		r.untilNextInstant(key) != 0 {
 		return true
 	}
 	described := key.DeepCopy()

@@ -23,8 +23,9 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/controllers"
+	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/kubeapi"
-	"squirrel.dev/apikey-operator/test/issuing"
+	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 )
 
 // clockNotTrusted is the note of the event ClockNotTrusted. Clocks an hour apart may differ by as little as a second less.
@@ -42,7 +43,7 @@ func (w *world) startControllerBy(local *clock, transport func(http.RoundTripper
 	}
 	compared, err := kubeapi.NewClock(restConfig, local.Now, slog.New(slog.DiscardHandler))
 	w.must(err)
-	issuing.StartWith(w, w.env, restConfig, w.namespace, func(r *controllers.APIKeyReconciler) {
+	runcontroller.StartWith(w, w.env, restConfig, w.namespace, func(r *controllers.APIKeyReconciler) {
 		r.Now = compared.Now
 		r.CheckClock = func(ctx context.Context) error {
 			checks.Add(1)
@@ -121,7 +122,7 @@ func TestNothingThatCannotBeUndoneIsDoneByAClockThatIsWrong(t *testing.T) {
 			w.assertIssued(w.get("expired"), "expired-token")
 			w.assertIssued(w.get("due"), "due-token")
 			for _, name := range []string{"early", "expired"} {
-				if key := w.get(name); key.Retired() {
+				if key := w.get(name); apikey.IsRetired(key) {
 					t.Errorf("%s has ended", name)
 				}
 			}

@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
-	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // standing is what of a key matters to those that compete with it.
@@ -24,7 +24,7 @@ func standingOf(key *v1alpha1.APIKey) standing {
 		return standing{gone: true}
 	}
 	return standing{
-		retired: key.Retired(), issued: key.Issued(), claimed: key.Claimed(), blocked: key.Blocked(),
+		retired: apikey.IsRetired(key), issued: apikey.IsIssued(key), claimed: apikey.IsClaimed(key), blocked: apikey.IsBlocked(key),
 	}
 }
 
@@ -84,29 +84,29 @@ func (r *APIKeyReconciler) enqueueNext(ctx context.Context, queue requestQueue, 
 	if err != nil {
 		return err
 	}
-	return r.enqueueWhere(ctx, queue, key, first, func(other *v1alpha1.APIKey, conflict *v1alpha1.Conflict) (priority int, ok bool) {
+	return r.enqueueWhere(ctx, queue, key, first, func(other *v1alpha1.APIKey, conflict *apikey.Conflict) (priority int, ok bool) {
 		return r.priorityOfNextInLine(other), conflict == nil || conflict.Message != readyMessage(other)
 	})
 }
 
 // enqueueWaiting enqueues the keys that compete with one and do not say what they wait for.
 func (r *APIKeyReconciler) enqueueWaiting(ctx context.Context, queue requestQueue, key *v1alpha1.APIKey) error {
-	others, err := competitors.List(ctx, r, key)
+	others, err := apikey.List(ctx, r, key)
 	if err != nil {
 		return err
 	}
-	return r.enqueueWhere(ctx, queue, key, others, func(other *v1alpha1.APIKey, conflict *v1alpha1.Conflict) (priority int, ok bool) {
+	return r.enqueueWhere(ctx, queue, key, others, func(other *v1alpha1.APIKey, conflict *apikey.Conflict) (priority int, ok bool) {
 		return priorityDeferred, conflict != nil && conflict.Message != readyMessage(other)
 	})
 }
 
 func (r *APIKeyReconciler) enqueueWhere(
 	ctx context.Context, queue requestQueue, key *v1alpha1.APIKey, others []v1alpha1.APIKey,
-	where func(other *v1alpha1.APIKey, conflict *v1alpha1.Conflict) (priority int, ok bool),
+	where func(other *v1alpha1.APIKey, conflict *apikey.Conflict) (priority int, ok bool),
 ) error {
 	for i := range others {
 		other := &others[i]
-		if other.UID == key.UID || other.Issued() || other.Retired() || waitsForItsSecret(other) {
+		if other.UID == key.UID || apikey.IsIssued(other) || apikey.IsRetired(other) || waitsForItsSecret(other) {
 			continue
 		}
 		conflict, err := r.findConflict(ctx, other)
@@ -121,19 +121,19 @@ func (r *APIKeyReconciler) enqueueWhere(
 }
 
 // findConflict returns why the key must stand back behind another one, as far as the cache knows, or nil.
-func (r *APIKeyReconciler) findConflict(ctx context.Context, key *v1alpha1.APIKey) (*v1alpha1.Conflict, error) {
+func (r *APIKeyReconciler) findConflict(ctx context.Context, key *v1alpha1.APIKey) (*apikey.Conflict, error) {
 	others, err := r.leaders.List(ctx, r, key)
 	if err != nil {
 		return nil, err
 	}
-	return v1alpha1.FindConflict(key, others), nil
+	return apikey.FindConflict(key, others), nil
 }
 
 // hastenEnd has the end of a key that has expired recorded soon, since another one waits for its app name.
 func (r *APIKeyReconciler) hastenEnd(ctx context.Context, holder client.ObjectKey) {
 	key := &v1alpha1.APIKey{}
 	err := r.Get(ctx, holder, key, client.DisableReadYourWritesConsistency)
-	if err == nil && !key.Retired() && key.State(r.Now()) == v1alpha1.StateExpired {
+	if err == nil && !apikey.IsRetired(key) && apikey.StateOf(key, r.Now()) == apikey.StateExpired {
 		add(r.queue, holder, priorityNew)
 	}
 }

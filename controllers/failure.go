@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // What the API server answers to the write of a Secret may repeat what was sent, and with it the token: webhooks and policies word their
@@ -44,8 +45,8 @@ func wasOvertaken(err error) bool {
 }
 
 // secretRefused tells who refused the Secret, so that a person can talk to them.
-func secretRefused(name string, err error) *v1alpha1.Conflict {
-	return &v1alpha1.Conflict{
+func secretRefused(name string, err error) *apikey.Conflict {
+	return &apikey.Conflict{
 		Reason: v1alpha1.ReasonSecretRefused,
 		Message: fmt.Sprintf("Secret %q was refused (%s): nothing is issued until it is let through. %s",
 			name, refuserIn(err), triesAgain),

@@ -23,6 +23,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 var errInjected = errors.New("the connection broke, as this test wants")
@@ -249,7 +250,7 @@ func (w *world) assertStandsBackFrom(planted *corev1.Secret, message string) {
 	w.Helper()
 	key := w.await("frontend", v1alpha1.ReasonSecretConflict)
 	w.assertConditions(key, stalled(v1alpha1.ReasonSecretConflict, message))
-	if key.Claimed() || key.Status.SecretName != "" {
+	if apikey.IsClaimed(key) || key.Status.SecretName != "" {
 		w.Error("the key has a token")
 	}
 	if secret := w.secret("frontend-token"); secret == nil || secret.ResourceVersion != planted.ResourceVersion {
@@ -282,11 +283,11 @@ func TestInvariant2_TwoClaimsAtOnce(t *testing.T) {
 			}
 			w.eventually("one key is issued, and the other stands back", func() bool {
 				keys := w.keys()
-				return len(keys) == 2 && keys[0].Issued() != keys[1].Issued() &&
+				return len(keys) == 2 && apikey.IsIssued(&keys[0]) != apikey.IsIssued(&keys[1]) &&
 					(len(keys[0].Status.Conditions) == 3 || len(keys[1].Status.Conditions) == 3)
 			})
 			for _, key := range w.keys() {
-				if key.Issued() {
+				if apikey.IsIssued(&key) {
 					w.assertIssued(&key, key.Name+"-token")
 					w.assertOneHandover(key.Name)
 				}
@@ -299,7 +300,7 @@ func TestInvariant2_TwoClaimsAtOnce(t *testing.T) {
 func (w *world) assertOneClaim() {
 	claims := 0
 	for _, key := range w.keys() {
-		if key.Claimed() {
+		if apikey.IsClaimed(&key) {
 			claims++
 		}
 	}
@@ -373,7 +374,7 @@ func TestARefusedSecretStallsTheKeyAndNamesWhoRefused(t *testing.T) {
 			key := w.await("frontend", v1alpha1.ReasonSecretRefused)
 			w.assertConditions(key, stalled(v1alpha1.ReasonSecretRefused, `Secret "frontend-token" was refused (`+refuser+
 				`): nothing is issued until it is let through. The controller tries again at intervals that grow from 15s to 5m.`))
-			if key.Claimed() || key.Status.SecretName != "" {
+			if apikey.IsClaimed(key) || key.Status.SecretName != "" {
 				t.Error("a key whose Secret was refused has a token")
 			}
 			refuse.Store(false)

@@ -14,9 +14,9 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 const (
@@ -53,7 +53,7 @@ var (
 // issue hands over the token of a key that has none yet, or says why not.
 func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
 	err := r.claimAndHandOver(ctx, key)
-	var conflict *v1alpha1.Conflict
+	var conflict *apikey.Conflict
 	switch {
 	case err == nil:
 		return r.accept(key), nil
@@ -151,7 +151,7 @@ func (r *APIKeyReconciler) claim(ctx context.Context, key *v1alpha1.APIKey) (min
 	if err := r.updateStatus(ctx, claimed); err != nil {
 		return "", err
 	}
-	if key.Claimed() && minted != "" {
+	if apikey.IsClaimed(key) && minted != "" {
 		r.announceMintedAgain(key)
 	}
 	*key = *claimed
@@ -163,14 +163,14 @@ func (r *APIKeyReconciler) lookAgain(ctx context.Context, key *v1alpha1.APIKey) 
 	if err := r.awaitClaim(ctx, key); err != nil {
 		return err
 	}
-	others, err := competitors.List(ctx, r, key)
+	others, err := apikey.List(ctx, r, key)
 	if err != nil {
 		return err
 	}
-	if conflict := v1alpha1.FindConflict(key, others); conflict != nil {
+	if conflict := apikey.FindConflict(key, others); conflict != nil {
 		return conflict
 	}
-	if rival := v1alpha1.FindRivalClaim(key, others); rival != nil {
+	if rival := apikey.FindRivalClaim(key, others); rival != nil {
 		return errRivalClaim
 	}
 	return nil
@@ -183,7 +183,7 @@ func (r *APIKeyReconciler) awaitClaim(ctx context.Context, key *v1alpha1.APIKey)
 	if err := r.Get(ctx, client.ObjectKeyFromObject(key), seen); err != nil {
 		return err
 	}
-	if seen.UID != key.UID || !seen.Claimed() || seen.Status.Tokens[0].Hash != key.Status.Tokens[0].Hash {
+	if seen.UID != key.UID || !apikey.IsClaimed(seen) || seen.Status.Tokens[0].Hash != key.Status.Tokens[0].Hash {
 		return errClaimNotSeen
 	}
 	return nil
@@ -226,7 +226,7 @@ func (r *APIKeyReconciler) accept(key *v1alpha1.APIKey) ctrl.Result {
 }
 
 // standBack gives up the claim, if there is one, until a person has solved the conflict.
-func (r *APIKeyReconciler) standBack(ctx context.Context, key *v1alpha1.APIKey, conflict *v1alpha1.Conflict) ctrl.Result {
+func (r *APIKeyReconciler) standBack(ctx context.Context, key *v1alpha1.APIKey, conflict *apikey.Conflict) ctrl.Result {
 	dropClaim(key)
 	setStalled(key, conflict)
 	if waitsForItsSecret(key) {

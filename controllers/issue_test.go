@@ -23,6 +23,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 const (
@@ -225,7 +226,7 @@ func TestADeactivatedKeyLosesItsSecretAndFreesItsName(t *testing.T) {
 	const held = `App name "Frontend" is held by APIKey "first": deactivate or delete that key, or create this one with another app name.`
 	w.assertConditions(second, stalled(v1alpha1.ReasonAppNameConflict, held))
 	w.assertKstatus(second, status.FailedStatus)
-	if second.Claimed() || w.secret("second-token") != nil {
+	if apikey.IsClaimed(second) || w.secret("second-token") != nil {
 		t.Error("the key that stands back has a token")
 	}
 	if eventType, note := w.awaitEvent("second", v1alpha1.ReasonAppNameConflict); eventType != corev1.EventTypeWarning || note != held {
@@ -274,7 +275,7 @@ func TestAKeyCreatedInactiveNeverGetsAToken(t *testing.T) {
 	w.startController(nil)
 	w.createKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) })
 	key := w.await("frontend", v1alpha1.ReasonDeactivated)
-	if key.Claimed() || w.secret("frontend-token") != nil {
+	if apikey.IsClaimed(key) || w.secret("frontend-token") != nil {
 		t.Error("an inactive key has a token")
 	}
 }
@@ -297,7 +298,7 @@ func TestExpiryIsAtTheInstantAndFinal(t *testing.T) {
 	}
 
 	w.update("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour))) })
-	if key := w.await("frontend", v1alpha1.ReasonExpired); key.State(time.Now()) != v1alpha1.StateExpired {
+	if key := w.await("frontend", v1alpha1.ReasonExpired); apikey.StateOf(key, time.Now()) != apikey.StateExpired {
 		t.Error("a later expiry brings an expired key back")
 	}
 	w.deactivate("frontend")
@@ -309,7 +310,7 @@ func TestAKeyThatExpiredBeforeItsCreationNeverGetsAToken(t *testing.T) {
 	w.startController(nil)
 	w.createKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(-time.Hour))) })
 	key := w.await("frontend", v1alpha1.ReasonExpired)
-	if key.Claimed() || w.secret("frontend-token") != nil {
+	if apikey.IsClaimed(key) || w.secret("frontend-token") != nil {
 		t.Error("an expired key has a token")
 	}
 }
@@ -383,12 +384,12 @@ func TestInvariant2_OneActiveKeyPerNameHoweverManyAreCreatedAtOnce(t *testing.T)
 	w.eventually("one key holds the name, and the others say so", func() bool {
 		settled := 0
 		for _, key := range w.keys() {
-			if key.Issued() {
+			if apikey.IsIssued(&key) {
 				holder = key.Name
 			}
 		}
 		for _, key := range w.keys() {
-			if key.Issued() || (len(key.Status.Conditions) == 3 && strings.Contains(key.Status.Conditions[0].Message, fmt.Sprintf("held by APIKey %q", holder))) {
+			if apikey.IsIssued(&key) || (len(key.Status.Conditions) == 3 && strings.Contains(key.Status.Conditions[0].Message, fmt.Sprintf("held by APIKey %q", holder))) {
 				settled++
 			}
 		}
@@ -402,7 +403,7 @@ func TestInvariant2_OneActiveKeyPerNameHoweverManyAreCreatedAtOnce(t *testing.T)
 func (w *world) assertOneHandover(holder string) {
 	w.Helper()
 	for _, key := range w.keys() {
-		if key.Name != holder && (key.Claimed() || key.Status.SecretName != "") {
+		if key.Name != holder && (apikey.IsClaimed(&key) || key.Status.SecretName != "") {
 			w.Errorf("key %s has a token beside the holder %s", key.Name, holder)
 		}
 	}

@@ -16,8 +16,8 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/controllers"
-	"squirrel.dev/apikey-operator/test/feed"
-	"squirrel.dev/apikey-operator/test/heap"
+	"squirrel.dev/apikey-operator/test/framework/fakecache"
+	"squirrel.dev/apikey-operator/test/framework/heap"
 )
 
 func TestAKeyTakesAtMost1500BytesOfTheCache(t *testing.T) {
@@ -49,7 +49,7 @@ func assertBytesPerKey(t *testing.T, count int, limit int64, change func(*v1alph
 		change(&keys[i])
 	}
 	before := heap.Live()
-	filled := feed.Cache(t, controllers.CacheOptions(), keys)
+	filled := fakecache.Cache(t, controllers.CacheOptions(), keys)
 	perKey := (heap.Live() - before) / int64(count)
 	runtime.KeepAlive(keys)
 	t.Logf("each of %d keys takes %d bytes", count, perKey)

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // The order in which keys are reconciled, the first first.
@@ -35,9 +36,9 @@ func canWait(priority int) bool { return priority <= priorityDeferred }
 // priorityOf returns how urgent it is to reconcile a key that was created or changed.
 func (r *APIKeyReconciler) priorityOf(key *v1alpha1.APIKey) int {
 	switch {
-	case key.State(r.Now()) != v1alpha1.StateActive || isStalled(key):
+	case apikey.StateOf(key, r.Now()) != apikey.StateActive || isStalled(key):
 		return priorityDeferred
-	case !key.Issued():
+	case !apikey.IsIssued(key):
 		return r.priorityOfNextInLine(key)
 	case r.secretIsDue(key):
 		return priorityDeadline
@@ -59,7 +60,7 @@ func (r *APIKeyReconciler) priorityOfNext(key *v1alpha1.APIKey) int {
 	if due, ok := secretDue(key); ok && due.Sub(r.Now()) < r.untilExpiry(key) {
 		return priorityDeadline
 	}
-	if key.Issued() {
+	if apikey.IsIssued(key) {
 		return priorityDeferred // it expires
 	}
 	return r.priorityOf(key)

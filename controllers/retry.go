@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 const (
@@ -44,12 +45,12 @@ var (
 // phase is what a key is reconciled for. A key that enters another one has nothing to wait for there.
 type phase struct {
 	uid    types.UID
-	state  v1alpha1.State
+	state  apikey.State
 	issued bool
 }
 
 func (r *APIKeyReconciler) phaseOf(key *v1alpha1.APIKey) phase {
-	return phase{uid: key.UID, state: key.State(r.Now()), issued: key.Issued()}
+	return phase{uid: key.UID, state: apikey.StateOf(key, r.Now()), issued: apikey.IsIssued(key)}
 }
 
 // retries are the keys that wait to be tried again. Whatever wakes one of them earlier, and that may be its own status write, it waits on.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // never is a duration that does not end.
@@ -58,7 +59,7 @@ func (r *APIKeyReconciler) untilClaimIsVoid(key *v1alpha1.APIKey) time.Duration 
 
 // isDated says whether the key has a claim that is void only after a while.
 func isDated(key *v1alpha1.APIKey) bool {
-	return key.Claimed() && key.Status.Tokens[0].ClaimedAt != nil
+	return apikey.IsClaimed(key) && key.Status.Tokens[0].ClaimedAt != nil
 }
 
 // soonest returns the shortest of the durations as a RequeueAfter, where 0 means that there is nothing to wait for.

@@ -18,9 +18,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
-	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // Annotations of a one-time Secret: the key and the token that the controller wrote it for. They stay when the key is deleted without its
@@ -55,7 +55,7 @@ func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 		},
 		Type:      v1alpha1.SecretTypeToken,
 		Immutable: new(true),
-		Data:      map[string][]byte{key.SecretKey(): []byte(minted)},
+		Data:      map[string][]byte{apikey.SecretKey(key): []byte(minted)},
 	}
 }
 
@@ -67,13 +67,13 @@ func (r *APIKeyReconciler) createSecret(ctx context.Context, key *v1alpha1.APIKe
 
 // isOurs says whether the Secret is the one that this controller wrote for the key.
 func isOurs(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
-	_, ours := key.TokenIn(secret)
+	_, ours := apikey.TokenIn(key, secret)
 	return ours
 }
 
 // wasHandedOver says whether the key's Secret is there already, with a token of the recorded hash.
 func (r *APIKeyReconciler) wasHandedOver(ctx context.Context, key *v1alpha1.APIKey) (bool, error) {
-	if !key.Claimed() || key.Spec.TokenHash != "" {
+	if !apikey.IsClaimed(key) || key.Spec.TokenHash != "" {
 		return false, nil
 	}
 	secret, err := r.readSecret(ctx, key)
@@ -90,7 +90,7 @@ func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.AP
 		return err
 	}
 	if removed, err := r.removeVoidSecret(ctx, key, secret); removed || err != nil {
-		if uid, _ := writtenFor(secret, key); uid == key.UID && err == nil && !key.Claimed() { // of a claimed one, claim says so
+		if uid, _ := writtenFor(secret, key); uid == key.UID && err == nil && !apikey.IsClaimed(key) { // of a claimed one, claim says so
 			r.announceMintedAgain(key)
 		}
 		return err
@@ -139,18 +139,18 @@ func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, has
 // on record now, it was given up, and the write that would accept it fails, since it is made on the condition that it is still there.
 func (r *APIKeyReconciler) removeVoidSecret(ctx context.Context, key *v1alpha1.APIKey, secret *corev1.Secret) (removed bool, err error) {
 	uid, hash := writtenFor(secret, key)
-	if uid == "" || slices.Contains(key.Hashes(), hash) {
+	if uid == "" || slices.Contains(apikey.HashesOf(key), hash) {
 		return false, nil
 	}
 	current := &v1alpha1.APIKey{}
 	if err := r.Secrets.Get(ctx, client.ObjectKeyFromObject(key), current); client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("read the key again: %w", err)
 	}
-	if current.UID != key.UID || current.CannotRead(recordedFields...) || slices.Contains(current.Hashes(), hash) {
+	if current.UID != key.UID || current.CannotRead(recordedFields...) || slices.Contains(apikey.HashesOf(current), hash) {
 		return false, apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("apikeys").GroupResource(), key.Name,
 			errors.New("the key is not as the cache has it"))
 	}
-	holders, err := competitors.ListByHash(ctx, r, key.Namespace, hash)
+	holders, err := apikey.ListByHash(ctx, r, key.Namespace, hash)
 	if err != nil {
 		return false, err
 	}
@@ -177,7 +177,7 @@ func owningKey(secret *corev1.Secret) *metav1.OwnerReference {
 }
 
 // secretConflict says what to do about a Secret that is in the way of the key's own.
-func secretConflict(secret *corev1.Secret, key *v1alpha1.APIKey) *v1alpha1.Conflict {
+func secretConflict(secret *corev1.Secret, key *v1alpha1.APIKey) *apikey.Conflict {
 	message := fmt.Sprintf("Secret %q exists already and was not written for this key: "+
 		"delete it if nobody needs it, or create this key with another spec.secret.name. %s",
 		secret.Name, triesAgain)
@@ -189,7 +189,7 @@ func secretConflict(secret *corev1.Secret, key *v1alpha1.APIKey) *v1alpha1.Confl
 		message = fmt.Sprintf("Secret %q was left behind by APIKey %q: delete it, or create this key with another spec.secret.name. "+
 			"%s", secret.Name, left, triesAgain)
 	}
-	return &v1alpha1.Conflict{Reason: v1alpha1.ReasonSecretConflict, Holder: secret.Name, Message: message}
+	return &apikey.Conflict{Reason: v1alpha1.ReasonSecretConflict, Holder: secret.Name, Message: message}
 }
 
 // removeSecret deletes the key's one-time Secret, if it is there and is ours, and takes it from the record. It says whether it deleted.
@@ -240,7 +240,7 @@ func (r *APIKeyReconciler) readSecret(ctx context.Context, key *v1alpha1.APIKey)
 
 // secretDue returns when the one-time Secret of a key is to go, if the key is issued and the Secret is there and has a time to live.
 func secretDue(key *v1alpha1.APIKey) (time.Time, bool) {
-	if !key.Issued() || key.Status.SecretName == "" || key.Spec.Secret == nil || key.Spec.Secret.TTL == nil {
+	if !apikey.IsIssued(key) || key.Status.SecretName == "" || key.Spec.Secret == nil || key.Spec.Secret.TTL == nil {
 		return time.Time{}, false
 	}
 	return key.Status.Tokens[0].NotBefore.Add(key.Spec.Secret.TTL.Duration), true

@@ -9,6 +9,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // setPending says that the controller is at work. A key whose Secret could not be written stays Stalled until it is known what became of
@@ -34,10 +35,10 @@ func setIssued(key *v1alpha1.APIKey) {
 }
 
 // setEnded says that the key is accepted no more, as its owner declared.
-func setEnded(key *v1alpha1.APIKey, state v1alpha1.State) {
+func setEnded(key *v1alpha1.APIKey, state apikey.State) {
 	reason, message := v1alpha1.ReasonDeactivated, "The key was deactivated and is accepted no more."
 	switch {
-	case state == v1alpha1.StateExpired:
+	case state == apikey.StateExpired:
 		reason, message = v1alpha1.ReasonExpired, "The key has expired and is accepted no more."
 	case !key.DeletionTimestamp.IsZero():
 		message = "The key is being deleted and is accepted no more."
@@ -48,7 +49,7 @@ func setEnded(key *v1alpha1.APIKey, state v1alpha1.State) {
 }
 
 // setStalled says what a person must do before the key can be issued.
-func setStalled(key *v1alpha1.APIKey, conflict *v1alpha1.Conflict) {
+func setStalled(key *v1alpha1.APIKey, conflict *apikey.Conflict) {
 	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionFalse, conflict.Reason, conflict.Message)
 	setCondition(key, v1alpha1.ConditionActive, metav1.ConditionFalse, conflict.Reason, conflict.Message)
 	setCondition(key, v1alpha1.ConditionStalled, metav1.ConditionTrue, conflict.Reason, conflict.Message)

@@ -23,8 +23,9 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/controllers"
-	"squirrel.dev/apikey-operator/test/issuing"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework/runcontroller"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // patience bounds every wait for something that must come.
@@ -82,7 +83,7 @@ func (w *world) startController(transport func(http.RoundTripper) http.RoundTrip
 	if transport != nil {
 		restConfig.Wrap(transport)
 	}
-	return issuing.StartWith(w, w.env, restConfig, w.namespace, func(r *controllers.APIKeyReconciler) {
+	return runcontroller.StartWith(w, w.env, restConfig, w.namespace, func(r *controllers.APIKeyReconciler) {
 		r.Now, r.CheckClock = w.clock.Now, func(context.Context) error { return nil } // the API server's clock goes with it
 	})
 }
@@ -235,7 +236,7 @@ func (w *world) assertIssued(key *v1alpha1.APIKey, secretName string) {
 	switch {
 	case secret == nil:
 		w.Fatalf("there is no Secret %q", secretName)
-	case !key.Issued() || len(key.Status.Tokens) != 1:
+	case !apikey.IsIssued(key) || len(key.Status.Tokens) != 1:
 		w.Fatalf("the key is not issued with one token: %v", key.Status.Tokens)
 	case key.Status.Tokens[0].Hash != token.Hash(string(secret.Data["token"])):
 		w.Fatal("the Secret does not hold a token of the recorded hash")

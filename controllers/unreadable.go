@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 var (
@@ -34,7 +35,7 @@ func (r *APIKeyReconciler) reportUnreadable(ctx context.Context, key *v1alpha1.A
 	log.FromContext(ctx).Error(nil, "cannot read fields of the key", "uid", key.UID, "fields", key.Unreadable)
 	err := r.writeUnreadable(ctx, key, message)
 	switch {
-	case err == nil && key.State(r.Now()) == v1alpha1.StateActive: // until it is not accepted any more
+	case err == nil && apikey.StateOf(key, r.Now()) == apikey.StateActive: // until it is not accepted any more
 		return ctrl.Result{RequeueAfter: soonest(r.untilExpiry(key))}, nil
 	case err == nil:
 		return ctrl.Result{}, nil
@@ -60,7 +61,7 @@ func (r *APIKeyReconciler) writeUnreadable(ctx context.Context, key *v1alpha1.AP
 	}
 	before := key.DeepCopy()
 	accepted := metav1.ConditionFalse
-	if key.Issued() && key.State(r.Now()) == v1alpha1.StateActive {
+	if apikey.IsIssued(key) && apikey.StateOf(key, r.Now()) == apikey.StateActive {
 		accepted = metav1.ConditionTrue
 	}
 	setUnreadable(key, accepted, message)

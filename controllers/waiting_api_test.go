@@ -16,6 +16,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // calls counts calls, and refuses the Secrets that are to be refused.
@@ -120,7 +121,7 @@ func TestABlockedKeyHoldsNoAppName(t *testing.T) {
 			if reason != v1alpha1.ReasonTokenHashConflict {
 				w.await("blocker", v1alpha1.ReasonAppNameConflict)
 			}
-			if key := w.get("blocker"); key.Claimed() {
+			if key := w.get("blocker"); apikey.IsClaimed(key) {
 				t.Error("both keys have a token")
 			}
 		})
@@ -144,10 +145,10 @@ func TestInvariant2_OneActiveKeyOfManyWhoseSecretsAreRefusedNowAndThen(t *testin
 	w.eventually("one key is issued, and no other one claims", func() bool {
 		active, claims := 0, 0
 		for _, key := range w.keys() {
-			if key.Issued() {
+			if apikey.IsIssued(&key) {
 				active, holder = active+1, key.Name
 			}
-			if key.Claimed() {
+			if apikey.IsClaimed(&key) {
 				claims++
 			}
 		}
@@ -188,7 +189,7 @@ func TestInvariant10_AHandoverOfANameWakesTheNextAndTellsTheOthersOnce(t *testin
 	holder := ""
 	w.eventually("the next is issued", func() bool {
 		for _, key := range w.keys() {
-			if key.Name != "first" && key.Issued() {
+			if key.Name != "first" && apikey.IsIssued(&key) {
 				holder = key.Name
 			}
 		}

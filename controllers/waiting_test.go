@@ -29,9 +29,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
-	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 var (
@@ -233,7 +233,7 @@ func newSimulation(t *testing.T) *simulation {
 	s.must(corev1.AddToScheme(scheme))
 	s.must(v1alpha1.AddToScheme(scheme))
 	builder := fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.APIKey{})
-	s.must(competitors.Index(t.Context(), indexer{builder}))
+	s.must(apikey.Index(t.Context(), indexer{builder}))
 	s.api = builder.Build()
 	counted := interceptor.NewClient(s.api.(client.WithWatch), interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, name client.ObjectKey, object client.Object, options ...client.GetOption) error {
@@ -473,5 +473,5 @@ func claimed(hash string, at *metav1.Time) func(*v1alpha1.APIKey) {
 }
 
 func blocked(reason string) func(*v1alpha1.APIKey) {
-	return func(key *v1alpha1.APIKey) { setStalled(key, &v1alpha1.Conflict{Reason: reason, Message: "no"}) }
+	return func(key *v1alpha1.APIKey) { setStalled(key, &apikey.Conflict{Reason: reason, Message: "no"}) }
 }

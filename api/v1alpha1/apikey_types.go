@@ -4,7 +4,6 @@
 package v1alpha1
 
 import (
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -225,4 +224,4 @@ const LabelBootstrap = "keys.squirrel.dev/bootstrap"
 const LabelManager = "keys.squirrel.dev/manager"
 
 // SecretTypeToken is the type of the one-time Secrets. The controller writes no other type for a key.
-const SecretTypeToken corev1.SecretType = "keys.squirrel.dev/token"
+const SecretTypeToken = "keys.squirrel.dev/token"

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // stored has every field of an APIKey that is decoded.
@@ -110,29 +111,29 @@ func TestInvariant7_WhatCannotBeReadMakesNoKeyGood(t *testing.T) {
 	const long, day = "2027-01-01T00:00:00Z", "2027-06-01T00:00:00Z"
 	now := time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)
 	for fields, want := range map[string]struct {
-		state   v1alpha1.State
+		state   apikey.State
 		retired bool
 		issued  bool
 	}{
-		`"spec": {"expiresAt": "` + day + `"}`:                            {v1alpha1.StateActive, false, true},
-		`"spec": {"active": "true"}`:                                      {v1alpha1.StateUnreadable, false, true},
-		`"spec": {"active": 0, "expiresAt": "` + long + `"}`:              {v1alpha1.StateUnreadable, false, true},
-		`"spec": {"active": false, "expiresAt": 0}`:                       {v1alpha1.StateDeactivated, true, true},
-		`"spec": {"expiresAt": "` + day + `Z"}`:                           {v1alpha1.StateUnreadable, false, true},
-		`"spec": {"secret": {"ttl": "a while"}}`:                          {v1alpha1.StateActive, false, true},
-		`"spec": []`:                                                      {v1alpha1.StateUnreadable, false, true},
-		`"metadata": {"deletionTimestamp": true}`:                         {v1alpha1.StateUnreadable, false, true},
-		`"metadata": "none"`:                                              {v1alpha1.StateUnreadable, false, true},
-		`"status": {"deactivatedAt": 1}`:                                  {v1alpha1.StateUnreadable, false, false},
-		`"status": {"deactivatedAt": "` + long + `", "tokens": "none"}`:   {v1alpha1.StateExpired, true, false},
-		`"status": {"tokens": [{"notBefore": "` + long + `", "hash":1}]}`: {v1alpha1.StateActive, false, true},
-		`"status": {"tokens": [{"notBefore": "then"}]}`:                   {v1alpha1.StateActive, false, false},
-		`"status": {"tokens": ["", {"notBefore": "` + long + `"}]}`:       {v1alpha1.StateActive, false, false},
-		`"status": "none"`:                                                {v1alpha1.StateUnreadable, false, false},
+		`"spec": {"expiresAt": "` + day + `"}`:                            {apikey.StateActive, false, true},
+		`"spec": {"active": "true"}`:                                      {apikey.StateUnreadable, false, true},
+		`"spec": {"active": 0, "expiresAt": "` + long + `"}`:              {apikey.StateUnreadable, false, true},
+		`"spec": {"active": false, "expiresAt": 0}`:                       {apikey.StateDeactivated, true, true},
+		`"spec": {"expiresAt": "` + day + `Z"}`:                           {apikey.StateUnreadable, false, true},
+		`"spec": {"secret": {"ttl": "a while"}}`:                          {apikey.StateActive, false, true},
+		`"spec": []`:                                                      {apikey.StateUnreadable, false, true},
+		`"metadata": {"deletionTimestamp": true}`:                         {apikey.StateUnreadable, false, true},
+		`"metadata": "none"`:                                              {apikey.StateUnreadable, false, true},
+		`"status": {"deactivatedAt": 1}`:                                  {apikey.StateUnreadable, false, false},
+		`"status": {"deactivatedAt": "` + long + `", "tokens": "none"}`:   {apikey.StateExpired, true, false},
+		`"status": {"tokens": [{"notBefore": "` + long + `", "hash":1}]}`: {apikey.StateActive, false, true},
+		`"status": {"tokens": [{"notBefore": "then"}]}`:                   {apikey.StateActive, false, false},
+		`"status": {"tokens": ["", {"notBefore": "` + long + `"}]}`:       {apikey.StateActive, false, false},
+		`"status": "none"`:                                                {apikey.StateUnreadable, false, false},
 	} {
 		key := decode(t, []byte(`{"status": {"tokens": [{"notBefore": "`+long+`"}]}, `+fields+`}`))
-		if state := key.State(now); state != want.state || key.Retired() != want.retired || key.Issued() != want.issued {
-			t.Errorf("%s: the key is %s, retired %t, issued %t", fields, state, key.Retired(), key.Issued())
+		if state := apikey.StateOf(key, now); state != want.state || apikey.IsRetired(key) != want.retired || apikey.IsIssued(key) != want.issued {
+			t.Errorf("%s: the key is %s, retired %t, issued %t", fields, state, apikey.IsRetired(key), apikey.IsIssued(key))
 		}
 	}
 	key := decode(t, []byte(`{"status": {"tokens": [{"notAfter": "never"}, {"notAfter": null}, {}]}}`))

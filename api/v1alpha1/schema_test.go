@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }

@@ -21,9 +21,9 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/controllers/certificates"
 	"squirrel.dev/apikey-operator/hack/controlplane"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/internal/certs"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // registerWebhook has the API server call the admission webhook at a loopback port, as it calls it in a cluster: by the name of its
@@ -90,7 +90,7 @@ func TestControllersMintTheCertificatesThatEverybodyNeeds(t *testing.T) {
 	}
 
 	bundle := &corev1.ConfigMap{}
-	if err := env.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: certificates.BundleConfigMap}, bundle); err != nil {
+	if err := env.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: certs.BundleConfigMap}, bundle); err != nil {
 		t.Fatal(err)
 	}
 	trust := x509.NewCertPool()
@@ -143,8 +143,8 @@ func TestCertificatesThatCannotBeRenewedAreInTheMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, data := range map[string]map[string][]byte{
-		certificates.AuthoritySecret:     {"1.crt": []byte("damaged")},
-		certificates.AuthenticatorSecret: {"tls.crt": certificatePEM, "tls.key": keyPEM},
+		certs.AuthoritySecret:     {"1.crt": []byte("damaged")},
+		certs.AuthenticatorSecret: {"tls.crt": certificatePEM, "tls.key": keyPEM},
 	} {
 		secret := &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"}},

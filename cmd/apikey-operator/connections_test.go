@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // keeper asks by one protocol, over one connection.

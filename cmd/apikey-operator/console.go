@@ -17,12 +17,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/console/api"
+	"squirrel.dev/apikey-operator/console/bootstrap"
+	"squirrel.dev/apikey-operator/console/ui"
 	"squirrel.dev/apikey-operator/internal/serving"
 	"squirrel.dev/apikey-operator/internal/version"
 	"squirrel.dev/apikey-operator/webhook/authn"
-	"squirrel.dev/apikey-operator/webhook/management"
-	"squirrel.dev/apikey-operator/webhook/management/bootstrap"
-	"squirrel.dev/apikey-operator/webhook/management/page"
 )
 
 const (
@@ -49,7 +49,7 @@ func newConsoleCommand() *cobra.Command {
 	flags := command.Flags()
 	c.server.register(flags, "Address of the API and the web console.")
 	flags.StringVar(&c.namespace, "namespace", "", "Namespace of the keys that are managed, and that count here. Default: that of this pod.")
-	flags.StringVar(&c.managers, "managers", string(management.WriteAccessManages),
+	flags.StringVar(&c.managers, "managers", string(api.WriteAccessManages),
 		"Which keys may create and end keys: write-access is all that have write access; labelled is those whose APIKey has the label "+
 			v1alpha1.LabelManager+"=true too, and then none creates a key with an access that it lacks.")
 	flags.StringVar(&c.keyFile, "api-key-file", keyFileByDefault(),
@@ -81,11 +81,11 @@ func (c *console) validate() error {
 }
 
 func (c *console) validateManagers() error {
-	switch management.Managers(c.managers) {
-	case management.WriteAccessManages, management.LabelledManage:
+	switch api.Managers(c.managers) {
+	case api.WriteAccessManages, api.LabelledManage:
 		return nil
 	default:
-		return fmt.Errorf("--managers=%q is unknown: give %s or %s", c.managers, management.WriteAccessManages, management.LabelledManage)
+		return fmt.Errorf("--managers=%q is unknown: give %s or %s", c.managers, api.WriteAccessManages, api.LabelledManage)
 	}
 }
 
@@ -107,27 +107,27 @@ func (c *console) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	keyring, catalog := authn.NewKeyring(), management.NewCatalog()
+	keyring, catalog := authn.NewKeyring(), api.NewKeyCache()
 	decider := authn.NewAuthenticator(keyring, 0, time.Now)
 	bootstrapped, err := c.bootstrap(servers, kubernetes, decider)
 	if err != nil {
 		return err
 	}
-	api := management.NewAPI(management.Options{
+	api := api.NewAPI(api.Options{
 		Namespace:     c.namespace,
 		Version:       version.String(),
-		Managers:      management.Managers(c.managers),
+		Managers:      api.Managers(c.managers),
 		Authenticator: decider,
-		Catalog:       catalog,
+		KeyCache:      catalog,
 		Kubernetes:    kubernetes,
 		Bootstrapped:  bootstrapped,
-		Metrics:       management.NewMetrics(metrics.Registry),
+		Metrics:       api.NewMetrics(metrics.Registry),
 		Log:           slog.Default(),
 	})
 
 	servers.AddWork(func(ctx context.Context) error { return keyring.Run(ctx, config, c.namespace) })
 	servers.AddWork(func(ctx context.Context) error { return catalog.Run(ctx, kubernetes, c.namespace) })
-	servers.AddServer("console", c.server.listenAddress, tlsConfig, page.Over(api))
+	servers.AddServer("console", c.server.listenAddress, tlsConfig, ui.Handler(api))
 	c.server.operations.addServers(servers, api.Ready)
 	return servers.Run(ctx)
 }

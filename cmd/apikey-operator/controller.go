@@ -25,10 +25,10 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
-	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/controllers"
-	"squirrel.dev/apikey-operator/controllers/certificates"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/internal/certs"
 	"squirrel.dev/apikey-operator/internal/garbage"
 	"squirrel.dev/apikey-operator/internal/kubeapi"
 	"squirrel.dev/apikey-operator/internal/serving"
@@ -53,7 +53,7 @@ type controller struct {
 	mintCertificates     bool
 	caLifetime           time.Duration
 
-	minted *certificates.Reader // what the admission webhook is served with, when it is minted
+	minted *certs.Reader // what the admission webhook is served with, when it is minted
 }
 
 func newControllerCommand() *cobra.Command {
@@ -75,9 +75,9 @@ func newControllerCommand() *cobra.Command {
 		"Directory of the admission webhook's tls.crt and tls.key; they are read again when they change.")
 	flags.BoolVar(&c.mintCertificates, "mint-certificates", false,
 		"Mint and renew the certificates of the authenticator and the admission webhook, and the authority that signs them.")
-	flags.DurationVar(&c.caLifetime, "ca-lifetime", certificates.DefaultLifetime, fmt.Sprintf(
+	flags.DurationVar(&c.caLifetime, "ca-lifetime", certs.DefaultLifetime, fmt.Sprintf(
 		"How long a minted authority is good for, at least %s. The next one is minted after two thirds of it, or at once when less is given, "+
-			"and signs after another twelfth. So long serving certificates are good for, too.", certificates.MinLifetime))
+			"and signs after another twelfth. So long serving certificates are good for, too.", certs.MinLifetime))
 	return command
 }
 
@@ -89,9 +89,9 @@ func (c *controller) validate() error {
 	); err != nil {
 		return err
 	}
-	if c.caLifetime < certificates.MinLifetime {
+	if c.caLifetime < certs.MinLifetime {
 		return fmt.Errorf("--ca-lifetime=%s is too short for pods to see a renewed certificate in time: give at least %s",
-			c.caLifetime, certificates.MinLifetime)
+			c.caLifetime, certs.MinLifetime)
 	}
 	var err error
 	if c.systemNamespace == "" && (c.leaderElect || c.mintCertificates) {
@@ -215,7 +215,7 @@ func (servedElsewhere) Start(context.Context) error { return nil }
 
 // setUp adds to the manager what it manages.
 func (c *controller) setUp(ctx context.Context, manager ctrl.Manager, clock *kubeapi.Clock) error {
-	if err := competitors.Index(ctx, manager.GetFieldIndexer()); err != nil {
+	if err := apikey.Index(ctx, manager.GetFieldIndexer()); err != nil {
 		return err
 	}
 	reconciler, err := controllers.NewAPIKeyReconciler(manager, clock)
@@ -245,12 +245,12 @@ func (c *controller) setUpCertificates(manager ctrl.Manager, clock *kubeapi.Cloc
 	if err != nil {
 		return err
 	}
-	certificates.RegisterMetrics(metrics.Registry)
-	keeper := certificates.NewKeeper(live, controllers.NewEventRecorder(manager), c.systemNamespace, c.caLifetime, clock)
+	certs.RegisterMetrics(metrics.Registry)
+	keeper := certs.NewRotator(live, controllers.NewEventRecorder(manager), c.systemNamespace, c.caLifetime, clock)
 	if err := manager.Add(keeper); err != nil || !c.webhook {
 		return err
 	}
-	c.minted = certificates.NewReader(live, client.ObjectKey{Namespace: c.systemNamespace, Name: certificates.WebhookSecret})
+	c.minted = certs.NewReader(live, client.ObjectKey{Namespace: c.systemNamespace, Name: certs.WebhookSecret})
 	return manager.Add(c.minted)
 }
 

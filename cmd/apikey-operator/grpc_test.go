@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"squirrel.dev/apikey-operator/api/token"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // dialGRPC connects to the gRPC server of the program, with the trust of a transport of HTTP; nil is plaintext.

@@ -15,7 +15,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // beTheProgram in the environment makes the test binary the program itself, for tests that need a process of its own.

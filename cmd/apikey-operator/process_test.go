@@ -32,7 +32,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // patience bounds every wait for something that must come.

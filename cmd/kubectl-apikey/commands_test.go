@@ -24,8 +24,9 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/internal/apikeys"
-	"squirrel.dev/apikey-operator/test/issuing"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/internal/keyclient"
+	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 )
 
 func TestTheLifeOfAKey(t *testing.T) {
@@ -207,7 +208,7 @@ func TestATokenIsAwaitedBeforeItIsRevealed(t *testing.T) {
 	terminal.declare("partner")
 	terminal.types("reveal", "partner", "--wait=false")
 	terminal.types("reveal", "partner", "--timeout=300ms")
-	issuing.Start(t, terminal.env, terminal.namespace)
+	runcontroller.Start(t, terminal.env, terminal.namespace)
 	revealed := terminal.types("reveal", "partner")
 	terminal.assertTokenOf(terminal.key("App partner"), strings.TrimSuffix(revealed.stdout, "\n"))
 	terminal.assertGolden()
@@ -254,7 +255,7 @@ func TestAKeyThatIsNamedAsTheIDOfAnotherIsNotTakenForIt(t *testing.T) {
 		}
 	}
 	for _, key := range terminal.keys() {
-		if !apikeys.IsActive(&key, time.Now()) || terminal.secret(key.Status.SecretName) == nil {
+		if !keyclient.IsActive(&key, time.Now()) || terminal.secret(key.Status.SecretName) == nil {
 			t.Errorf("%q was ended, or its token taken", key.Name)
 		}
 	}
@@ -325,7 +326,7 @@ func TestAnExportMakesTheSameTokensGoodElsewhere(t *testing.T) {
 func newTerminalBeside(t *terminal) *terminal {
 	t.Helper()
 	other := &terminal{T: t.T, env: t.env, namespace: t.env.Namespace(t)}
-	issuing.Start(t, t.env, other.namespace)
+	runcontroller.Start(t, t.env, other.namespace)
 	return other
 }
 
@@ -438,7 +439,7 @@ func TestAKeyThatIsNotWaitedForStays(t *testing.T) {
 	terminal := newTerminal(t)
 	terminal.types("create", "Frontend App", "-r", "--wait=false")
 	terminal.types("create", "Partner", "-r", "--wait=false", "--secret")
-	if key := terminal.key("Frontend App"); key.Issued() {
+	if key := terminal.key("Frontend App"); apikey.IsIssued(key) {
 		t.Error("it is issued")
 	}
 	terminal.assertGolden()

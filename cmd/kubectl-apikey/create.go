@@ -21,7 +21,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/internal/apikeys"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
 // createdKind is the kind of what is printed of a key with its token: like an APIKey, but nobody can apply it.
@@ -29,7 +29,7 @@ const createdKind = "CreatedAPIKey"
 
 // create makes a key: with a token minted here, or by the controller.
 type create struct {
-	creation  apikeys.Creation
+	creation  keyclient.CreateOptions
 	expiresAt string
 	expiresIn model.Duration
 	manager   bool
@@ -197,7 +197,7 @@ func (c *create) checkTokenIsPrinted() error {
 }
 
 // specimen is like what will be created, as far as it can be known.
-func (c *create) specimen() *apikeys.Created {
+func (c *create) specimen() *keyclient.CreateResult {
 	now, plaintext := metav1.Now(), token.New()
 	hash, hint := token.Hash(plaintext), token.Hint(plaintext)
 	key := &v1alpha1.APIKey{
@@ -219,7 +219,7 @@ func (c *create) specimen() *apikeys.Created {
 			},
 		}
 	}
-	return &apikeys.Created{Key: key, Token: plaintext}
+	return &keyclient.CreateResult{Key: key, Token: plaintext}
 }
 
 func (c *create) run(ctx context.Context, s *session, _ []string) error {
@@ -229,7 +229,7 @@ func (c *create) run(ctx context.Context, s *session, _ []string) error {
 		err = c.printOrRemove(ctx, s, created)
 	}
 	if err != nil {
-		if remains := (*apikeys.RemainsError)(nil); errors.As(err, &remains) {
+		if remains := (*keyclient.CleanupError)(nil); errors.As(err, &remains) {
 			return err
 		}
 		return fmt.Errorf("no key was created: %w", err)
@@ -242,24 +242,24 @@ func (c *create) run(ctx context.Context, s *session, _ []string) error {
 	return err
 }
 
-func (c *create) create(ctx context.Context, s *session) (*apikeys.Created, error) {
+func (c *create) create(ctx context.Context, s *session) (*keyclient.CreateResult, error) {
 	if !c.wait {
-		return apikeys.Declare(ctx, s, c.creation)
+		return keyclient.CreateNoWait(ctx, s, c.creation)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	return apikeys.Create(ctx, s, c.creation)
+	return keyclient.Create(ctx, s, c.creation)
 }
 
 // printOrRemove prints the key, or leaves nothing of it: nobody would have its token.
-func (c *create) printOrRemove(ctx context.Context, s *session, created *apikeys.Created) error {
+func (c *create) printOrRemove(ctx context.Context, s *session, created *keyclient.CreateResult) error {
 	if err := c.print(s, created); err != nil {
-		return errors.Join(fmt.Errorf("it could not be printed: %w", err), apikeys.Remove(ctx, s, created.Key))
+		return errors.Join(fmt.Errorf("it could not be printed: %w", err), keyclient.Remove(ctx, s, created.Key))
 	}
 	return nil
 }
 
-func (c *create) print(s *session, created *apikeys.Created) error {
+func (c *create) print(s *session, created *keyclient.CreateResult) error {
 	if c.printer != nil {
 		return printObject(c.printer, s.out, created)
 	}
@@ -277,7 +277,7 @@ func (c *create) print(s *session, created *apikeys.Created) error {
 	return printFacts(s.out, headline, created.Key, handover...)
 }
 
-func printObject(printer printers.ResourcePrinter, out io.Writer, created *apikeys.Created) error {
+func printObject(printer printers.ResourcePrinter, out io.Writer, created *keyclient.CreateResult) error {
 	object, err := objectOf(created.Key)
 	if err != nil {
 		return err

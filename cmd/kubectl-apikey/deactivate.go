@@ -12,7 +12,7 @@ import (
 	"k8s.io/cli-runtime/pkg/printers"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/internal/apikeys"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
 // deactivate ends keys for good.
@@ -57,7 +57,7 @@ func (d *deactivate) deactivate(ctx context.Context, s *session, nameOrID string
 	if err != nil {
 		return err
 	}
-	key, err = apikeys.Deactivate(ctx, s, key.Namespace, key.Name, key.UID)
+	key, err = keyclient.Deactivate(ctx, s, key.Namespace, key.Name, key.UID)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (d *deactivate) deactivate(ctx context.Context, s *session, nameOrID string
 
 func (d *deactivate) print(s *session, key *v1alpha1.APIKey) error {
 	if d.printer == nil {
-		return printFacts(s.out, "API Key deactivated successfully", key, [2]string{"Updated At", timestamp(apikeys.UpdatedAt(key))})
+		return printFacts(s.out, "API Key deactivated successfully", key, [2]string{"Updated At", timestamp(keyclient.UpdatedAt(key))})
 	}
 	object, err := objectOf(key)
 	if err != nil {

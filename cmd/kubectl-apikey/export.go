@@ -20,7 +20,7 @@ import (
 	"k8s.io/cli-runtime/pkg/printers"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/internal/apikeys"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
 // export prints manifests that make the same tokens good again elsewhere.
@@ -77,7 +77,7 @@ func (e *export) run(ctx context.Context, s *session, args []string) error {
 		return key.Unreadable != nil
 	})
 	all := len(keys)
-	keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !apikeys.IsActive(key, time.Now()) })
+	keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !keyclient.IsActive(key, time.Now()) })
 	active := len(keys)
 	keys = slices.DeleteFunc(keys, isBootstrapKey)
 	if err := e.print(s, keys); err != nil {
@@ -108,7 +108,7 @@ func (e *export) exportNamed(ctx context.Context, s *session, args []string) err
 			errs = append(errs, err)
 		case key.Unreadable != nil:
 			errs = append(errs, unreadable(key))
-		case !apikeys.IsActive(key, time.Now()):
+		case !keyclient.IsActive(key, time.Now()):
 			errs = append(errs, fmt.Errorf("APIKey %q is not exported: it is not active (%s)", key.Name, reason(key)))
 		default:
 			keys = append(keys, key)

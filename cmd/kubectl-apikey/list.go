@@ -18,7 +18,8 @@ import (
 	"k8s.io/cli-runtime/pkg/printers"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/internal/apikeys"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
 // selection says which keys are meant.
@@ -39,7 +40,7 @@ func (f *selection) keys(ctx context.Context, s *session, now time.Time) ([]*v1a
 	}
 	keys, err := s.keys(ctx, namespace)
 	if f.activeOnly {
-		keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !apikeys.IsActive(key, now) })
+		keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !keyclient.IsActive(key, now) })
 	}
 	return keys, err
 }
@@ -117,8 +118,8 @@ func tableOf(keys []*v1alpha1.APIKey, now time.Time) *metav1.Table {
 		table.Rows = append(table.Rows, metav1.TableRow{
 			Object: runtime.RawExtension{Object: key},
 			Cells: []any{
-				string(key.UID), key.Spec.AppName, apikeys.IsActive(key, now), key.Spec.ReadAccess, key.Spec.WriteAccess,
-				timestamp(key.CreationTimestamp.Time), timestamp(apikeys.UpdatedAt(key)),
+				string(key.UID), key.Spec.AppName, keyclient.IsActive(key, now), key.Spec.ReadAccess, key.Spec.WriteAccess,
+				timestamp(key.CreationTimestamp.Time), timestamp(keyclient.UpdatedAt(key)),
 				expiry(key), hint(key), reason(key), key.Name,
 			},
 		})
@@ -136,7 +137,7 @@ func expiry(key *v1alpha1.APIKey) string {
 }
 
 func hint(key *v1alpha1.APIKey) string {
-	if !key.Claimed() || key.Status.Tokens[0].Hint == "" {
+	if !apikey.IsClaimed(key) || key.Status.Tokens[0].Hint == "" {
 		return none
 	}
 	return key.Status.Tokens[0].Hint

@@ -29,8 +29,9 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
-	"squirrel.dev/apikey-operator/test/issuing"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework/runcontroller"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // patience bounds every wait for something that must come.
@@ -79,7 +80,7 @@ func newTerminal(t *testing.T) *terminal {
 func newTerminalWithController(t *testing.T) *terminal {
 	t.Helper()
 	terminal := newTerminal(t)
-	issuing.Start(t, terminal.env, terminal.namespace)
+	runcontroller.Start(t, terminal.env, terminal.namespace)
 	return terminal
 }
 
@@ -260,7 +261,7 @@ func (t *terminal) eventually(what string, condition func() bool) {
 // assertTokenOf checks that this is the token of an issued key.
 func (t *terminal) assertTokenOf(key *v1alpha1.APIKey, plaintext string) {
 	t.Helper()
-	if !key.Issued() || key.Status.Tokens[0].Hash != token.Hash(plaintext) {
+	if !apikey.IsIssued(key) || key.Status.Tokens[0].Hash != token.Hash(plaintext) {
 		t.Errorf("%q is not issued, or has another token", key.Name)
 	}
 }

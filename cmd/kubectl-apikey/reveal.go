@@ -13,7 +13,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/internal/apikeys"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
 // reveal prints a token that waits in its one-time Secret.
@@ -64,16 +65,16 @@ func (r *reveal) awaitHandover(ctx context.Context, s *session, key *v1alpha1.AP
 	switch {
 	case key.Spec.TokenHash != "":
 		return nil, fmt.Errorf("APIKey %q has no Secret: its token was not made by the controller, and only whoever made it has it", key.Name)
-	case key.Retired():
+	case apikey.IsRetired(key):
 		return nil, fmt.Errorf("APIKey %q has ended: its token is accepted no more", key.Name)
-	case key.Issued():
+	case apikey.IsIssued(key):
 		return key, nil
 	case !r.wait:
 		return nil, fmt.Errorf("APIKey %q is not issued yet", key.Name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	return apikeys.AwaitAccepted(ctx, s, key)
+	return keyclient.AwaitAccepted(ctx, s, key)
 }
 
 // readToken returns the key's one-time Secret, and the token in it.
@@ -89,7 +90,7 @@ func readToken(ctx context.Context, s *session, key *v1alpha1.APIKey) (secret *c
 	if err != nil {
 		return nil, "", err
 	}
-	token, ok := key.TokenIn(secret)
+	token, ok := apikey.TokenIn(key, secret)
 	if !ok {
 		return nil, "", fmt.Errorf("the Secret %q does not hold the token of APIKey %q: somebody has put another one in its place",
 			secret.Name, key.Name)

@@ -10,14 +10,14 @@ import (
 	"testing"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
-	"squirrel.dev/apikey-operator/test/inputs"
+	"squirrel.dev/apikey-operator/test/framework/testcache"
 )
 
 // What changes in config/ must not be lost on the way into the chart.
 func TestWhatItWasNotToldOfStopsIt(t *testing.T) {
 	t.Chdir("../..")
 	assets, err := controlplane.FindAssets()
-	if err := errors.Join(err, inputs.Note("config")); err != nil {
+	if err := errors.Join(err, testcache.Note("config")); err != nil {
 		t.Fatal(err)
 	}
 	const overlay, console = "config/overlays/cert-manager", "config/overlays/console"

@@ -25,7 +25,7 @@ import (
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/hack/process/processtest"
-	"squirrel.dev/apikey-operator/test/inputs"
+	"squirrel.dev/apikey-operator/test/framework/testcache"
 )
 
 const patience = 3 * time.Minute
@@ -69,7 +69,7 @@ func runTests(m *testing.M) int {
 			return 1
 		}
 	}
-	if err := inputs.Note(append([]string{"cmd", "config"}, inputs.Program...)...); err != nil {
+	if err := testcache.Note(append([]string{"cmd", "config"}, testcache.Program...)...); err != nil {
 		log.Print(err)
 		return 1
 	}

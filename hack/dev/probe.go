@@ -18,7 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/internal/apikeys"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
 const (
@@ -73,7 +74,7 @@ func (s *stack) issueProbe(ctx context.Context, c client.WithWatch) error {
 	if err := c.Create(ctx, key); err != nil {
 		return err
 	}
-	if _, err := apikeys.AwaitAccepted(ctx, c, key); err != nil {
+	if _, err := keyclient.AwaitAccepted(ctx, c, key); err != nil {
 		return err
 	}
 	secret := &corev1.Secret{}
@@ -81,7 +82,7 @@ func (s *stack) issueProbe(ctx context.Context, c client.WithWatch) error {
 		return err
 	}
 	check := call{
-		method: http.MethodGet, url: s.authURL + "/auth/forward/" + systemNamespace, key: string(secret.Data[key.SecretKey()]),
+		method: http.MethodGet, url: s.authURL + "/auth/forward/" + systemNamespace, key: string(secret.Data[apikey.SecretKey(key)]),
 		header: map[string]string{"X-Forwarded-Method": http.MethodGet},
 	}
 	for {

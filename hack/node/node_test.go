@@ -22,7 +22,7 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process/processtest"
-	"squirrel.dev/apikey-operator/test/testnode"
+	"squirrel.dev/apikey-operator/test/framework/testnode"
 )
 
 const patience = 2 * time.Minute

@@ -14,8 +14,8 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/bench/report"
-	"squirrel.dev/apikey-operator/test/pages"
-	"squirrel.dev/apikey-operator/test/programs"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
 // nginx measures requests through nginx to a service that nginx is too, with the configuration that its page shows, and with the same
@@ -24,8 +24,8 @@ func nginx(t *testing.T) []report.Row {
 	t.Helper()
 	certificateDir := t.TempDir()
 	s := newServer(t, certificateDir)
-	asking := startNginx(t, s, certificateDir, pages.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"))
-	open := startNginx(t, s, certificateDir, strings.Replace(pages.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), "auth_request /", "# auth_request /", 1))
+	asking := startNginx(t, s, certificateDir, docsnippets.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"))
+	open := startNginx(t, s, certificateDir, strings.Replace(docsnippets.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), "auth_request /", "# auth_request /", 1))
 	request := func(address string) func() load {
 		return func() load { return s.ask("http://"+address, "/orders", s.knownOfFirstNamespace) }
 	}
@@ -38,8 +38,8 @@ func nginx(t *testing.T) []report.Row {
 // startNginx starts nginx before a service that only answers 200, and returns its address.
 func startNginx(t *testing.T, s *server, certificateDir, configuration string) string {
 	t.Helper()
-	address, service, dir := programs.FreeAddress(t), programs.FreeAddress(t), t.TempDir()
-	configuration = pages.ForTest(t, configuration, map[string]string{
+	address, service, dir := binaries.FreeAddress(t), binaries.FreeAddress(t), t.TempDir()
+	configuration = docsnippets.ForTest(t, configuration, map[string]string{
 		"listen 8000;": "listen " + address + ";",
 		"apikey-authenticator.apikey-system.svc:443": s.address,
 		"/auth/nginx/shop":                           "/auth/nginx/namespace-0",
@@ -54,8 +54,8 @@ func startNginx(t *testing.T, s *server, certificateDir, configuration string) s
 	fmt.Fprintf(&main, "%s\nserver {\n  listen %s;\n  location / { return 200; }\n}\n}\n", configuration, service)
 	file := filepath.Join(dir, "nginx.conf")
 	must(t, os.WriteFile(file, []byte(main.String()), 0o600))
-	programs.Start(t, process.Command{
-		Path: programs.Path(t, "debian", "usr", "sbin", "nginx"), Args: []string{"-c", file, "-e", "stderr"}, Env: []string{programs.LibrariesOfDebian(t)},
+	binaries.Start(t, process.Command{
+		Path: binaries.Path(t, "debian", "usr", "sbin", "nginx"), Args: []string{"-c", file, "-e", "stderr"}, Env: []string{binaries.LibrariesOfDebian(t)},
 		Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + service + "/"),
 	})
 	return address

@@ -20,7 +20,7 @@ import (
 	certutil "k8s.io/client-go/util/cert"
 
 	"squirrel.dev/apikey-operator/hack/process"
-	"squirrel.dev/apikey-operator/test/programs"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
 )
 
 // server is a running test/bench/server with 100 000 keys.
@@ -37,7 +37,7 @@ type server struct {
 func newServer(t *testing.T, certificateDir string) *server {
 	t.Helper()
 	dir := t.TempDir()
-	s := &server{t: t, dir: dir, address: programs.FreeAddress(t), grpcAddress: programs.FreeAddress(t), operations: programs.FreeAddress(t), scheme: "http"}
+	s := &server{t: t, dir: dir, address: binaries.FreeAddress(t), grpcAddress: binaries.FreeAddress(t), operations: binaries.FreeAddress(t), scheme: "http"}
 	args := []string{"-keys=100000", "-tokens-file=" + filepath.Join(dir, "all"),
 		"-listen-address=" + s.address, "-grpc-listen-address=" + s.grpcAddress, "-operations-address=" + s.operations}
 	if certificateDir != "" {
@@ -49,8 +49,8 @@ func newServer(t *testing.T, certificateDir string) *server {
 		args = append(args, "-tls-cert-file="+certFile, "-tls-private-key-file="+keyFile)
 		s.scheme = "https"
 	}
-	programs.Start(t, process.Command{
-		Path: programs.Path(t, "bench", "server"), Args: args, Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + s.operations + "/healthz"),
+	binaries.Start(t, process.Command{
+		Path: binaries.Path(t, "bench", "server"), Args: args, Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + s.operations + "/healthz"),
 	})
 	content, err := os.ReadFile(filepath.Join(dir, "all"))
 	must(t, err)
@@ -102,8 +102,8 @@ func (s *server) cpu() float64 {
 // run runs a program of bin/debian and returns what it prints.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), programs.Path(t, "debian", "usr", "bin", name), args...)
-	command.Env = append(os.Environ(), programs.LibrariesOfDebian(t))
+	command := exec.CommandContext(t.Context(), binaries.Path(t, "debian", "usr", "bin", name), args...)
+	command.Env = append(os.Environ(), binaries.LibrariesOfDebian(t))
 	output, err := command.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, output)

@@ -18,7 +18,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/test/bench/keys"
 	"squirrel.dev/apikey-operator/test/bench/report"
-	"squirrel.dev/apikey-operator/test/heap"
+	"squirrel.dev/apikey-operator/test/framework/heap"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
@@ -93,7 +93,7 @@ func questionsAbout(minted []keys.Key) []question {
 	for i := range minted {
 		from, to := i*token.Length, (i+1)*token.Length
 		questions[i] = question{
-			Request: authn.Request{Namespace: minted[i].Namespace, Credential: authn.CredentialOf(text[from:to]), Access: authn.Read},
+			Request: authn.Request{Namespace: minted[i].Namespace, Credential: authn.NewCredential(text[from:to]), Access: authn.Read},
 			token:   bytes[from:to],
 		}
 	}

@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (

@@ -23,7 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // The API server is asked about every verb on every resource that it knows. What it grants to any ServiceAccount, such as to ask for the

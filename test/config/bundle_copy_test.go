@@ -16,14 +16,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
-	"squirrel.dev/apikey-operator/test/inputs"
+	"squirrel.dev/apikey-operator/test/framework/testcache"
 )
 
 // They are for a CronJob, which nobody watches: what it cannot read must not take from a gateway what it had.
 func TestTheDocumentedCommandsCopyTheBundleOrLeaveTheCopyAsItWas(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
-	must(t, inputs.Note("docs/gateways"))
+	must(t, testcache.Note("docs/gateways"))
 	page, err := os.ReadFile("../../docs/gateways/README.md")
 	must(t, err)
 	_, commands, found := strings.Cut(string(page), "```sh\n")

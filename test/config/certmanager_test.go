@@ -16,8 +16,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 
-	"squirrel.dev/apikey-operator/test/operator"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (

@@ -17,7 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/operator"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework/operator"
 )
 
 func TestEverythingIsAppliedWithoutAWarning(t *testing.T) {
@@ -67,7 +68,7 @@ func TestSamplesAreAccepted(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(keys.Items).To(HaveLen(len(samples)-1), "one in each file but kustomization.yaml")
 	for i := range keys.Items {
-		g.Expect(v1alpha1.FindConflict(&keys.Items[i], keys.Items)).To(BeNil(), keys.Items[i].Name)
+		g.Expect(apikey.FindConflict(&keys.Items[i], keys.Items)).To(BeNil(), keys.Items[i].Name)
 	}
 }
 

@@ -11,11 +11,11 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 
-	"squirrel.dev/apikey-operator/test/pages"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
 func TestTheDocumentationShowsThePermissions(t *testing.T) {
-	pages.ExpectGenerated(t, "docs/security/permissions.md", readPermissions(t).document(), "the manifests say",
+	docsnippets.ExpectGenerated(t, "docs/security/permissions.md", readPermissions(t).document(), "the manifests say",
 		"go test ./test/config -run=Documentation -update")
 }
 
@@ -36,14 +36,14 @@ Each has a ServiceAccount of its own.
 `)
 	for _, account := range p.accounts {
 		fmt.Fprintf(&d, "\n### %s, in the namespace %s\n\n", account.name, account.namespace)
-		pages.WriteRow(&d, "may", "on", "where", "narrowed by", "because")
+		docsnippets.WriteRow(&d, "may", "on", "where", "narrowed by", "because")
 		d.WriteString("|---|---|---|---|---|\n")
 		for _, r := range account.rules {
 			where := "everywhere"
 			if r.namespace != "" {
 				where = "in its namespace"
 			}
-			pages.WriteRow(&d, strings.Join(r.Verbs, ", "), what(r.PolicyRule), where, strings.Join(p.policiesOn(account, r), ", "), r.reason)
+			docsnippets.WriteRow(&d, strings.Join(r.Verbs, ", "), what(r.PolicyRule), where, strings.Join(p.policiesOn(account, r), ", "), r.reason)
 		}
 	}
 	d.WriteString(`
@@ -52,11 +52,11 @@ Each has a ServiceAccount of its own.
 These roles are bound to nobody, and are part of roles that Kubernetes has, and that are usually bound in a namespace.
 
 `)
-	pages.WriteRow(&d, "role", "part of", "may", "on", "because")
+	docsnippets.WriteRow(&d, "role", "part of", "may", "on", "because")
 	d.WriteString("|---|---|---|---|---|\n")
 	for _, role := range p.people {
 		for i, r := range role.Rules {
-			pages.WriteRow(&d, role.Name, role.partOf(), strings.Join(r.Verbs, ", "), what(r), role.reasons[i])
+			docsnippets.WriteRow(&d, role.Name, role.partOf(), strings.Join(r.Verbs, ", "), what(r), role.reasons[i])
 		}
 	}
 	d.WriteString(`

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 const (
@@ -54,7 +55,7 @@ func TestAStatusThatComesWithACreationIsDropped(t *testing.T) {
 	key := newKey(env.Namespace(t), "frontend")
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: "sha256:" + fmt.Sprintf("%064d", 0), NotBefore: new(metav1.Now())}}
 	create(t, env.Client, key)
-	if key.Claimed() {
+	if apikey.IsClaimed(key) {
 		t.Errorf("created with the status %+v", key.Status)
 	}
 }

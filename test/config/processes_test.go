@@ -23,8 +23,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/operator"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // The real processes, each with its own ServiceAccount and under the policies, take a key through its life.

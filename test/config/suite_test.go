@@ -25,8 +25,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/inputs"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testcache"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
@@ -55,7 +55,7 @@ func installed(t *testing.T) *testenv.Env {
 	t.Helper()
 	env := testenv.Shared(t)
 	installation.once.Do(func() {
-		must(t, inputs.Note("config"))
+		must(t, testcache.Note("config"))
 		create(t, env.Client, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 			Name: tenantNamespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
 		}})

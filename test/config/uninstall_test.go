@@ -18,8 +18,8 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
-	"squirrel.dev/apikey-operator/test/inputs"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testcache"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const holdingKeys = `
@@ -32,7 +32,7 @@ To delete them all, for good, with their Secrets and with what defines them:
 func TestUninstallingLeavesTheKeysAndNothingElse(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
-	must(t, inputs.Note("config", "hack/uninstall"))
+	must(t, testcache.Note("config", "hack/uninstall"))
 	env := testenv.Start(t)
 	made := func(name, label string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: systemNamespace, Name: name, Labels: map[string]string{label: "apikey-operator"}}

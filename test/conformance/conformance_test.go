@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }

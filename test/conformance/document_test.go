@@ -9,11 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"squirrel.dev/apikey-operator/test/pages"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
 func TestTheDocumentationShowsTheTable(t *testing.T) {
-	pages.ExpectGenerated(t, "docs/gateways/conformance.md", document(), "the table says",
+	docsnippets.ExpectGenerated(t, "docs/gateways/conformance.md", document(), "the table says",
 		"go test ./test/conformance -run=Documentation -update")
 }
 
@@ -42,7 +42,7 @@ authenticator, over TLS, with keys that a running controller has issued.
 |---|---|---|
 `)
 	for _, c := range columns {
-		pages.WriteRow(&d, c.name, c.asker, c.proof)
+		docsnippets.WriteRow(&d, c.name, c.asker, c.proof)
 	}
 	d.WriteString(`
 The real programs are in ` + "`test/gateways`" + `. Introspection has two columns, because two keys go into it: the one that is asked about, and the
@@ -52,7 +52,7 @@ one that the resource server presents for itself, which must have read access.
 |---|---|---|---|
 `)
 	for _, m := range meanings {
-		pages.WriteRow(&d, m.word, m.over, m.review, m.introspection)
+		docsnippets.WriteRow(&d, m.word, m.over, m.review, m.introspection)
 	}
 	d.WriteString(`
 What the last chapter shows also holds once the Kubernetes API has been silent for longer than ` + "`--max-staleness`" + `. That takes two minutes at
@@ -64,10 +64,10 @@ least, so it is shown with another clock, in the tests of ` + "`webhook/authn`" 
 		for _, c := range columns {
 			heading = append(heading, c.name)
 		}
-		pages.WriteRow(&d, heading...)
+		docsnippets.WriteRow(&d, heading...)
 		d.WriteString(strings.Repeat("|---", len(heading)) + "|\n")
 		for _, s := range chapter.situations {
-			pages.WriteRow(&d, slices.Concat([]string{s.name}, s.want[:])...)
+			docsnippets.WriteRow(&d, slices.Concat([]string{s.name}, s.want[:])...)
 		}
 	}
 	return d.String()

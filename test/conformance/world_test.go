@@ -28,8 +28,9 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/operator"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
@@ -172,7 +173,7 @@ func (w *world) awaitIssued() {
 		issued := &v1alpha1.APIKey{}
 		w.eventually(name+" is issued", func() bool {
 			w.must(w.env.Client.Get(w.Context(), client.ObjectKey{Namespace: k.namespace, Name: name}, issued))
-			return issued.Issued()
+			return apikey.IsIssued(issued)
 		})
 		k.issuedAt = issued.Status.Tokens[0].NotBefore.Unix()
 		k.token = brought

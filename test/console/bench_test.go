@@ -13,8 +13,8 @@ import (
 	"github.com/chromedp/cdproto/page"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/operator"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // BenchmarkTenThousandKeys says how long the page of 10 000 keys takes to show the first rows and to have all, after a start or a

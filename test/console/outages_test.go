@@ -14,7 +14,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
-	"squirrel.dev/apikey-operator/test/operator"
+	"squirrel.dev/apikey-operator/test/framework/operator"
 )
 
 func aConsoleThatIsStartingIsWaitedFor(ready *world) {

@@ -23,8 +23,9 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
-	"squirrel.dev/apikey-operator/test/operator"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // repository is the directory of this repository.
@@ -149,7 +150,7 @@ func (w *world) awaitEnded(appName string) {
 		keys := &v1alpha1.APIKeyList{}
 		w.must(w.env.Client.List(w.Context(), keys, client.InNamespace(w.namespace)))
 		return slices.ContainsFunc(keys.Items, func(key v1alpha1.APIKey) bool {
-			return key.Spec.AppName == appName && key.Retired()
+			return key.Spec.AppName == appName && apikey.IsRetired(&key)
 		})
 	})
 }

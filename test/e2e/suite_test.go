@@ -42,7 +42,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
-	"squirrel.dev/apikey-operator/test/testnode"
+	"squirrel.dev/apikey-operator/test/framework/testnode"
 )
 
 const (

@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/pages"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
 // The ConfigMap of the authorities that the authenticator's certificate may be signed by, and its copies, as docs/gateways calls them.
@@ -55,7 +55,7 @@ func (c *cluster) tenant(t *testing.T) *tenant {
 // configureGateway gives Caddy the configuration that its page shows.
 func (n *tenant) configureGateway(t *testing.T) {
 	t.Helper()
-	caddyfile := pages.ForTest(t, pages.Shown(t, "caddy.md", "/etc/caddy/Caddyfile"), map[string]string{
+	caddyfile := docsnippets.ForTest(t, docsnippets.Shown(t, "caddy.md", "/etc/caddy/Caddyfile"), map[string]string{
 		"/auth/forward/shop":     "/auth/forward/" + n.namespace,
 		"frontend.shop.svc:8080": "backend." + n.namespace + ".svc:8080",
 	})

@@ -23,8 +23,9 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/operator"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
@@ -210,7 +211,7 @@ func (c *contention) awaitOneHolder() string {
 	testenv.Eventually(c.T, takeover, seldom, "one key holds the name, and all others say so", func() bool {
 		keys := c.keys()
 		for i := range keys {
-			if keys[i].Issued() {
+			if apikey.IsIssued(&keys[i]) {
 				holder = keys[i].Name
 			}
 		}
@@ -219,7 +220,7 @@ func (c *contention) awaitOneHolder() string {
 		for i := range keys {
 			condition := meta.FindStatusCondition(keys[i].Status.Conditions, v1alpha1.ConditionStalled)
 			switch {
-			case keys[i].Issued():
+			case apikey.IsIssued(&keys[i]):
 				issued++
 			case condition != nil && condition.Message == message:
 				stalled++
@@ -240,7 +241,7 @@ func (c *contention) assertOneHandover(holder string) {
 	}
 	for _, key := range c.keys() {
 		switch {
-		case key.Name != holder && (key.Claimed() || key.Status.SecretName != ""):
+		case key.Name != holder && (apikey.IsClaimed(&key) || key.Status.SecretName != ""):
 			c.Errorf("%s has a token beside the holder %s", key.Name, holder)
 		case key.Name == holder && key.Status.Tokens[0].Hash != token.Hash(string(secrets.Items[0].Data["token"])):
 			c.Error("the holder's Secret has another token than its status says")

@@ -21,7 +21,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/kubeapi"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 

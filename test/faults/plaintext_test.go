@@ -39,9 +39,9 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
-	"squirrel.dev/apikey-operator/test/operator"
-	"squirrel.dev/apikey-operator/test/programs"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // brought is a token that somebody made elsewhere, with characters that are written in many ways.
@@ -137,7 +137,7 @@ func (r *wholeRun) startController(args ...string) {
 			forward.ServeHTTP(w, request)
 		})
 	})
-	r.controllerMetrics = programs.FreeAddress(r.T)
+	r.controllerMetrics = binaries.FreeAddress(r.T)
 	r.controller = operator.StartController(r.T, api.config,
 		append(args, "--log-level=debug", "--metrics-bind-address="+r.controllerMetrics)...)
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // TestInvariant5_KeysEndWithoutTheController ends keys while no controller runs. An answer counts as late from some round trips after the

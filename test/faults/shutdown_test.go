@@ -12,7 +12,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (

@@ -18,8 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/operator"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // world is a namespace with keys, and what a test does there.

@@ -17,9 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"squirrel.dev/apikey-operator/hack/process"
-	"squirrel.dev/apikey-operator/test/pages"
-	"squirrel.dev/apikey-operator/test/programs"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // modulesOfApache are those that its page names, and what every Debian installation of Apache has on.
@@ -29,9 +29,9 @@ var modulesOfApache = []string{
 
 func startApache(t testing.TB, settings settings, key string) string {
 	t.Helper()
-	address, introspection, dir := programs.FreeAddress(t), programs.FreeAddress(t), t.TempDir()
+	address, introspection, dir := binaries.FreeAddress(t), binaries.FreeAddress(t), t.TempDir()
 	_, port, _ := net.SplitHostPort(settings.authenticator)
-	configure(t, filepath.Join(dir, "shop.conf"), pages.Shown(t, "apache.md", "/etc/apache2/sites-available/shop.conf"), map[string]string{
+	configure(t, filepath.Join(dir, "shop.conf"), docsnippets.Shown(t, "apache.md", "/etc/apache2/sites-available/shop.conf"), map[string]string{
 		"Listen 8000":                 "Listen " + address,
 		"<VirtualHost *:8000>":        "<VirtualHost " + address + ">",
 		"127.0.0.1:8001":              introspection,
@@ -42,15 +42,15 @@ func startApache(t testing.TB, settings settings, key string) string {
 	})
 	var main strings.Builder
 	for _, module := range modulesOfApache {
-		fmt.Fprintf(&main, "LoadModule %s_module %s\n", module, programs.Path(t, "debian", "usr", "lib", "apache2", "modules", "mod_"+module+".so"))
+		fmt.Fprintf(&main, "LoadModule %s_module %s\n", module, binaries.Path(t, "debian", "usr", "lib", "apache2", "modules", "mod_"+module+".so"))
 	}
 	fmt.Fprintf(&main, "ServerName localhost\nServerRoot %s\nDefaultRuntimeDir %[1]s\nPidFile %[1]s/pid\nErrorLog /dev/stderr\nUser www-data\nGroup www-data\nInclude %[1]s/shop.conf\n", dir)
 	file := filepath.Join(dir, "apache2.conf")
 	must(t, os.WriteFile(file, []byte(main.String()), 0o600))
 	startGateway(t, address, process.Command{
-		Path: programs.Path(t, "debian", "usr", "sbin", "apache2"),
+		Path: binaries.Path(t, "debian", "usr", "sbin", "apache2"),
 		Args: []string{"-D", "FOREGROUND", "-f", file},
-		Env:  []string{programs.LibrariesOfDebian(t), "APIKEY=" + key},
+		Env:  []string{binaries.LibrariesOfDebian(t), "APIKEY=" + key},
 	})
 	return address
 }
@@ -137,7 +137,7 @@ func TestApacheIntrospectsTokens(t *testing.T) {
 	for what, authenticator := range map[string]string{
 		"an authenticator that knows no keys yet":             f.unsyncedAuthenticator().Address("authenticator"),
 		"an authenticator that another authority vouches for": impostor.syncedAuthenticator().Address("authenticator"),
-		"no authenticator": programs.FreeAddress(t),
+		"no authenticator": binaries.FreeAddress(t),
 	} {
 		f := standApache(s, authenticator)
 		f.refused("with "+what+" a good key", http.StatusUnauthorized, func() answer { return f.send("GET /", f.bearer("both")) })

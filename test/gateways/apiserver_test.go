@@ -18,10 +18,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
-	"squirrel.dev/apikey-operator/test/operator"
-	"squirrel.dev/apikey-operator/test/pages"
-	"squirrel.dev/apikey-operator/test/programs"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const apiServerPage = "kube-apiserver.md"
@@ -38,13 +38,13 @@ type cluster struct {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	const namespace = "shop"
-	certificate, address := newCertificate(t), programs.FreeAddress(t)
+	certificate, address := newCertificate(t), binaries.FreeAddress(t)
 	webhook := filepath.Join(t.TempDir(), "webhook.yaml")
-	configure(t, webhook, pages.Shown(t, apiServerPage, "/etc/kubernetes/apikeys/webhook.yaml"), map[string]string{
+	configure(t, webhook, docsnippets.Shown(t, apiServerPage, "/etc/kubernetes/apikeys/webhook.yaml"), map[string]string{
 		"10.96.0.50:443":                 address,
 		"/etc/kubernetes/apikeys/ca.crt": certificate.caFile,
 	})
-	flags := strings.ReplaceAll(pages.Shown(t, apiServerPage, "flags of kube-apiserver"), "/etc/kubernetes/apikeys/webhook.yaml", webhook)
+	flags := strings.ReplaceAll(docsnippets.Shown(t, apiServerPage, "flags of kube-apiserver"), "/etc/kubernetes/apikeys/webhook.yaml", webhook)
 	env := testenv.Start(t, strings.Split(strings.TrimSpace(flags), "\n")[1:]...)
 
 	c := &cluster{shop: &shop{T: t, certificate: certificate, env: env, namespace: namespace, elsewhere: env.Namespace(t)}}
@@ -54,7 +54,7 @@ func newCluster(t *testing.T) *cluster {
 	c.kubeconfig = env.Kubeconfig(t, rest.AnonymousClientConfig(env.Config))
 
 	rbac := filepath.Join(t.TempDir(), "rbac.yaml")
-	c.must(os.WriteFile(rbac, []byte(pages.Shown(t, apiServerPage, "rbac.yaml")), 0o600))
+	c.must(os.WriteFile(rbac, []byte(docsnippets.Shown(t, apiServerPage, "rbac.yaml")), 0o600))
 	_, err := env.Kubectl(t, "apply", "--filename="+rbac)
 	c.must(err)
 	return c

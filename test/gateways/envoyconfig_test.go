@@ -23,16 +23,16 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"sigs.k8s.io/yaml"
 
-	"squirrel.dev/apikey-operator/test/pages"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
 // No Envoy runs here, so what its page shows is held to Envoy's own API types: every field must be there, and every value allowed.
 func TestEnvoysConfigurationHasNothingThatEnvoysTypesDoNotHave(t *testing.T) {
 	t.Parallel()
-	checkEnvoy(t, pages.Shown(t, "envoy.md", "envoy.yaml"), &bootstrapv3.Bootstrap{})
+	checkEnvoy(t, docsnippets.Shown(t, "envoy.md", "envoy.yaml"), &bootstrapv3.Bootstrap{})
 
 	var filters []json.RawMessage
-	must(t, yaml.Unmarshal([]byte(pages.Shown(t, "envoy.md", "http_filters, over HTTP")), &filters))
+	must(t, yaml.Unmarshal([]byte(docsnippets.Shown(t, "envoy.md", "http_filters, over HTTP")), &filters))
 	for _, filter := range filters {
 		checkEnvoy(t, string(filter), &hcmv3.HttpFilter{})
 	}

@@ -15,9 +15,9 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"squirrel.dev/apikey-operator/test/pages"
-	"squirrel.dev/apikey-operator/test/programs"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // fabric is NGINX Gateway Fabric: nginx, with the configuration that it generates.
@@ -210,8 +210,8 @@ func startFabric(t testing.TB, settings settings) string {
 // startFabricAt starts nginx with what NGINX Gateway Fabric generates of the configuration that its page shows, with another path to ask.
 func startFabricAt(t testing.TB, settings settings, path string) string {
 	t.Helper()
-	address := programs.FreeAddress(t)
-	documents := strings.Split(pages.Shown(t, "nginx-gateway-fabric.md", "apikeys.yaml"), "\n---\n")
+	address := binaries.FreeAddress(t)
+	documents := strings.Split(docsnippets.Shown(t, "nginx-gateway-fabric.md", "apikeys.yaml"), "\n---\n")
 	var route httpRoute
 	must(t, yaml.Unmarshal([]byte(documents[0]), &route))
 	var policy backendTLSPolicy
@@ -223,7 +223,7 @@ func startFabricAt(t testing.TB, settings settings, path string) string {
 	must(t, fabricsConfiguration.Execute(&configuration, map[string]any{
 		"Listen": address, "Hostname": route.Spec.Hostnames[0], "Service": settings.service, "Authenticator": settings.authenticator,
 		"InternalPath":   "/_ngf-internal-ext-auth-" + route.Metadata.Namespace + "_" + route.Metadata.Name + "_rule0",
-		"Path":           pages.ForTest(t, asking.Path, map[string]string{"/auth/nginx-gateway-fabric/shop": path}),
+		"Path":           docsnippets.ForTest(t, asking.Path, map[string]string{"/auth/nginx-gateway-fabric/shop": path}),
 		"RequestHeaders": asking.AllowedHeaders, "ResponseHeaders": asking.AllowedResponseHeaders, "Removed": removed,
 		"UpgradeRemoved": slices.Contains(removed, "Upgrade"), "ServerName": policy.Spec.Validation.Hostname, "CAFile": settings.caFile,
 	}))

@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"squirrel.dev/apikey-operator/hack/process"
-	"squirrel.dev/apikey-operator/test/pages"
-	"squirrel.dev/apikey-operator/test/programs"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
 // startGateway starts a program that is to listen at an address, and returns once it does. It is stopped when the test ends.
@@ -28,11 +28,11 @@ func startGateway(t testing.TB, address string, command process.Command) {
 		}
 		return err
 	}
-	programs.Start(t, command)
+	binaries.Start(t, command)
 }
 
-// configure writes a configuration to a file in which it stands for a test, as [pages.ForTest] says.
+// configure writes a configuration to a file in which it stands for a test, as [docsnippets.ForTest] says.
 func configure(t testing.TB, file, configuration string, replacements map[string]string) {
 	t.Helper()
-	must(t, os.WriteFile(file, []byte(pages.ForTest(t, configuration, replacements)), 0o600))
+	must(t, os.WriteFile(file, []byte(docsnippets.ForTest(t, configuration, replacements)), 0o600))
 }

@@ -22,9 +22,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"squirrel.dev/apikey-operator/hack/process"
-	"squirrel.dev/apikey-operator/test/pages"
-	"squirrel.dev/apikey-operator/test/programs"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // proxy is a gateway that asks before it forwards a request.
@@ -74,10 +74,10 @@ func (s settings) replacements(endpoint string) map[string]string {
 
 func startNginx(t testing.TB, settings settings) string {
 	t.Helper()
-	address := programs.FreeAddress(t)
+	address := binaries.FreeAddress(t)
 	replacements := settings.replacements("/auth/nginx/")
 	replacements["listen 8000;"] = "listen " + address + ";"
-	runNginx(t, address, pages.ForTest(t, pages.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements))
+	runNginx(t, address, docsnippets.ForTest(t, docsnippets.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements))
 	return address
 }
 
@@ -94,22 +94,22 @@ func runNginx(t testing.TB, address, configuration string) {
 	file := filepath.Join(dir, "nginx.conf")
 	must(t, os.WriteFile(file, []byte(main.String()), 0o600))
 	startGateway(t, address, process.Command{
-		Path: programs.Path(t, "debian", "usr", "sbin", "nginx"),
+		Path: binaries.Path(t, "debian", "usr", "sbin", "nginx"),
 		Args: []string{"-c", file, "-e", "stderr"},
-		Env:  []string{programs.LibrariesOfDebian(t)},
+		Env:  []string{binaries.LibrariesOfDebian(t)},
 	})
 }
 
 func startCaddy(t testing.TB, settings settings) string {
 	t.Helper()
-	address, dir := programs.FreeAddress(t), t.TempDir()
+	address, dir := binaries.FreeAddress(t), t.TempDir()
 	_, port, _ := net.SplitHostPort(address)
 	replacements := settings.replacements("/auth/forward/")
 	replacements[":8000 {"] = "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}\n:" + port + " {"
 	file := filepath.Join(dir, "Caddyfile")
-	configure(t, file, pages.Shown(t, "caddy.md", "/etc/caddy/Caddyfile"), replacements)
+	configure(t, file, docsnippets.Shown(t, "caddy.md", "/etc/caddy/Caddyfile"), replacements)
 	startGateway(t, address, process.Command{
-		Path: programs.Path(t, "images", "caddy"),
+		Path: binaries.Path(t, "images", "caddy"),
 		Args: []string{"run", "--config", file, "--adapter", "caddyfile"},
 		Env:  []string{"XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir},
 	})
@@ -536,7 +536,7 @@ func withoutAnAuthenticatorNobodyPasses(f *front) {
 	}{
 		"an authenticator that another authority vouches for": {impostor.syncedAuthenticator().Address("authenticator"), f.unreachable},
 		"an authenticator that knows no keys yet":             {f.unsyncedAuthenticator().Address("authenticator"), f.unavailable},
-		"no authenticator": {programs.FreeAddress(f.T), f.unreachable},
+		"no authenticator": {binaries.FreeAddress(f.T), f.unreachable},
 	} {
 		f := f.proxy.stand(f.shop, test.authenticator)
 		for request, headers := range map[string][]string{"a good key": {f.apiKey("both")}, "no key": nil} {

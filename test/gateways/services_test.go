@@ -19,9 +19,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	authenticationv1 "k8s.io/api/authentication/v1"
 
-	"squirrel.dev/apikey-operator/test/pages"
-	"squirrel.dev/apikey-operator/test/programs"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // asker is where a service runs the commands of its page.
@@ -44,9 +44,9 @@ func newAsker(t *testing.T) *asker {
 // run runs a command of the page about the token of a client's key, and returns what it prints.
 func (a *asker) run(name, clientsKey string) string {
 	a.Helper()
-	command := exec.CommandContext(a.Context(), "bash", "-euc", strings.ReplaceAll(pages.Shown(a, "services.md", name), "/shop", "/"+a.namespace))
+	command := exec.CommandContext(a.Context(), "bash", "-euc", strings.ReplaceAll(docsnippets.Shown(a, "services.md", name), "/shop", "/"+a.namespace))
 	command.Dir = a.dir
-	command.Env = append(os.Environ(), "CURL_HOME="+a.dir, programs.LibrariesOfDebian(a), "PATH="+filepath.Dir(programs.Path(a, "debian", "usr", "bin", "curl")),
+	command.Env = append(os.Environ(), "CURL_HOME="+a.dir, binaries.LibrariesOfDebian(a), "PATH="+filepath.Dir(binaries.Path(a, "debian", "usr", "bin", "curl")),
 		"MY_KEY="+a.keys["both"].token, "CLIENTS_KEY="+a.keys[clientsKey].token)
 	output, err := command.CombinedOutput()
 	if err != nil {

@@ -24,8 +24,9 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/process"
-	"squirrel.dev/apikey-operator/test/operator"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
@@ -131,7 +132,7 @@ func (s *shop) issueKeys(more ...string) {
 		issued := &v1alpha1.APIKey{}
 		s.eventually(name+" is issued", func() bool {
 			s.must(s.env.Client.Get(s.Context(), client.ObjectKey{Namespace: key.namespace, Name: name}, issued))
-			return issued.Issued()
+			return apikey.IsIssued(issued)
 		})
 		handedOver := &corev1.Secret{}
 		s.must(s.env.Client.Get(s.Context(), client.ObjectKey{Namespace: key.namespace, Name: issued.Status.SecretName}, handedOver))

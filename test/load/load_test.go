@@ -30,8 +30,9 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/issuing"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework/runcontroller"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
@@ -106,7 +107,7 @@ func TestInvariant10_ANewKeyIsIssuedBesideAnyNumberThatWait(t *testing.T) {
 
 	namespace := env.Namespace(t)
 	started = time.Now()
-	issuing.Start(t, env, metav1.NamespaceAll)
+	runcontroller.Start(t, env, metav1.NamespaceAll)
 	issue(t, env, namespace, "first") // when the controller has read all keys
 	t.Logf("the controller issued a key after %s", time.Since(started).Round(time.Second))
 	started = time.Now()
@@ -132,7 +133,7 @@ func issue(t *testing.T, env *testenv.Env, namespace, name string) time.Duration
 	must(t, env.Client.Create(t.Context(), key))
 	testenv.Eventually(t, 2*time.Minute, 20*time.Millisecond, name+" is issued", func() bool {
 		must(t, env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), key))
-		return key.Issued()
+		return apikey.IsIssued(key)
 	})
 	return time.Since(started)
 }
@@ -187,6 +188,7 @@ var etcdClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}
 
 // etcd calls etcd's JSON gateway.
 func etcd(t *testing.T, env *testenv.Env, method string, request, response any) {
+	t.Helper()
 	body, err := json.Marshal(request)
 	must(t, err)
 	answer, err := etcdClient.Post(env.EtcdURL()+"/v3/kv/"+method, "application/json", bytes.NewReader(body))
@@ -201,8 +203,8 @@ func etcd(t *testing.T, env *testenv.Env, method string, request, response any) 
 }
 
 func must(t *testing.T, err error) {
+	t.Helper()
 	if err != nil {
-		t.Helper()
 		t.Error(err)
 		panic(err) // also in a goroutine of the test
 	}

@@ -28,9 +28,9 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/process"
-	"squirrel.dev/apikey-operator/test/operator"
-	"squirrel.dev/apikey-operator/test/programs"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
@@ -50,7 +50,7 @@ func TestAlerts(t *testing.T) {
 	cases, err := os.ReadFile("testdata/alerts.yaml")
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, "alerts.yaml"), cases, 0o600))
-	output, err := exec.CommandContext(t.Context(), programs.Path(t, "debian", "usr", "bin", "promtool"), "test", "rules", filepath.Join(dir, "alerts.yaml")).CombinedOutput()
+	output, err := exec.CommandContext(t.Context(), binaries.Path(t, "debian", "usr", "bin", "promtool"), "test", "rules", filepath.Join(dir, "alerts.yaml")).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, output)
 	}
@@ -93,7 +93,7 @@ func startProcesses(t *testing.T) map[string]string {
 	t.Helper()
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
-	controllerMetrics := programs.FreeAddress(t)
+	controllerMetrics := binaries.FreeAddress(t)
 	operator.StartController(t, env.Config, "--metrics-bind-address="+controllerMetrics, "--leader-elect=true",
 		"--system-namespace="+namespace, "--mint-certificates")
 	authenticator := operator.StartAuthenticator(t, env.Config, "--plaintext")
@@ -147,7 +147,7 @@ type prometheus struct{ prometheusv1.API }
 // startPrometheus runs one that scrapes these addresses every second, each with the name of its component, and has the rules.
 func startPrometheus(t *testing.T, addresses map[string]string) *prometheus {
 	t.Helper()
-	dir, address := t.TempDir(), programs.FreeAddress(t)
+	dir, address := t.TempDir(), binaries.FreeAddress(t)
 	writeRules(t, filepath.Join(dir, "rules.yaml"))
 	configuration := "global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [rules.yaml]\n" +
 		"scrape_configs:\n- job_name: " + job + "\n  static_configs:\n"
@@ -158,8 +158,8 @@ func startPrometheus(t *testing.T, addresses map[string]string) *prometheus {
 	connection, err := api.NewClient(api.Config{Address: "http://" + address})
 	must(t, err)
 	p := &prometheus{prometheusv1.NewAPI(connection)}
-	programs.Start(t, process.Command{
-		Path: programs.Path(t, "debian", "usr", "bin", "prometheus"),
+	binaries.Start(t, process.Command{
+		Path: binaries.Path(t, "debian", "usr", "bin", "prometheus"),
 		Args: []string{"--config.file=" + filepath.Join(dir, "prometheus.yaml"), "--storage.tsdb.path=" + filepath.Join(dir, "data"), "--web.listen-address=" + address},
 		Log:  filepath.Join(dir, "log"),
 		Ready: func(ctx context.Context) error {

@@ -16,9 +16,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // Warnings of what is legal but unwise.
@@ -29,14 +29,14 @@ const (
 
 // APIKeyValidator refuses APIKeys that cannot be issued because of others, and warns of unwise ones.
 type APIKeyValidator struct {
-	// Keys is a cache of APIKeys that is indexed by competitors.Index.
+	// Keys is a cache of APIKeys that is indexed by apikey.Index.
 	Keys client.Reader
 	// Now is the clock.
 	Now func() time.Time
 }
 
 // SetupWebhookWithManager serves the validator at the manager's webhook server. The manager's cache must be indexed by
-// competitors.Index.
+// apikey.Index.
 func SetupWebhookWithManager(mgr manager.Manager) error {
 	return ctrl.NewWebhookManagedBy(mgr, &v1alpha1.APIKey{}).
 		WithValidator(&APIKeyValidator{Keys: mgr.GetClient(), Now: time.Now}).
@@ -46,15 +46,15 @@ func SetupWebhookWithManager(mgr manager.Manager) error {
 // ValidateCreate refuses a key whose app name or token hash is in use.
 func (v *APIKeyValidator) ValidateCreate(ctx context.Context, key *v1alpha1.APIKey) (admission.Warnings, error) {
 	warnings := v.warnings(key)
-	if key.Retired() {
+	if apikey.IsRetired(key) {
 		return warnings, nil // it asks for nothing
 	}
-	others, err := competitors.List(ctx, v.Keys, key)
+	others, err := apikey.List(ctx, v.Keys, key)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "admitted an APIKey without a look at the others: the controller will take that look")
 		return warnings, nil
 	}
-	if conflict := v1alpha1.FindConflict(key, others); conflict != nil {
+	if conflict := apikey.FindConflict(key, others); conflict != nil {
 		return warnings, conflict
 	}
 	return warnings, nil
@@ -83,7 +83,7 @@ func (v *APIKeyValidator) warnings(key *v1alpha1.APIKey) admission.Warnings {
 }
 
 func (v *APIKeyValidator) expiryWarning(key *v1alpha1.APIKey) admission.Warnings {
-	if key.State(v.Now()) == v1alpha1.StateExpired {
+	if apikey.StateOf(key, v.Now()) == apikey.StateExpired {
 		return admission.Warnings{warningExpired}
 	}
 	return nil

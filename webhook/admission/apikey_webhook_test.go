@@ -21,10 +21,10 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
-	"squirrel.dev/apikey-operator/api/competitors"
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 	"squirrel.dev/apikey-operator/webhook/admission"
 )
 
@@ -93,7 +93,7 @@ func startWebhook(t *testing.T, env *testenv.Env) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := competitors.Index(ctx, mgr.GetFieldIndexer()); err != nil {
+	if err := apikey.Index(ctx, mgr.GetFieldIndexer()); err != nil {
 		t.Fatal(err)
 	}
 	if err := admission.SetupWebhookWithManager(mgr); err != nil {
@@ -174,7 +174,7 @@ func TestWhatTheWebhookSaysOfNewKeys(t *testing.T) {
 			if got := messageOf(err); got != test.err {
 				t.Errorf("the answer is %q, want %q", got, test.err)
 			}
-			if conflict := v1alpha1.ConflictIn(err); err != nil && (conflict == nil || denied+conflict.Message != test.err) {
+			if conflict := apikey.ConflictIn(err); err != nil && (conflict == nil || denied+conflict.Message != test.err) {
 				t.Errorf("the conflict in the answer is %v", conflict)
 			}
 			if diff := cmp.Diff(test.warnings, u.takeWarnings()); diff != "" {

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"squirrel.dev/apikey-operator/api/token"
-	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // entry is a token and its key. It never changes. All that decides about a token that is accepted is in the first of its two cache lines.
@@ -26,13 +26,13 @@ type entry struct {
 // half as long as hashing the token.
 func (e *entry) refusal(clock func() time.Time) Reason {
 	var now time.Time
-	if e.endsAt != v1alpha1.NeverExpires {
+	if e.endsAt != apikey.NeverExpires {
 		now = clock()
 	}
-	switch (v1alpha1.Validity{Deactivated: e.deactivated, Ended: e.ended, ExpiresAt: e.endsAt}).State(now) {
-	case v1alpha1.StateDeactivated:
+	switch (apikey.Validity{Deactivated: e.deactivated, Ended: e.ended, ExpiresAt: e.endsAt}).State(now) {
+	case apikey.StateDeactivated:
 		return ReasonKeyDeactivated
-	case v1alpha1.StateExpired:
+	case apikey.StateExpired:
 		if !e.ended && now.Unix() < e.keyEndsAt {
 			return ReasonTokenSuperseded
 		}

@@ -48,8 +48,8 @@ func ExtractCallerCredential(apiKey, authorization []string) Credential {
 	}
 }
 
-// CredentialOf returns the credential of a protocol that carries the token by itself, such as a TokenReview.
-func CredentialOf(token string) Credential {
+// NewCredential returns the credential of a protocol that carries the token by itself, such as a TokenReview.
+func NewCredential(token string) Credential {
 	switch {
 	case token == "":
 		return Credential{problem: ReasonCredentialMissing}
@@ -68,7 +68,7 @@ func single(values []string, read func(value string) (token string, ok bool)) Cr
 	if !ok {
 		return Credential{problem: ReasonCredentialMissing}
 	}
-	return CredentialOf(token)
+	return NewCredential(token)
 }
 
 func wholeValue(value string) (string, bool) { return value, true }

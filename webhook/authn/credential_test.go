@@ -150,7 +150,7 @@ func TestInvariant7_TheCredentialOfACallerIsInOneHeader(t *testing.T) {
 
 func TestACredentialThatNobodyExtractedIsMissing(t *testing.T) {
 	keyring := keyringOf(t, newKey("shop", "frontend", issued("")))
-	for name, credential := range map[string]authn.Credential{"zero": {}, "empty": authn.CredentialOf("")} {
+	for name, credential := range map[string]authn.Credential{"zero": {}, "empty": authn.NewCredential("")} {
 		verdict := authn.NewAuthenticator(keyring, 0, clock).Decide(authn.Request{Namespace: "shop", Credential: credential})
 		if got, want := outcomeOf(verdict), (outcome{authn.Unauthenticated, authn.ReasonCredentialMissing, ""}); got != want {
 			t.Errorf("the verdict for the %s credential is %v, want %v", name, got, want)
@@ -159,7 +159,7 @@ func TestACredentialThatNobodyExtractedIsMissing(t *testing.T) {
 }
 
 func TestInvariant1_ACredentialIsNotPrinted(t *testing.T) {
-	request := authn.Request{Namespace: "shop", Credential: authn.CredentialOf(goodToken)}
+	request := authn.Request{Namespace: "shop", Credential: authn.NewCredential(goodToken)}
 	var logged bytes.Buffer
 	slog.New(slog.NewTextHandler(&logged, nil)).Info("text", "request", request, "credential", request.Credential)
 	slog.New(slog.NewJSONHandler(&logged, nil)).Info("json", "request", request, "credential", request.Credential)

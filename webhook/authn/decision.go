@@ -179,7 +179,7 @@ func (a *Authenticator) Ready() error {
 			"installed, and that this process may list and watch apikeys.keys.squirrel.dev (last error: %s)", a.keyring.problem())
 	case ReasonStale:
 		return fmt.Errorf("the Kubernetes API was last heard %s ago, and --max-staleness allows %s: check that it is reachable "+
-			"(last error: %s)", a.keyring.Age(a.now()).Round(time.Second), a.maxStaleness, a.keyring.problem())
+			"(last error: %s)", a.keyring.Staleness(a.now()).Round(time.Second), a.maxStaleness, a.keyring.problem())
 	default:
 		return nil
 	}
@@ -190,7 +190,7 @@ func (a *Authenticator) unavailable() Reason {
 	switch {
 	case !a.keyring.Synced():
 		return ReasonNotSynced
-	case a.maxStaleness > 0 && a.keyring.Age(a.now()) > a.maxStaleness:
+	case a.maxStaleness > 0 && a.keyring.Staleness(a.now()) > a.maxStaleness:
 		return ReasonStale
 	default:
 		return ""

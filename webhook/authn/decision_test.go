@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
@@ -49,7 +50,7 @@ func TestAnExpiredKeyIsRefusedFromTheSecondOn(t *testing.T) {
 	keyring := keyringOf(t, newKey("shop", "k", issued("t"), expires(today)))
 	now := today.Add(-time.Nanosecond)
 	authenticator := authn.NewAuthenticator(keyring, 0, func() time.Time { return now })
-	request := authn.Request{Namespace: "shop", Credential: authn.CredentialOf("t")}
+	request := authn.Request{Namespace: "shop", Credential: authn.NewCredential("t")}
 	if verdict := authenticator.Decide(request); verdict.Decision != authn.Granted {
 		t.Errorf("before it expires, the verdict is %v, %s", verdict.Decision, verdict.Reason)
 	}
@@ -75,7 +76,7 @@ func TestAccessIsWhatTheKeyHas(t *testing.T) {
 	} {
 		keyring := keyringOf(t, newKey("shop", "k", issued("t"), access(test.has&authn.Read != 0, test.has&authn.Write != 0)))
 		verdict := authn.NewAuthenticator(keyring, 0, clock).Decide(
-			authn.Request{Namespace: "shop", Credential: authn.CredentialOf("t"), Access: test.asked})
+			authn.Request{Namespace: "shop", Credential: authn.NewCredential("t"), Access: test.asked})
 		want := outcome{authn.Forbidden, test.want, "uid-of-k"}
 		if test.want == "" {
 			want = granted("uid-of-k")
@@ -92,7 +93,7 @@ func TestInvariant7_NoMethodMeansNoAccess(t *testing.T) {
 		"GET": "", "POST": "", "": authn.ReasonNoMethod,
 	} {
 		verdict := authn.NewAuthenticator(keyring, 0, clock).Decide(
-			authn.Request{Namespace: "shop", Credential: authn.CredentialOf("t"), Access: authn.AccessFor(method)})
+			authn.Request{Namespace: "shop", Credential: authn.NewCredential("t"), Access: authn.AccessFor(method)})
 		if verdict.Reason != want || (verdict.Decision == authn.Granted) != (want == "") {
 			t.Errorf("the verdict for the method %q is %v, %q; want %q", method, verdict.Decision, verdict.Reason, want)
 		}
@@ -173,12 +174,12 @@ func TestAVerdictTellsWhenTheTokenOrItsKeyEnds(t *testing.T) {
 		key  *v1alpha1.APIKey
 		want int64
 	}{
-		"without end":              {newKey("shop", "k", issued("t")), v1alpha1.NeverExpires},
+		"without end":              {newKey("shop", "k", issued("t")), apikey.NeverExpires},
 		"the key ends":             {newKey("shop", "k", issued("t"), expires(soon)), soon.Unix()},
 		"the token ends":           {newKey("shop", "k", issued("t", notAfter(soon))), soon.Unix()},
 		"the key ends first":       {newKey("shop", "k", issued("t", notAfter(later)), expires(soon)), soon.Unix()},
 		"the token ends first":     {newKey("shop", "k", issued("t", notAfter(soon)), expires(later)), soon.Unix()},
-		"its other token ends":     {newKey("shop", "k", issued("t"), issued("older", notAfter(soon))), v1alpha1.NeverExpires},
+		"its other token ends":     {newKey("shop", "k", issued("t"), issued("older", notAfter(soon))), apikey.NeverExpires},
 		"its other token does not": {newKey("shop", "k", issued("newer"), issued("t", notAfter(soon))), soon.Unix()},
 	} {
 		if got := decide(keyringOf(t, test.key), "shop", "t").Key.ExpiresAt(); got != test.want {
@@ -210,7 +211,7 @@ func TestInvariant4_AnUnsyncedKeyringKnowsNothingOfAnyKey(t *testing.T) {
 	authenticator := authn.NewAuthenticator(keyring, 0, clock)
 	succeed(t, keyring.Add(newKey("shop", "k", issued("t"))))
 	succeed(t, keyring.Bookmark("7"))
-	for _, credential := range []authn.Credential{{}, authn.CredentialOf("t"), authn.CredentialOf("another"), authn.CredentialOf("a b")} {
+	for _, credential := range []authn.Credential{{}, authn.NewCredential("t"), authn.NewCredential("another"), authn.NewCredential("a b")} {
 		verdict := authenticator.Decide(authn.Request{Namespace: "shop", Credential: credential})
 		if got, want := outcomeOf(verdict), (outcome{authn.Unavailable, authn.ReasonNotSynced, ""}); got != want {
 			t.Errorf("before a list, the verdict is %v, want %v", got, want)
@@ -236,7 +237,7 @@ func TestInvariant9_MaxStalenessBoundsHowLongMemoryIsTrusted(t *testing.T) {
 		bounded := authn.NewAuthenticator(keyring, authn.MinStaleness, time.Now)
 		unbounded := authn.NewAuthenticator(keyring, 0, time.Now)
 		decision := func(a *authn.Authenticator) outcome {
-			return outcomeOf(a.Decide(authn.Request{Namespace: "shop", Credential: authn.CredentialOf("t")}))
+			return outcomeOf(a.Decide(authn.Request{Namespace: "shop", Credential: authn.NewCredential("t")}))
 		}
 		stale := outcome{authn.Unavailable, authn.ReasonStale, ""}
 		for name, word := range map[string]func() error{
@@ -261,13 +262,13 @@ func TestInvariant9_MaxStalenessBoundsHowLongMemoryIsTrusted(t *testing.T) {
 			if got := decision(unbounded); got != granted("uid-of-k") || unbounded.Ready() != nil {
 				t.Errorf("without a bound: %v, Ready() = %v", got, unbounded.Ready())
 			}
-			if age := keyring.Age(time.Now()); age != authn.MinStaleness+time.Second {
-				t.Errorf("Age() = %v", age)
+			if age := keyring.Staleness(time.Now()); age != authn.MinStaleness+time.Second {
+				t.Errorf("Staleness() = %v", age)
 			}
 
 			succeed(t, word())
-			if got := decision(bounded); got != granted("uid-of-k") || bounded.Ready() != nil || keyring.Age(time.Now()) != 0 {
-				t.Errorf("after %s: %v, Ready() = %v, Age() = %v", name, got, bounded.Ready(), keyring.Age(time.Now()))
+			if got := decision(bounded); got != granted("uid-of-k") || bounded.Ready() != nil || keyring.Staleness(time.Now()) != 0 {
+				t.Errorf("after %s: %v, Ready() = %v, Staleness() = %v", name, got, bounded.Ready(), keyring.Staleness(time.Now()))
 			}
 		}
 	})
@@ -286,10 +287,10 @@ func TestAVerdictDoesNotAllocate(t *testing.T) {
 	}{
 		"granted":     {func() authn.Credential { return authn.ExtractCredential(apiKey, nil) }, "GET", granted("uid-of-frontend")},
 		"bearer":      {func() authn.Credential { return authn.ExtractCredential(nil, bearer) }, "GET", granted("uid-of-frontend")},
-		"unknown":     {func() authn.Credential { return authn.CredentialOf(otherToken) }, "GET", unknown},
+		"unknown":     {func() authn.Credential { return authn.NewCredential(otherToken) }, "GET", unknown},
 		"missing":     {func() authn.Credential { return authn.Credential{} }, "GET", outcome{authn.Unauthenticated, authn.ReasonCredentialMissing, ""}},
-		"deactivated": {func() authn.Credential { return authn.CredentialOf("old") }, "GET", outcome{authn.Unauthenticated, authn.ReasonKeyDeactivated, "uid-of-old"}},
-		"forbidden":   {func() authn.Credential { return authn.CredentialOf(goodToken) }, "POST", outcome{authn.Forbidden, authn.ReasonNoWriteAccess, "uid-of-frontend"}},
+		"deactivated": {func() authn.Credential { return authn.NewCredential("old") }, "GET", outcome{authn.Unauthenticated, authn.ReasonKeyDeactivated, "uid-of-old"}},
+		"forbidden":   {func() authn.Credential { return authn.NewCredential(goodToken) }, "POST", outcome{authn.Forbidden, authn.ReasonNoWriteAccess, "uid-of-frontend"}},
 	} {
 		var verdict authn.Verdict
 		allocations := testing.AllocsPerRun(1000, func() {

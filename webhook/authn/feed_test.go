@@ -23,7 +23,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
@@ -405,7 +405,7 @@ func TestInvariant9_ABookmarkIsAWordFromTheAPI(t *testing.T) {
 	eventually(g, keyring.Synced).Should(BeTrue())
 
 	before := time.Now()
-	lastWordAfterThat := func() bool { return keyring.Age(before) < 0 }
+	lastWordAfterThat := func() bool { return keyring.Staleness(before) < 0 }
 	g.Expect(lastWordAfterThat()).To(BeFalse())
 	api.tell(`{"type":"BOOKMARK","object":{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey",
 		"metadata":{"resourceVersion":"6","creationTimestamp":null},"spec":{"appName":""}}}`)

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"squirrel.dev/apikey-operator/api/token"
-	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // Whoever brings token hashes chooses them, and the names of objects too.
@@ -50,8 +50,8 @@ func TestChosenHashesAndNamesMakeNoLongProbes(t *testing.T) {
 func TestInvariant6_EntriesThatMeetInTheIndexAreNotTakenForEachOther(t *testing.T) {
 	asked := token.Sum("t")
 	for name, other := range map[string]entry{
-		"another namespace": {digest: asked, Key: Key{endsAt: v1alpha1.NeverExpires, Namespace: "bank"}},
-		"another token":     {digest: token.Sum("another"), Key: Key{endsAt: v1alpha1.NeverExpires, Namespace: "shop"}},
+		"another namespace": {digest: asked, Key: Key{endsAt: apikey.NeverExpires, Namespace: "bank"}},
+		"another token":     {digest: token.Sum("another"), Key: Key{endsAt: apikey.NeverExpires, Namespace: "shop"}},
 	} {
 		contents := newContents(1)
 		contents.byToken.exchange(contents.tokenHash("shop", &asked), nil, &other)

@@ -70,9 +70,9 @@ func (k *Keyring) Synced() bool { return k.synced.Load() }
 // Len returns the number of tokens in the Keyring, also those of keys that have ended.
 func (k *Keyring) Len() int { return int(k.contents.Load().count.Load()) }
 
-// Age returns how long before now the last word from the Kubernetes API came: a list, an event or a bookmark. Before the first one
+// Staleness returns how long before now the last word from the Kubernetes API came: a list, an event or a bookmark. Before the first one
 // it counts from when the Keyring was made.
-func (k *Keyring) Age(now time.Time) time.Duration { return now.Sub(*k.lastWord.Load()) }
+func (k *Keyring) Staleness(now time.Time) time.Duration { return now.Sub(*k.lastWord.Load()) }
 
 // lookup returns the entry of a token in a namespace, or nil, and why the token is not accepted, or "".
 func (k *Keyring) lookup(namespace string, digest *token.Digest, clock func() time.Time) (*entry, Reason) {

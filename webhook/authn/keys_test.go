@@ -104,7 +104,7 @@ func succeed(t testing.TB, err error) {
 // decide asks whether a token may read in a namespace.
 func decide(keyring *authn.Keyring, namespace, plaintext string) authn.Verdict {
 	return authn.NewAuthenticator(keyring, 0, clock).Decide(
-		authn.Request{Namespace: namespace, Credential: authn.CredentialOf(plaintext), Access: authn.Read})
+		authn.Request{Namespace: namespace, Credential: authn.NewCredential(plaintext), Access: authn.Read})
 }
 
 // outcome is a verdict as a test compares it.

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"squirrel.dev/apikey-operator/test/bench/keys"
-	"squirrel.dev/apikey-operator/test/heap"
+	"squirrel.dev/apikey-operator/test/framework/heap"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 

@@ -11,6 +11,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // record is what is kept of one object: its key, and an entry for each token that was handed over.
@@ -59,7 +60,7 @@ func newRecord(object *v1alpha1.APIKey) record {
 }
 
 func newKey(object *v1alpha1.APIKey) Key {
-	validity := object.Validity()
+	validity := apikey.ValidityOf(object)
 	// One allocation for all three, apart from the rest of the object; the namespace is shared by all its keys.
 	name, appName := len(object.Name), len(object.Name)+len(object.Spec.AppName)
 	kept := object.Name + object.Spec.AppName + string(object.UID)

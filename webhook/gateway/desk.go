@@ -11,15 +11,16 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"squirrel.dev/apikey-operator/internal/envelope"
 	"squirrel.dev/apikey-operator/internal/serving"
 	"squirrel.dev/apikey-operator/webhook/authn"
-	"squirrel.dev/apikey-operator/webhook/envelope"
+	"squirrel.dev/apikey-operator/webhook/authn/denial"
 )
 
 // desk is where the questions of one protocol are decided, logged and counted.
 type desk struct {
 	authenticator *authn.Authenticator
-	refusals      *envelope.Refusals
+	denials       *denial.Responses
 	metrics       *protocolMetrics
 	log           *slog.Logger
 
@@ -30,7 +31,7 @@ type desk struct {
 func newDesk(protocol string, authenticator *authn.Authenticator, options Options) *desk {
 	return &desk{
 		authenticator: authenticator,
-		refusals:      envelope.NewRefusals(options.InsufficientAccessStatus),
+		denials:       denial.NewResponses(options.InsufficientAccessStatus),
 		metrics:       options.Metrics.of(protocol),
 		log:           options.Log.With("protocol", protocol),
 
@@ -71,7 +72,7 @@ func (d *desk) logRefusal(ctx context.Context, namespace string, verdict authn.V
 // misuse is a request that asks no question, because whoever asks is not set up right.
 type misuse struct {
 	problem string
-	answer  *envelope.Answer
+	answer  *envelope.Response
 }
 
 // newMisuse returns a misuse: the problem tells what to do about it, and repeats nothing of the request.

@@ -20,8 +20,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"squirrel.dev/apikey-operator/internal/envelope"
 	"squirrel.dev/apikey-operator/webhook/authn"
-	"squirrel.dev/apikey-operator/webhook/envelope"
 )
 
 // namespaceExtension is the key of Envoy's context_extensions, which only its configuration can set, that names the namespace.
@@ -45,7 +45,7 @@ type envoyGRPC struct {
 	authv3.UnimplementedAuthorizationServer
 	desk             *desk
 	defaultNamespace string
-	denials          map[*envelope.Answer]*authv3.CheckResponse
+	denials          map[*envelope.Response]*authv3.CheckResponse
 }
 
 // RegisterEnvoy registers envoy.service.auth.v3.Authorization. A check without context_extensions["namespace"] is about the keys of
@@ -54,9 +54,9 @@ func RegisterEnvoy(registrar grpc.ServiceRegistrar, authenticator *authn.Authent
 	e := &envoyGRPC{
 		desk:             newDesk("envoy-grpc", authenticator, options),
 		defaultNamespace: defaultNamespace,
-		denials:          map[*envelope.Answer]*authv3.CheckResponse{},
+		denials:          map[*envelope.Response]*authv3.CheckResponse{},
 	}
-	for _, answer := range append(e.desk.refusals.All(), noHTTP.answer, noNamespace.answer) {
+	for _, answer := range append(e.desk.denials.All(), noHTTP.answer, noNamespace.answer) {
 		e.denials[answer] = newDenial(answer)
 	}
 	authv3.RegisterAuthorizationServer(registrar, e)
@@ -92,7 +92,7 @@ func (e *envoyGRPC) answer(ctx context.Context, attributes *authv3.AttributeCont
 	if verdict.Decision == authn.Granted {
 		return newGrant(verdict.Key, headers.toRemove()), verdict.Decision
 	}
-	return e.denials[e.desk.refusals.To(verdict)], verdict.Decision
+	return e.denials[e.desk.denials.For(verdict)], verdict.Decision
 }
 
 func (e *envoyGRPC) refuse(m *misuse) (*authv3.CheckResponse, authn.Decision) {
@@ -202,7 +202,7 @@ func newGrant(key *authn.Key, toRemove []string) *authv3.CheckResponse {
 }
 
 // newDenial lets Envoy answer the client as the HTTP protocols answer.
-func newDenial(answer *envelope.Answer) *authv3.CheckResponse {
+func newDenial(answer *envelope.Response) *authv3.CheckResponse {
 	denied := &authv3.DeniedHttpResponse{
 		Status: &typev3.HttpStatus{Code: typev3.StatusCode(answer.Status)},
 		Body:   string(answer.Body),

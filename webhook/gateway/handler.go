@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"squirrel.dev/apikey-operator/internal/envelope"
 	"squirrel.dev/apikey-operator/webhook/authn"
-	"squirrel.dev/apikey-operator/webhook/envelope"
 )
 
 // protocol is a way to ask over HTTP.

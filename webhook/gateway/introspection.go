@@ -9,8 +9,10 @@ import (
 	"strings"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/internal/envelope"
 	"squirrel.dev/apikey-operator/webhook/authn"
-	"squirrel.dev/apikey-operator/webhook/envelope"
+	"squirrel.dev/apikey-operator/webhook/authn/denial"
 )
 
 // introspection is OAuth 2.0 Token Introspection (RFC 7662): a resource server asks about the token that it was sent, and presents a
@@ -32,7 +34,7 @@ var (
 	noOneToken = newMisuse(http.StatusBadRequest, "The form must have the parameter token, with a value and once.")
 
 	// inactive tells nothing of why (RFC 7662, section 2.2).
-	inactive = envelope.NewAnswer(http.StatusOK, struct {
+	inactive = envelope.NewResponse(http.StatusOK, struct {
 		Active bool `json:"active"`
 	}{})
 )
@@ -67,17 +69,17 @@ func introspect(d *desk, w http.ResponseWriter, r *http.Request, namespace strin
 		Access:     authn.Read,
 	})
 	if caller.Decision != authn.Granted {
-		refusalOfCaller(d.refusals, caller).Write(w)
+		refusalOfCaller(d.denials, caller).Write(w)
 		return caller.Decision
 	}
-	verdict := d.decide(r.Context(), authn.Request{Namespace: namespace, Credential: authn.CredentialOf(token)})
+	verdict := d.decide(r.Context(), authn.Request{Namespace: namespace, Credential: authn.NewCredential(token)})
 	switch verdict.Decision {
 	case authn.Granted:
-		envelope.NewAnswer(http.StatusOK, activeAs(verdict.Key)).Write(w)
+		envelope.NewResponse(http.StatusOK, activeAs(verdict.Key)).Write(w)
 	case authn.Unauthenticated:
 		inactive.Write(w)
 	default:
-		d.refusals.To(verdict).Write(w)
+		d.denials.For(verdict).Write(w)
 	}
 	return verdict.Decision
 }
@@ -108,8 +110,8 @@ func tokenOf(form string) (string, *misuse) {
 }
 
 // refusalOfCaller returns the refusal that all endpoints have, and says that Basic would do too.
-func refusalOfCaller(refusals *envelope.Refusals, caller authn.Verdict) *envelope.Answer {
-	refusal := *refusals.To(caller)
+func refusalOfCaller(denials *denial.Responses, caller authn.Verdict) *envelope.Response {
+	refusal := *denials.For(caller)
 	if refusal.Status == http.StatusUnauthorized {
 		refusal.Header = refusal.Header.Clone()
 		refusal.Header.Add("Www-Authenticate", `Basic realm="apikey-operator"`)
@@ -127,7 +129,7 @@ func activeAs(key *authn.Key) active {
 		Subject:   key.UID,
 		Issuer:    v1alpha1.GroupVersion.Group + "/" + key.Namespace,
 	}
-	if end := key.ExpiresAt(); end != v1alpha1.NeverExpires {
+	if end := key.ExpiresAt(); end != apikey.NeverExpires {
 		a.ExpiresAt = end
 	}
 	return a

@@ -37,7 +37,7 @@ func aboutRequest(source methodSource) func(d *desk, w http.ResponseWriter, r *h
 		if verdict.Decision == authn.Granted {
 			writeGranted(w, verdict.Key)
 		} else {
-			d.refusals.To(verdict).Write(w)
+			d.denials.For(verdict).Write(w)
 		}
 		return verdict.Decision
 	}

@@ -50,9 +50,9 @@ func NewMetrics(registry prometheus.Registerer, keyring *authn.Keyring) *Metrics
 			return 0
 		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "apikey_keyring_last_word_age_seconds",
+			Name: "apikey_keyring_staleness_seconds",
 			Help: "Time since the Kubernetes API last sent keys, a change or a bookmark (about one a minute); before the first, since the start.",
-		}, func() float64 { return keyring.Age(time.Now()).Seconds() }),
+		}, func() float64 { return keyring.Staleness(time.Now()).Seconds() }),
 	)
 	return m
 }

@@ -79,7 +79,7 @@ func TestAnswersAreCountedByProtocolAndVerdict(t *testing.T) {
 	want["apikey_keyring_keys{}"] = 9
 	want["apikey_keyring_synced{}"] = 1
 	got := gather(t, registry)
-	delete(got, "apikey_keyring_last_word_age_seconds{}")
+	delete(got, "apikey_keyring_staleness_seconds{}")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the metrics differ (-want +got):\n%s", diff)
 	}
@@ -108,7 +108,7 @@ func TestAgeOfTheLastWordGrows(t *testing.T) {
 	if err := keyring.Replace(keys(), "1"); err != nil {
 		t.Fatal(err)
 	}
-	age := func() float64 { return gather(t, registry)["apikey_keyring_last_word_age_seconds{}"] }
+	age := func() float64 { return gather(t, registry)["apikey_keyring_staleness_seconds{}"] }
 	first := age()
 	if second := age(); first <= 0 || first > patience.Seconds() || second <= first {
 		t.Errorf("right after the word it came %v seconds ago, and then %v", first, second)

@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/json"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/envelope"
 	"squirrel.dev/apikey-operator/webhook/authn"
-	"squirrel.dev/apikey-operator/webhook/envelope"
 )
 
 // tokenReview is how kube-apiserver asks a webhook whose token it was sent, and any service can ask the same way. See
@@ -54,14 +54,14 @@ func reviewToken(d *desk, w http.ResponseWriter, r *http.Request, namespace stri
 		writeReview(w, review.TypeMeta, authenticationv1.TokenReviewStatus{Error: problem})
 		return malformed
 	}
-	verdict := d.decide(r.Context(), authn.Request{Namespace: namespace, Credential: authn.CredentialOf(review.Spec.Token)})
+	verdict := d.decide(r.Context(), authn.Request{Namespace: namespace, Credential: authn.NewCredential(review.Spec.Token)})
 	switch verdict.Decision {
 	case authn.Granted:
 		writeReview(w, review.TypeMeta, statusOf(verdict.Key))
 	case authn.Unauthenticated: // without an error: kube-apiserver sends every token that it does not know, and would log each
 		writeReview(w, review.TypeMeta, authenticationv1.TokenReviewStatus{})
 	default:
-		d.refusals.To(verdict).Write(w)
+		d.denials.For(verdict).Write(w)
 	}
 	return verdict.Decision
 }
@@ -123,5 +123,5 @@ func groupsOf(key *authn.Key) []string {
 
 // writeReview answers a review in its version, without its spec: the token does not go back.
 func writeReview(w http.ResponseWriter, asked metav1.TypeMeta, status authenticationv1.TokenReviewStatus) {
-	envelope.NewAnswer(http.StatusOK, &authenticationv1.TokenReview{TypeMeta: asked, Status: status}).Write(w)
+	envelope.NewResponse(http.StatusOK, &authenticationv1.TokenReview{TypeMeta: asked, Status: status}).Write(w)
 }

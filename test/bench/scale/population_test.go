@@ -24,7 +24,8 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const namespaces = 100
@@ -76,7 +77,7 @@ func populate(t *testing.T, count int) *population {
 	testenv.Eventually(t, time.Minute, 50*time.Millisecond, "the key is issued", func() bool {
 		object := issued.object()
 		must(t, p.Client.Get(t.Context(), client.ObjectKeyFromObject(object), object))
-		return object.Issued()
+		return apikey.IsIssued(object)
 	})
 	controller.Kill()
 	p.issuedForm = p.formOf(issued)

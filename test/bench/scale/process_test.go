@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"squirrel.dev/apikey-operator/hack/process"
-	"squirrel.dev/apikey-operator/test/programs"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
 )
 
 const megabyte = 1e6
@@ -33,7 +33,7 @@ type daemon struct {
 // startAuthenticator starts an authenticator, and returns when it is ready, with its address.
 func (p *population) startAuthenticator() (authenticator *daemon, address string) {
 	p.t.Helper()
-	address = programs.FreeAddress(p.t)
+	address = binaries.FreeAddress(p.t)
 	return p.start("authenticator", "--listen-address="+address, "--grpc-listen-address=0", "--plaintext"), address
 }
 
@@ -45,7 +45,7 @@ func (p *population) startController() *daemon {
 
 func (p *population) start(args ...string) *daemon {
 	p.t.Helper()
-	health, metrics := programs.FreeAddress(p.t), programs.FreeAddress(p.t)
+	health, metrics := binaries.FreeAddress(p.t), binaries.FreeAddress(p.t)
 	started, err := process.Start(p.t.Context(), process.Command{
 		Path:  inRepository(p.t, "bin", "apikey-operator"),
 		Args:  append(args, "--health-probe-bind-address="+health, "--metrics-bind-address="+metrics),

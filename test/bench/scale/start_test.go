@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"squirrel.dev/apikey-operator/test/bench/report"
-	"squirrel.dev/apikey-operator/test/testenv"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // starts measures how long an authenticator takes from its start until it is ready, beside curl, and what memory it takes.

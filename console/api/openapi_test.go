@@ -1,0 +1,116 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package api_test
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/google/go-cmp/cmp"
+
+	"squirrel.dev/apikey-operator/console/api"
+)
+
+// openAPI is the document that the API serves.
+var openAPI = sync.OnceValues(func() (*openapi3.T, error) {
+	content, err := os.ReadFile("openapi.json")
+	if err != nil {
+		return nil, err
+	}
+	return openapi3.NewLoader().LoadFromData(content)
+})
+
+// describedByOpenAPI says how an answer differs from what openapi.json says of it. Where openapi.json has no such call, the answer must be
+// an error.
+func describedByOpenAPI(request *http.Request, got answer) error {
+	document, err := openAPI()
+	if err != nil {
+		return err
+	}
+	return openapi3filter.ValidateResponse(request.Context(), &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: request, Route: routeIn(document, request)},
+		Status:                 got.status,
+		Header:                 got.header,
+		Body:                   io.NopCloser(strings.NewReader(got.body)),
+		Options:                &openapi3filter.Options{IncludeResponseStatus: true},
+	})
+}
+
+// routeIn returns the operation that a request asks for. Where there is none it is one that has no answers but errors.
+func routeIn(document *openapi3.T, request *http.Request) *routers.Route {
+	path, item := itemIn(document, request.URL.Path)
+	if item != nil {
+		if operation := item.GetOperation(request.Method); operation != nil {
+			return &routers.Route{Spec: document, Path: path, PathItem: item, Method: request.Method, Operation: operation}
+		}
+	}
+	anyError := document.Components.Responses["InternalError"].Value.Content["application/json"].Schema.Value.AllOf[0]
+	response := openapi3.NewResponse().WithContent(openapi3.NewContentWithJSONSchemaRef(anyError))
+	nothing := &openapi3.Operation{Responses: openapi3.NewResponses(openapi3.WithStatus(404, &openapi3.ResponseRef{Value: response}))}
+	for _, status := range []string{"401", "405", "503"} {
+		nothing.Responses.Set(status, &openapi3.ResponseRef{Value: response})
+	}
+	return &routers.Route{Spec: document, Path: path, Method: request.Method, Operation: nothing}
+}
+
+func itemIn(document *openapi3.T, path string) (string, *openapi3.PathItem) {
+	if path == "/" {
+		return path, document.Paths.Value(path)
+	}
+	for _, base := range document.Servers {
+		below, ok := strings.CutPrefix(path, base.URL)
+		switch item := document.Paths.Value(below); {
+		case !ok || below == "/":
+			continue
+		case item != nil:
+			return below, item
+		}
+		if id, ok := strings.CutPrefix(below, "/api-keys/"); ok && id != "" && !strings.Contains(id, "/") {
+			return below, document.Paths.Value("/api-keys/{id}")
+		}
+	}
+	return path, nil
+}
+
+func TestTheDocumentIsOpenAPI(t *testing.T) {
+	document, err := openAPI()
+	must(t, err)
+	must(t, document.Validate(t.Context(), openapi3.EnableExamplesValidation()))
+	if document.OpenAPI != "3.1.0" {
+		t.Errorf("the version is %s", document.OpenAPI)
+	}
+}
+
+func TestTheDocumentHasTheCallsThatThereAre(t *testing.T) {
+	document, err := openAPI()
+	must(t, err)
+	var described []string
+	for path, item := range document.Paths.Map() {
+		for method, operation := range item.Operations() {
+			described = append(described, operation.OperationID+": "+method+" "+path)
+		}
+	}
+	slices.Sort(described)
+	if diff := cmp.Diff(api.Calls(), described); diff != "" {
+		t.Errorf("the calls (-there +described):\n%s", diff)
+	}
+}
+
+func TestTheDocumentIsServedToAnybody(t *testing.T) {
+	w := newWorld(t)
+	for _, path := range []string{"/api/v1/openapi.json", "/v1/openapi.json"} {
+		got := w.call("GET "+path, "")
+		document, err := openapi3.NewLoader().LoadFromData([]byte(got.body))
+		must(t, err)
+		must(t, document.Validate(t.Context()))
+	}
+}

@@ -1,0 +1,143 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package api_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	certutil "k8s.io/client-go/util/cert"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+)
+
+// startProcess runs the built program as one more console until the test ends, and returns when it is ready.
+func (w *world) startProcess(args ...string) *console {
+	w.Helper()
+	process := operator.Start(w.T, w.consoleConfig(), append([]string{
+		"console", "--namespace=" + w.namespace, "--listen-address=" + operator.AnyPort, "--health-probe-bind-address=" + operator.AnyPort,
+		"--log-level=debug",
+	}, args...)...)
+	w.Cleanup(func() {
+		if strings.Contains(process.Printed(), token.Prefix) {
+			w.Error("the console logs a token")
+		}
+	})
+	w.eventually("the console is ready", func() bool {
+		response, err := http.Get("http://" + process.Address("health") + "/readyz")
+		must(w.T, err)
+		defer response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+	return &console{t: w.T, url: "http://" + process.Address("console"), client: http.DefaultClient}
+}
+
+// startTLSProcess does so with a certificate of its own.
+func (w *world) startTLSProcess(args ...string) *console {
+	w.Helper()
+	certificate, key, err := certutil.GenerateSelfSignedCertKey("127.0.0.1", nil, nil)
+	must(w.T, err)
+	dir := w.TempDir()
+	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	must(w.T, os.WriteFile(certFile, certificate, 0o600))
+	must(w.T, os.WriteFile(keyFile, key, 0o600))
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(certificate)
+	c := w.startProcess(append(args, "--tls-cert-file="+certFile, "--tls-private-key-file="+keyFile)...)
+	c.url = strings.Replace(c.url, "http", "https", 1)
+	c.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}, ForceAttemptHTTP2: true}}
+	w.Cleanup(c.client.CloseIdleConnections)
+	return c
+}
+
+func TestInvariant2_OfManyCreationsThroughTwoConsolesOneWins(t *testing.T) {
+	const many = 50
+	w := newWorld(t)
+	keyFile := filepath.Join(t.TempDir(), "data", ".api_key")
+	consoles := []*console{w.startProcess("--plaintext", "--api-key-file="+keyFile), w.startProcess("--plaintext", "--api-key-file="+keyFile)}
+	content, err := os.ReadFile(keyFile)
+	must(t, err)
+	bootstrapKey := strings.TrimSpace(string(content))
+
+	answers := make([]answer, many)
+	var creating sync.WaitGroup
+	for i := range answers {
+		creating.Go(func() { answers[i] = consoles[i%2].insist("POST /v1/api-keys", bootstrapKey, readOnly) })
+	}
+	creating.Wait()
+	statuses := map[int]int{}
+	for _, a := range answers {
+		statuses[a.status]++
+	}
+	if diff := cmp.Diff(map[int]int{200: 1, 409: many - 1}, statuses); diff != "" {
+		t.Fatalf("the answers by status (-want +got):\n%s", diff)
+	}
+	created := payload[shown](t, answers[slices.IndexFunc(answers, func(a answer) bool { return a.status == http.StatusOK })])
+	for _, a := range answers {
+		if a.status == http.StatusConflict {
+			message := `An active key has the app name "Frontend App": deactivate that key, or choose another app name.`
+			if strings.Contains(a.body, "with id") { // which a console does not know before it has heard of the winner
+				message += " It is the key with id " + created.ID + "."
+			}
+			a.refused(t, 409, message)
+		}
+	}
+	var left []string
+	for _, key := range w.keys() {
+		if key.Spec.AppName == "Frontend App" {
+			left = append(left, string(key.UID))
+		}
+	}
+	if diff := cmp.Diff([]string{created.ID}, left); diff != "" {
+		t.Errorf("the keys (-want +got):\n%s", diff)
+	}
+	for _, c := range consoles {
+		w.eventually("each console accepts the key", func() bool { return c.call("GET /v1/api-keys", created.Token).status == http.StatusOK })
+	}
+}
+
+// insist calls until the answer is not to try again, which is what a machine has to say that is too busy for all this within 10 seconds.
+func (c *console) insist(methodAndPath, token, body string) answer {
+	c.t.Helper()
+	deadline := time.Now().Add(2 * patience)
+	for {
+		got := c.call(methodAndPath, token, body)
+		if got.status != http.StatusServiceUnavailable || time.Now().After(deadline) {
+			return got
+		}
+	}
+}
+
+func TestWithoutAControllerACreationIsGivenUpAndNothingIsLeft(t *testing.T) {
+	w := newWorld(t)
+	w.stopController()
+	var creating sync.WaitGroup
+	for protocol, c := range map[string]*console{
+		"HTTP/1.1": w.startProcess("--plaintext", "--api-key-file="),
+		"HTTP/2.0": w.startTLSProcess("--api-key-file="),
+	} {
+		creating.Go(func() {
+			start := time.Now()
+			got := c.call("POST /v1/api-keys", w.writer.Token, strings.Replace(readOnly, "Frontend", protocol, 1))
+			got.refused(t, 503, "The key was not accepted within 10s, and nothing is left of it. Is the controller running? Try again.")
+			if took := time.Since(start); got.protocol != protocol || got.header.Get("Retry-After") != "1" || took < 10*time.Second {
+				t.Errorf("the answer came by %s after %s, with %v", got.protocol, took, got.header)
+			}
+		})
+	}
+	creating.Wait()
+	if keys := w.keys(); len(keys) != 0 {
+		t.Errorf("left: %v", keys)
+	}
+}

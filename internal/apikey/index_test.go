@@ -1,0 +1,95 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apikey_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework/fakecache"
+)
+
+// TestInvariant2_EveryCompetitorIsFoundAndNobodyElse has many more keys than the indexes have buckets, in two namespaces. Some share an app
+// name, some a hash, declared by one and recorded by another, and most of them nothing.
+func TestInvariant2_EveryCompetitorIsFoundAndNobodyElse(t *testing.T) {
+	t.Parallel()
+	const count = 3_000
+	keys := make([]v1alpha1.APIKey, count)
+	for i := range keys {
+		key := &keys[i]
+		key.ObjectMeta = metav1.ObjectMeta{
+			Namespace: []string{"shop", "bank"}[i%2], Name: fmt.Sprint("k", i), UID: types.UID(fmt.Sprint("uid-", i)), ResourceVersion: "1",
+		}
+		key.Spec = v1alpha1.APIKeySpec{AppName: fmt.Sprint("App ", i%(count-300)), ReadAccess: true}
+		switch hash := token.Hash(fmt.Sprint(i % (count - 500))); i % 3 {
+		case 0:
+			key.Spec.TokenHash = hash
+		case 1:
+			key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: hash}, {Hash: token.Hash(fmt.Sprint("former ", i%700))}}
+		}
+	}
+	having := map[string][]string{} // the names of the keys, by what they have
+	for i := range keys {
+		for _, text := range textsOf(&keys[i]) {
+			having[text] = append(having[text], keys[i].Name)
+		}
+	}
+
+	filled := fakecache.Cache(t, cache.Options{}, keys)
+	for i := range keys {
+		found, err := apikey.List(t.Context(), filled, &keys[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got, want []string
+		for j := range found {
+			got = append(got, found[j].Name)
+		}
+		for _, text := range textsOf(&keys[i]) {
+			want = append(want, having[text]...)
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if diff := cmp.Diff(slices.Compact(want), slices.Compact(got)); diff != "" {
+			t.Fatalf("the competitors of %s (-want +got):\n%s", keys[i].Name, diff)
+		}
+	}
+}
+
+// textsOf returns what the key and those that compete with it have in common.
+func textsOf(key *v1alpha1.APIKey) []string {
+	texts := []string{key.Namespace + "/" + key.Spec.AppName}
+	for _, hash := range apikey.HashesOf(key) {
+		texts = append(texts, key.Namespace+"/"+hash)
+	}
+	return texts
+}
+
+// BenchmarkList looks for the competitors of one of very many keys of a namespace.
+func BenchmarkList(b *testing.B) {
+	keys := make([]v1alpha1.APIKey, 100_000)
+	for i := range keys {
+		keys[i].ObjectMeta = metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprint("k", i), UID: types.UID(fmt.Sprint("uid-", i)), ResourceVersion: "1"}
+		keys[i].Spec.AppName = fmt.Sprint("App ", i)
+		keys[i].Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(fmt.Sprint(i))}}
+	}
+	filled := fakecache.Cache(b, cache.Options{}, keys)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if _, err := apikey.List(b.Context(), filled, &keys[i%len(keys)]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}

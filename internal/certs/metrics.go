@@ -1,0 +1,28 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package certs
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/util/cert"
+)
+
+var expiration = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+	Name: "apikey_certificate_expiration_timestamp_seconds",
+	Help: "When the certificates end: that of the newest authority, and those that the servers serve with.",
+}, []string{"certificate"})
+
+// RegisterMetrics adds the metrics to a registry.
+func RegisterMetrics(registry prometheus.Registerer) {
+	registry.MustRegister(expiration)
+}
+
+func recordExpiration(name string, certificatePEM []byte) {
+	certificates, err := cert.ParseCertsPEM(certificatePEM)
+	if err != nil {
+		expiration.DeleteLabelValues(name)
+		return
+	}
+	expiration.WithLabelValues(name).Set(float64(certificates[0].NotAfter.Unix()))
+}

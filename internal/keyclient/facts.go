@@ -1,0 +1,31 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package keyclient
+
+import (
+	"time"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
+)
+
+// IsActive says whether authenticators accept the key at the instant now.
+func IsActive(key *v1alpha1.APIKey, now time.Time) bool {
+	return apikey.IsIssued(key) && apikey.StateOf(key, now) == apikey.StateActive
+}
+
+// UpdatedAt is when the key last changed as its users see it: when it was created, written by anybody but for its status, or ended. It
+// is known only of objects with their managed fields.
+func UpdatedAt(key *v1alpha1.APIKey) time.Time {
+	updated := key.CreationTimestamp.Time
+	for _, entry := range key.ManagedFields {
+		if entry.Subresource == "" && entry.Time != nil && entry.Time.After(updated) {
+			updated = entry.Time.Time
+		}
+	}
+	if ended := key.Status.DeactivatedAt; ended != nil && ended.After(updated) {
+		updated = ended.Time
+	}
+	return updated
+}

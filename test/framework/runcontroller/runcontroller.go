@@ -1,0 +1,75 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package runcontroller runs the controller in the process of a test that needs keys to be issued.
+package runcontroller
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"squirrel.dev/apikey-operator/controllers"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/internal/kubeapi"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
+)
+
+// Start runs a controller over one namespace until the test ends or stop is called.
+func Start(t testing.TB, env *testenv.Env, namespace string) (stop func()) {
+	t.Helper()
+	return StartWith(t, env, env.Config, namespace, func(*controllers.APIKeyReconciler) {})
+}
+
+// StartWith does what Start does, as whom the config says, and with a reconciler that was changed before it begins.
+func StartWith(
+	t testing.TB, env *testenv.Env, as *rest.Config, namespace string, change func(*controllers.APIKeyReconciler),
+) (stop func()) {
+	t.Helper()
+	cached := controllers.CacheOptions()
+	cached.DefaultNamespaces = map[string]cache.Config{namespace: {}}
+	as = rest.CopyConfig(as)
+	clock, err := kubeapi.NewClock(as, time.Now, slog.New(slog.DiscardHandler))
+	must(t, err)
+	mgr, err := ctrl.NewManager(as, ctrl.Options{
+		Scheme:     env.Scheme,
+		Client:     controllers.ClientOptions(),
+		Cache:      cached,
+		Metrics:    metricsserver.Options{BindAddress: "0"},
+		Controller: config.Controller{SkipNameValidation: new(true)},
+		Logger:     logr.Discard(),
+	})
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	must(t, apikey.Index(ctx, mgr.GetFieldIndexer()))
+	reconciler, err := controllers.NewAPIKeyReconciler(mgr, clock)
+	must(t, err)
+	change(reconciler)
+	must(t, reconciler.SetupWithManager(mgr))
+	done := make(chan error, 1)
+	go func() { done <- mgr.Start(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("the controller stopped with %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
