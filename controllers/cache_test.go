@@ -13,17 +13,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // The cache keeps none of this metadata, and the controller's writes of the status are made of what the cache keeps.
 func TestTheControllersWritesLeaveAllMetadataAsItIs(t *testing.T) {
-	w := newWorld(t)
-	w.startController(nil)
-	owner := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "owner"}}
-	w.create(owner)
-	created := w.createKey("frontend", func(key *v1alpha1.APIKey) {
+	f := newFixture(t)
+	f.startController(nil)
+	owner := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "owner"}}
+	f.Create(owner)
+	created := f.CreateKey("frontend", func(key *v1alpha1.APIKey) {
 		key.ObjectMeta = metav1.ObjectMeta{
-			Namespace: w.namespace, Name: "frontend", GenerateName: "front",
+			Namespace: f.Namespace, Name: "frontend", GenerateName: "front",
 			Annotations:     map[string]string{corev1.LastAppliedConfigAnnotation: `{"from":"kubectl apply"}`, "team": "shop"},
 			Labels:          map[string]string{"tier": "web"},
 			Finalizers:      []string{"test.squirrel.dev/kept"},
@@ -42,15 +43,15 @@ func TestTheControllersWritesLeaveAllMetadataAsItIs(t *testing.T) {
 			t.Errorf("of %d managers, and the controller, %d are on record when %s", len(created.ManagedFields), len(key.ManagedFields), when)
 		}
 	}
-	assertKept("the key is issued", w.await("frontend", v1alpha1.ReasonIssued))
+	assertKept("the key is issued", f.WaitForReady("frontend", v1alpha1.ReasonIssued))
 
-	w.clock.advance(2 * time.Hour)
-	w.touchSpec("frontend")
-	w.eventually("the Secret is removed", func() bool { return w.get("frontend").Status.SecretName == "" })
-	assertKept("its Secret is removed", w.get("frontend"))
+	f.clock.advance(2 * time.Hour)
+	f.touchSpec("frontend")
+	framework.Eventually(f, "the Secret is removed", func() bool { return f.GetKey("frontend").Status.SecretName == "" })
+	assertKept("its Secret is removed", f.GetKey("frontend"))
 
-	w.must(w.env.Client.Delete(t.Context(), created))
-	assertKept("it is being deleted", w.await("frontend", v1alpha1.ReasonDeactivated))
-	w.update("frontend", func(key *v1alpha1.APIKey) { key.Finalizers = nil })
-	w.eventually("the key is gone", func() bool { return len(w.keys()) == 0 })
+	framework.Must(f, f.Env.Client.Delete(t.Context(), created))
+	assertKept("it is being deleted", f.WaitForReady("frontend", v1alpha1.ReasonDeactivated))
+	f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Finalizers = nil })
+	framework.Eventually(f, "the key is gone", func() bool { return len(f.Keys()) == 0 })
 }

@@ -25,6 +25,7 @@ import (
 	"squirrel.dev/apikey-operator/controllers"
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/kubeapi"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 )
 
@@ -34,16 +35,16 @@ var clockNotTrusted = regexp.MustCompile(`^What is due waits until the controlle
 
 // startControllerBy does what startController does, with a controller whose local clock is the one given. It counts how often the
 // controller checks that clock.
-func (w *world) startControllerBy(local *clock, transport func(http.RoundTripper) http.RoundTripper) (checks *atomic.Int64) {
-	w.Helper()
+func (f *fixture) startControllerBy(local *clock, transport func(http.RoundTripper) http.RoundTripper) (checks *atomic.Int64) {
+	f.Helper()
 	checks = &atomic.Int64{}
-	restConfig := rest.CopyConfig(w.env.Config)
+	restConfig := rest.CopyConfig(f.Env.Config)
 	if transport != nil {
 		restConfig.Wrap(transport)
 	}
 	compared, err := kubeapi.NewClock(restConfig, local.Now, slog.New(slog.DiscardHandler))
-	w.must(err)
-	runcontroller.StartWith(w, w.env, restConfig, w.namespace, func(r *controllers.APIKeyReconciler) {
+	framework.Must(f, err)
+	runcontroller.StartWith(f, f.Env, restConfig, f.Namespace, func(r *controllers.APIKeyReconciler) {
 		r.Now = compared.Now
 		r.CheckClock = func(ctx context.Context) error {
 			checks.Add(1)
@@ -54,39 +55,39 @@ func (w *world) startControllerBy(local *clock, transport func(http.RoundTripper
 }
 
 // updateStatus changes the status of a key, however often the controller writes it meanwhile.
-func (w *world) updateStatus(name string, change func(*v1alpha1.APIKeyStatus)) {
-	w.Helper()
-	w.eventually("update the status of "+name, func() bool {
-		key := w.get(name)
+func (f *fixture) updateStatus(name string, change func(*v1alpha1.APIKeyStatus)) {
+	f.Helper()
+	framework.Eventually(f, "update the status of "+name, func() bool {
+		key := f.GetKey(name)
 		change(&key.Status)
-		return w.env.Client.Status().Update(w.Context(), key) == nil
+		return f.Env.Client.Status().Update(f.Context(), key) == nil
 	})
 }
 
 // awaitMessage waits until the key's Ready condition says this.
-func (w *world) awaitMessage(name, message string) *v1alpha1.APIKey {
-	w.Helper()
+func (f *fixture) awaitMessage(name, message string) *v1alpha1.APIKey {
+	f.Helper()
 	var key *v1alpha1.APIKey
-	w.eventually(fmt.Sprintf("%s says %q", name, message), func() bool {
-		key = w.get(name)
+	framework.Eventually(f, fmt.Sprintf("%s says %q", name, message), func() bool {
+		key = f.GetKey(name)
 		ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
 		return ready != nil && ready.Message == message
 	})
 	return key
 }
 
-func (w *world) awaitClockWarning(name string) {
-	w.Helper()
-	if eventType, note := w.awaitEvent(name, "ClockNotTrusted"); eventType != corev1.EventTypeWarning || !clockNotTrusted.MatchString(note) {
-		w.Errorf("the event of %s is %s: %s", name, eventType, note)
+func (f *fixture) awaitClockWarning(name string) {
+	f.Helper()
+	if eventType, note := f.awaitEvent(name, "ClockNotTrusted"); eventType != corev1.EventTypeWarning || !clockNotTrusted.MatchString(note) {
+		f.Errorf("the event of %s is %s: %s", name, eventType, note)
 	}
 }
 
 // assertNow checks that a timestamp was written by a clock that is right.
-func (w *world) assertNow(what string, at *metav1.Time) {
-	w.Helper()
+func (f *fixture) assertNow(what string, at *metav1.Time) {
+	f.Helper()
 	if at == nil || time.Since(at.Time).Abs() > time.Minute {
-		w.Errorf("%s is %v", what, at)
+		f.Errorf("%s is %v", what, at)
 	}
 }
 
@@ -97,76 +98,76 @@ func expiresIn(d time.Duration) func(*v1alpha1.APIKey) {
 func TestNothingThatCannotBeUndoneIsDoneByAClockThatIsWrong(t *testing.T) {
 	for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
 		t.Run(ahead.String(), func(t *testing.T) {
-			w := newWorld(t)
-			w.clock.advance(ahead)
-			checks := w.startControllerBy(w.clock, nil)
+			f := newFixture(t)
+			f.clock.advance(ahead)
+			checks := f.startControllerBy(f.clock, nil)
 			ttl := func(key *v1alpha1.APIKey) {
 				key.Spec.Secret = &v1alpha1.TokenSecret{TTL: &metav1.Duration{Duration: time.Minute}}
 			}
-			w.createKey("early", expiresIn(30*time.Minute), ttl)
-			w.createKey("expired", expiresIn(30*time.Minute))
-			w.createKey("due", ttl)
-			w.createKey("deactivated")
+			f.CreateKey("early", expiresIn(30*time.Minute), ttl)
+			f.CreateKey("expired", expiresIn(30*time.Minute))
+			f.CreateKey("due", ttl)
+			f.CreateKey("deactivated")
 			for _, name := range []string{"early", "expired", "due", "deactivated"} {
-				w.assertNow("notBefore of "+name, w.await(name, v1alpha1.ReasonIssued).Status.Tokens[0].NotBefore)
+				f.assertNow("notBefore of "+name, f.WaitForReady(name, v1alpha1.ReasonIssued).Status.Tokens[0].NotBefore)
 			}
 
-			w.update("expired", expiresIn(-time.Second))
-			w.updateStatus("due", func(status *v1alpha1.APIKeyStatus) {
+			f.UpdateKey("expired", expiresIn(-time.Second))
+			f.updateStatus("due", func(status *v1alpha1.APIKeyStatus) {
 				status.Tokens[0].NotBefore = new(metav1.NewTime(time.Now().Add(-2 * time.Minute)))
 			})
-			w.awaitClockWarning("expired")
-			w.awaitClockWarning("due")
-			w.update("early", func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = true })
-			w.assertIssued(w.await("early", v1alpha1.ReasonIssued), "early-token")
-			w.assertIssued(w.get("expired"), "expired-token")
-			w.assertIssued(w.get("due"), "due-token")
+			f.awaitClockWarning("expired")
+			f.awaitClockWarning("due")
+			f.UpdateKey("early", func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = true })
+			f.assertIssued(f.WaitForReady("early", v1alpha1.ReasonIssued), "early-token")
+			f.assertIssued(f.GetKey("expired"), "expired-token")
+			f.assertIssued(f.GetKey("due"), "due-token")
 			for _, name := range []string{"early", "expired"} {
-				if key := w.get(name); apikey.IsRetired(key) {
+				if key := f.GetKey(name); apikey.IsRetired(key) {
 					t.Errorf("%s has ended", name)
 				}
 			}
 
-			w.deactivate("deactivated")
-			w.assertNow("deactivatedAt", w.await("deactivated", v1alpha1.ReasonDeactivated).Status.DeactivatedAt)
+			f.Deactivate("deactivated")
+			f.assertNow("deactivatedAt", f.WaitForReady("deactivated", v1alpha1.ReasonDeactivated).Status.DeactivatedAt)
 
 			if count := checks.Load(); count > 20 { // each try is one check, and each key was tried for a few reasons
 				t.Errorf("the clock was checked %d times", count)
 			}
 
-			w.clock.advance(-ahead)
-			w.touch("expired", "with the clock set right")
-			w.touch("due", "with the clock set right")
-			w.await("expired", v1alpha1.ReasonExpired)
-			w.eventually("the Secret that is due is gone", func() bool { return w.secret("due-token") == nil })
-			w.assertIssued(w.await("early", v1alpha1.ReasonIssued), "early-token")
+			f.clock.advance(-ahead)
+			f.touch("expired", "with the clock set right")
+			f.touch("due", "with the clock set right")
+			f.WaitForReady("expired", v1alpha1.ReasonExpired)
+			framework.Eventually(f, "the Secret that is due is gone", func() bool { return f.Secret("due-token") == nil })
+			f.assertIssued(f.WaitForReady("early", v1alpha1.ReasonIssued), "early-token")
 		})
 	}
 }
 
 func TestInvariant3_AClockThatIsWrongVoidsNoClaim(t *testing.T) {
-	w := newWorld(t)
-	key := w.createKey("frontend")
+	f := newFixture(t)
+	key := f.CreateKey("frontend")
 	hash := token.Hash("on its way")
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: hash, ClaimedAt: new(metav1.Now())}}
-	w.must(w.env.Client.Status().Update(t.Context(), key))
-	w.clock.advance(time.Hour)
-	w.startControllerBy(w.clock, nil)
-	w.awaitMessage("frontend", "Waiting for a handover that was begun to end.")
+	framework.Must(f, f.Env.Client.Status().Update(t.Context(), key))
+	f.clock.advance(time.Hour)
+	f.startControllerBy(f.clock, nil)
+	f.awaitMessage("frontend", "Waiting for a handover that was begun to end.")
 
-	w.updateStatus("frontend", func(status *v1alpha1.APIKeyStatus) {
+	f.updateStatus("frontend", func(status *v1alpha1.APIKeyStatus) {
 		status.Tokens[0].ClaimedAt = new(metav1.NewTime(time.Now().Add(-time.Minute)))
 	})
-	key = w.awaitMessage("frontend",
+	key = f.awaitMessage("frontend",
 		"Waiting for the clocks of the controller and the API server to agree: a handover that was begun may not have ended.")
-	w.awaitClockWarning("frontend")
-	if len(key.Status.Tokens) != 1 || key.Status.Tokens[0].Hash != hash || w.secret("frontend-token") != nil {
+	f.awaitClockWarning("frontend")
+	if len(key.Status.Tokens) != 1 || key.Status.Tokens[0].Hash != hash || f.Secret("frontend-token") != nil {
 		t.Errorf("the claim was replaced: %v", key.Status.Tokens)
 	}
 
-	w.clock.advance(-time.Hour)
-	w.touch("frontend", "with the clock set right")
-	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+	f.clock.advance(-time.Hour)
+	f.touch("frontend", "with the clock set right")
+	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 }
 
 // One controller has claimed for a key and is about to hand over its token when another one, which reads another time, sees the claim.
@@ -175,13 +176,13 @@ func TestInvariant3_ControllersWhoseClocksDifferMintOneToken(t *testing.T) {
 		{time.Hour, 0}, {0, time.Hour}, {-time.Hour, 0}, {0, -time.Hour}, {-time.Hour, time.Hour}, {time.Hour, -time.Hour},
 	} {
 		t.Run(fmt.Sprintf("%s and %s", test.first, test.second), func(t *testing.T) {
-			w := newWorld(t)
-			w.createKey("frontend")
+			f := newFixture(t)
+			f.CreateKey("frontend")
 			claimed, handOver := make(chan struct{}), make(chan struct{})
 			goOn := sync.OnceFunc(func() { close(handOver) })
 			t.Cleanup(goOn)
 			var claimOnce sync.Once
-			w.startControllerBy(&clock{ahead: test.first}, func(next http.RoundTripper) http.RoundTripper {
+			f.startControllerBy(&clock{ahead: test.first}, func(next http.RoundTripper) http.RoundTripper {
 				return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 					if call == "POST secret" {
 						claimOnce.Do(func() { close(claimed) })
@@ -191,13 +192,13 @@ func TestInvariant3_ControllersWhoseClocksDifferMintOneToken(t *testing.T) {
 				}}
 			})
 			<-claimed
-			claim := w.get("frontend").Status.Tokens
-			w.assertNow("claimedAt", claim[0].ClaimedAt)
-			w.startControllerBy(&clock{ahead: test.second}, nil)
-			w.awaitMessage("frontend", "Waiting for a handover that was begun to end.")
+			claim := f.GetKey("frontend").Status.Tokens
+			f.assertNow("claimedAt", claim[0].ClaimedAt)
+			f.startControllerBy(&clock{ahead: test.second}, nil)
+			f.awaitMessage("frontend", "Waiting for a handover that was begun to end.")
 			goOn()
-			key := w.await("frontend", v1alpha1.ReasonIssued)
-			w.assertIssued(key, "frontend-token")
+			key := f.WaitForReady("frontend", v1alpha1.ReasonIssued)
+			f.assertIssued(key, "frontend-token")
 			if diff := cmp.Diff(claim[0].Hash, key.Status.Tokens[0].Hash); diff != "" {
 				t.Errorf("the token is another one than was claimed first (-claimed +issued):\n%s", diff)
 			}

@@ -24,6 +24,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 var errInjected = errors.New("the connection broke, as this test wants")
@@ -90,13 +91,13 @@ var (
 )
 
 func TestTheCallsOfAKeysLife(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	observed := &crash{at: -1}
-	w.startController(observed.transport)
-	w.createKey("frontend")
-	w.await("frontend", v1alpha1.ReasonIssued)
-	w.deactivate("frontend")
-	w.await("frontend", v1alpha1.ReasonDeactivated)
+	f.startController(observed.transport)
+	f.CreateKey("frontend")
+	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
+	f.Deactivate("frontend")
+	f.WaitForReady("frontend", v1alpha1.ReasonDeactivated)
 	observed.mu.Lock()
 	defer observed.mu.Unlock()
 	if diff := cmp.Diff(append(callsOfIssuing, callsOfEnding...), observed.calls); diff != "" {
@@ -108,17 +109,17 @@ func TestInvariant3_OneTokenWhicheverCallOfIssuingFails(t *testing.T) {
 	for at, call := range callsOfIssuing {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d %s after=%v", at, call, after), func(t *testing.T) {
-				w := newWorld(t)
+				f := newFixture(t)
 				crash := &crash{at: at, after: after, happen: make(chan struct{})}
-				stop := w.startController(crash.transport)
-				w.createKey("frontend")
+				stop := f.startController(crash.transport)
+				f.CreateKey("frontend")
 				<-crash.happen
 				stop()
 
-				w.clock.advance(time.Minute) // the fresh controller leaves a claim alone while the one who made it may go on
-				w.startController(nil)
-				w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
-				w.assertOneHandover("frontend")
+				f.clock.advance(time.Minute) // the fresh controller leaves a claim alone while the one who made it may go on
+				f.startController(nil)
+				f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
+				f.assertOneHandover("frontend")
 			})
 		}
 	}
@@ -128,21 +129,21 @@ func TestAKeyEndsWhicheverCallOfEndingFails(t *testing.T) {
 	for at, call := range callsOfEnding {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d %s after=%v", at, call, after), func(t *testing.T) {
-				w := newWorld(t)
-				stopFirst := w.startController(nil)
-				w.createKey("frontend")
-				w.await("frontend", v1alpha1.ReasonIssued)
+				f := newFixture(t)
+				stopFirst := f.startController(nil)
+				f.CreateKey("frontend")
+				f.WaitForReady("frontend", v1alpha1.ReasonIssued)
 				stopFirst()
 				crash := &crash{at: at, after: after, happen: make(chan struct{})}
-				stop := w.startController(crash.transport)
-				w.deactivate("frontend")
+				stop := f.startController(crash.transport)
+				f.Deactivate("frontend")
 				<-crash.happen
 				stop()
 
-				w.startController(nil)
-				w.await("frontend", v1alpha1.ReasonDeactivated)
-				w.eventually("the Secret is gone, and off the record", func() bool {
-					return w.secret("frontend-token") == nil && w.get("frontend").Status.SecretName == ""
+				f.startController(nil)
+				f.WaitForReady("frontend", v1alpha1.ReasonDeactivated)
+				framework.Eventually(f, "the Secret is gone, and off the record", func() bool {
+					return f.Secret("frontend-token") == nil && f.GetKey("frontend").Status.SecretName == ""
 				})
 			})
 		}
@@ -150,10 +151,10 @@ func TestAKeyEndsWhicheverCallOfEndingFails(t *testing.T) {
 }
 
 // plant returns a Secret that looks like the one-time Secret of the key, with a token that somebody else made.
-func (w *world) plant(key *v1alpha1.APIKey) *corev1.Secret {
+func (f *fixture) plant(key *v1alpha1.APIKey) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: w.namespace,
+			Namespace: f.Namespace,
 			Name:      key.Name + "-token",
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: "keys.squirrel.dev/v1alpha1", Kind: "APIKey", Name: key.Name, UID: key.UID, Controller: new(true),
@@ -199,62 +200,62 @@ func TestAPlantedSecretIsNeverAdoptedOverwrittenOrDeleted(t *testing.T) {
 	}
 	for name, test := range forgeries {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			planted := w.plant(w.createKey("frontend"))
-			test.forge(planted, w.createKey("another"))
-			w.create(planted)
+			f := newFixture(t)
+			planted := f.plant(f.CreateKey("frontend"))
+			test.forge(planted, f.CreateKey("another"))
+			f.Create(planted)
 
-			w.startController(nil)
-			w.assertStandsBackFrom(planted, test.message)
+			f.startController(nil)
+			f.assertStandsBackFrom(planted, test.message)
 
-			w.must(w.env.Client.Delete(t.Context(), planted))
-			w.clock.advance(maxRetryDelay)
-			w.touch("frontend", "after the deletion")
-			w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+			framework.Must(f, f.Env.Client.Delete(t.Context(), planted))
+			f.clock.advance(maxRetryDelay)
+			f.touch("frontend", "after the deletion")
+			f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 		})
 	}
 }
 
 func TestASecretPlantedDuringTheHandoverIsNeverAdopted(t *testing.T) {
-	w := newWorld(t)
-	key := w.createKey("frontend")
-	planted := w.plant(key)
+	f := newFixture(t)
+	key := f.CreateKey("frontend")
+	planted := f.plant(key)
 	var plantOnce sync.Once
-	w.startController(func(next http.RoundTripper) http.RoundTripper {
+	f.startController(func(next http.RoundTripper) http.RoundTripper {
 		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 			if call == "POST secret" {
-				plantOnce.Do(func() { w.create(planted) })
+				plantOnce.Do(func() { f.Create(planted) })
 			}
 			return send()
 		}}
 	})
-	w.assertStandsBackFrom(planted, inTheWay)
+	f.assertStandsBackFrom(planted, inTheWay)
 }
 
 func TestAForeignSecretOutlivesTheKeysEnd(t *testing.T) {
-	w := newWorld(t)
-	w.startController(nil)
-	key := w.createKey("frontend")
-	w.await("frontend", v1alpha1.ReasonIssued)
-	w.must(w.env.Client.Delete(t.Context(), w.secret("frontend-token")))
-	planted := w.plant(key)
-	w.create(planted)
-	w.deactivate("frontend")
-	w.await("frontend", v1alpha1.ReasonDeactivated)
-	if secret := w.secret("frontend-token"); secret == nil || secret.UID != planted.UID {
+	f := newFixture(t)
+	f.startController(nil)
+	key := f.CreateKey("frontend")
+	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
+	framework.Must(f, f.Env.Client.Delete(t.Context(), f.Secret("frontend-token")))
+	planted := f.plant(key)
+	f.Create(planted)
+	f.Deactivate("frontend")
+	f.WaitForReady("frontend", v1alpha1.ReasonDeactivated)
+	if secret := f.Secret("frontend-token"); secret == nil || secret.UID != planted.UID {
 		t.Error("a Secret that somebody else wrote was deleted")
 	}
 }
 
-func (w *world) assertStandsBackFrom(planted *corev1.Secret, message string) {
-	w.Helper()
-	key := w.await("frontend", v1alpha1.ReasonSecretConflict)
-	w.assertConditions(key, stalled(v1alpha1.ReasonSecretConflict, message))
+func (f *fixture) assertStandsBackFrom(planted *corev1.Secret, message string) {
+	f.Helper()
+	key := f.WaitForReady("frontend", v1alpha1.ReasonSecretConflict)
+	f.assertConditions(key, stalled(v1alpha1.ReasonSecretConflict, message))
 	if apikey.IsClaimed(key) || key.Status.SecretName != "" {
-		w.Error("the key has a token")
+		f.Error("the key has a token")
 	}
-	if secret := w.secret("frontend-token"); secret == nil || secret.ResourceVersion != planted.ResourceVersion {
-		w.Error("the planted Secret was changed or deleted")
+	if secret := f.Secret("frontend-token"); secret == nil || secret.ResourceVersion != planted.ResourceVersion {
+		f.Error("the planted Secret was changed or deleted")
 	}
 }
 
@@ -263,33 +264,33 @@ func (w *world) assertStandsBackFrom(planted *corev1.Secret, message string) {
 func TestInvariant2_TwoClaimsAtOnce(t *testing.T) {
 	for _, otherGoesOn := range []bool{true, false} {
 		t.Run(fmt.Sprintf("other controller goes on=%v", otherGoesOn), func(t *testing.T) {
-			w := newWorld(t)
-			w.createKey("first", appName("Frontend"))
+			f := newFixture(t)
+			f.CreateKey("first", appName("Frontend"))
 			var claimOnce sync.Once
 			transport := func(next http.RoundTripper) http.RoundTripper {
 				return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 					switch call {
 					case "PUT status":
-						claimOnce.Do(func() { w.claimElsewhere(w.createKey("second", appName("Frontend"))) })
+						claimOnce.Do(func() { f.claimElsewhere(f.CreateKey("second", appName("Frontend"))) })
 					case "POST secret":
-						w.assertOneClaim()
+						f.assertOneClaim()
 					}
 					return send()
 				}}
 			}
-			w.startController(transport)
+			f.startController(transport)
 			if otherGoesOn {
-				w.startController(transport)
+				f.startController(transport)
 			}
-			w.eventually("one key is issued, and the other stands back", func() bool {
-				keys := w.keys()
+			framework.Eventually(f, "one key is issued, and the other stands back", func() bool {
+				keys := f.Keys()
 				return len(keys) == 2 && apikey.IsIssued(&keys[0]) != apikey.IsIssued(&keys[1]) &&
 					(len(keys[0].Status.Conditions) == 3 || len(keys[1].Status.Conditions) == 3)
 			})
-			for _, key := range w.keys() {
+			for _, key := range f.Keys() {
 				if apikey.IsIssued(&key) {
-					w.assertIssued(&key, key.Name+"-token")
-					w.assertOneHandover(key.Name)
+					f.assertIssued(&key, key.Name+"-token")
+					f.assertOneHandover(key.Name)
 				}
 			}
 		})
@@ -297,23 +298,23 @@ func TestInvariant2_TwoClaimsAtOnce(t *testing.T) {
 }
 
 // assertOneClaim checks, at the instant of a handover, that only one key claims or holds the name.
-func (w *world) assertOneClaim() {
+func (f *fixture) assertOneClaim() {
 	claims := 0
-	for _, key := range w.keys() {
+	for _, key := range f.Keys() {
 		if apikey.IsClaimed(&key) {
 			claims++
 		}
 	}
 	if claims != 1 {
-		w.Errorf("a token is handed over while %d keys claim the name", claims)
+		f.Errorf("a token is handed over while %d keys claim the name", claims)
 	}
 }
 
 // claimElsewhere writes the claim of a controller that minted a token and has not handed it over yet.
-func (w *world) claimElsewhere(key *v1alpha1.APIKey) {
+func (f *fixture) claimElsewhere(key *v1alpha1.APIKey) {
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(token.New())}}
 	key.Status.SecretName = key.Name + "-token"
-	w.must(w.env.Client.Status().Update(w.Context(), key))
+	framework.Must(f, f.Env.Client.Status().Update(f.Context(), key))
 }
 
 // failure returns what an API server answers when a call fails.
@@ -328,10 +329,10 @@ func failure(status *metav1.Status, header http.Header) *http.Response {
 }
 
 func TestInvariant3_OneTokenWhenTheClientRepeatsACallThatTookEffect(t *testing.T) {
-	w := newWorld(t)
-	w.createKey("frontend")
+	f := newFixture(t)
+	f.CreateKey("frontend")
 	var failOnce sync.Once
-	w.startController(func(next http.RoundTripper) http.RoundTripper {
+	f.startController(func(next http.RoundTripper) http.RoundTripper {
 		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 			response, err := send()
 			if call == "POST secret" {
@@ -344,8 +345,8 @@ func TestInvariant3_OneTokenWhenTheClientRepeatsACallThatTookEffect(t *testing.T
 			return response, err
 		}}
 	})
-	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
-	w.assertOneHandover("frontend")
+	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
+	f.assertOneHandover("frontend")
 }
 
 func TestARefusedSecretStallsTheKeyAndNamesWhoRefused(t *testing.T) {
@@ -357,10 +358,10 @@ func TestARefusedSecretStallsTheKeyAndNamesWhoRefused(t *testing.T) {
 		`secrets "x" is forbidden: ` + repeated:                                                                "Forbidden",
 	} {
 		t.Run(refuser, func(t *testing.T) {
-			w := newWorld(t)
+			f := newFixture(t)
 			var refuse atomic.Bool
 			refuse.Store(true)
-			w.startController(func(next http.RoundTripper) http.RoundTripper {
+			f.startController(func(next http.RoundTripper) http.RoundTripper {
 				return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 					if call == "POST secret" && refuse.Load() {
 						return failure(&metav1.Status{
@@ -370,32 +371,32 @@ func TestARefusedSecretStallsTheKeyAndNamesWhoRefused(t *testing.T) {
 					return send()
 				}}
 			})
-			w.createKey("frontend")
-			key := w.await("frontend", v1alpha1.ReasonSecretRefused)
-			w.assertConditions(key, stalled(v1alpha1.ReasonSecretRefused, `Secret "frontend-token" was refused (`+refuser+
+			f.CreateKey("frontend")
+			key := f.WaitForReady("frontend", v1alpha1.ReasonSecretRefused)
+			f.assertConditions(key, stalled(v1alpha1.ReasonSecretRefused, `Secret "frontend-token" was refused (`+refuser+
 				`): nothing is issued until it is let through. The controller tries again at intervals that grow from 15s to 5m.`))
 			if apikey.IsClaimed(key) || key.Status.SecretName != "" {
 				t.Error("a key whose Secret was refused has a token")
 			}
 			refuse.Store(false)
-			w.clock.advance(maxRetryDelay)
-			w.touch("frontend", "let through")
-			w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+			f.clock.advance(maxRetryDelay)
+			f.touch("frontend", "let through")
+			f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 		})
 	}
 }
 
 func TestTheSecretOfAFormerKeyOfTheNameIsWaitedFor(t *testing.T) {
-	w := newWorld(t)
-	key := w.createKey("frontend")
-	former := w.plant(key)
+	f := newFixture(t)
+	key := f.CreateKey("frontend")
+	former := f.plant(key)
 	former.OwnerReferences[0].UID = "former"
 	former.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
 	body, err := json.Marshal(former)
-	w.must(err)
+	framework.Must(f, err)
 	var stillThere atomic.Bool
 	stillThere.Store(true)
-	w.startController(func(next http.RoundTripper) http.RoundTripper {
+	f.startController(func(next http.RoundTripper) http.RoundTripper {
 		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 			if call == "GET secret" && stillThere.Load() {
 				header := http.Header{"Content-Type": {"application/json"}}
@@ -405,43 +406,43 @@ func TestTheSecretOfAFormerKeyOfTheNameIsWaitedFor(t *testing.T) {
 		}}
 	})
 	const waiting = `Waiting for Secret "frontend-token" of a former key of this name to be removed.`
-	w.eventually("the key waits", func() bool {
-		ready := meta.FindStatusCondition(w.get("frontend").Status.Conditions, v1alpha1.ConditionReady)
+	framework.Eventually(f, "the key waits", func() bool {
+		ready := meta.FindStatusCondition(f.GetKey("frontend").Status.Conditions, v1alpha1.ConditionReady)
 		return ready.Reason == v1alpha1.ReasonPending && ready.Message == waiting
 	})
-	w.clock.advance(time.Minute)
-	w.touch("frontend", "later")
-	w.assertConditions(w.await("frontend", v1alpha1.ReasonSecretConflict), stalled(v1alpha1.ReasonSecretConflict,
+	f.clock.advance(time.Minute)
+	f.touch("frontend", "later")
+	f.assertConditions(f.WaitForReady("frontend", v1alpha1.ReasonSecretConflict), stalled(v1alpha1.ReasonSecretConflict,
 		`Secret "frontend-token" hands over the token of APIKey "frontend": create this key with another spec.secret.name.`))
 	stillThere.Store(false)
-	w.clock.advance(maxRetryDelay)
-	w.touch("frontend", "collected")
-	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+	f.clock.advance(maxRetryDelay)
+	f.touch("frontend", "collected")
+	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 }
 
 func TestAClaimDatedByAWrongClockIsVoid(t *testing.T) {
-	w := newWorld(t)
-	key := w.createKey("frontend")
+	f := newFixture(t)
+	key := f.CreateKey("frontend")
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("lost"), ClaimedAt: new(metav1.NewTime(time.Now().Add(24 * time.Hour)))}}
-	w.must(w.env.Client.Status().Update(t.Context(), key))
-	w.startController(nil)
-	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+	framework.Must(f, f.Env.Client.Status().Update(t.Context(), key))
+	f.startController(nil)
+	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 }
 
 func TestAClaimThatAnotherMadeIsLeftAloneUntilItIsVoid(t *testing.T) {
-	w := newWorld(t)
-	key := w.createKey("frontend")
+	f := newFixture(t)
+	key := f.CreateKey("frontend")
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("on its way"), ClaimedAt: new(metav1.Now())}}
-	w.must(w.env.Client.Status().Update(t.Context(), key))
-	w.startController(nil)
-	w.eventually("the key waits", func() bool {
-		ready := meta.FindStatusCondition(w.get("frontend").Status.Conditions, v1alpha1.ConditionReady)
+	framework.Must(f, f.Env.Client.Status().Update(t.Context(), key))
+	f.startController(nil)
+	framework.Eventually(f, "the key waits", func() bool {
+		ready := meta.FindStatusCondition(f.GetKey("frontend").Status.Conditions, v1alpha1.ConditionReady)
 		return ready.Message == "Waiting for a handover that was begun to end."
 	})
-	if hash := w.get("frontend").Status.Tokens[0].Hash; hash != token.Hash("on its way") {
+	if hash := f.GetKey("frontend").Status.Tokens[0].Hash; hash != token.Hash("on its way") {
 		t.Error("the claim was replaced")
 	}
-	w.clock.advance(time.Minute)
-	w.touch("frontend", "later")
-	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
+	f.clock.advance(time.Minute)
+	f.touch("frontend", "later")
+	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 }

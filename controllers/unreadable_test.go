@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // field is an object in the place of a field that cannot be read, and where that field is.
@@ -51,39 +52,39 @@ func TestInvariant10_AFieldThatCannotBeReadStopsOnlyItsOwnKey(t *testing.T) {
 		"deactivated-at": {field{[]string{"status"}, "deactivatedAt", "never"}, "status.deactivatedAt"},
 		"status":         {field{nil, "status", []any{}}, "status"},
 	}
-	w := newWorld(t)
-	stop := w.startController(nil)
+	f := newFixture(t)
+	stop := f.startController(nil)
 	for name := range unreadable {
-		w.createKey("issued-" + name)
-		w.await("issued-"+name, v1alpha1.ReasonIssued)
+		f.CreateKey("issued-" + name)
+		f.WaitForReady("issued-"+name, v1alpha1.ReasonIssued)
 	}
 	stop()
 	stored := map[string]*v1alpha1.APIKey{}
 	for name, test := range unreadable {
-		w.createKey("new-" + name)
+		f.CreateKey("new-" + name)
 		for _, key := range []string{"new-" + name, "issued-" + name} {
-			w.env.ChangeStored(t, w.namespace, key, test.set)
-			stored[key] = w.get(key)
+			f.Env.ChangeStored(t, f.Namespace, key, test.set)
+			stored[key] = f.GetKey(key)
 		}
 	}
 
-	w.clock.advance(time.Hour)
-	w.startController(nil)
-	w.createKey("sound")
-	w.assertIssued(w.await("sound", v1alpha1.ReasonIssued), "sound-token")
+	f.clock.advance(time.Hour)
+	f.startController(nil)
+	f.CreateKey("sound")
+	f.assertIssued(f.WaitForReady("sound", v1alpha1.ReasonIssued), "sound-token")
 	for name, test := range unreadable {
 		for _, issued := range []bool{false, true} {
 			key := map[bool]string{false: "new-", true: "issued-"}[issued] + name
-			if _, note := w.awaitEvent(key, v1alpha1.ReasonUnreadable); note != unreadableMessage(test.says) {
+			if _, note := f.awaitEvent(key, v1alpha1.ReasonUnreadable); note != unreadableMessage(test.says) {
 				t.Errorf("the event of %s says %q, want %q", key, note, unreadableMessage(test.says))
 			}
 			kept := func(key *v1alpha1.APIKey) []any {
 				return []any{key.Spec, key.Status.Tokens, key.Status.SecretName, key.Status.DeactivatedAt, key.Unreadable}
 			}
-			if diff := cmp.Diff(kept(stored[key]), kept(w.get(key))); diff != "" {
+			if diff := cmp.Diff(kept(stored[key]), kept(f.GetKey(key))); diff != "" {
 				t.Errorf("of %s was changed (-before +after):\n%s", key, diff)
 			}
-			if hasSecret := w.secret(key+"-token") != nil; hasSecret != issued {
+			if hasSecret := f.Secret(key+"-token") != nil; hasSecret != issued {
 				t.Errorf("%s has a Secret: %t", key, hasSecret)
 			}
 		}
@@ -91,39 +92,39 @@ func TestInvariant10_AFieldThatCannotBeReadStopsOnlyItsOwnKey(t *testing.T) {
 }
 
 func TestAKeyGoesOnOnceItCanBeRead(t *testing.T) {
-	w := newWorld(t)
-	w.startController(nil)
-	w.createKey("issued")
-	w.await("issued", v1alpha1.ReasonIssued)
+	f := newFixture(t)
+	f.startController(nil)
+	f.CreateKey("issued")
+	f.WaitForReady("issued", v1alpha1.ReasonIssued)
 	for _, name := range []string{"issued", "new"} {
 		if name == "new" {
-			w.createKey(name, func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) })
-			w.await(name, v1alpha1.ReasonDeactivated)
+			f.CreateKey(name, func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) })
+			f.WaitForReady(name, v1alpha1.ReasonDeactivated)
 		}
-		w.env.ChangeStored(t, w.namespace, name, field{[]string{"spec", "secret"}, "ttl", "a while"}.set)
+		f.Env.ChangeStored(t, f.Namespace, name, field{[]string{"spec", "secret"}, "ttl", "a while"}.set)
 		want := stalled(v1alpha1.ReasonUnreadable, unreadableMessage("spec.secret.ttl"))
 		if name == "issued" {
 			want[v1alpha1.ConditionActive] = "True Unreadable: " + unreadableMessage("spec.secret.ttl")
 		}
-		w.assertConditions(w.await(name, v1alpha1.ReasonUnreadable), want)
-		w.env.ChangeStored(t, w.namespace, name, field{[]string{"spec", "secret"}, "ttl", "1h"}.set)
+		f.assertConditions(f.WaitForReady(name, v1alpha1.ReasonUnreadable), want)
+		f.Env.ChangeStored(t, f.Namespace, name, field{[]string{"spec", "secret"}, "ttl", "1h"}.set)
 	}
-	w.assertConditions(w.await("issued", v1alpha1.ReasonIssued),
+	f.assertConditions(f.WaitForReady("issued", v1alpha1.ReasonIssued),
 		conditions(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, acceptedMinted))
-	w.await("new", v1alpha1.ReasonDeactivated)
+	f.WaitForReady("new", v1alpha1.ReasonDeactivated)
 }
 
 func TestAKeyThatCannotBeReadIsInactiveOnceItExpires(t *testing.T) {
-	w := newWorld(t)
-	w.startController(nil)
-	w.createKey("frontend")
-	w.await("frontend", v1alpha1.ReasonIssued)
-	w.env.ChangeStored(t, w.namespace, "frontend", func(object map[string]any) {
+	f := newFixture(t)
+	f.startController(nil)
+	f.CreateKey("frontend")
+	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
+	f.Env.ChangeStored(t, f.Namespace, "frontend", func(object map[string]any) {
 		field{[]string{"spec", "secret"}, "ttl", "a while"}.set(object)
 		field{[]string{"spec"}, "expiresAt", time.Now().Add(3 * time.Second).UTC().Format(time.RFC3339)}.set(object)
 	})
-	w.eventually("the key is inactive", func() bool {
-		active := meta.FindStatusCondition(w.get("frontend").Status.Conditions, v1alpha1.ConditionActive)
+	framework.Eventually(f, "the key is inactive", func() bool {
+		active := meta.FindStatusCondition(f.GetKey("frontend").Status.Conditions, v1alpha1.ConditionActive)
 		return active.Status == metav1.ConditionFalse && active.Reason == v1alpha1.ReasonUnreadable
 	})
 }

@@ -17,11 +17,12 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // late returns the Secret that a controller writes for the key, of a token that it minted before it was stopped.
-func (w *world) late(key *v1alpha1.APIKey) *corev1.Secret {
-	secret := w.plant(key)
+func (f *fixture) late(key *v1alpha1.APIKey) *corev1.Secret {
+	secret := f.plant(key)
 	minted := string(secret.Data["token"])
 	secret.Immutable = new(true)
 	secret.Annotations = map[string]string{
@@ -30,21 +31,21 @@ func (w *world) late(key *v1alpha1.APIKey) *corev1.Secret {
 	return secret
 }
 
-func (w *world) claim(key *v1alpha1.APIKey, hash string, at time.Time) {
-	w.Helper()
+func (f *fixture) claim(key *v1alpha1.APIKey, hash string, at time.Time) {
+	f.Helper()
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: hash, ClaimedAt: new(metav1.NewTime(at))}}
 	key.Status.SecretName = key.Name + "-token"
-	w.must(w.env.Client.Status().Update(w.Context(), key))
+	framework.Must(f, f.Env.Client.Status().Update(f.Context(), key))
 }
 
 // assertReplaced checks that the key was issued by another Secret than this one.
-func (w *world) assertReplaced(void *corev1.Secret) {
-	w.Helper()
-	w.assertIssued(w.await("frontend", v1alpha1.ReasonIssued), "frontend-token")
-	if secret := w.secret("frontend-token"); secret.UID == void.UID {
-		w.Error("the Secret is still there")
+func (f *fixture) assertReplaced(void *corev1.Secret) {
+	f.Helper()
+	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
+	if secret := f.Secret("frontend-token"); secret.UID == void.UID {
+		f.Error("the Secret is still there")
 	}
-	w.assertOneHandover("frontend")
+	f.assertOneHandover("frontend")
 }
 
 func TestInvariant3_ASecretOfAnAbandonedClaimIsReplaced(t *testing.T) {
@@ -54,20 +55,20 @@ func TestInvariant3_ASecretOfAnAbandonedClaimIsReplaced(t *testing.T) {
 		"the claim was given up, by a version that leaves no mark": {unmarked: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			key := w.createKey("frontend")
+			f := newFixture(t)
+			key := f.CreateKey("frontend")
 			if test.claimed {
-				w.claim(key, token.Hash("lost too"), time.Now().Add(-time.Minute))
+				f.claim(key, token.Hash("lost too"), time.Now().Add(-time.Minute))
 			}
-			void := w.late(key)
+			void := f.late(key)
 			if test.unmarked {
 				void.Annotations = nil
 			}
-			w.create(void)
-			w.startController(nil)
-			w.assertReplaced(void)
+			f.Create(void)
+			f.startController(nil)
+			f.assertReplaced(void)
 			const want = "A token of this key was minted earlier but never handed over: it is void, and a new one is minted."
-			if eventType, note := w.awaitEvent("frontend", "MintedAgain"); eventType != corev1.EventTypeWarning || note != want {
+			if eventType, note := f.awaitEvent("frontend", "MintedAgain"); eventType != corev1.EventTypeWarning || note != want {
 				t.Errorf("the event is %s: %s", eventType, note)
 			}
 		})
@@ -75,39 +76,39 @@ func TestInvariant3_ASecretOfAnAbandonedClaimIsReplaced(t *testing.T) {
 }
 
 func TestInvariant3_ALateSecretDuringTheHandoverIsReplaced(t *testing.T) {
-	w := newWorld(t)
-	void := w.late(w.createKey("frontend"))
+	f := newFixture(t)
+	void := f.late(f.CreateKey("frontend"))
 	var arriveOnce sync.Once
-	w.startController(func(next http.RoundTripper) http.RoundTripper {
+	f.startController(func(next http.RoundTripper) http.RoundTripper {
 		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 			if call == "POST secret" {
-				arriveOnce.Do(func() { w.create(void) })
+				arriveOnce.Do(func() { f.Create(void) })
 			}
 			return send()
 		}}
 	})
-	w.assertReplaced(void)
+	f.assertReplaced(void)
 }
 
 func TestInvariant3_ASecretWhoseTokenMayStillBeAcceptedIsLeftAlone(t *testing.T) {
-	w := newWorld(t)
-	key := w.createKey("frontend")
-	handedOver := w.late(key)
+	f := newFixture(t)
+	key := f.CreateKey("frontend")
+	handedOver := f.late(key)
 	var overtakeOnce sync.Once
-	w.startController(func(next http.RoundTripper) http.RoundTripper {
+	f.startController(func(next http.RoundTripper) http.RoundTripper {
 		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 			if call == "GET secret" {
 				overtakeOnce.Do(func() { // another controller claims and hands over; the cache of this one has not seen the claim
-					w.claim(key, handedOver.Annotations["keys.squirrel.dev/token-hash"], time.Now())
-					w.create(handedOver)
+					f.claim(key, handedOver.Annotations["keys.squirrel.dev/token-hash"], time.Now())
+					f.Create(handedOver)
 				})
 			}
 			return send()
 		}}
 	})
-	issued := w.await("frontend", v1alpha1.ReasonIssued)
-	w.assertIssued(issued, "frontend-token")
-	if secret := w.secret("frontend-token"); secret.UID != handedOver.UID {
+	issued := f.WaitForReady("frontend", v1alpha1.ReasonIssued)
+	f.assertIssued(issued, "frontend-token")
+	if secret := f.Secret("frontend-token"); secret.UID != handedOver.UID {
 		t.Error("the Secret that was handed over was replaced")
 	}
 }
@@ -125,12 +126,12 @@ func TestASecretThatIsNotAsTheControllerWroteItIsNeverReplaced(t *testing.T) {
 		"another type":        func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			edited := w.late(w.createKey("frontend"))
+			f := newFixture(t)
+			edited := f.late(f.CreateKey("frontend"))
 			edit(edited)
-			w.create(edited)
-			w.startController(nil)
-			w.assertStandsBackFrom(edited, inTheWay)
+			f.Create(edited)
+			f.startController(nil)
+			f.assertStandsBackFrom(edited, inTheWay)
 		})
 	}
 }
@@ -143,104 +144,104 @@ func TestTheSecretOfAFormerKeyOfTheNameIsReplaced(t *testing.T) {
 		"its labels were changed by hand": func(s *corev1.Secret) { s.Labels, s.OwnerReferences = map[string]string{"a": "b"}, nil },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			former := w.createKey("frontend")
+			f := newFixture(t)
+			former := f.CreateKey("frontend")
 			former.UID = types.UID("former-" + string(former.UID))
-			left := w.late(former)
+			left := f.late(former)
 			leave(left)
-			w.create(left)
-			w.startController(nil)
-			w.assertReplaced(left)
+			f.Create(left)
+			f.startController(nil)
+			f.assertReplaced(left)
 		})
 	}
 }
 
 func TestTheSecretOfAFormerKeyStaysWhileAnotherKeyHasItsToken(t *testing.T) {
-	w := newWorld(t)
-	former := w.createKey("frontend")
+	f := newFixture(t)
+	former := f.CreateKey("frontend")
 	former.UID = "former"
-	left := w.late(former)
+	left := f.late(former)
 	left.OwnerReferences = nil
-	w.create(left)
-	w.createKey("imported", tokenHash(token.Hash(string(left.Data["token"]))))
-	w.startController(nil)
-	w.assertStandsBackFrom(left, inTheWay)
+	f.Create(left)
+	f.CreateKey("imported", tokenHash(token.Hash(string(left.Data["token"]))))
+	f.startController(nil)
+	f.assertStandsBackFrom(left, inTheWay)
 }
 
 func TestTheSecretOfAFormerKeyOfAnotherNameIsNotReplaced(t *testing.T) {
-	w := newWorld(t)
-	left := w.late(w.createKey("former", func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) }))
+	f := newFixture(t)
+	left := f.late(f.CreateKey("former", func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) }))
 	left.OwnerReferences, left.Name = nil, "frontend-token"
-	w.create(left)
-	w.createKey("frontend")
-	w.startController(nil)
-	w.assertStandsBackFrom(left, `Secret "frontend-token" was left behind by APIKey "former": delete it, or create this key with another `+
+	f.Create(left)
+	f.CreateKey("frontend")
+	f.startController(nil)
+	f.assertStandsBackFrom(left, `Secret "frontend-token" was left behind by APIKey "former": delete it, or create this key with another `+
 		`spec.secret.name. The controller tries again at intervals that grow from 15s to 5m.`)
 }
 
 func TestTheSecretOfAKeyThatIsDeletedWithoutItGoes(t *testing.T) {
-	w := newWorld(t)
-	stop := w.startController(nil)
-	key := w.createKey("frontend", func(key *v1alpha1.APIKey) { key.Finalizers = []string{"example.com/keep"} })
-	w.await("frontend", v1alpha1.ReasonIssued)
+	f := newFixture(t)
+	stop := f.startController(nil)
+	key := f.CreateKey("frontend", func(key *v1alpha1.APIKey) { key.Finalizers = []string{"example.com/keep"} })
+	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
 	stop() // so that the garbage collector is faster
-	w.must(w.env.Client.Delete(t.Context(), key, client.PropagationPolicy(metav1.DeletePropagationOrphan)))
-	w.eventually("the Secret is an orphan", func() bool { return w.secret("frontend-token").OwnerReferences == nil })
+	framework.Must(f, f.Env.Client.Delete(t.Context(), key, client.PropagationPolicy(metav1.DeletePropagationOrphan)))
+	framework.Eventually(f, "the Secret is an orphan", func() bool { return f.Secret("frontend-token").OwnerReferences == nil })
 
-	w.startController(nil)
-	w.await("frontend", v1alpha1.ReasonDeactivated)
-	if w.secret("frontend-token") != nil {
+	f.startController(nil)
+	f.WaitForReady("frontend", v1alpha1.ReasonDeactivated)
+	if f.Secret("frontend-token") != nil {
 		t.Error("the Secret is still there")
 	}
-	w.update("frontend", func(key *v1alpha1.APIKey) { key.Finalizers = nil })
+	f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Finalizers = nil })
 }
 
 func TestTheSecretOfAKeyThatWasDeletedWithoutItIsReplacedByTheNextKeyOfTheName(t *testing.T) {
-	w := newWorld(t)
-	stop := w.startController(nil)
-	key := w.createKey("frontend")
-	w.await("frontend", v1alpha1.ReasonIssued)
+	f := newFixture(t)
+	stop := f.startController(nil)
+	key := f.CreateKey("frontend")
+	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
 	stop()
-	w.must(w.env.Client.Delete(t.Context(), key, client.PropagationPolicy(metav1.DeletePropagationOrphan)))
-	w.eventually("the key is gone", func() bool { return len(w.keys()) == 0 })
-	left := w.secret("frontend-token")
+	framework.Must(f, f.Env.Client.Delete(t.Context(), key, client.PropagationPolicy(metav1.DeletePropagationOrphan)))
+	framework.Eventually(f, "the key is gone", func() bool { return len(f.Keys()) == 0 })
+	left := f.Secret("frontend-token")
 	if left == nil || left.OwnerReferences != nil {
 		t.Fatalf("the Secret is no orphan: %v", left)
 	}
-	w.createKey("frontend")
-	w.startController(nil)
-	w.assertReplaced(left)
+	f.CreateKey("frontend")
+	f.startController(nil)
+	f.assertReplaced(left)
 }
 
 func TestALateSecretGoesWithTheTimeToLiveAndTheEndOfItsKey(t *testing.T) {
-	for name, end := range map[string]func(w *world){
-		"time to live": func(w *world) { w.clock.advance(2 * time.Hour); w.touchSpec("frontend") },
-		"end":          func(w *world) { w.deactivate("frontend") },
+	for name, end := range map[string]func(f *fixture){
+		"time to live": func(f *fixture) { f.clock.advance(2 * time.Hour); f.touchSpec("frontend") },
+		"end":          func(f *fixture) { f.Deactivate("frontend") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.startController(nil)
-			w.createKey("frontend", func(key *v1alpha1.APIKey) {
+			f := newFixture(t)
+			f.startController(nil)
+			f.CreateKey("frontend", func(key *v1alpha1.APIKey) {
 				key.Spec.Secret = &v1alpha1.TokenSecret{TTL: &metav1.Duration{Duration: time.Hour}}
 			})
-			issued := w.await("frontend", v1alpha1.ReasonIssued)
-			w.must(w.env.Client.Delete(t.Context(), w.secret("frontend-token")))
-			w.create(w.late(issued))
-			end(w)
-			w.eventually("the late Secret is gone", func() bool {
-				return w.secret("frontend-token") == nil && w.get("frontend").Status.SecretName == ""
+			issued := f.WaitForReady("frontend", v1alpha1.ReasonIssued)
+			framework.Must(f, f.Env.Client.Delete(t.Context(), f.Secret("frontend-token")))
+			f.Create(f.late(issued))
+			end(f)
+			framework.Eventually(f, "the late Secret is gone", func() bool {
+				return f.Secret("frontend-token") == nil && f.GetKey("frontend").Status.SecretName == ""
 			})
 		})
 	}
 }
 
 func TestTheSecretSaysWhichKeyAndTokenItIsOf(t *testing.T) {
-	w := newWorld(t)
-	w.startController(nil)
+	f := newFixture(t)
+	f.startController(nil)
 	name := strings.Repeat("a", 247) // no label could hold it
-	w.createKey(name)
-	key := w.await(name, v1alpha1.ReasonIssued)
-	got := w.secret(name + "-token").Annotations
+	f.CreateKey(name)
+	key := f.WaitForReady(name, v1alpha1.ReasonIssued)
+	got := f.Secret(name + "-token").Annotations
 	if got["keys.squirrel.dev/apikey"] != name || got["keys.squirrel.dev/apikey-uid"] != string(key.UID) ||
 		got["keys.squirrel.dev/token-hash"] != key.Status.Tokens[0].Hash || len(got) != 3 {
 		t.Errorf("the annotations are %v", got)

@@ -17,6 +17,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // calls counts calls, and refuses the Secrets that are to be refused.
@@ -42,86 +43,86 @@ func (c *calls) transport(next http.RoundTripper) http.RoundTripper {
 }
 
 func TestInvariant10_ANewKeyIsIssuedBesideRefusedOnes(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	var refuse atomic.Bool
 	refuse.Store(true)
 	c := &calls{refuse: refuse.Load}
-	w.startController(c.transport)
+	f.startController(c.transport)
 	const count = 20
 	for i := range count {
-		w.createKey(fmt.Sprint("refused-", i))
+		f.CreateKey(fmt.Sprint("refused-", i))
 	}
 	for i := range count {
-		w.await(fmt.Sprint("refused-", i), v1alpha1.ReasonSecretRefused)
+		f.WaitForReady(fmt.Sprint("refused-", i), v1alpha1.ReasonSecretRefused)
 	}
 	refuse.Store(false)
-	w.createKey("new")
-	w.assertIssued(w.await("new", v1alpha1.ReasonIssued), "new-token")
+	f.CreateKey("new")
+	f.assertIssued(f.WaitForReady("new", v1alpha1.ReasonIssued), "new-token")
 	if writes := c.secretWrites.Load(); writes > 2*count+1 { // each once, and a second time if all this took more than 15 seconds
 		t.Errorf("%d Secrets were written for %d refused keys", writes, count)
 	}
 }
 
 func TestInvariant10_ANewKeyIsIssuedBesideKeysThatExpireAtOnce(t *testing.T) {
-	w := newWorld(t)
-	w.startController(nil)
+	f := newFixture(t)
+	f.startController(nil)
 	const count = 200
 	expiry := metav1.NewTime(time.Now().Add(time.Hour))
 	var creations sync.WaitGroup
 	for i := range count {
 		creations.Go(func() {
-			w.createKey(fmt.Sprint("old-", i), tokenHash(token.Hash(fmt.Sprint("old", i))), func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = &expiry })
+			f.CreateKey(fmt.Sprint("old-", i), tokenHash(token.Hash(fmt.Sprint("old", i))), func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = &expiry })
 		})
 	}
 	creations.Wait()
 	for i := range count {
-		w.await(fmt.Sprint("old-", i), v1alpha1.ReasonIssued)
+		f.WaitForReady(fmt.Sprint("old-", i), v1alpha1.ReasonIssued)
 	}
-	w.clock.advance(2 * time.Hour)
+	f.clock.advance(2 * time.Hour)
 	for i := range count { // as their timers do
-		creations.Go(func() { w.touch(fmt.Sprint("old-", i), "expired") })
+		creations.Go(func() { f.touch(fmt.Sprint("old-", i), "expired") })
 	}
-	w.createKey("new")
-	w.await("new", v1alpha1.ReasonIssued)
-	w.createKey("heir", appName("App old-7")) // the end of the former one is recorded for it
-	w.await("heir", v1alpha1.ReasonIssued)
+	f.CreateKey("new")
+	f.WaitForReady("new", v1alpha1.ReasonIssued)
+	f.CreateKey("heir", appName("App old-7")) // the end of the former one is recorded for it
+	f.WaitForReady("heir", v1alpha1.ReasonIssued)
 	creations.Wait()
 }
 
 // A key that cannot be issued keeps no other one from having its app name.
 func TestABlockedKeyHoldsNoAppName(t *testing.T) {
-	for reason, block := range map[string]func(w *world, c *calls){
-		v1alpha1.ReasonTokenHashConflict: func(w *world, _ *calls) {
-			w.createKey("owner", tokenHash(token.Hash("shared")))
-			w.await("owner", v1alpha1.ReasonIssued)
-			w.createKey("blocker", appName("Frontend"), tokenHash(token.Hash("shared")))
+	for reason, block := range map[string]func(f *fixture, c *calls){
+		v1alpha1.ReasonTokenHashConflict: func(f *fixture, _ *calls) {
+			f.CreateKey("owner", tokenHash(token.Hash("shared")))
+			f.WaitForReady("owner", v1alpha1.ReasonIssued)
+			f.CreateKey("blocker", appName("Frontend"), tokenHash(token.Hash("shared")))
 		},
-		v1alpha1.ReasonSecretConflict: func(w *world, _ *calls) {
-			planted := w.plant(w.key("blocker"))
+		v1alpha1.ReasonSecretConflict: func(f *fixture, _ *calls) {
+			planted := f.plant(f.Key("blocker"))
 			planted.OwnerReferences = nil
-			w.create(planted)
-			w.createKey("blocker", appName("Frontend"))
+			f.Create(planted)
+			f.CreateKey("blocker", appName("Frontend"))
 		},
-		v1alpha1.ReasonSecretRefused: func(w *world, c *calls) {
+		v1alpha1.ReasonSecretRefused: func(f *fixture, c *calls) {
 			var once atomic.Bool
 			c.refuse = func() bool { return !once.Swap(true) }
-			w.createKey("blocker", appName("Frontend"))
+			f.CreateKey("blocker", appName("Frontend"))
 		},
 	} {
 		t.Run(reason, func(t *testing.T) {
-			w := newWorld(t)
+			f := newFixture(t)
 			c := &calls{}
-			w.startController(c.transport)
-			block(w, c)
-			w.await("blocker", reason)
-			w.createKey("waiting", appName("Frontend"))
-			w.assertIssued(w.await("waiting", v1alpha1.ReasonIssued), "waiting-token")
-			w.clock.advance(maxRetryDelay)
-			w.touch("blocker", "its time has come")
+			f.startController(c.transport)
+			block(f, c)
+			f.WaitForReady("blocker", reason)
+			f.CreateKey("waiting", appName("Frontend"))
+			f.assertIssued(f.WaitForReady("waiting", v1alpha1.ReasonIssued), "waiting-token")
+			f.clock.advance(maxRetryDelay)
+			f.touch("blocker", "its time has come")
 			if reason != v1alpha1.ReasonTokenHashConflict {
-				w.await("blocker", v1alpha1.ReasonAppNameConflict)
+				f.WaitForReady("blocker", v1alpha1.ReasonAppNameConflict)
 			}
-			if key := w.get("blocker"); apikey.IsClaimed(key) {
+			if key := f.GetKey("blocker"); apikey.IsClaimed(key) {
 				t.Error("both keys have a token")
 			}
 		})
@@ -130,21 +131,21 @@ func TestABlockedKeyHoldsNoAppName(t *testing.T) {
 
 // TestInvariant2_OneActiveKeyOfManyWhoseSecretsAreRefusedNowAndThen has two controllers that both work. Keys of one name pass each other over.
 func TestInvariant2_OneActiveKeyOfManyWhoseSecretsAreRefusedNowAndThen(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	var tries atomic.Int64
 	c := &calls{refuse: func() bool { return tries.Add(1)%4 != 0 }}
-	w.startController(c.transport)
-	w.startController(c.transport)
+	f.startController(c.transport)
+	f.startController(c.transport)
 	const count = 20
 	var creations sync.WaitGroup
 	for i := range count {
-		creations.Go(func() { w.createKey(fmt.Sprintf("key-%02d", i), appName("Frontend")) })
+		creations.Go(func() { f.CreateKey(fmt.Sprintf("key-%02d", i), appName("Frontend")) })
 	}
 	creations.Wait()
 	holder := ""
-	w.eventually("one key is issued, and no other one claims", func() bool {
+	framework.Eventually(f, "one key is issued, and no other one claims", func() bool {
 		active, claims := 0, 0
-		for _, key := range w.keys() {
+		for _, key := range f.Keys() {
 			if apikey.IsIssued(&key) {
 				active, holder = active+1, key.Name
 			}
@@ -157,25 +158,25 @@ func TestInvariant2_OneActiveKeyOfManyWhoseSecretsAreRefusedNowAndThen(t *testin
 		}
 		return active == 1 && claims == 1
 	})
-	w.assertIssued(w.get(holder), holder+"-token")
-	w.assertOneHandover(holder)
+	f.assertIssued(f.GetKey(holder), holder+"-token")
+	f.assertOneHandover(holder)
 }
 
 // Of many keys of one name, the next is issued when the holder ends; each other one is written once, to name its new holder.
 func TestInvariant10_AHandoverOfANameWakesTheNextAndTellsTheOthersOnce(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	c := &calls{}
-	w.startController(c.transport)
-	w.createKey("first", appName("Frontend"))
-	w.await("first", v1alpha1.ReasonIssued)
+	f.startController(c.transport)
+	f.CreateKey("first", appName("Frontend"))
+	f.WaitForReady("first", v1alpha1.ReasonIssued)
 	const count = 100
 	for i := range count {
-		w.createKey(fmt.Sprintf("key-%03d", i), appName("Frontend"))
+		f.CreateKey(fmt.Sprintf("key-%03d", i), appName("Frontend"))
 	}
 	name := func(holder string) func() bool {
 		return func() bool {
 			named := 0
-			for _, key := range w.keys() {
+			for _, key := range f.Keys() {
 				if len(key.Status.Conditions) > 0 && strings.Contains(key.Status.Conditions[0].Message, fmt.Sprintf("held by APIKey %q", holder)) {
 					named++
 				}
@@ -183,19 +184,19 @@ func TestInvariant10_AHandoverOfANameWakesTheNextAndTellsTheOthersOnce(t *testin
 			return named == count || (holder != "first" && named == count-1)
 		}
 	}
-	w.eventually("all wait for the first", name("first"))
+	framework.Eventually(f, "all wait for the first", name("first"))
 	before := c.statusWrites.Load()
-	w.deactivate("first")
+	f.Deactivate("first")
 	holder := ""
-	w.eventually("the next is issued", func() bool {
-		for _, key := range w.keys() {
+	framework.Eventually(f, "the next is issued", func() bool {
+		for _, key := range f.Keys() {
 			if key.Name != "first" && apikey.IsIssued(&key) {
 				holder = key.Name
 			}
 		}
 		return holder != ""
 	})
-	w.eventually("the others wait for the next", name(holder))
+	framework.Eventually(f, "the others wait for the next", name(holder))
 	if writes := c.statusWrites.Load() - before; writes > count+10 {
 		t.Errorf("a handover took %d writes for %d keys", writes, count)
 	}

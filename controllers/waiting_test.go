@@ -32,6 +32,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 var (
@@ -202,7 +203,7 @@ func TestInvariant10_AnIssuedKeyThatCannotBeReadIsReportedOnce(t *testing.T) {
 			key := s.get(newKey("key"))
 			key.Unreadable = []string{"spec.secret.ttl"}
 			_, err := s.reconciler.reportUnreadable(t.Context(), key)
-			s.must(err)
+			framework.Must(s, err)
 			time.Sleep(time.Minute)
 		}
 		if len(s.writes) != 1 {
@@ -230,10 +231,10 @@ func newSimulation(t *testing.T) *simulation {
 	t.Helper()
 	s := &simulation{T: t, events: events.NewFakeRecorder(10_000)}
 	scheme := runtime.NewScheme()
-	s.must(corev1.AddToScheme(scheme))
-	s.must(v1alpha1.AddToScheme(scheme))
+	framework.Must(s, corev1.AddToScheme(scheme))
+	framework.Must(s, v1alpha1.AddToScheme(scheme))
 	builder := fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.APIKey{})
-	s.must(apikey.Index(t.Context(), indexer{builder}))
+	framework.Must(s, apikey.Index(t.Context(), indexer{builder}))
 	s.api = builder.Build()
 	counted := interceptor.NewClient(s.api.(client.WithWatch), interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, name client.ObjectKey, object client.Object, options ...client.GetOption) error {
@@ -280,9 +281,9 @@ func (s *simulation) start() {
 	options.Reconciler, options.SkipNameValidation = s.reconciler, new(true)
 	options.RateLimiter, options.RecoverPanic = nil, new(false)
 	running, err := controller.NewUnmanaged("apikey", options)
-	s.must(err)
+	framework.Must(s, err)
 	started := make(chan struct{})
-	s.must(running.Watch(source.Func(func(_ context.Context, queue requestQueue) error {
+	framework.Must(s, running.Watch(source.Func(func(_ context.Context, queue requestQueue) error {
 		s.queue = queue
 		close(started)
 		return nil
@@ -292,11 +293,11 @@ func (s *simulation) start() {
 	go func() { stopped <- running.Start(ctx) }()
 	s.Cleanup(func() {
 		stop()
-		s.must(<-stopped)
+		framework.Must(s, <-stopped)
 	})
 	<-started
 	var keys v1alpha1.APIKeyList
-	s.must(s.api.List(context.Background(), &keys))
+	framework.Must(s, s.api.List(context.Background(), &keys))
 	for i := range keys.Items {
 		for _, h := range s.handlers {
 			h.Create(context.Background(), event.CreateEvent{Object: &keys.Items[i]}, s.queue)
@@ -309,16 +310,16 @@ func (s *simulation) add(objects ...client.Object) {
 	for _, object := range objects {
 		if object = object.DeepCopyObject().(client.Object); !object.GetDeletionTimestamp().IsZero() {
 			object.SetDeletionTimestamp(nil)
-			defer func() { s.must(s.api.Delete(context.Background(), object)) }()
+			defer func() { framework.Must(s, s.api.Delete(context.Background(), object)) }()
 		}
 		if key, ok := object.(*v1alpha1.APIKey); ok {
 			recorded := key.Status.DeepCopy()
-			s.must(s.api.Create(context.Background(), key))
+			framework.Must(s, s.api.Create(context.Background(), key))
 			key.Status = *recorded
-			s.must(s.api.Status().Update(context.Background(), key))
+			framework.Must(s, s.api.Status().Update(context.Background(), key))
 			continue
 		}
-		s.must(s.api.Create(context.Background(), object))
+		framework.Must(s, s.api.Create(context.Background(), object))
 	}
 }
 
@@ -353,7 +354,7 @@ func (s *simulation) count(calls *[]time.Time) {
 func (s *simulation) get(object client.Object) *v1alpha1.APIKey {
 	s.Helper()
 	key := &v1alpha1.APIKey{}
-	s.must(s.api.Get(context.Background(), client.ObjectKeyFromObject(object), key))
+	framework.Must(s, s.api.Get(context.Background(), client.ObjectKeyFromObject(object), key))
 	return key
 }
 
@@ -396,13 +397,6 @@ func (s *simulation) assertNoLoop(retried bool) {
 		if times > 1 && reason != "Warning MintedAgain" {
 			s.Errorf("event %q was repeated %d times", reason, times)
 		}
-	}
-}
-
-func (s *simulation) must(err error) {
-	s.Helper()
-	if err != nil {
-		s.Fatal(err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -122,7 +123,7 @@ func httpKeeper(
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), framework.Timeout)
 		defer cancel()
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 			GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused },
@@ -159,7 +160,7 @@ func assertRefused(t *testing.T, address string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_ = c.SetReadDeadline(time.Now().Add(framework.Timeout))
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // Read returns it as it is
 		t.Errorf("the connection is not closed: %v", err)
 	}

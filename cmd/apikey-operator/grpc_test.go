@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -40,7 +41,7 @@ func (p *program) dialGRPC(trust *http.Transport) *grpc.ClientConn {
 // check asks as Envoy does about a GET. The status is that of the client's answer; 200 is granted.
 func check(t *testing.T, connection *grpc.ClientConn, extensions map[string]string, apiKey string) (status int, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), framework.Timeout)
 	defer cancel()
 	response, err := authv3.NewAuthorizationClient(connection).Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		ContextExtensions: extensions,

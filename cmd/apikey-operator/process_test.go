@@ -32,11 +32,9 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
-
-// patience bounds every wait for something that must come.
-const patience = 30 * time.Second
 
 // program is the program under test, as a process of its own.
 type program struct {
@@ -101,10 +99,10 @@ func (p *program) address(server string) string {
 // eventually waits for a condition, and fails with the end of the program's log.
 func (p *program) eventually(what string, condition func() bool) {
 	p.t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(framework.Timeout); !condition(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			p.Kill()
-			p.t.Fatalf("not within %s: %s: %v", patience, what, p.Err())
+			p.t.Fatalf("not within %s: %s: %v", framework.Timeout, what, p.Err())
 		}
 	}
 }
@@ -117,7 +115,7 @@ func (p *program) assertEnds(want string) {
 		if got, _, _ := strings.Cut(p.Err().Error(), "\n"); got != want {
 			p.t.Errorf("it ended with %q, want %q: %v", got, want, p.Err())
 		}
-	case <-time.After(patience):
+	case <-time.After(framework.Timeout):
 		p.t.Errorf("it does not end")
 	}
 }
@@ -135,7 +133,7 @@ func get(t *testing.T, transport *http.Transport, url string, headers ...string)
 	}
 	transport = transport.Clone()
 	transport.DisableKeepAlives = true
-	response, err := (&http.Client{Transport: transport, Timeout: patience}).Do(request)
+	response, err := (&http.Client{Transport: transport, Timeout: framework.Timeout}).Do(request)
 	if err != nil {
 		return 0, err.Error()
 	}

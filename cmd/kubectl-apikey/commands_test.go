@@ -26,6 +26,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/keyclient"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 )
 
@@ -34,7 +35,7 @@ func TestTheLifeOfAKey(t *testing.T) {
 	terminal.types("list")
 	terminal.types("create", "Frontend App", "-r")
 	frontend := terminal.key("Frontend App")
-	terminal.eventually("the next second comes, so that the order is known", func() bool {
+	framework.Eventually(terminal, "the next second comes, so that the order is known", func() bool {
 		return time.Now().After(frontend.CreationTimestamp.Add(time.Second))
 	})
 	terminal.types("create", "CI-Pipeline", "--write", "--read", "--expires-in=30d")
@@ -93,8 +94,8 @@ func TestAKeyThatCouldNotBePrintedIsNotMade(t *testing.T) {
 func TestNothingIsLeftOfAKeyWhosePrintingFailed(t *testing.T) {
 	terminal := newTerminalWithController(t)
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	terminal.must(err)
-	defer func() { terminal.must(full.Close()) }()
+	framework.Must(terminal, err)
+	defer func() { framework.Must(terminal, full.Close()) }()
 	for _, args := range [][]string{{}, {"-o", "json"}, {"--wait=false"}, {"--secret"}} {
 		var stderr strings.Builder
 		command := terminal.command(append([]string{"create", "Frontend App", "-r"}, args...)...)
@@ -104,7 +105,7 @@ func TestNothingIsLeftOfAKeyWhosePrintingFailed(t *testing.T) {
 		if code := command.ProcessState.ExitCode(); code != exitFailure || stderr.String() != want {
 			t.Errorf("create %v: exit code %d, %s", args, code, &stderr)
 		}
-		terminal.eventually("the key is gone", func() bool { return len(terminal.keys()) == 0 })
+		framework.Eventually(terminal, "the key is gone", func() bool { return len(terminal.keys()) == 0 })
 	}
 }
 
@@ -112,7 +113,7 @@ func TestNobodyCanApplyWhatIsPrintedWithAToken(t *testing.T) {
 	terminal := newTerminalWithController(t)
 	printed := terminal.run("create", "Frontend App", "-r", "-o", "json")
 	file := filepath.Join(t.TempDir(), "created.json")
-	terminal.must(os.WriteFile(file, []byte(printed.stdout), 0o600))
+	framework.Must(terminal, os.WriteFile(file, []byte(printed.stdout), 0o600))
 	output, err := terminal.env.Kubectl(t, "apply", "-f", file)
 	if err == nil || !strings.Contains(output, `no matches for kind "CreatedAPIKey" in version "keys.squirrel.dev/v1alpha1"`) {
 		t.Errorf("kubectl apply says %s", output)
@@ -155,7 +156,7 @@ func TestALongListIsReadPageByPage(t *testing.T) {
 		},
 	})
 	keys, err := (&session{WithWatch: ofTwo}).keys(t.Context(), terminal.namespace)
-	terminal.must(err)
+	framework.Must(terminal, err)
 	if len(keys) != 5 || pages != 3 {
 		t.Errorf("%d keys in %d pages", len(keys), pages)
 	}
@@ -224,10 +225,10 @@ func TestWhatIsNotTheKeysTokenIsNotRevealed(t *testing.T) {
 	}
 	terminal.run("deactivate", "ended")
 	forged := terminal.secret("replaced-token")
-	terminal.must(terminal.env.Client.Delete(t.Context(), forged))
+	framework.Must(terminal, terminal.env.Client.Delete(t.Context(), forged))
 	forged.ResourceVersion, forged.UID = "", ""
 	forged.Data = map[string][]byte{"token": []byte(token.New())}
-	terminal.must(terminal.env.Client.Create(t.Context(), forged))
+	framework.Must(terminal, terminal.env.Client.Create(t.Context(), forged))
 
 	terminal.types("reveal", "brought")
 	terminal.types("reveal", "ended")
@@ -333,9 +334,9 @@ func newTerminalBeside(t *terminal) *terminal {
 func (t *terminal) apply(manifests string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "manifests.yaml")
-	t.must(os.WriteFile(file, []byte(manifests), 0o600))
+	framework.Must(t, os.WriteFile(file, []byte(manifests), 0o600))
 	_, err := t.env.Kubectl(t, "apply", "-f", file)
-	t.must(err)
+	framework.Must(t, err)
 }
 
 func TestMistakesAreToldWithTheRightUsage(t *testing.T) {
@@ -410,24 +411,24 @@ func TestWithoutPermissionTheRoleThatLacksIsNamed(t *testing.T) {
 func (t *terminal) allow(user string, verbs ...string) {
 	t.Helper()
 	metadata := metav1.ObjectMeta{Namespace: t.namespace, Name: user}
-	t.must(t.env.Client.Create(t.Context(), &rbacv1.Role{
+	framework.Must(t, t.env.Client.Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metadata,
 		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"apikeys"}, Verbs: verbs}},
 	}))
-	t.must(t.env.Client.Create(t.Context(), &rbacv1.RoleBinding{
+	framework.Must(t, t.env.Client.Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metadata,
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: user},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
 	}))
-	t.eventually("the permission is in force", func() bool { return t.run("list").code == 0 })
+	framework.Eventually(t, "the permission is in force", func() bool { return t.run("list").code == 0 })
 }
 
 func TestCtrlCWhileAKeyIsCreatedLeavesNothing(t *testing.T) {
 	terminal := newTerminal(t)
 	command := terminal.command("create", "Frontend App", "-r", "--timeout=1h")
 	wait := terminal.start(command)
-	terminal.eventually("the key is declared", func() bool { return len(terminal.keys()) == 1 })
-	terminal.must(command.Process.Signal(syscall.SIGINT))
+	framework.Eventually(terminal, "the key is declared", func() bool { return len(terminal.keys()) == 1 })
+	framework.Must(terminal, command.Process.Signal(syscall.SIGINT))
 	terminal.record(command.Args[1:], wait())
 	if keys := terminal.keys(); len(keys) != 0 {
 		t.Errorf("left: %v", keys)
@@ -452,7 +453,7 @@ func TestKubectlRunsAndCompletesThePlugin(t *testing.T) {
 		terminal.declare(name)
 	}
 	completer, err := filepath.Abs(".")
-	terminal.must(err)
+	framework.Must(terminal, err)
 	path := strings.Join([]string{filepath.Dir(terminal.env.Binary("kubectl")), filepath.Dir(program), completer, os.Getenv("PATH")}, ":")
 	for want, args := range map[string][]string{
 		"2\n":         {"apikey", "count"},

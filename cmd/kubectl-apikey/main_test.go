@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
@@ -30,12 +29,10 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
-
-// patience bounds every wait for something that must come.
-const patience = 30 * time.Second
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
@@ -88,7 +85,7 @@ func newTerminalWithController(t *testing.T) *terminal {
 func (t *terminal) logIn(config *rest.Config) {
 	t.Helper()
 	t.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
-	t.must(controlplane.WriteKubeconfig(t.kubeconfig, config, t.namespace))
+	framework.Must(t, controlplane.WriteKubeconfig(t.kubeconfig, config, t.namespace))
 }
 
 // result is what a command printed, and its exit code.
@@ -100,7 +97,7 @@ type result struct {
 // command returns the program, ready to be run. What waits for the controller has more time than users need, unless it says otherwise.
 func (t *terminal) command(args ...string) *exec.Cmd {
 	if waits := args[0] == "create" || args[0] == "reveal"; waits && !strings.Contains(strings.Join(args, " "), "--timeout") {
-		args = append(slices.Clone(args), "--timeout="+patience.String())
+		args = append(slices.Clone(args), "--timeout="+framework.Timeout.String())
 	}
 	command := exec.CommandContext(t.Context(), program, args...)
 	command.Env = []string{"KUBECONFIG=" + t.kubeconfig, "HOME=" + filepath.Dir(t.kubeconfig)}
@@ -118,7 +115,7 @@ func (t *terminal) start(command *exec.Cmd) (wait func() result) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
-	t.must(command.Start())
+	framework.Must(t, command.Start())
 	return func() result {
 		t.Helper()
 		var exit *exec.ExitError
@@ -180,12 +177,12 @@ func (t *terminal) assertGolden() {
 	}
 	path := filepath.Join("testdata", t.Name()+".golden")
 	if *update {
-		t.must(os.MkdirAll("testdata", 0o755))
-		t.must(os.WriteFile(path, []byte(got), 0o644))
+		framework.Must(t, os.MkdirAll("testdata", 0o755))
+		framework.Must(t, os.WriteFile(path, []byte(got), 0o644))
 		return
 	}
 	want, err := os.ReadFile(path)
-	t.must(err)
+	framework.Must(t, err)
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("what the user sees differs from %s (-want +got); -update writes it anew:\n%s", path, diff)
 	}
@@ -194,7 +191,7 @@ func (t *terminal) assertGolden() {
 func (t *terminal) keys() []v1alpha1.APIKey {
 	t.Helper()
 	list := &v1alpha1.APIKeyList{}
-	t.must(t.env.Client.List(t.Context(), list, client.InNamespace(t.namespace)))
+	framework.Must(t, t.env.Client.List(t.Context(), list, client.InNamespace(t.namespace)))
 	return list.Items
 }
 
@@ -225,7 +222,7 @@ func (t *terminal) secret(name string) *corev1.Secret {
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	t.must(err)
+	framework.Must(t, err)
 	return secret
 }
 
@@ -239,23 +236,18 @@ func (t *terminal) declare(name string, change ...func(*v1alpha1.APIKey)) *v1alp
 	for _, c := range change {
 		c(key)
 	}
-	t.must(t.env.Client.Create(t.Context(), key))
+	framework.Must(t, t.env.Client.Create(t.Context(), key))
 	return key
 }
 
 // await waits until a key's Ready condition has this reason.
 func (t *terminal) await(name, wanted string) {
 	t.Helper()
-	t.eventually(name+" is "+wanted, func() bool {
+	framework.Eventually(t, name+" is "+wanted, func() bool {
 		key := &v1alpha1.APIKey{}
-		t.must(t.env.Client.Get(t.Context(), client.ObjectKey{Namespace: t.namespace, Name: name}, key))
+		framework.Must(t, t.env.Client.Get(t.Context(), client.ObjectKey{Namespace: t.namespace, Name: name}, key))
 		return reason(key) == wanted && key.Status.ObservedGeneration == key.Generation
 	})
-}
-
-func (t *terminal) eventually(what string, condition func() bool) {
-	t.Helper()
-	testenv.Eventually(t.T, patience, 20*time.Millisecond, what, condition)
 }
 
 // assertTokenOf checks that this is the token of an issued key.
@@ -263,12 +255,5 @@ func (t *terminal) assertTokenOf(key *v1alpha1.APIKey, plaintext string) {
 	t.Helper()
 	if !apikey.IsIssued(key) || key.Status.Tokens[0].Hash != token.Hash(plaintext) {
 		t.Errorf("%q is not issued, or has another token", key.Name)
-	}
-}
-
-func (t *terminal) must(err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"squirrel.dev/apikey-operator/console/api"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // openAPI is the document that the API serves.
@@ -83,8 +84,8 @@ func itemIn(document *openapi3.T, path string) (string, *openapi3.PathItem) {
 
 func TestTheDocumentIsOpenAPI(t *testing.T) {
 	document, err := openAPI()
-	must(t, err)
-	must(t, document.Validate(t.Context(), openapi3.EnableExamplesValidation()))
+	framework.Must(t, err)
+	framework.Must(t, document.Validate(t.Context(), openapi3.EnableExamplesValidation()))
 	if document.OpenAPI != "3.1.0" {
 		t.Errorf("the version is %s", document.OpenAPI)
 	}
@@ -92,7 +93,7 @@ func TestTheDocumentIsOpenAPI(t *testing.T) {
 
 func TestTheDocumentHasTheCallsThatThereAre(t *testing.T) {
 	document, err := openAPI()
-	must(t, err)
+	framework.Must(t, err)
 	var described []string
 	for path, item := range document.Paths.Map() {
 		for method, operation := range item.Operations() {
@@ -106,11 +107,11 @@ func TestTheDocumentHasTheCallsThatThereAre(t *testing.T) {
 }
 
 func TestTheDocumentIsServedToAnybody(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	for _, path := range []string{"/api/v1/openapi.json", "/v1/openapi.json"} {
-		got := w.call("GET "+path, "")
+		got := f.call("GET "+path, "")
 		document, err := openapi3.NewLoader().LoadFromData([]byte(got.body))
-		must(t, err)
-		must(t, document.Validate(t.Context()))
+		framework.Must(t, err)
+		framework.Must(t, document.Validate(t.Context()))
 	}
 }

@@ -19,55 +19,56 @@ import (
 	certutil "k8s.io/client-go/util/cert"
 
 	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 )
 
 // startProcess runs the built program as one more console until the test ends, and returns when it is ready.
-func (w *world) startProcess(args ...string) *console {
-	w.Helper()
-	process := operator.Start(w.T, w.consoleConfig(), append([]string{
-		"console", "--namespace=" + w.namespace, "--listen-address=" + operator.AnyPort, "--health-probe-bind-address=" + operator.AnyPort,
+func (f *fixture) startProcess(args ...string) *console {
+	f.Helper()
+	process := operator.Start(f, f.consoleConfig(), append([]string{
+		"console", "--namespace=" + f.Namespace, "--listen-address=" + operator.AnyPort, "--health-probe-bind-address=" + operator.AnyPort,
 		"--log-level=debug",
 	}, args...)...)
-	w.Cleanup(func() {
+	f.Cleanup(func() {
 		if strings.Contains(process.Printed(), token.Prefix) {
-			w.Error("the console logs a token")
+			f.Error("the console logs a token")
 		}
 	})
-	w.eventually("the console is ready", func() bool {
+	framework.Eventually(f, "the console is ready", func() bool {
 		response, err := http.Get("http://" + process.Address("health") + "/readyz")
-		must(w.T, err)
+		framework.Must(f, err)
 		defer response.Body.Close()
 		return response.StatusCode == http.StatusOK
 	})
-	return &console{t: w.T, url: "http://" + process.Address("console"), client: http.DefaultClient}
+	return &console{t: f, url: "http://" + process.Address("console"), client: http.DefaultClient}
 }
 
 // startTLSProcess does so with a certificate of its own.
-func (w *world) startTLSProcess(args ...string) *console {
-	w.Helper()
+func (f *fixture) startTLSProcess(args ...string) *console {
+	f.Helper()
 	certificate, key, err := certutil.GenerateSelfSignedCertKey("127.0.0.1", nil, nil)
-	must(w.T, err)
-	dir := w.TempDir()
+	framework.Must(f, err)
+	dir := f.TempDir()
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	must(w.T, os.WriteFile(certFile, certificate, 0o600))
-	must(w.T, os.WriteFile(keyFile, key, 0o600))
+	framework.Must(f, os.WriteFile(certFile, certificate, 0o600))
+	framework.Must(f, os.WriteFile(keyFile, key, 0o600))
 	trusted := x509.NewCertPool()
 	trusted.AppendCertsFromPEM(certificate)
-	c := w.startProcess(append(args, "--tls-cert-file="+certFile, "--tls-private-key-file="+keyFile)...)
+	c := f.startProcess(append(args, "--tls-cert-file="+certFile, "--tls-private-key-file="+keyFile)...)
 	c.url = strings.Replace(c.url, "http", "https", 1)
 	c.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}, ForceAttemptHTTP2: true}}
-	w.Cleanup(c.client.CloseIdleConnections)
+	f.Cleanup(c.client.CloseIdleConnections)
 	return c
 }
 
 func TestInvariant2_OfManyCreationsThroughTwoConsolesOneWins(t *testing.T) {
 	const many = 50
-	w := newWorld(t)
+	f := newFixture(t)
 	keyFile := filepath.Join(t.TempDir(), "data", ".api_key")
-	consoles := []*console{w.startProcess("--plaintext", "--api-key-file="+keyFile), w.startProcess("--plaintext", "--api-key-file="+keyFile)}
+	consoles := []*console{f.startProcess("--plaintext", "--api-key-file="+keyFile), f.startProcess("--plaintext", "--api-key-file="+keyFile)}
 	content, err := os.ReadFile(keyFile)
-	must(t, err)
+	framework.Must(t, err)
 	bootstrapKey := strings.TrimSpace(string(content))
 
 	answers := make([]answer, many)
@@ -94,7 +95,7 @@ func TestInvariant2_OfManyCreationsThroughTwoConsolesOneWins(t *testing.T) {
 		}
 	}
 	var left []string
-	for _, key := range w.keys() {
+	for _, key := range f.keys() {
 		if key.Spec.AppName == "Frontend App" {
 			left = append(left, string(key.UID))
 		}
@@ -103,14 +104,14 @@ func TestInvariant2_OfManyCreationsThroughTwoConsolesOneWins(t *testing.T) {
 		t.Errorf("the keys (-want +got):\n%s", diff)
 	}
 	for _, c := range consoles {
-		w.eventually("each console accepts the key", func() bool { return c.call("GET /v1/api-keys", created.Token).status == http.StatusOK })
+		framework.Eventually(f, "each console accepts the key", func() bool { return c.call("GET /v1/api-keys", created.Token).status == http.StatusOK })
 	}
 }
 
 // insist calls until the answer is not to try again, which is what a machine has to say that is too busy for all this within 10 seconds.
 func (c *console) insist(methodAndPath, token, body string) answer {
 	c.t.Helper()
-	deadline := time.Now().Add(2 * patience)
+	deadline := time.Now().Add(2 * framework.Timeout)
 	for {
 		got := c.call(methodAndPath, token, body)
 		if got.status != http.StatusServiceUnavailable || time.Now().After(deadline) {
@@ -120,16 +121,16 @@ func (c *console) insist(methodAndPath, token, body string) answer {
 }
 
 func TestWithoutAControllerACreationIsGivenUpAndNothingIsLeft(t *testing.T) {
-	w := newWorld(t)
-	w.stopController()
+	f := newFixture(t)
+	f.stopController()
 	var creating sync.WaitGroup
 	for protocol, c := range map[string]*console{
-		"HTTP/1.1": w.startProcess("--plaintext", "--api-key-file="),
-		"HTTP/2.0": w.startTLSProcess("--api-key-file="),
+		"HTTP/1.1": f.startProcess("--plaintext", "--api-key-file="),
+		"HTTP/2.0": f.startTLSProcess("--api-key-file="),
 	} {
 		creating.Go(func() {
 			start := time.Now()
-			got := c.call("POST /v1/api-keys", w.writer.Token, strings.Replace(readOnly, "Frontend", protocol, 1))
+			got := c.call("POST /v1/api-keys", f.writer.Token, strings.Replace(readOnly, "Frontend", protocol, 1))
 			got.refused(t, 503, "The key was not accepted within 10s, and nothing is left of it. Is the controller running? Try again.")
 			if took := time.Since(start); got.protocol != protocol || got.header.Get("Retry-After") != "1" || took < 10*time.Second {
 				t.Errorf("the answer came by %s after %s, with %v", got.protocol, took, got.header)
@@ -137,7 +138,7 @@ func TestWithoutAControllerACreationIsGivenUpAndNothingIsLeft(t *testing.T) {
 		})
 	}
 	creating.Wait()
-	if keys := w.keys(); len(keys) != 0 {
+	if keys := f.keys(); len(keys) != 0 {
 		t.Errorf("left: %v", keys)
 	}
 }

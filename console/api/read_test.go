@@ -19,6 +19,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/console/api"
 	"squirrel.dev/apikey-operator/internal/keyclient"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 const (
@@ -32,9 +33,9 @@ const (
 )
 
 func TestWhatIsOpenToAnybody(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	for _, path := range []string{"/api/v1/health", "/v1/health"} {
-		got := payload[map[string]string](t, w.call("GET "+path, ""))
+		got := payload[map[string]string](t, f.call("GET "+path, ""))
 		if diff := gocmp.Diff(map[string]string{"status": "healthy"}, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", path, diff)
 		}
@@ -43,14 +44,14 @@ func TestWhatIsOpenToAnybody(t *testing.T) {
 		"name": "apikey-operator", "version": "v0.0.0-test",
 		"health": "/api/v1/health", "openapi": "/api/v1/openapi.json", "api_keys": "/api/v1/api-keys",
 	}
-	if diff := gocmp.Diff(want, payload[map[string]string](t, w.call("GET /", ""))); diff != "" {
+	if diff := gocmp.Diff(want, payload[map[string]string](t, f.call("GET /", ""))); diff != "" {
 		t.Errorf("GET / (-want +got):\n%s", diff)
 	}
-	if got := w.call("HEAD /api/v1/health", ""); got.status != 200 || got.body != "" {
+	if got := f.call("HEAD /api/v1/health", ""); got.status != 200 || got.body != "" {
 		t.Errorf("HEAD is answered %d %q", got.status, got.body)
 	}
-	w.call("GET /nothing", "").refused(t, 404, nothingThere)
-	w.call("OPTIONS /api/v1/health", "").refused(t, 405, noSuchMethod)
+	f.call("GET /nothing", "").refused(t, 404, nothingThere)
+	f.call("OPTIONS /api/v1/health", "").refused(t, 405, noSuchMethod)
 }
 
 // guarded are requests that need a key, whether there is such a call or not.
@@ -59,11 +60,11 @@ var guarded = []string{
 }
 
 func TestWithoutAKeyNothingIsTold(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	for _, base := range []string{"/api/v1", "/v1"} {
 		for _, request := range guarded {
 			method, path, _ := strings.Cut(request, " ")
-			got := w.call(method+" "+base+path, "")
+			got := f.call(method+" "+base+path, "")
 			got.refused(t, 401, keyRequired)
 			if challenge := got.header.Get("WWW-Authenticate"); challenge != `Bearer realm="apikey-operator"` {
 				t.Errorf("%s: WWW-Authenticate is %q", request, challenge)
@@ -73,33 +74,33 @@ func TestWithoutAKeyNothingIsTold(t *testing.T) {
 }
 
 func TestInvariant6_AKeyOfAnotherNamespaceIsRefused(t *testing.T) {
-	w := newWorld(t)
-	other := newWorldBeside(t)
-	w.call("GET /api/v1/api-keys", other.reader.Token).refused(t, 401, keyRequired)
-	w.call("POST /api/v1/api-keys", other.writer.Token, `{}`).refused(t, 401, keyRequired)
+	f := newFixture(t)
+	other := newSecondFixture(t)
+	f.call("GET /api/v1/api-keys", other.reader.Token).refused(t, 401, keyRequired)
+	f.call("POST /api/v1/api-keys", other.writer.Token, `{}`).refused(t, 401, keyRequired)
 	payload[int](t, other.call("GET /api/v1/api-keys/count", other.reader.Token)) // which is good at home
 }
 
 func TestReadingNeedsReadAccessAndAllElseWriteAccess(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	for _, request := range []string{"GET /api/v1/api-keys", "GET /v1/api-keys/count", "OPTIONS /v1/api-keys", "GET /v1/nothing"} {
-		w.call(request, w.writer.Token).refused(t, 401, noReadAccess)
+		f.call(request, f.writer.Token).refused(t, 401, noReadAccess)
 	}
 	for _, request := range []string{"POST /api/v1/api-keys", "DELETE /v1/api-keys/x", "PATCH /v1/nothing"} {
-		w.call(request, w.reader.Token).refused(t, 401, noWriteAccess)
+		f.call(request, f.reader.Token).refused(t, 401, noWriteAccess)
 	}
-	if got := w.call("HEAD /api/v1/api-keys", w.reader.Token); got.status != 200 || got.body != "" {
+	if got := f.call("HEAD /api/v1/api-keys", f.reader.Token); got.status != 200 || got.body != "" {
 		t.Errorf("HEAD is answered %d %q", got.status, got.body)
 	}
-	request := w.request("GET /api/v1/api-keys/count", "")
-	request.Header.Set("Authorization", "Bearer "+w.reader.Token)
-	payload[int](t, w.send(request))
+	request := f.request("GET /api/v1/api-keys/count", "")
+	request.Header.Set("Authorization", "Bearer "+f.reader.Token)
+	payload[int](t, f.send(request))
 }
 
 func TestWithAKeyItIsToldWhatIsNotThere(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	for _, path := range []string{"", "/", "/nothing", "/api-keys/", "/api-keys/count/", "/api-keys//", "/api-keys/x/y", "//api-keys", "/../v1/api-keys"} {
-		w.call("GET /api/v1"+path, w.reader.Token).refused(t, 404, nothingThere)
+		f.call("GET /api/v1"+path, f.reader.Token).refused(t, 404, nothingThere)
 	}
 	for request, allow := range map[string]string{
 		"PUT /api/v1/api-keys":          "GET, HEAD, POST",
@@ -109,7 +110,7 @@ func TestWithAKeyItIsToldWhatIsNotThere(t *testing.T) {
 		"POST /v1/health":               "GET, HEAD",
 		"DELETE /":                      "GET, HEAD",
 	} {
-		got := w.call(request, w.writer.Token)
+		got := f.call(request, f.writer.Token)
 		got.refused(t, 405, noSuchMethod)
 		if got.header.Get("Allow") != allow {
 			t.Errorf("%s: Allow is %q, want %q", request, got.header.Get("Allow"), allow)
@@ -118,40 +119,40 @@ func TestWithAKeyItIsToldWhatIsNotThere(t *testing.T) {
 }
 
 // declare creates unissued keys as kubectl does, and returns all of the namespace in the order that they are listed in.
-func (w *world) declare(appNames ...string) []v1alpha1.APIKey {
-	w.Helper()
-	w.stopController()
+func (f *fixture) declare(appNames ...string) []v1alpha1.APIKey {
+	f.Helper()
+	f.stopController()
 	for i, appName := range appNames {
-		must(w.T, w.env.Client.Create(w.Context(), &v1alpha1.APIKey{
-			ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: fmt.Sprintf("declared-%d", i)},
+		framework.Must(f, f.Env.Client.Create(f.Context(), &v1alpha1.APIKey{
+			ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: fmt.Sprintf("declared-%d", i)},
 			Spec:       v1alpha1.APIKeySpec{AppName: appName, ReadAccess: true},
 		}))
 	}
 	list := &v1alpha1.APIKeyList{}
-	must(w.T, w.env.Client.List(w.Context(), list, client.InNamespace(w.namespace)))
+	framework.Must(f, f.Env.Client.List(f.Context(), list, client.InNamespace(f.Namespace)))
 	slices.SortFunc(list.Items, func(a, b v1alpha1.APIKey) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(string(a.UID), string(b.UID)))
 	})
-	w.eventually("the console has heard of all keys", func() bool { return w.count("") == len(list.Items) })
+	framework.Eventually(f, "the console has heard of all keys", func() bool { return f.count("") == len(list.Items) })
 	return list.Items
 }
 
-func (w *world) count(query string) int {
-	w.Helper()
-	return payload[int](w.T, w.call("GET /api/v1/api-keys/count"+query, w.reader.Token))
+func (f *fixture) count(query string) int {
+	f.Helper()
+	return payload[int](f, f.call("GET /api/v1/api-keys/count"+query, f.reader.Token))
 }
 
-func (w *world) list(query string) []shown {
-	w.Helper()
-	return payload[[]shown](w.T, w.call("GET /api/v1/api-keys"+query, w.reader.Token))
+func (f *fixture) list(query string) []shown {
+	f.Helper()
+	return payload[[]shown](f, f.call("GET /api/v1/api-keys"+query, f.reader.Token))
 }
 
 func TestTheListIsInTheOrderOfCreation(t *testing.T) {
-	w := newWorld(t)
-	keys := w.declare("b", "a", "c")
+	f := newFixture(t)
+	keys := f.declare("b", "a", "c")
 	var want, wantActive []shown
 	for i := range keys {
-		called := keys[i].UID == w.reader.Key.UID || keys[i].UID == w.writer.Key.UID
+		called := keys[i].UID == f.reader.Key.UID || keys[i].UID == f.writer.Key.UID
 		want = append(want, shownAs(&keys[i], called))
 		if called {
 			wantActive = append(wantActive, shownAs(&keys[i], true))
@@ -161,33 +162,33 @@ func TestTheListIsInTheOrderOfCreation(t *testing.T) {
 		"": want, "?active_only=false": want, "?active_only=0": want, "?limit=1000000": want,
 		"?active_only=true": wantActive, "?active_only=True": wantActive,
 	} {
-		if diff := gocmp.Diff(want, w.list(query)); diff != "" {
+		if diff := gocmp.Diff(want, f.list(query)); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", query, diff)
 		}
 	}
-	if all, active := w.count(""), w.count("?active_only=true"); all != 5 || active != 2 {
+	if all, active := f.count(""), f.count("?active_only=true"); all != 5 || active != 2 {
 		t.Errorf("%d keys, %d of them active", all, active)
 	}
-	if got := w.call("GET /v1/api-keys?active_only=true&limit=2", w.reader.Token); got.header.Get("Link") != "" {
+	if got := f.call("GET /v1/api-keys?active_only=true&limit=2", f.reader.Token); got.header.Get("Link") != "" {
 		t.Errorf("there is no next page, and Link is %q", got.header.Get("Link"))
 	}
 }
 
 func TestPagesAreWholeWhileKeysComeAndGo(t *testing.T) {
-	w := newWorld(t)
-	keys := w.declare("a", "b", "c", "d", "e")
+	f := newFixture(t)
+	keys := f.declare("a", "b", "c", "d", "e")
 	var listed []string
 	page := "/v1/api-keys?limit=2"
 	for page != "" {
-		request := w.request("GET "+page, w.reader.Token)
-		got := w.send(request)
+		request := f.request("GET "+page, f.reader.Token)
+		got := f.send(request)
 		keys := payload[[]shown](t, got)
 		for _, key := range keys {
 			listed = append(listed, key.ID)
 		}
 		page = nextPage(t, request.URL, got.header)
 		if last := keys[len(keys)-1]; page != "" && last.AppName != "Reader" && last.AppName != "Writer" { // the next page is found although its predecessor is gone
-			w.remove(last.ID)
+			f.remove(last.ID)
 		}
 	}
 	var want []string
@@ -200,15 +201,15 @@ func TestPagesAreWholeWhileKeysComeAndGo(t *testing.T) {
 }
 
 // remove deletes a key as kubectl does, and waits until the console has heard of it.
-func (w *world) remove(id string) {
-	w.Helper()
-	before := w.count("")
-	for _, key := range w.keys() {
+func (f *fixture) remove(id string) {
+	f.Helper()
+	before := f.count("")
+	for _, key := range f.keys() {
 		if string(key.UID) == id {
-			must(w.T, w.env.Client.Delete(w.Context(), &key))
+			framework.Must(f, f.Env.Client.Delete(f.Context(), &key))
 		}
 	}
-	w.eventually("the console has heard that a key is gone", func() bool { return w.count("") == before-1 })
+	framework.Eventually(f, "the console has heard that a key is gone", func() bool { return f.count("") == before-1 })
 }
 
 // nextPage returns the path and query that a Link header leads to, or "".
@@ -223,7 +224,7 @@ func nextPage(t *testing.T, from *url.URL, header http.Header) string {
 		t.Fatalf("Link is %q", link)
 	}
 	reference, err := url.Parse(target[1:])
-	must(t, err)
+	framework.Must(t, err)
 	return from.ResolveReference(reference).RequestURI()
 }
 
@@ -233,7 +234,7 @@ func TestQueriesThatCannotBeRightAreRefused(t *testing.T) {
 		badLimit          = "The query parameter limit must be a whole number, 1 or more; without it, all keys are listed."
 		badContinue       = "The query parameter continue must be as the Link header of the page before has it; without it, the list starts from the beginning."
 	)
-	w := newWorld(t)
+	f := newFixture(t)
 	for query, want := range map[string]string{
 		"?active_only=":               fmt.Sprintf(eitherTrueOrFalse, "active_only"),
 		"?active_only=yes":            fmt.Sprintf(eitherTrueOrFalse, "active_only"),
@@ -252,21 +253,21 @@ func TestQueriesThatCannotBeRightAreRefused(t *testing.T) {
 		"?limit=%zz":                  "The query of the URL cannot be read: separate its parameters by & and percent-encode their values.",
 		"?a;b":                        "The query of the URL cannot be read: separate its parameters by & and percent-encode their values.",
 	} {
-		w.call("GET /api/v1/api-keys"+query, w.reader.Token).refused(t, 422, want)
+		f.call("GET /api/v1/api-keys"+query, f.reader.Token).refused(t, 422, want)
 	}
-	w.call("GET /v1/api-keys/count?limit=1", w.reader.Token).
+	f.call("GET /v1/api-keys/count?limit=1", f.reader.Token).
 		refused(t, 422, `The query parameter "limit" is unknown here: this call takes active_only.`)
-	w.call("POST /v1/api-keys?force=true", w.writer.Token, `{}`).
+	f.call("POST /v1/api-keys?force=true", f.writer.Token, `{}`).
 		refused(t, 422, `The query parameter "force" is unknown here: this call takes none.`)
-	w.call("DELETE /v1/api-keys/"+somethingElse+"?force=maybe", w.writer.Token).refused(t, 422, fmt.Sprintf(eitherTrueOrFalse, "force"))
+	f.call("DELETE /v1/api-keys/"+somethingElse+"?force=maybe", f.writer.Token).refused(t, 422, fmt.Sprintf(eitherTrueOrFalse, "force"))
 }
 
 func TestInvariant4_BeforeTheKeysAreKnownEveryAnswerIsUnavailable(t *testing.T) {
-	w := newWorld(t)
-	console := w.startConsole(func(o *api.Options) {
+	f := newFixture(t)
+	console := f.startConsole(func(o *api.Options) {
 		o.KeyCache = api.NewKeyCache() // which nobody fills
 	})
-	console.call("GET /api/v1/api-keys", w.reader.Token).refused(t, 503, notReady)
+	console.call("GET /api/v1/api-keys", f.reader.Token).refused(t, 503, notReady)
 	console.call("GET /v1/nothing", "sq_unknown").refused(t, 503, notReady)
 	got := console.call("GET /api/v1/health", "")
 	got.refused(t, 503, notReady)
@@ -276,16 +277,16 @@ func TestInvariant4_BeforeTheKeysAreKnownEveryAnswerIsUnavailable(t *testing.T) 
 }
 
 func TestInvariant10_AKeyWithAFieldThatCannotBeReadIsListedBesideTheOthers(t *testing.T) {
-	w := newWorld(t)
-	sound, broken, ttl := w.issue("Sound", true, false), w.issue("Broken", true, false), w.issue("Ends", true, false)
+	f := newFixture(t)
+	sound, broken, ttl := f.issue("Sound", true, false), f.issue("Broken", true, false), f.issue("Ends", true, false)
 	change := func(key *v1alpha1.APIKey, field string, value any) {
-		w.env.ChangeStored(t, w.namespace, key.Name, func(object map[string]any) { object["spec"].(map[string]any)[field] = value })
+		f.Env.ChangeStored(t, f.Namespace, key.Name, func(object map[string]any) { object["spec"].(map[string]any)[field] = value })
 	}
 	change(broken.Key, "expiresAt", "never")
 	change(ttl.Key, "secret", map[string]any{"ttl": "a while"})
-	c := w.startConsole()
+	c := f.startConsole()
 	active := map[string]bool{}
-	for _, key := range payload[[]shown](t, c.call("GET /api/v1/api-keys", w.reader.Token)) {
+	for _, key := range payload[[]shown](t, c.call("GET /api/v1/api-keys", f.reader.Token)) {
 		active[key.ID] = key.IsActive
 	}
 	for key, want := range map[*keyclient.CreateResult]bool{sound: true, broken: false, ttl: true} {

@@ -23,6 +23,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/console/api"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
@@ -34,13 +35,13 @@ const (
 )
 
 // create creates a key by the API.
-func (w *world) create(body string) shown {
-	w.Helper()
-	return payload[shown](w.T, w.call("POST /api/v1/api-keys", w.writer.Token, body))
+func (f *fixture) create(body string) shown {
+	f.Helper()
+	return payload[shown](f, f.call("POST /api/v1/api-keys", f.writer.Token, body))
 }
 
 func TestACreatedKeyCanBeUsedAtOnce(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	expiresAt := time.Now().Add(time.Hour).Truncate(time.Second).UTC()
 	for name, call := range map[string]struct {
 		path, body string
@@ -51,13 +52,13 @@ func TestACreatedKeyCanBeUsedAtOnce(t *testing.T) {
 			expiresAt.In(time.FixedZone("", 3600)).Format(time.RFC3339)), &expiresAt},
 	} {
 		t.Run(name, func(t *testing.T) {
-			created := payload[shown](t, w.call("POST "+call.path, w.writer.Token, call.body))
+			created := payload[shown](t, f.call("POST "+call.path, f.writer.Token, call.body))
 			if len(created.Token) != token.Length || !strings.HasPrefix(created.Token, token.Prefix) {
 				t.Errorf("the token has %d characters", len(created.Token))
 			}
-			listed := payload[[]shown](t, w.call("GET /api/v1/api-keys", created.Token)) // with the new key
+			listed := payload[[]shown](t, f.call("GET /api/v1/api-keys", created.Token)) // with the new key
 			var declared *v1alpha1.APIKey
-			for _, key := range w.keys() {
+			for _, key := range f.keys() {
 				if string(key.UID) == created.ID {
 					declared = &key
 				}
@@ -83,7 +84,7 @@ func TestACreatedKeyCanBeUsedAtOnce(t *testing.T) {
 			if diff := cmp.Diff(wantSpec, declared.Spec); diff != "" {
 				t.Errorf("spec (-want +got):\n%s", diff)
 			}
-			by := map[string]string{"keys.squirrel.dev/created-by": string(w.writer.Key.UID)}
+			by := map[string]string{"keys.squirrel.dev/created-by": string(f.writer.Key.UID)}
 			if diff := cmp.Diff(by, declared.Annotations); diff != "" {
 				t.Errorf("annotations (-want +got):\n%s", diff)
 			}
@@ -95,21 +96,21 @@ func TestACreatedKeyCanBeUsedAtOnce(t *testing.T) {
 }
 
 func TestAnAppNameBelongsToOneActiveKey(t *testing.T) {
-	w := newWorld(t)
-	first := w.create(readOnly)
-	w.call("POST /v1/api-keys", w.writer.Token, readOnly).
+	f := newFixture(t)
+	first := f.create(readOnly)
+	f.call("POST /v1/api-keys", f.writer.Token, readOnly).
 		refused(t, 409, `An active key has the app name "Frontend App": deactivate that key, or choose another app name. `+
 			`It is the key with id `+first.ID+`.`)
-	if keys := w.keys(); len(keys) != 1 || string(keys[0].UID) != first.ID {
+	if keys := f.keys(); len(keys) != 1 || string(keys[0].UID) != first.ID {
 		t.Errorf("the keys are %v", keys)
 	}
 	named := func(appName string) string { return strings.Replace(readOnly, "Frontend App", appName, 1) }
-	cafe := w.create(named("Caf\u00e9"))
-	w.call("POST /v1/api-keys", w.writer.Token, named("Cafe\u0301")).
+	cafe := f.create(named("Caf\u00e9"))
+	f.call("POST /v1/api-keys", f.writer.Token, named("Cafe\u0301")).
 		refused(t, 409, "An active key has the app name \"Cafe\u0301\": deactivate that key, or choose another app name. "+
 			"It is the key with id "+cafe.ID+".")
-	payload[shown](t, w.call("DELETE /v1/api-keys/"+first.ID, w.writer.Token))
-	if second := w.create(readOnly); second.ID == first.ID || second.Token == first.Token {
+	payload[shown](t, f.call("DELETE /v1/api-keys/"+first.ID, f.writer.Token))
+	if second := f.create(readOnly); second.ID == first.ID || second.Token == first.Token {
 		t.Errorf("the second key is the first: %s", second.ID)
 	}
 }
@@ -126,7 +127,7 @@ func TestBodiesThatCannotBeRightAreRefused(t *testing.T) {
 	)
 	with := func(field string) string { return strings.TrimSuffix(readOnly, "}") + ", " + field + "}" }
 	named := func(appName string) string { return strings.Replace(readOnly, "Frontend App", appName, 1) }
-	w := newWorld(t)
+	f := newFixture(t)
 	for _, c := range []struct {
 		body   string
 		status int
@@ -166,20 +167,20 @@ func TestBodiesThatCannotBeRightAreRefused(t *testing.T) {
 		{named(`a\nb`), 422, badAppName},
 		{named(strings.Repeat("ü", 256)), 422, badAppName},
 	} {
-		w.call("POST /api/v1/api-keys", w.writer.Token, c.body).refused(t, c.status, c.want)
+		f.call("POST /api/v1/api-keys", f.writer.Token, c.body).refused(t, c.status, c.want)
 	}
-	if got := w.call("POST /api/v1/api-keys", w.writer.Token, with(`"expires_at": "2001-01-01T00:00:00Z"`)); got.status != 422 ||
+	if got := f.call("POST /api/v1/api-keys", f.writer.Token, with(`"expires_at": "2001-01-01T00:00:00Z"`)); got.status != 422 ||
 		!strings.Contains(got.body, "expires_at must be in the future, and it is now 2") {
 		t.Errorf("the answer is %d %s", got.status, got.body)
 	}
-	if keys := w.keys(); len(keys) != 0 {
+	if keys := f.keys(); len(keys) != 0 {
 		t.Errorf("the keys are %v", keys)
 	}
-	payload[shown](t, w.call("POST /api/v1/api-keys", w.writer.Token, named(strings.Repeat("ü", 255))))
+	payload[shown](t, f.call("POST /api/v1/api-keys", f.writer.Token, named(strings.Repeat("ü", 255))))
 }
 
 func TestABodyMustSayThatItIsJSON(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	for i, c := range []struct {
 		contentType string
 		status      int
@@ -188,9 +189,9 @@ func TestABodyMustSayThatItIsJSON(t *testing.T) {
 		{"application/json", 200}, {"Application/JSON; charset=utf-8", 200},
 	} {
 		body := fmt.Sprintf(`{"app_name": "App %d", "read_access": true, "write_access": false}`, i)
-		request := w.request("POST /v1/api-keys", w.writer.Token, body)
+		request := f.request("POST /v1/api-keys", f.writer.Token, body)
 		request.Header.Set("Content-Type", c.contentType)
-		got := w.send(request)
+		got := f.send(request)
 		if c.status == 415 {
 			got.refused(t, 415, "The body must be JSON: send it with Content-Type: application/json.")
 		} else {
@@ -200,11 +201,11 @@ func TestABodyMustSayThatItIsJSON(t *testing.T) {
 }
 
 func TestADeactivatedKeyIsRefusedAtOnce(t *testing.T) {
-	w := newWorld(t)
-	created := w.create(readOnly)
-	ended := payload[shown](t, w.call("DELETE /api/v1/api-keys/"+created.ID, w.writer.Token))
-	w.call("GET /api/v1/api-keys", created.Token).refused(t, 401, keyRequired)
-	keys := w.keys()
+	f := newFixture(t)
+	created := f.create(readOnly)
+	ended := payload[shown](t, f.call("DELETE /api/v1/api-keys/"+created.ID, f.writer.Token))
+	f.call("GET /api/v1/api-keys", created.Token).refused(t, 401, keyRequired)
+	keys := f.keys()
 	if len(keys) != 1 || *keys[0].Spec.Active || string(keys[0].UID) != created.ID {
 		t.Fatalf("the keys are %v", keys)
 	}
@@ -218,26 +219,26 @@ func TestADeactivatedKeyIsRefusedAtOnce(t *testing.T) {
 		s.UpdatedAt = ended.UpdatedAt // when the controller has recorded the end, it is then, which may be later
 		return !early && cmp.Equal(ended, s)
 	}
-	if listed := w.list(""); !slices.ContainsFunc(listed, isEnded) {
+	if listed := f.list(""); !slices.ContainsFunc(listed, isEnded) {
 		t.Errorf("it is not listed as %v, but so: %v", ended, listed)
 	}
-	if all, active := w.count(""), w.count("?active_only=true"); all != 3 || active != 2 {
+	if all, active := f.count(""), f.count("?active_only=true"); all != 3 || active != 2 {
 		t.Errorf("%d keys, %d of them active", all, active)
 	}
-	w.call("DELETE /v1/api-keys/"+created.ID, w.writer.Token).refused(t, 409, alreadyInactive)
+	f.call("DELETE /v1/api-keys/"+created.ID, f.writer.Token).refused(t, 409, alreadyInactive)
 }
 
 func TestOfTwoDeactivationsAtOnceOneSucceeds(t *testing.T) {
-	w := newWorld(t)
-	other := w.startConsole()
-	created := w.create(readOnly)
-	w.eventually("both consoles know the key", func() bool {
-		return len(payload[[]shown](t, other.call("GET /v1/api-keys?active_only=true", w.reader.Token))) == 3
+	f := newFixture(t)
+	other := f.startConsole()
+	created := f.create(readOnly)
+	framework.Eventually(f, "both consoles know the key", func() bool {
+		return len(payload[[]shown](t, other.call("GET /v1/api-keys?active_only=true", f.reader.Token))) == 3
 	})
 	statuses := make([]int, 2)
 	var deactivating sync.WaitGroup
-	for i, c := range []*console{w.console, other} {
-		deactivating.Go(func() { statuses[i] = c.call("DELETE /v1/api-keys/"+created.ID, w.writer.Token).status })
+	for i, c := range []*console{f.console, other} {
+		deactivating.Go(func() { statuses[i] = c.call("DELETE /v1/api-keys/"+created.ID, f.writer.Token).status })
 	}
 	deactivating.Wait()
 	if statuses[0]+statuses[1] != 200+409 {
@@ -246,40 +247,40 @@ func TestOfTwoDeactivationsAtOnceOneSucceeds(t *testing.T) {
 }
 
 func TestIDsThatAreNoKeysAreNotFound(t *testing.T) {
-	w := newWorld(t)
-	gone := w.create(readOnly).ID
-	w.remove(gone)
-	for _, id := range []string{somethingElse, gone, w.writer.Key.Name, "x", "%00", "..", "Frontend%20App", strings.Repeat("9", 4000)} {
-		w.call("DELETE /api/v1/api-keys/"+id, w.writer.Token).refused(t, 404, noSuchKey)
-		w.call("DELETE /v1/api-keys/"+id+"?force=true", w.writer.Token).refused(t, 404, noSuchKey)
+	f := newFixture(t)
+	gone := f.create(readOnly).ID
+	f.remove(gone)
+	for _, id := range []string{somethingElse, gone, f.writer.Key.Name, "x", "%00", "..", "Frontend%20App", strings.Repeat("9", 4000)} {
+		f.call("DELETE /api/v1/api-keys/"+id, f.writer.Token).refused(t, 404, noSuchKey)
+		f.call("DELETE /v1/api-keys/"+id+"?force=true", f.writer.Token).refused(t, 404, noSuchKey)
 	}
 }
 
 func TestAKeyDeactivatesItselfByForceOnly(t *testing.T) {
-	w := newWorld(t)
-	self := "DELETE /api/v1/api-keys/" + string(w.writer.Key.UID)
-	w.call(self, w.writer.Token).refused(t, 409, ownKey)
-	w.call(self+"?force=false", w.writer.Token).refused(t, 409, ownKey)
-	payload[int](t, w.call("GET /v1/api-keys/count", w.reader.Token))
-	if got := payload[shown](t, w.call(self+"?force=true", w.writer.Token)); got.IsActive || got.ID != string(w.writer.Key.UID) {
+	f := newFixture(t)
+	self := "DELETE /api/v1/api-keys/" + string(f.writer.Key.UID)
+	f.call(self, f.writer.Token).refused(t, 409, ownKey)
+	f.call(self+"?force=false", f.writer.Token).refused(t, 409, ownKey)
+	payload[int](t, f.call("GET /v1/api-keys/count", f.reader.Token))
+	if got := payload[shown](t, f.call(self+"?force=true", f.writer.Token)); got.IsActive || got.ID != string(f.writer.Key.UID) {
 		t.Errorf("the answer is %v", got)
 	}
-	w.call(self+"?force=true", w.writer.Token).refused(t, 401, keyRequired)
+	f.call(self+"?force=true", f.writer.Token).refused(t, 401, keyRequired)
 }
 
 func TestAKeyWhoseExpiryIsNotOnRecordCanBeDeactivated(t *testing.T) {
-	w := newWorld(t)
-	w.stopController() // which would record the expiry
+	f := newFixture(t)
+	f.stopController() // which would record the expiry
 	key := &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "expired"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "expired"},
 		Spec:       v1alpha1.APIKeySpec{AppName: "Expired", ReadAccess: true, ExpiresAt: new(metav1.NewTime(time.Now().Add(-time.Minute)))},
 	}
-	must(t, w.env.Client.Create(t.Context(), key))
-	w.eventually("the console has heard of the key", func() bool { return w.count("") == 3 })
-	if got := payload[shown](t, w.call("DELETE /v1/api-keys/"+string(key.UID), w.writer.Token)); got.IsActive || got.ID != string(key.UID) {
+	framework.Must(t, f.Env.Client.Create(t.Context(), key))
+	framework.Eventually(f, "the console has heard of the key", func() bool { return f.count("") == 3 })
+	if got := payload[shown](t, f.call("DELETE /v1/api-keys/"+string(key.UID), f.writer.Token)); got.IsActive || got.ID != string(key.UID) {
 		t.Errorf("the answer is %v", got)
 	}
-	w.call("DELETE /v1/api-keys/"+string(key.UID), w.writer.Token).refused(t, 409, alreadyInactive)
+	f.call("DELETE /v1/api-keys/"+string(key.UID), f.writer.Token).refused(t, 409, alreadyInactive)
 }
 
 func TestFailuresOfTheKubernetesAPIAreNotTheCallers(t *testing.T) {
@@ -288,14 +289,14 @@ func TestFailuresOfTheKubernetesAPIAreNotTheCallers(t *testing.T) {
 		notRemoved = "The key was not accepted within 10s, and could not be removed again either: look for it in the list of keys."
 		noAnswer   = "The Kubernetes API did not answer as it should: try again."
 	)
-	w := newWorld(t)
-	unauthorized, err := client.NewWithWatch(w.env.User(t, "nobody"), client.Options{Scheme: w.env.Scheme})
-	must(t, err)
-	noRights := w.startConsole(func(o *api.Options) { o.Kubernetes = unauthorized })
-	noRights.call("POST /v1/api-keys", w.writer.Token, readOnly).refused(t, 500, refused)
-	noRights.call("DELETE /v1/api-keys/"+string(w.reader.Key.UID), w.writer.Token).refused(t, 500, refused)
+	f := newFixture(t)
+	unauthorized, err := client.NewWithWatch(f.Env.User(t, "nobody"), client.Options{Scheme: f.Env.Scheme})
+	framework.Must(t, err)
+	noRights := f.startConsole(func(o *api.Options) { o.Kubernetes = unauthorized })
+	noRights.call("POST /v1/api-keys", f.writer.Token, readOnly).refused(t, 500, refused)
+	noRights.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).refused(t, 500, refused)
 
-	broken := w.consoleConfig()
+	broken := f.consoleConfig()
 	broken.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(r *http.Request) (*http.Response, error) {
 			if strings.Contains(r.URL.Path, "/apikeys") {
@@ -304,12 +305,12 @@ func TestFailuresOfTheKubernetesAPIAreNotTheCallers(t *testing.T) {
 			return next.RoundTrip(r)
 		})
 	})
-	unreachable, err := client.NewWithWatch(broken, client.Options{Scheme: w.env.Scheme})
-	must(t, err)
-	away := w.startConsole(func(o *api.Options) { o.Kubernetes = unreachable })
-	away.call("POST /v1/api-keys", w.writer.Token, readOnly).refused(t, 503, notRemoved)
-	away.call("DELETE /v1/api-keys/"+string(w.reader.Key.UID), w.writer.Token).refused(t, 503, noAnswer)
-	if keys := w.keys(); len(keys) != 0 {
+	unreachable, err := client.NewWithWatch(broken, client.Options{Scheme: f.Env.Scheme})
+	framework.Must(t, err)
+	away := f.startConsole(func(o *api.Options) { o.Kubernetes = unreachable })
+	away.call("POST /v1/api-keys", f.writer.Token, readOnly).refused(t, 503, notRemoved)
+	away.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).refused(t, 503, noAnswer)
+	if keys := f.keys(); len(keys) != 0 {
 		t.Errorf("the keys are %v", keys)
 	}
 }
@@ -319,59 +320,59 @@ func TestAChangeThatThisServerDoesNotHearOfIsNotCalledDone(t *testing.T) {
 		notAccepted = "The key was not accepted within 10s, and nothing is left of it. Is the controller running? Try again."
 		notHeard    = "The key is deactivated, but this server has not heard so within 10s: it may be accepted for a while longer."
 	)
-	w := newWorld(t)
+	f := newFixture(t)
 	hearing, stopHearing := context.WithCancel(t.Context())
 	keyring := authn.NewKeyring()
 	var listening sync.WaitGroup
-	listening.Go(func() { _ = keyring.Run(hearing, w.consoleConfig(), w.namespace) })
-	w.eventually("the keys are known", keyring.Synced)
+	listening.Go(func() { _ = keyring.Run(hearing, f.consoleConfig(), f.Namespace) })
+	framework.Eventually(f, "the keys are known", keyring.Synced)
 	stopHearing()
 	listening.Wait()
-	deaf := w.startConsole(func(o *api.Options) { o.Authenticator = authn.NewAuthenticator(keyring, 0, time.Now) })
+	deaf := f.startConsole(func(o *api.Options) { o.Authenticator = authn.NewAuthenticator(keyring, 0, time.Now) })
 
 	var calling sync.WaitGroup
-	calling.Go(func() { deaf.call("POST /v1/api-keys", w.writer.Token, readOnly).refused(t, 503, notAccepted) })
+	calling.Go(func() { deaf.call("POST /v1/api-keys", f.writer.Token, readOnly).refused(t, 503, notAccepted) })
 	calling.Go(func() {
-		deaf.call("DELETE /v1/api-keys/"+string(w.reader.Key.UID), w.writer.Token).refused(t, 503, notHeard)
+		deaf.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).refused(t, 503, notHeard)
 	})
 	calling.Wait()
-	if keys := w.keys(); len(keys) != 0 {
+	if keys := f.keys(); len(keys) != 0 {
 		t.Errorf("left: %v", keys)
 	}
-	w.call("GET /v1/api-keys", w.reader.Token).refused(t, 401, keyRequired) // by one who hears
+	f.call("GET /v1/api-keys", f.reader.Token).refused(t, 401, keyRequired) // by one who hears
 }
 
 func TestACallerWhoGoesAwayLeavesNoKey(t *testing.T) {
-	w := newWorld(t)
-	w.stopController()
+	f := newFixture(t)
+	f.stopController()
 	calling, leave := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() {
-		response, err := w.client.Do(w.request("POST /v1/api-keys", w.writer.Token, readOnly).WithContext(calling))
+		response, err := f.client.Do(f.request("POST /v1/api-keys", f.writer.Token, readOnly).WithContext(calling))
 		if err == nil {
 			err = response.Body.Close()
 		}
 		left <- err
 	}()
-	w.eventually("the key waits for the controller", func() bool { return len(w.keys()) == 1 })
+	framework.Eventually(f, "the key waits for the controller", func() bool { return len(f.keys()) == 1 })
 	leave()
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Errorf("the caller got an answer: %v", err)
 	}
-	w.eventually("the key is gone", func() bool { return len(w.keys()) == 0 })
+	framework.Eventually(f, "the key is gone", func() bool { return len(f.keys()) == 0 })
 }
 
 func TestAnswersAreCounted(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	registry := prometheus.NewRegistry()
-	console := w.startConsole(func(o *api.Options) { o.Metrics = api.NewMetrics(registry) })
+	console := f.startConsole(func(o *api.Options) { o.Metrics = api.NewMetrics(registry) })
 	for _, request := range []string{"GET /v1/api-keys", "HEAD /api/v1/api-keys", "GET /api/v1/api-keys?limit=0", "GET /v1/nothing", "BREW /v1/api-keys"} {
-		console.call(request, w.reader.Token)
+		console.call(request, f.reader.Token)
 	}
 	console.call("DELETE /v1/api-keys/x", "")
 	got := map[string]float64{}
 	families, err := registry.Gather()
-	must(t, err)
+	framework.Must(t, err)
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
 			name := family.GetName()
@@ -399,22 +400,22 @@ type roundTripper func(*http.Request) (*http.Response, error)
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestAPanicIsAnAnswerToo(t *testing.T) {
-	w := newWorld(t)
-	console := w.startConsole(func(o *api.Options) { o.Kubernetes = nil })
-	console.call("POST /v1/api-keys", w.writer.Token, readOnly).refused(t, 500, "Something went wrong in this server, and its log says what. "+
+	f := newFixture(t)
+	console := f.startConsole(func(o *api.Options) { o.Kubernetes = nil })
+	console.call("POST /v1/api-keys", f.writer.Token, readOnly).refused(t, 500, "Something went wrong in this server, and its log says what. "+
 		"Whether the call took effect is not known: list the keys to see.")
-	payload[int](t, console.call("GET /v1/api-keys/count", w.reader.Token))
+	payload[int](t, console.call("GET /v1/api-keys/count", f.reader.Token))
 }
 
 func TestInvariant4_AnUnknownKeyMayBeTheBootstrapKeyUntilThatIsSettled(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	pending := errors.New("not yet")
-	console := w.startConsole(func(o *api.Options) { o.Bootstrapped = func() error { return pending } })
+	console := f.startConsole(func(o *api.Options) { o.Bootstrapped = func() error { return pending } })
 	const unknown = "1111111111111111111111111111111111111111111111111111111111111111"
 	console.call("GET /v1/api-keys", unknown).refused(t, 503, notReady)
 	console.call("GET /v1/health", "").refused(t, 503, notReady)
 	console.call("GET /v1/api-keys", "").refused(t, 401, keyRequired)
-	payload[int](t, console.call("GET /v1/api-keys/count", w.reader.Token))
+	payload[int](t, console.call("GET /v1/api-keys/count", f.reader.Token))
 	pending = nil
 	console.call("GET /v1/api-keys", unknown).refused(t, 401, keyRequired)
 }

@@ -32,20 +32,16 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// patience bounds every wait for something that must come.
-const patience = 30 * time.Second
-
-// world is one namespace, with a controller, and a process that knows its keys.
-type world struct {
-	*testing.T
-	env           *testenv.Env
-	namespace     string
+// fixture is a namespace with a controller, and an authenticator that has its keys.
+type fixture struct {
+	*testenv.Fixture
 	file          string // of the key
 	authenticator *authn.Authenticator
 	log           *syncBuffer
@@ -53,126 +49,119 @@ type world struct {
 	stopController func()
 }
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	t.Parallel()
-	return newWorldIn(t, testenv.Shared(t))
+	return newFixtureIn(t, testenv.Shared(t))
 }
 
-func newWorldIn(t *testing.T, env *testenv.Env) *world {
+func newFixtureIn(t *testing.T, env *testenv.Env) *fixture {
 	t.Helper()
-	w := &world{T: t, env: env, namespace: env.Namespace(t), file: filepath.Join(t.TempDir(), ".api_key"), log: &syncBuffer{}}
-	w.stopController = runcontroller.Start(t, env, w.namespace)
-	w.authenticator = w.newAuthenticator()
-	return w
+	f := &fixture{Fixture: testenv.NewFixture(t, env), file: filepath.Join(t.TempDir(), ".api_key"), log: &syncBuffer{}}
+	f.stopController = runcontroller.Start(t, env, f.Namespace)
+	f.authenticator = f.newAuthenticator()
+	return f
 }
 
 // newAuthenticator returns the authenticator of one more process.
-func (w *world) newAuthenticator() *authn.Authenticator {
-	w.Helper()
+func (f *fixture) newAuthenticator() *authn.Authenticator {
+	f.Helper()
 	keyring := authn.NewKeyring()
 	var running sync.WaitGroup
 	ctx, stop := context.WithCancel(context.Background())
-	running.Go(func() { _ = keyring.Run(ctx, w.env.Config, w.namespace) })
-	w.Cleanup(func() { stop(); running.Wait() })
+	running.Go(func() { _ = keyring.Run(ctx, f.Env.Config, f.Namespace) })
+	f.Cleanup(func() { stop(); running.Wait() })
 	return authn.NewAuthenticator(keyring, 0, time.Now)
 }
 
 // key returns the key of the world's file, in a process that starts now.
-func (w *world) key(change ...func(*Config)) *Key {
-	w.Helper()
+func (f *fixture) key(change ...func(*Config)) *Key {
+	f.Helper()
 	config := Config{
-		File:          w.file,
-		Namespace:     w.namespace,
-		Client:        w.env.Client,
-		Authenticator: w.authenticator,
-		Log:           slog.New(slog.NewTextHandler(w.log, nil)),
+		File:          f.file,
+		Namespace:     f.Namespace,
+		Client:        f.Env.Client,
+		Authenticator: f.authenticator,
+		Log:           slog.New(slog.NewTextHandler(f.log, nil)),
 	}
 	for _, c := range change {
 		c(&config)
 	}
 	key, err := New(config)
-	w.must(err)
+	framework.Must(f, err)
 	return key
 }
 
 // run runs the key until the end of the test, and returns the token in its file once the key is settled.
-func (w *world) run(key *Key) string {
-	w.Helper()
-	w.start(key)
-	w.awaitSettled(key)
-	return w.content()
+func (f *fixture) run(key *Key) string {
+	f.Helper()
+	f.start(key)
+	f.awaitSettled(key)
+	return f.content()
 }
 
 // start runs the key until it is stopped, at the latest at the end of the test. A channel tells of its end.
-func (w *world) start(key *Key) (stop func(), ended <-chan error) {
-	w.Helper()
+func (f *fixture) start(key *Key) (stop func(), ended <-chan error) {
+	f.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
 	var running sync.WaitGroup
 	running.Go(func() { result <- key.Run(ctx) })
 	stop = func() { cancel(); running.Wait() }
-	w.Cleanup(stop)
+	f.Cleanup(stop)
 	return stop, result
 }
 
-func (w *world) awaitSettled(key *Key) {
-	w.Helper()
-	NewWithT(w).Eventually(key.Ready).WithTimeout(patience).Should(Succeed())
+func (f *fixture) awaitSettled(key *Key) {
+	f.Helper()
+	NewWithT(f).Eventually(key.Ready).WithTimeout(framework.Timeout).Should(Succeed())
 }
 
 // content of the key file.
-func (w *world) content() string {
-	w.Helper()
-	content, err := os.ReadFile(w.file)
-	w.must(err)
+func (f *fixture) content() string {
+	f.Helper()
+	content, err := os.ReadFile(f.file)
+	framework.Must(f, err)
 	return strings.TrimSpace(string(content))
 }
 
 // reason is why the process does not accept a token; empty when it does.
-func (w *world) reason(key string) authn.Reason {
-	return w.authenticator.Decide(authn.Request{
-		Namespace: w.namespace, Credential: authn.NewCredential(key), Access: authn.Read | authn.Write,
+func (f *fixture) reason(key string) authn.Reason {
+	return f.authenticator.Decide(authn.Request{
+		Namespace: f.Namespace, Credential: authn.NewCredential(key), Access: authn.Read | authn.Write,
 	}).Reason
 }
 
 // only returns the one APIKey that is labelled as one of a key file.
-func (w *world) only() *v1alpha1.APIKey {
-	w.Helper()
-	keys := w.labelled()
+func (f *fixture) only() *v1alpha1.APIKey {
+	f.Helper()
+	keys := f.labelled()
 	if len(keys) != 1 {
-		w.Fatalf("%d keys are labelled", len(keys))
+		f.Fatalf("%d keys are labelled", len(keys))
 	}
 	return &keys[0]
 }
 
 // onlyUID returns the UID of the APIKey of the key file, if there is one now.
-func (w *world) onlyUID() types.UID {
-	w.Helper()
-	for _, key := range w.labelled() {
+func (f *fixture) onlyUID() types.UID {
+	f.Helper()
+	for _, key := range f.labelled() {
 		return key.UID
 	}
 	return ""
 }
 
-func (w *world) labelled() []v1alpha1.APIKey {
-	w.Helper()
+func (f *fixture) labelled() []v1alpha1.APIKey {
+	f.Helper()
 	var keys v1alpha1.APIKeyList
-	w.must(w.env.Client.List(w.Context(), &keys, client.InNamespace(w.namespace), client.MatchingLabels{v1alpha1.LabelBootstrap: "true"}))
+	framework.Must(f, f.Env.Client.List(f.Context(), &keys, client.InNamespace(f.Namespace), client.MatchingLabels{v1alpha1.LabelBootstrap: "true"}))
 	return keys.Items
 }
 
 // patch changes an APIKey as its owner would.
-func (w *world) patch(key *v1alpha1.APIKey, patch string) {
-	w.Helper()
-	w.must(w.env.Client.Patch(w.Context(), key, client.RawPatch("application/merge-patch+json", []byte(patch))))
-}
-
-func (w *world) must(err error) {
-	w.Helper()
-	if err != nil {
-		w.Fatal(err)
-	}
+func (f *fixture) patch(key *v1alpha1.APIKey, patch string) {
+	f.Helper()
+	framework.Must(f, f.Env.Client.Patch(f.Context(), key, client.RawPatch("application/merge-patch+json", []byte(patch))))
 }
 
 // syncBuffer is a buffer for several writers.
@@ -194,51 +183,51 @@ func (b *syncBuffer) String() string {
 }
 
 func TestInvariant1_TheKeyOfAFileIsAcceptedAndOnlyItsHashIsKnown(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
-	key := w.key()
+	f, g := newFixture(t), NewWithT(t)
+	key := f.key()
 	g.Expect(key.Ready()).To(MatchError("the bootstrap key is not accepted: it was not declared yet"))
-	stop, _ := w.start(key)
-	w.awaitSettled(key)
+	stop, _ := f.start(key)
+	f.awaitSettled(key)
 	stop()
-	content := w.content()
-	g.Expect(w.reason(content)).To(BeEmpty())
+	content := f.content()
+	g.Expect(f.reason(content)).To(BeEmpty())
 
 	name := nameOf(content)
-	object := w.only()
+	object := f.only()
 	want := v1alpha1.APIKeySpec{AppName: name, ReadAccess: true, WriteAccess: true, Active: new(true),
 		TokenHash: token.Hash(content), TokenHint: content[:7]}
 	g.Expect(object.Name).To(Equal(name))
 	g.Expect(object.Labels).To(Equal(map[string]string{"keys.squirrel.dev/bootstrap": "true", "keys.squirrel.dev/manager": "true"}))
 	g.Expect(cmp.Diff(want, object.Spec)).To(BeEmpty())
-	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`msg="API key authentication ready (key file: %s)" apikey=%s`, w.file, name)))
-	for where, text := range map[string]string{"the log": w.log.String(), "the key, printed": fmt.Sprintf("%+v", key)} {
+	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`msg="API key authentication ready (key file: %s)" apikey=%s`, f.file, name)))
+	for where, text := range map[string]string{"the log": f.log.String(), "the key, printed": fmt.Sprintf("%+v", key)} {
 		g.Expect(text).NotTo(ContainSubstring(content), "Invariant 1: %s has the token", where)
 	}
 
-	again := w.run(w.key())
+	again := f.run(f.key())
 	g.Expect(again).To(Equal(content), "a restart keeps the key")
-	g.Expect(w.only().UID).To(Equal(object.UID))
+	g.Expect(f.only().UID).To(Equal(object.UID))
 }
 
 func TestANewFileEndsTheKeyOfTheFormerOne(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
-	former := w.run(w.key())
-	w.must(w.env.Client.Create(t.Context(), &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "bootstrap-of-somebody-else"},
+	f, g := newFixture(t), NewWithT(t)
+	former := f.run(f.key())
+	framework.Must(f, f.Env.Client.Create(t.Context(), &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "bootstrap-of-somebody-else"},
 		Spec:       v1alpha1.APIKeySpec{AppName: "bootstrap", ReadAccess: true, WriteAccess: true, TokenHash: token.Hash("of-somebody-else")},
 	}))
-	w.must(os.Remove(w.file))
-	current := w.run(w.key())
+	framework.Must(f, os.Remove(f.file))
+	current := f.run(f.key())
 
-	g.Expect(w.reason(current)).To(BeEmpty())
-	g.Eventually(func() authn.Reason { return w.reason(former) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyDeactivated))
-	g.Eventually(w.log.String).WithTimeout(patience).Should(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
-		`err="the key of the file %s was deactivated (APIKey \"%s\"), which is final: `, w.file, nameOf(former))), "the other console tells of it")
-	g.Eventually(func() authn.Reason { return w.reason("of-somebody-else") }).WithTimeout(patience).Should(BeEmpty(), "which has no label")
-	g.Expect(w.labelled()).To(HaveLen(2), "the former one stays to be seen")
-	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=WARN `+
+	g.Expect(f.reason(current)).To(BeEmpty())
+	g.Eventually(func() authn.Reason { return f.reason(former) }).WithTimeout(framework.Timeout).Should(Equal(authn.ReasonKeyDeactivated))
+	g.Eventually(f.log.String).WithTimeout(framework.Timeout).Should(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
+		`err="the key of the file %s was deactivated (APIKey \"%s\"), which is final: `, f.file, nameOf(former))), "the other console tells of it")
+	g.Eventually(func() authn.Reason { return f.reason("of-somebody-else") }).WithTimeout(framework.Timeout).Should(BeEmpty(), "which has no label")
+	g.Expect(f.labelled()).To(HaveLen(2), "the former one stays to be seen")
+	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=WARN `+
 		`msg="Deactivated the bootstrap key of another key file: this one takes its place" deactivated=%s apikey=%s keyFile=%s`,
-		nameOf(former), nameOf(current), w.file)), "who shares no file with another console learns of it")
+		nameOf(former), nameOf(current), f.file)), "who shares no file with another console learns of it")
 }
 
 func nameOf(key string) string {
@@ -246,24 +235,24 @@ func nameOf(key string) string {
 }
 
 func TestTheFormerKeyIsGoodUntilTheNewOneIsAccepted(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
-	former := w.run(w.key())
-	w.stopController()
-	w.must(os.Remove(w.file))
-	key := w.key()
-	w.start(key)
+	f, g := newFixture(t), NewWithT(t)
+	former := f.run(f.key())
+	f.stopController()
+	framework.Must(f, os.Remove(f.file))
+	key := f.key()
+	f.start(key)
 
-	g.Eventually(w.labelled).WithTimeout(patience).Should(HaveLen(2))
-	for _, declared := range w.labelled() {
+	g.Eventually(f.labelled).WithTimeout(framework.Timeout).Should(HaveLen(2))
+	for _, declared := range f.labelled() {
 		g.Expect(*declared.Spec.Active).To(BeTrue(), "nothing has taken the place of APIKey %q", declared.Name)
 	}
-	g.Expect(w.reason(former)).To(BeEmpty())
+	g.Expect(f.reason(former)).To(BeEmpty())
 	g.Expect(key.Ready()).NotTo(Succeed())
 
-	runcontroller.Start(t, w.env, w.namespace)
-	w.awaitSettled(key)
-	g.Expect(w.reason(w.content())).To(BeEmpty())
-	g.Eventually(func() authn.Reason { return w.reason(former) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyDeactivated))
+	runcontroller.Start(t, f.Env, f.Namespace)
+	f.awaitSettled(key)
+	g.Expect(f.reason(f.content())).To(BeEmpty())
+	g.Eventually(func() authn.Reason { return f.reason(former) }).WithTimeout(framework.Timeout).Should(Equal(authn.ReasonKeyDeactivated))
 }
 
 func TestAKeyThatAnotherAPIKeyHasIsGivenUpAndTheFormerOneStaysGood(t *testing.T) {
@@ -274,20 +263,20 @@ func TestAKeyThatAnotherAPIKeyHasIsGivenUpAndTheFormerOneStaysGood(t *testing.T)
 	for finder, refusal := range map[string]error{
 		"the controller": nil, "the admission webhook": &apierrors.StatusError{ErrStatus: conflict.Status()},
 	} {
-		t.Run("as found by "+finder, func(t *testing.T) { testTakenKey(newWorld(t), refusal) })
+		t.Run("as found by "+finder, func(t *testing.T) { testTakenKey(newFixture(t), refusal) })
 	}
 }
 
 // testTakenKey declares a key whose hash another APIKey has. Its creation is refused with this error, if any.
-func testTakenKey(w *world, refusal error) {
-	g := NewWithT(w)
-	formerKey := w.key()
-	stop, _ := w.start(formerKey)
-	w.awaitSettled(formerKey)
-	former := w.content()
+func testTakenKey(f *fixture, refusal error) {
+	g := NewWithT(f)
+	formerKey := f.key()
+	stop, _ := f.start(formerKey)
+	f.awaitSettled(formerKey)
+	former := f.content()
 	stop()
-	w.must(os.Remove(w.file))
-	key := w.key(func(config *Config) {
+	framework.Must(f, os.Remove(f.file))
+	key := f.key(func(config *Config) {
 		if refusal != nil {
 			config.Client = interceptor.NewClient(config.Client, interceptor.Funcs{
 				Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error { return refusal },
@@ -295,22 +284,22 @@ func testTakenKey(w *world, refusal error) {
 		}
 	})
 	holder := &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "holder"},
-		Spec:       v1alpha1.APIKeySpec{AppName: "Holder", ReadAccess: true, TokenHash: token.Hash(w.content())},
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "holder"},
+		Spec:       v1alpha1.APIKeySpec{AppName: "Holder", ReadAccess: true, TokenHash: token.Hash(f.content())},
 	}
-	w.must(w.env.Client.Create(w.Context(), holder))
+	framework.Must(f, f.Env.Client.Create(f.Context(), holder))
 	g.Eventually(func() bool {
-		w.must(w.env.Client.Get(w.Context(), client.ObjectKeyFromObject(holder), holder))
+		framework.Must(f, f.Env.Client.Get(f.Context(), client.ObjectKeyFromObject(holder), holder))
 		return apikey.IsIssued(holder)
-	}).WithTimeout(patience).Should(BeTrue())
+	}).WithTimeout(framework.Timeout).Should(BeTrue())
 
-	w.run(key) // which ends, and is ready
-	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
+	f.run(key) // which ends, and is ready
+	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
 		`err="the key of the file %s is that of another APIKey (The token hash is that of APIKey \"holder\": delete that key, or bring `+
-		`another token): delete that APIKey, or delete the file so that a new key is made, and restart"`, w.file)))
-	g.Expect(w.only().Name).To(Equal(nameOf(former)), "nothing is left of the key that is given up")
-	g.Expect(*w.only().Spec.Active).To(BeTrue())
-	g.Expect(w.reason(former)).To(BeEmpty())
+		`another token): delete that APIKey, or delete the file so that a new key is made, and restart"`, f.file)))
+	g.Expect(f.only().Name).To(Equal(nameOf(former)), "nothing is left of the key that is given up")
+	g.Expect(*f.only().Spec.Active).To(BeTrue())
+	g.Expect(f.reason(former)).To(BeEmpty())
 }
 
 func TestAKeyThatWasEndedStaysSoUntilItsFileIsDeleted(t *testing.T) {
@@ -319,164 +308,164 @@ func TestAKeyThatWasEndedStaysSoUntilItsFileIsDeleted(t *testing.T) {
 		"has expired":     `{"spec": {"expiresAt": "2026-01-01T00:00:00Z"}}`,
 	} {
 		t.Run(end, func(t *testing.T) {
-			w, g := newWorld(t), NewWithT(t)
-			content := w.run(w.key())
-			object := w.only()
-			w.patch(object, patch)
+			f, g := newFixture(t), NewWithT(t)
+			content := f.run(f.key())
+			object := f.only()
+			f.patch(object, patch)
 			other := &v1alpha1.APIKey{
-				ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "of-another-file", Labels: map[string]string{v1alpha1.LabelBootstrap: "true"}},
+				ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "of-another-file", Labels: map[string]string{v1alpha1.LabelBootstrap: "true"}},
 				Spec:       v1alpha1.APIKeySpec{AppName: "of another file", ReadAccess: true, TokenHash: token.Hash("of-another-file")},
 			}
-			w.must(w.env.Client.Create(t.Context(), other))
+			framework.Must(f, f.Env.Client.Create(t.Context(), other))
 
-			w.run(w.key())
-			g.Expect(w.reason(content)).NotTo(BeEmpty())
-			g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
+			f.run(f.key())
+			g.Expect(f.reason(content)).NotTo(BeEmpty())
+			g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
 				`err="the key of the file %s %s (APIKey \"%s\"), which is final: delete the file and restart, and a new key is made"`,
-				w.file, end, object.Name)))
-			w.must(w.env.Client.Get(t.Context(), client.ObjectKeyFromObject(other), other))
+				f.file, end, object.Name)))
+			framework.Must(f, f.Env.Client.Get(t.Context(), client.ObjectKeyFromObject(other), other))
 			g.Expect(*other.Spec.Active).To(BeTrue(), "a key that has ended takes nobody's place")
 
-			w.must(os.Remove(w.file))
-			g.Expect(w.reason(w.run(w.key()))).To(BeEmpty())
+			framework.Must(f, os.Remove(f.file))
+			g.Expect(f.reason(f.run(f.key()))).To(BeEmpty())
 		})
 	}
 }
 
 func TestAnExpiryThatIsNotOnRecordIsNotFinal(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
-	first := w.key()
-	stop, _ := w.start(first)
-	w.awaitSettled(first)
+	f, g := newFixture(t), NewWithT(t)
+	first := f.key()
+	stop, _ := f.start(first)
+	f.awaitSettled(first)
 	stop()
-	content, object := w.content(), w.only()
-	w.stopController() // which would record the expiry
-	w.patch(object, `{"spec": {"expiresAt": "2026-01-01T00:00:00Z"}}`)
-	key := w.key()
-	w.start(key)
+	content, object := f.content(), f.only()
+	f.stopController() // which would record the expiry
+	f.patch(object, `{"spec": {"expiresAt": "2026-01-01T00:00:00Z"}}`)
+	key := f.key()
+	f.start(key)
 	want := fmt.Sprintf("the bootstrap key is not accepted: APIKey %q has expired by the clock of this process, and the controller has "+
 		"not recorded that yet", object.Name)
-	g.Eventually(key.Ready).WithTimeout(patience).Should(MatchError(want))
+	g.Eventually(key.Ready).WithTimeout(framework.Timeout).Should(MatchError(want))
 
-	w.patch(object, `{"spec": {"expiresAt": null}}`)
-	w.awaitSettled(key)
-	g.Expect(w.reason(content)).To(BeEmpty())
+	f.patch(object, `{"spec": {"expiresAt": null}}`)
+	f.awaitSettled(key)
+	g.Expect(f.reason(content)).To(BeEmpty())
 }
 
 func TestAKeyWhoseObjectWasDeletedIsDeclaredAgainAtTheNextStart(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
-	first := w.key()
-	stop, _ := w.start(first)
-	w.awaitSettled(first)
+	f, g := newFixture(t), NewWithT(t)
+	first := f.key()
+	stop, _ := f.start(first)
+	f.awaitSettled(first)
 	stop()
-	content, former := w.content(), w.only()
-	w.must(w.env.Client.Delete(t.Context(), former))
-	g.Eventually(func() authn.Reason { return w.reason(content) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyUnknown))
+	content, former := f.content(), f.only()
+	framework.Must(f, f.Env.Client.Delete(t.Context(), former))
+	g.Eventually(func() authn.Reason { return f.reason(content) }).WithTimeout(framework.Timeout).Should(Equal(authn.ReasonKeyUnknown))
 	g.Expect(first.Ready()).To(MatchError(fmt.Sprintf(`the bootstrap key is not accepted: APIKey %q was deleted or has ended`, former.Name)),
 		"at once, not when a process has found out why")
 
-	g.Expect(w.run(w.key())).To(Equal(content))
-	g.Expect(w.reason(content)).To(BeEmpty())
-	g.Expect(w.only().UID).NotTo(Equal(former.UID))
+	g.Expect(f.run(f.key())).To(Equal(content))
+	g.Expect(f.reason(content)).To(BeEmpty())
+	g.Expect(f.only().UID).NotTo(Equal(former.UID))
 }
 
 func TestARunningProcessMakesADeletedKeyAgain(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
-	keys := []*Key{w.key(), w.key()} // of two processes
+	f, g := newFixture(t), NewWithT(t)
+	keys := []*Key{f.key(), f.key()} // of two processes
 	for _, key := range keys {
-		w.run(key)
+		f.run(key)
 	}
-	content, former := w.content(), w.only()
+	content, former := f.content(), f.only()
 	for range 2 {
-		w.must(w.env.Client.Delete(t.Context(), former))
-		g.Eventually(func() types.UID { return w.onlyUID() }).WithTimeout(patience).ShouldNot(Or(BeEmpty(), Equal(former.UID)))
+		framework.Must(f, f.Env.Client.Delete(t.Context(), former))
+		g.Eventually(func() types.UID { return f.onlyUID() }).WithTimeout(framework.Timeout).ShouldNot(Or(BeEmpty(), Equal(former.UID)))
 		for _, key := range keys {
-			w.awaitSettled(key)
+			f.awaitSettled(key)
 		}
-		g.Expect(w.reason(content)).To(BeEmpty())
-		former = w.only()
+		g.Expect(f.reason(content)).To(BeEmpty())
+		former = f.only()
 	}
 	name := nameOf(content)
-	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=WARN msg="The bootstrap key is not accepted; trying again" `+
+	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=WARN msg="The bootstrap key is not accepted; trying again" `+
 		`err="APIKey \"%s\" was deleted or has ended"`, name)))
-	g.Expect(strings.Count(w.log.String(), `msg="Created the APIKey of the bootstrap key" apikey=`+name)).To(Equal(3), "one process each time")
-	g.Expect(strings.Count(w.log.String(), `msg="API key authentication ready (key file: `+w.file)).To(Equal(6), "and both tell of each")
+	g.Expect(strings.Count(f.log.String(), `msg="Created the APIKey of the bootstrap key" apikey=`+name)).To(Equal(3), "one process each time")
+	g.Expect(strings.Count(f.log.String(), `msg="API key authentication ready (key file: `+f.file)).To(Equal(6), "and both tell of each")
 }
 
 func TestADeletedKeyIsNotMadeAgainWhenItsFileIsGoneOrHoldsAnother(t *testing.T) {
-	for want, change := range map[string]func(w *world) error{
-		`there is no APIKey \"NAME\", and the key file FILE does not exist any more: restart, and a new key is made`: func(w *world) error {
-			return os.Remove(w.file)
+	for want, change := range map[string]func(f *fixture) error{
+		`there is no APIKey \"NAME\", and the key file FILE does not exist any more: restart, and a new key is made`: func(f *fixture) error {
+			return os.Remove(f.file)
 		},
-		`there is no APIKey \"NAME\", and the key file FILE holds another key since this process started: restart, and that one is used`: func(w *world) error {
-			return os.WriteFile(w.file, []byte(newKey()), 0o600)
+		`there is no APIKey \"NAME\", and the key file FILE holds another key since this process started: restart, and that one is used`: func(f *fixture) error {
+			return os.WriteFile(f.file, []byte(newKey()), 0o600)
 		},
 	} {
 		t.Run(want, func(t *testing.T) {
-			w, g := newWorld(t), NewWithT(t)
-			key := w.key()
-			_, ended := w.start(key)
-			w.awaitSettled(key)
-			content := w.content()
-			w.must(change(w))
+			f, g := newFixture(t), NewWithT(t)
+			key := f.key()
+			_, ended := f.start(key)
+			f.awaitSettled(key)
+			content := f.content()
+			framework.Must(f, change(f))
 			g.Consistently(key.Ready).WithTimeout(2*lossPoll).Should(Succeed(), "while the APIKey is there, the file is not asked")
-			w.must(w.env.Client.Delete(t.Context(), w.only()))
+			framework.Must(f, f.Env.Client.Delete(t.Context(), f.only()))
 
-			g.Eventually(ended).WithTimeout(patience).Should(Receive(BeNil()))
+			g.Eventually(ended).WithTimeout(framework.Timeout).Should(Receive(BeNil()))
 			g.Expect(key.Ready()).To(Succeed(), "other keys count")
-			g.Expect(w.reason(content)).To(Equal(authn.ReasonKeyUnknown))
-			g.Expect(w.labelled()).To(BeEmpty())
-			g.Expect(w.log.String()).To(ContainSubstring(`level=ERROR msg="The bootstrap key is not accepted" err="` +
-				strings.NewReplacer("NAME", nameOf(content), "FILE", w.file).Replace(want) + `"`))
+			g.Expect(f.reason(content)).To(Equal(authn.ReasonKeyUnknown))
+			g.Expect(f.labelled()).To(BeEmpty())
+			g.Expect(f.log.String()).To(ContainSubstring(`level=ERROR msg="The bootstrap key is not accepted" err="` +
+				strings.NewReplacer("NAME", nameOf(content), "FILE", f.file).Replace(want) + `"`))
 		})
 	}
 }
 
 func TestARunningProcessLeavesAnEndedKeyEnded(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
-	key := w.key()
-	_, ended := w.start(key)
-	w.awaitSettled(key)
-	content, object := w.content(), w.only()
-	w.patch(object, `{"spec": {"active": false}}`)
+	f, g := newFixture(t), NewWithT(t)
+	key := f.key()
+	_, ended := f.start(key)
+	f.awaitSettled(key)
+	content, object := f.content(), f.only()
+	f.patch(object, `{"spec": {"active": false}}`)
 
-	g.Eventually(ended).WithTimeout(patience).Should(Receive(BeNil()))
+	g.Eventually(ended).WithTimeout(framework.Timeout).Should(Receive(BeNil()))
 	g.Expect(key.Ready()).To(Succeed(), "other keys count")
-	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
+	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
 		`err="the key of the file %s was deactivated (APIKey \"%s\"), which is final: delete the file and restart, and a new key is made"`,
-		w.file, object.Name)))
-	w.must(w.env.Client.Delete(t.Context(), object))
-	g.Eventually(func() authn.Reason { return w.reason(content) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyUnknown))
-	g.Expect(w.labelled()).To(BeEmpty(), "who ended it, and then deleted it, does not get it back")
+		f.file, object.Name)))
+	framework.Must(f, f.Env.Client.Delete(t.Context(), object))
+	g.Eventually(func() authn.Reason { return f.reason(content) }).WithTimeout(framework.Timeout).Should(Equal(authn.ReasonKeyUnknown))
+	g.Expect(f.labelled()).To(BeEmpty(), "who ended it, and then deleted it, does not get it back")
 }
 
 func TestARunningProcessGivesUpADeletedKeyWhoseHashAnEndedKeyHas(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
-	key := w.key()
-	_, ended := w.start(key)
-	w.awaitSettled(key)
-	former := w.only()
+	f, g := newFixture(t), NewWithT(t)
+	key := f.key()
+	_, ended := f.start(key)
+	f.awaitSettled(key)
+	former := f.only()
 	copied := &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "copy"},
-		Spec:       v1alpha1.APIKeySpec{AppName: "Copy", ReadAccess: true, Active: new(false), TokenHash: token.Hash(w.content())},
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "copy"},
+		Spec:       v1alpha1.APIKeySpec{AppName: "Copy", ReadAccess: true, Active: new(false), TokenHash: token.Hash(f.content())},
 	}
-	w.must(w.env.Client.Create(t.Context(), copied))
-	g.Eventually(time.Now).WithTimeout(patience).Should(BeTemporally(">=", copied.CreationTimestamp.Add(time.Second)), "the copy is the older one")
-	w.must(w.env.Client.Delete(t.Context(), former))
+	framework.Must(f, f.Env.Client.Create(t.Context(), copied))
+	g.Eventually(time.Now).WithTimeout(framework.Timeout).Should(BeTemporally(">=", copied.CreationTimestamp.Add(time.Second)), "the copy is the older one")
+	framework.Must(f, f.Env.Client.Delete(t.Context(), former))
 
-	g.Eventually(ended).WithTimeout(patience).Should(Receive(BeNil()))
+	g.Eventually(ended).WithTimeout(framework.Timeout).Should(Receive(BeNil()))
 	g.Expect(key.Ready()).To(Succeed(), "other keys count")
-	g.Expect(w.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
+	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
 		`err="the key of the file %s is that of another APIKey (The token hash is that of APIKey \"copy\": delete that key, or bring `+
-		`another token): delete that APIKey, or delete the file so that a new key is made, and restart"`, w.file)))
-	g.Expect(w.labelled()).To(BeEmpty())
+		`another token): delete that APIKey, or delete the file so that a new key is made, and restart"`, f.file)))
+	g.Expect(f.labelled()).To(BeEmpty())
 }
 
 func TestARefusedCreationIsTriedAgainWithGrowingPauses(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
+	f, g := newFixture(t), NewWithT(t)
 	var refusing atomic.Bool
 	var attempts atomic.Int32
-	key := w.key(func(config *Config) {
+	key := f.key(func(config *Config) {
 		config.Client = interceptor.NewClient(config.Client, interceptor.Funcs{
 			Create: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.CreateOption) error {
 				if refusing.Load() {
@@ -487,14 +476,14 @@ func TestARefusedCreationIsTriedAgainWithGrowingPauses(t *testing.T) {
 			},
 		})
 	})
-	w.run(key)
+	f.run(key)
 	refusing.Store(true)
-	w.must(w.env.Client.Delete(t.Context(), w.only()))
-	g.Eventually(attempts.Load).WithTimeout(patience).Should(BeNumerically(">=", 3))
+	framework.Must(f, f.Env.Client.Delete(t.Context(), f.only()))
+	g.Eventually(attempts.Load).WithTimeout(framework.Timeout).Should(BeNumerically(">=", 3))
 	g.Expect(key.Ready()).To(MatchError(And(HavePrefix("the bootstrap key is not accepted: create APIKey"), HaveSuffix("exceeded quota: keys"))))
-	g.Expect(strings.Count(w.log.String(), "exceeded quota")).To(Equal(1), "what does not change is logged once")
+	g.Expect(strings.Count(f.log.String(), "exceeded quota")).To(Equal(1), "what does not change is logged once")
 	refusing.Store(false)
-	w.awaitSettled(key)
+	f.awaitSettled(key)
 
 	pause, former := retries(), time.Duration(0)
 	for range 5 {
@@ -511,40 +500,40 @@ func TestAKeyThatIsThereIsMadeAManagerUnlessItsLabelSaysOtherwise(t *testing.T) 
 		"not to be a manager by its owner": {`{"metadata": {"labels": {"keys.squirrel.dev/manager": "false"}}}`, "false"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w, g := newWorld(t), NewWithT(t)
-			w.run(w.key())
-			object := w.only()
-			w.patch(object, test.patch)
-			w.run(w.key())
-			g.Expect(w.only().Labels).To(HaveKeyWithValue("keys.squirrel.dev/manager", test.want))
-			g.Expect(w.only().UID).To(Equal(object.UID))
+			f, g := newFixture(t), NewWithT(t)
+			f.run(f.key())
+			object := f.only()
+			f.patch(object, test.patch)
+			f.run(f.key())
+			g.Expect(f.only().Labels).To(HaveKeyWithValue("keys.squirrel.dev/manager", test.want))
+			g.Expect(f.only().UID).To(Equal(object.UID))
 		})
 	}
 }
 
 func TestProcessesWithOneFileShareItsKey(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
-	formerKey := w.key()
-	stop, _ := w.start(formerKey)
-	w.awaitSettled(formerKey)
+	f, g := newFixture(t), NewWithT(t)
+	formerKey := f.key()
+	stop, _ := f.start(formerKey)
+	f.awaitSettled(formerKey)
 	stop() // or it tells of its end
-	former := w.content()
-	w.must(os.Remove(w.file))
+	former := f.content()
+	framework.Must(f, os.Remove(f.file))
 	keys := make([]*Key, 5)
 	for i := range keys {
-		keys[i] = w.key()
+		keys[i] = f.key()
 	}
 	for _, key := range keys {
-		w.start(key)
+		f.start(key)
 	}
 	for _, key := range keys {
-		w.awaitSettled(key)
+		f.awaitSettled(key)
 	}
-	g.Expect(w.labelled()).To(HaveLen(2))
-	g.Expect(w.reason(w.content())).To(BeEmpty())
-	g.Eventually(func() authn.Reason { return w.reason(former) }).WithTimeout(patience).Should(Equal(authn.ReasonKeyDeactivated))
-	g.Expect(w.log.String()).NotTo(ContainSubstring("not accepted"))
-	g.Eventually(func() int { return strings.Count(w.log.String(), "level=WARN") }).WithTimeout(patience).
+	g.Expect(f.labelled()).To(HaveLen(2))
+	g.Expect(f.reason(f.content())).To(BeEmpty())
+	g.Eventually(func() authn.Reason { return f.reason(former) }).WithTimeout(framework.Timeout).Should(Equal(authn.ReasonKeyDeactivated))
+	g.Expect(f.log.String()).NotTo(ContainSubstring("not accepted"))
+	g.Eventually(func() int { return strings.Count(f.log.String(), "level=WARN") }).WithTimeout(framework.Timeout).
 		Should(Equal(1), "one of them ends the former key")
 }
 
@@ -578,31 +567,31 @@ func TestWhatHoldsUpAKeyIsToldAndTheKeyIsAcceptedOnceItIsGone(t *testing.T) {
 		"its name, and the label": {anObjectOfAnotherToken, another},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w, g := newWorld(t), NewWithT(t)
-			key := w.key()
+			f, g := newFixture(t), NewWithT(t)
+			key := f.key()
 			held := test.obstacle(key.name())
-			held.Namespace = w.namespace
-			w.must(w.env.Client.Create(t.Context(), held))
+			held.Namespace = f.Namespace
+			framework.Must(f, f.Env.Client.Create(t.Context(), held))
 			g.Eventually(func() bool {
-				w.must(w.env.Client.Get(t.Context(), client.ObjectKeyFromObject(held), held))
+				framework.Must(f, f.Env.Client.Get(t.Context(), client.ObjectKeyFromObject(held), held))
 				return apikey.IsIssued(held)
-			}).WithTimeout(patience).Should(BeTrue())
-			w.start(key)
+			}).WithTimeout(framework.Timeout).Should(BeTrue())
+			f.start(key)
 
 			want := "the bootstrap key is not accepted: " + strings.ReplaceAll(test.want, "NAME", key.name())
-			g.Eventually(key.Ready).WithTimeout(patience).Should(MatchError(want))
-			w.must(w.env.Client.Delete(t.Context(), held))
-			w.awaitSettled(key)
-			g.Expect(w.reason(w.content())).To(BeEmpty())
+			g.Eventually(key.Ready).WithTimeout(framework.Timeout).Should(MatchError(want))
+			framework.Must(f, f.Env.Client.Delete(t.Context(), held))
+			f.awaitSettled(key)
+			g.Expect(f.reason(f.content())).To(BeEmpty())
 		})
 	}
 }
 
 func TestAKeyWaitsForTheKubernetesAPI(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
+	f, g := newFixture(t), NewWithT(t)
 	var away atomic.Bool
 	away.Store(true)
-	config := rest.CopyConfig(w.env.Config)
+	config := rest.CopyConfig(f.Env.Config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(request *http.Request) (*http.Response, error) {
 			if away.Load() {
@@ -611,16 +600,16 @@ func TestAKeyWaitsForTheKubernetesAPI(t *testing.T) {
 			return next.RoundTrip(request)
 		})
 	})
-	unreliable, err := client.NewWithWatch(config, client.Options{Scheme: w.env.Scheme, Mapper: w.env.Client.RESTMapper()})
-	w.must(err)
-	key := w.key(func(config *Config) { config.Client = unreliable })
-	w.start(key)
+	unreliable, err := client.NewWithWatch(config, client.Options{Scheme: f.Env.Scheme, Mapper: f.Env.Client.RESTMapper()})
+	framework.Must(f, err)
+	key := f.key(func(config *Config) { config.Client = unreliable })
+	f.start(key)
 
-	g.Eventually(key.Ready).WithTimeout(patience).Should(MatchError(
+	g.Eventually(key.Ready).WithTimeout(framework.Timeout).Should(MatchError(
 		MatchRegexp("^the bootstrap key is not accepted: list the APIKeys with the label keys.squirrel.dev/bootstrap: .*the API is away$")))
 	away.Store(false)
-	w.awaitSettled(key)
-	g.Expect(strings.Count(w.log.String(), "level=WARN")).To(Equal(1), "what does not change is logged once")
+	f.awaitSettled(key)
+	g.Expect(strings.Count(f.log.String(), "level=WARN")).To(Equal(1), "what does not change is logged once")
 }
 
 // roundTripper does what it is to do with a call to the API.
@@ -631,127 +620,127 @@ func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) {
 // console is the built program.
 type console struct {
 	*operator.Process
-	w *world
+	f *fixture
 }
 
 // startConsole starts the program. Once it serves, the key file is there.
-func (w *world) startConsole() console {
-	w.Helper()
-	c := w.launchConsole()
+func (f *fixture) startConsole() console {
+	f.Helper()
+	c := f.launchConsole()
 	c.Address("console")
 	return c
 }
 
-func (w *world) launchConsole() console {
-	w.Helper()
-	return console{w: w, Process: operator.Start(w.T, w.env.Config, "console", "--namespace="+w.namespace, "--api-key-file="+w.file,
+func (f *fixture) launchConsole() console {
+	f.Helper()
+	return console{f: f, Process: operator.Start(f, f.Env.Config, "console", "--namespace="+f.Namespace, "--api-key-file="+f.file,
 		"--plaintext", "--listen-address="+operator.AnyPort, "--health-probe-bind-address="+operator.AnyPort, "--shutdown-delay=0s")}
 }
 
 // status of the answer to a list of keys.
 func (c console) status(key string) int {
-	c.w.Helper()
+	c.f.Helper()
 	status, _ := c.get("http://"+c.Address("console")+"/api/v1/api-keys", key)
 	return status
 }
 
 // ready returns what the console says of its readiness.
 func (c console) ready() (text string) {
-	c.w.Helper()
+	c.f.Helper()
 	_, text = c.get("http://"+c.Address("health")+"/readyz", "")
 	return text
 }
 
 func (c console) get(url, key string) (status int, body string) {
-	c.w.Helper()
-	request, err := http.NewRequestWithContext(c.w.Context(), http.MethodGet, url, nil)
-	c.w.must(err)
+	c.f.Helper()
+	request, err := http.NewRequestWithContext(c.f.Context(), http.MethodGet, url, nil)
+	framework.Must(c.f, err)
 	request.Header.Set("Authorization", "Bearer "+key)
 	response, err := http.DefaultClient.Do(request)
-	c.w.must(err)
+	framework.Must(c.f, err)
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
-	c.w.must(err)
+	framework.Must(c.f, err)
 	return response.StatusCode, string(content)
 }
 
 // awaitAccepted waits until a key is accepted, which until then is never answered as one that is not good.
 func (c console) awaitAccepted(key string) {
-	c.w.Helper()
-	g := NewWithT(c.w)
+	c.f.Helper()
+	g := NewWithT(c.f)
 	g.Eventually(func() int {
 		got := c.status(key)
 		g.Expect(got).NotTo(Equal(http.StatusUnauthorized), "Invariant 4: until it is accepted, the console cannot know")
 		return got
-	}).WithTimeout(patience).Should(Equal(http.StatusOK))
+	}).WithTimeout(framework.Timeout).Should(Equal(http.StatusOK))
 }
 
 func TestTheConsoleMakesItsKeyAgainWhenItsAPIKeyOrTheDefinitionOfAllIsDeleted(t *testing.T) {
 	t.Parallel()
-	w, g := newWorldIn(t, testenv.Start(t)), NewWithT(t)
-	console := w.startConsole()
-	key := w.content()
+	f, g := newFixtureIn(t, testenv.Start(t)), NewWithT(t)
+	console := f.startConsole()
+	key := f.content()
 	console.awaitAccepted(key)
-	first := w.only()
+	first := f.only()
 
-	w.must(w.env.Client.Delete(t.Context(), first))
-	g.Eventually(w.onlyUID).WithTimeout(patience).ShouldNot(Or(BeEmpty(), Equal(first.UID)))
+	framework.Must(f, f.Env.Client.Delete(t.Context(), first))
+	g.Eventually(f.onlyUID).WithTimeout(framework.Timeout).ShouldNot(Or(BeEmpty(), Equal(first.UID)))
 	console.awaitAccepted(key)
 
 	definition := func(command string) {
-		_, err := w.env.Kubectl(t, command, "--kustomize=../../config/crd")
-		w.must(err)
+		_, err := f.Env.Kubectl(t, command, "--kustomize=../../config/crd")
+		framework.Must(f, err)
 	}
 	definition("delete")
-	g.Eventually(console.ready).WithTimeout(patience).Should(Equal(
+	g.Eventually(console.ready).WithTimeout(framework.Timeout).Should(Equal(
 		"the bootstrap key is not accepted: list the APIKeys with the label keys.squirrel.dev/bootstrap: " +
 			"the server could not find the requested resource (get apikeys.keys.squirrel.dev)\n"))
 	g.Expect(console.status(key)).To(Equal(http.StatusServiceUnavailable), "it is not a wrong key")
 	definition("apply")
 	console.awaitAccepted(key)
-	g.Eventually(console.ready).WithTimeout(patience).Should(Equal("ok\n"))
+	g.Eventually(console.ready).WithTimeout(framework.Timeout).Should(Equal("ok\n"))
 	g.Eventually(func() string {
 		_, count := console.get("http://"+console.Address("console")+"/api/v1/api-keys/count", key)
 		return count
-	}).WithTimeout(patience).Should(Equal(`{"errorCode":0,"errorMessage":null,"payload":1}`), "the list starts again, too")
+	}).WithTimeout(framework.Timeout).Should(Equal(`{"errorCode":0,"errorMessage":null,"payload":1}`), "the list starts again, too")
 	g.Expect(strings.Count(console.Printed(), "Created the APIKey of the bootstrap key")).To(Equal(3))
 }
 
 func TestTheConsoleRotatesItsKeyWhenTheFileIsDeletedAndItStartsAnew(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
-	first := w.startConsole()
-	former := w.content()
+	f, g := newFixture(t), NewWithT(t)
+	first := f.startConsole()
+	former := f.content()
 	first.awaitAccepted(former)
 	g.Expect(first.Stop()).To(Succeed())
 
-	second := w.startConsole()
-	g.Expect(w.content()).To(Equal(former))
+	second := f.startConsole()
+	g.Expect(f.content()).To(Equal(former))
 	second.awaitAccepted(former)
 	g.Expect(second.Stop()).To(Succeed())
 
-	w.must(os.Remove(w.file))
-	third := w.startConsole()
-	current := w.content()
+	framework.Must(f, os.Remove(f.file))
+	third := f.startConsole()
+	current := f.content()
 	third.awaitAccepted(current)
-	g.Eventually(func() int { return third.status(former) }).WithTimeout(patience).Should(Equal(http.StatusUnauthorized))
+	g.Eventually(func() int { return third.status(former) }).WithTimeout(framework.Timeout).Should(Equal(http.StatusUnauthorized))
 	g.Expect(third.Stop()).To(Succeed())
 
-	w.must(os.Chmod(w.file, 0o604))
-	refusing := w.launchConsole()
+	framework.Must(f, os.Chmod(f.file, 0o604))
+	refusing := f.launchConsole()
 	g.Expect(refusing.Exit()).To(Equal("exit status 1"))
-	g.Expect(refusing.Printed()).To(ContainSubstring("everybody can get at the key file " + w.file + " (mode 0604)"))
+	g.Expect(refusing.Printed()).To(ContainSubstring("everybody can get at the key file " + f.file + " (mode 0604)"))
 	for _, process := range []console{first, second, third, refusing} {
 		g.Expect(process.Printed()).NotTo(Or(ContainSubstring(former), ContainSubstring(current)), "Invariant 1")
 	}
 }
 
 func TestAKeyIsReadyOnlyWhenThisProcessAcceptsIt(t *testing.T) {
-	w, g := newWorld(t), NewWithT(t)
+	f, g := newFixture(t), NewWithT(t)
 	deaf := authn.NewAuthenticator(authn.NewKeyring(), 0, time.Now) // it never hears of any key
-	key := w.key(func(config *Config) { config.Authenticator = deaf })
-	stop, ended := w.start(key)
+	key := f.key(func(config *Config) { config.Authenticator = deaf })
+	stop, ended := f.start(key)
 
-	g.Eventually(func() authn.Reason { return w.reason(w.content()) }).WithTimeout(patience).Should(BeEmpty(), "others accept it")
+	g.Eventually(func() authn.Reason { return f.reason(f.content()) }).WithTimeout(framework.Timeout).Should(BeEmpty(), "others accept it")
 	g.Expect(key.Ready()).NotTo(Succeed())
 	stop()
 	g.Expect(ended).To(Receive(BeNil()), "it ends when it is told to")

@@ -22,6 +22,7 @@ import (
 	. "github.com/onsi/gomega"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -83,7 +84,7 @@ func TestKeyFilesThatAreLoaded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), ".api_key")
-			must(t, write(file))
+			framework.Must(t, write(file))
 			before := filesIn(t, filepath.Dir(file))
 			key, err := loadOrCreate(file)
 			if key != goodKey || err != nil {
@@ -140,8 +141,8 @@ func TestKeyFilesThatAreRefused(t *testing.T) {
 			t.Parallel()
 			dir := directory(t)
 			file := filepath.Join(dir, ".api_key")
-			must(t, os.Mkdir(dir, 0o700))
-			must(t, test.write(file))
+			framework.Must(t, os.Mkdir(dir, 0o700))
+			framework.Must(t, test.write(file))
 			giveAway(t, filepath.Dir(dir))
 			process := startHelper(t, file)
 			process.release(t)
@@ -196,27 +197,27 @@ func startHelper(t *testing.T, file string) *helper {
 	}
 	var err error
 	h.stdin, err = h.StdinPipe()
-	must(t, err)
+	framework.Must(t, err)
 	h.stdout, err = h.StdoutPipe()
-	must(t, err)
-	must(t, h.Start())
+	framework.Must(t, err)
+	framework.Must(t, h.Start())
 	_, err = io.ReadFull(h.stdout, make([]byte, len("waiting\n")))
-	must(t, err)
+	framework.Must(t, err)
 	return h
 }
 
 // release lets the process get the key.
 func (h *helper) release(t *testing.T) {
 	t.Helper()
-	must(t, h.stdin.Close())
+	framework.Must(t, h.stdin.Close())
 }
 
 // answer returns the key, or the error.
 func (h *helper) answer(t *testing.T) string {
 	t.Helper()
 	output, err := io.ReadAll(h.stdout)
-	must(t, err)
-	must(t, h.Wait())
+	framework.Must(t, err)
+	framework.Must(t, h.Wait())
 	return string(output)
 }
 
@@ -232,9 +233,9 @@ func unprivileged() int {
 func directory(t *testing.T) string {
 	t.Helper()
 	temporary := t.TempDir()
-	must(t, os.Chmod(filepath.Dir(temporary), 0o711))
+	framework.Must(t, os.Chmod(filepath.Dir(temporary), 0o711))
 	outer := filepath.Join(temporary, "outer")
-	must(t, os.Mkdir(outer, 0o700))
+	framework.Must(t, os.Mkdir(outer, 0o700))
 	giveAway(t, outer)
 	return filepath.Join(outer, "data")
 }
@@ -245,7 +246,7 @@ func giveAway(t *testing.T, directory string) {
 	if syscall.Geteuid() != 0 {
 		return
 	}
-	must(t, filepath.WalkDir(directory, func(path string, _ fs.DirEntry, err error) error {
+	framework.Must(t, filepath.WalkDir(directory, func(path string, _ fs.DirEntry, err error) error {
 		return errors.Join(err, os.Lchown(path, unprivileged(), unprivileged()))
 	}))
 }
@@ -273,16 +274,9 @@ func mountedSecret(mode fs.FileMode) func(file string) error {
 func filesIn(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	must(t, err)
+	framework.Must(t, err)
 	for _, entry := range entries {
 		names = append(names, entry.Name())
 	}
 	return names
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -28,7 +28,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testcache"
 )
 
-const patience = 3 * time.Minute
+const timeout = 3 * time.Minute
 
 // binary is this program, built.
 var binary string
@@ -114,7 +114,7 @@ func startCommand(t *testing.T, command *exec.Cmd) *program {
 // waitFor waits for a line that starts like this.
 func (p *program) waitFor(t *testing.T, start string) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(timeout)
 	for {
 		select {
 		case line, more := <-p.lines:
@@ -126,7 +126,7 @@ func (p *program) waitFor(t *testing.T, start string) {
 				return
 			}
 		case <-deadline:
-			t.Fatalf("waited %s in vain for %q:\n%s", patience, start, p.printed.String())
+			t.Fatalf("waited %s in vain for %q:\n%s", timeout, start, p.printed.String())
 		}
 	}
 }
@@ -208,7 +208,7 @@ func TestDemoKilledLeavesNoProcess(t *testing.T) {
 	g.Expect(demo.Process.Kill()).To(Succeed())
 	demo.end(t)
 
-	g.Eventually(func() []string { return processtest.WithTemporary(t, demo.tmp) }).WithTimeout(patience).Should(BeEmpty())
+	g.Eventually(func() []string { return processtest.WithTemporary(t, demo.tmp) }).WithTimeout(timeout).Should(BeEmpty())
 }
 
 // running is `make run` in a directory of the test.

@@ -16,17 +16,18 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // The walk-throughs of docs/management are pasted into a shell beside `make run`, and their commands print what is written below them.
 func testWalkThroughs(t *testing.T, home string) {
 	t.Helper()
 	root, err := controlplane.FindRepository()
-	must(t, err)
+	framework.Must(t, err)
 	for _, page := range []string{"rest.md", "cli.md", "moving.md"} {
 		t.Run(page, func(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join(root, "docs", "management", page))
-			must(t, err)
+			framework.Must(t, err)
 			blocks := shellBlocks(string(text))
 			if len(blocks) < 3 {
 				t.Fatalf("only %d blocks of shell were found", len(blocks))
@@ -58,14 +59,14 @@ func shellBlocks(page string) (blocks []shellBlock) {
 func walkThroughDirectory(t *testing.T, root, home string) string {
 	t.Helper()
 	dir := t.TempDir()
-	must(t, os.MkdirAll(filepath.Join(dir, "bin", "dev"), 0o700))
-	must(t, os.Symlink(filepath.Join(home, "env"), filepath.Join(dir, "bin", "dev", "env")))
-	must(t, os.Symlink(filepath.Join(root, "bin", "kubectl-apikey"), filepath.Join(dir, "bin", "kubectl-apikey")))
+	framework.Must(t, os.MkdirAll(filepath.Join(dir, "bin", "dev"), 0o700))
+	framework.Must(t, os.Symlink(filepath.Join(home, "env"), filepath.Join(dir, "bin", "dev", "env")))
+	framework.Must(t, os.Symlink(filepath.Join(root, "bin", "kubectl-apikey"), filepath.Join(dir, "bin", "kubectl-apikey")))
 	rows := ""
 	for _, app := range []string{`It's "quoted"`, `Back\slash & Söhne: #1`} {
 		rows += strings.Join([]string{strings.TrimPrefix(token.Hash(token.New()), "sha256:"), "true", "false", app}, "\t") + "\n"
 	}
-	must(t, os.WriteFile(filepath.Join(dir, "keys.tsv"), []byte(rows), 0o600))
+	framework.Must(t, os.WriteFile(filepath.Join(dir, "keys.tsv"), []byte(rows), 0o600))
 	return dir
 }
 
@@ -109,11 +110,4 @@ func TestPagesAreComparedButForWhatVaries(t *testing.T) {
 	g.Expect(constantPart(`{"errorCode":0}`)).NotTo(Equal(constantPart(`{"errorCode":1}`)))
 	g.Expect(shellBlocks("```sh\na\n```\n\n```text\nb\n```\n\n```sh\nc\n```\n\nProse.\n\n```json\nd\n```\n")).
 		To(Equal([]shellBlock{{"a\n", "b\n"}, {"c\n", ""}}))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -25,7 +25,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testnode"
 )
 
-const patience = 2 * time.Minute
+const timeout = 2 * time.Minute
 
 func TestNodeRunsPodsAndLeavesNothing(t *testing.T) {
 	g := NewWithT(t)
@@ -54,8 +54,8 @@ func TestKilledNodeLeavesNothingRunningAndTheNextRemovesTheRest(t *testing.T) {
 	killed := startUp(t, tmp)
 	startPods(t, place)
 	killed.Kill()
-	g.Eventually(func() []string { return processtest.WithTemporary(t, tmp) }).WithTimeout(patience).Should(BeEmpty())
-	g.Eventually(func() string { return look(t, place).Links }).WithTimeout(patience).Should(Equal(before.Links))
+	g.Eventually(func() []string { return processtest.WithTemporary(t, tmp) }).WithTimeout(timeout).Should(BeEmpty())
+	g.Eventually(func() string { return look(t, place).Links }).WithTimeout(timeout).Should(Equal(before.Links))
 	g.Expect(processesInCgroups(t)).To(BeEmpty())
 
 	g.Expect(startUp(t, tmp).Stop()).To(Succeed())
@@ -97,7 +97,7 @@ func startPods(t *testing.T, place place) {
 	}
 	for _, args := range [][]string{
 		{"create", "deployment", "sleepers", "--image=" + pauseImage, "--replicas=2"},
-		{"rollout", "status", "deployment", "sleepers", "--timeout=" + patience.String()},
+		{"rollout", "status", "deployment", "sleepers", "--timeout=" + timeout.String()},
 	} {
 		if _, err := kubectl.Run(t.Context(), "", args...); err != nil {
 			t.Fatal(err)

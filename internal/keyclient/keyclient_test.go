@@ -27,77 +27,56 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/keyclient"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
-
-// patience bounds every wait for something that must come.
-const patience = 30 * time.Second
 
 func TestMain(m *testing.M) {
 	log.SetLogger(logr.Discard())
 	testenv.Main(m)
 }
 
-// world is one namespace, and what a test does there.
-type world struct {
-	*testing.T
-	env       *testenv.Env
-	namespace string
-}
+// fixture is a namespace.
+type fixture struct{ *testenv.Fixture }
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	t.Parallel()
-	env := testenv.Shared(t)
-	return &world{T: t, env: env, namespace: env.Namespace(t)}
+	return &fixture{testenv.NewFixture(t, testenv.Shared(t))}
 }
 
 // newWorldWithController returns a world in which keys are issued.
-func newWorldWithController(t *testing.T) *world {
+func newFixtureWithController(t *testing.T) *fixture {
 	t.Helper()
-	w := newWorld(t)
-	runcontroller.Start(t, w.env, w.namespace)
-	return w
+	f := newFixture(t)
+	runcontroller.Start(t, f.Env, f.Namespace)
+	return f
 }
 
-func (w *world) creation(appName string, change ...func(*keyclient.CreateOptions)) keyclient.CreateOptions {
-	creation := keyclient.CreateOptions{Namespace: w.namespace, AppName: appName, ReadAccess: true}
+func (f *fixture) creation(appName string, change ...func(*keyclient.CreateOptions)) keyclient.CreateOptions {
+	creation := keyclient.CreateOptions{Namespace: f.Namespace, AppName: appName, ReadAccess: true}
 	for _, c := range change {
 		c(&creation)
 	}
 	return creation
 }
 
-func (w *world) create(appName string, change ...func(*keyclient.CreateOptions)) *keyclient.CreateResult {
-	w.Helper()
-	created, err := keyclient.Create(w.Context(), w.env.Client, w.creation(appName, change...))
-	w.must(err)
+func (f *fixture) create(appName string, change ...func(*keyclient.CreateOptions)) *keyclient.CreateResult {
+	f.Helper()
+	created, err := keyclient.Create(f.Context(), f.Env.Client, f.creation(appName, change...))
+	framework.Must(f, err)
 	return created
 }
 
-func (w *world) keys() []v1alpha1.APIKey {
-	w.Helper()
-	list := &v1alpha1.APIKeyList{}
-	w.must(w.env.Client.List(w.Context(), list, client.InNamespace(w.namespace)))
-	return list.Items
-}
-
 // clientWith returns a client whose calls go through a transport.
-func (w *world) clientWith(transport func(http.RoundTripper) http.RoundTripper) client.WithWatch {
-	w.Helper()
-	config := rest.CopyConfig(w.env.Config)
+func (f *fixture) clientWith(transport func(http.RoundTripper) http.RoundTripper) client.WithWatch {
+	f.Helper()
+	config := rest.CopyConfig(f.Env.Config)
 	config.Wrap(transport)
-	c, err := client.NewWithWatch(config, client.Options{Scheme: w.env.Scheme})
-	w.must(err)
+	c, err := client.NewWithWatch(config, client.Options{Scheme: f.Env.Scheme})
+	framework.Must(f, err)
 	return c
-}
-
-func (w *world) must(err error) {
-	w.Helper()
-	if err != nil {
-		w.Fatal(err)
-	}
 }
 
 // roundTripper does what it is to do with a call to the API.
@@ -106,9 +85,9 @@ type roundTripper func(*http.Request) (*http.Response, error)
 func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
 
 func TestACreatedKeyIsAcceptedAndOnlyItsHashIsStored(t *testing.T) {
-	w := newWorldWithController(t)
+	f := newFixtureWithController(t)
 	expiresAt := metav1.NewTime(time.Now().Add(time.Hour).Truncate(time.Second))
-	created := w.create("Frontend App", func(creation *keyclient.CreateOptions) {
+	created := f.create("Frontend App", func(creation *keyclient.CreateOptions) {
 		creation.WriteAccess = true
 		creation.ExpiresAt = &expiresAt
 		creation.Labels = map[string]string{"made-by": "test"}
@@ -128,15 +107,15 @@ func TestACreatedKeyIsAcceptedAndOnlyItsHashIsStored(t *testing.T) {
 	if !strings.HasPrefix(key.Name, "frontend-app-") || key.Labels["made-by"] != "test" || key.Annotations["asked-by"] != "somebody" {
 		t.Errorf("metadata: %+v", key.ObjectMeta)
 	}
-	if stored, err := w.env.Kubectl(t, "get", "apikeys,events,secrets", "-n", w.namespace, "-o", "json", "--show-managed-fields"); err != nil ||
+	if stored, err := f.Env.Kubectl(t, "get", "apikeys,events,secrets", "-n", f.Namespace, "-o", "json", "--show-managed-fields"); err != nil ||
 		strings.Contains(stored, created.Token) {
 		t.Errorf("the token is stored, or it cannot be told: %v", err)
 	}
 }
 
 func TestTheControllerMintsWhereASecretIsAskedFor(t *testing.T) {
-	w := newWorldWithController(t)
-	created := w.create("Frontend App", func(creation *keyclient.CreateOptions) {
+	f := newFixtureWithController(t)
+	created := f.create("Frontend App", func(creation *keyclient.CreateOptions) {
 		creation.Secret = &v1alpha1.TokenSecret{Name: "handover"}
 	})
 	if created.Token != "" || created.Key.Spec.TokenHash != "" || created.Key.Status.SecretName != "handover" {
@@ -145,27 +124,27 @@ func TestTheControllerMintsWhereASecretIsAskedFor(t *testing.T) {
 }
 
 func TestAnAppNameInUseIsAConflictAndNothingIsLeft(t *testing.T) {
-	w := newWorldWithController(t)
-	holder := w.create("Frontend App").Key
-	_, err := keyclient.Create(t.Context(), w.env.Client, w.creation("Frontend App"))
+	f := newFixtureWithController(t)
+	holder := f.create("Frontend App").Key
+	_, err := keyclient.Create(t.Context(), f.Env.Client, f.creation("Frontend App"))
 	assertConflict(t, err, holder.Name)
-	if keys := w.keys(); len(keys) != 1 || keys[0].UID != holder.UID {
+	if keys := f.Keys(); len(keys) != 1 || keys[0].UID != holder.UID {
 		t.Errorf("the keys are %v", keys)
 	}
 }
 
 func TestAConflictIsToldAlsoWhenThereIsNoTimeToSeeItLast(t *testing.T) {
-	w := newWorldWithController(t)
-	holder := w.create("Frontend App").Key
-	second, err := keyclient.CreateNoWait(t.Context(), w.env.Client, w.creation("Frontend App"))
-	w.must(err)
+	f := newFixtureWithController(t)
+	holder := f.create("Frontend App").Key
+	second, err := keyclient.CreateNoWait(t.Context(), f.Env.Client, f.creation("Frontend App"))
+	framework.Must(f, err)
 	gomega.NewWithT(t).Eventually(func() *metav1.Condition {
-		w.must(w.env.Client.Get(t.Context(), client.ObjectKeyFromObject(second.Key), second.Key))
+		framework.Must(f, f.Env.Client.Get(t.Context(), client.ObjectKeyFromObject(second.Key), second.Key))
 		return meta.FindStatusCondition(second.Key.Status.Conditions, v1alpha1.ConditionStalled)
-	}).WithTimeout(patience).ShouldNot(gomega.BeNil())
+	}).WithTimeout(framework.Timeout).ShouldNot(gomega.BeNil())
 	over, end := context.WithCancel(t.Context())
 	end()
-	_, err = keyclient.AwaitAccepted(over, w.env.Client, second.Key)
+	_, err = keyclient.AwaitAccepted(over, f.Env.Client, second.Key)
 	assertConflict(t, err, holder.Name)
 }
 
@@ -180,15 +159,15 @@ func assertConflict(t *testing.T, err error, holder string) {
 
 func TestInvariant2_OfManyCreationsAtOnceOneWinsAndNothingIsLeftOfTheOthers(t *testing.T) {
 	const many = 50
-	w := newWorldWithController(t)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	f := newFixtureWithController(t)
+	ctx, cancel := context.WithTimeout(t.Context(), framework.Timeout)
 	defer cancel()
 	var creating sync.WaitGroup
 	results := make(chan error, many)
 	winners := make(chan *v1alpha1.APIKey, many)
 	for range many {
 		creating.Go(func() {
-			created, err := keyclient.Create(ctx, w.env.Client, w.creation("Frontend App"))
+			created, err := keyclient.Create(ctx, f.Env.Client, f.creation("Frontend App"))
 			if err == nil {
 				winners <- created.Key
 			} else {
@@ -203,22 +182,22 @@ func TestInvariant2_OfManyCreationsAtOnceOneWinsAndNothingIsLeftOfTheOthers(t *t
 			t.Errorf("a loser got %v", err)
 		}
 	}
-	if keys := w.keys(); len(winners) != 1 || len(keys) != 1 || keys[0].UID != (<-winners).UID {
+	if keys := f.Keys(); len(winners) != 1 || len(keys) != 1 || keys[0].UID != (<-winners).UID {
 		t.Errorf("%d won, and %d keys are left", len(winners), len(keys))
 	}
 }
 
 func TestWithoutAControllerNothingIsAcceptedAndNothingIsLeft(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	_, err := keyclient.Create(ctx, w.env.Client, w.creation("Frontend App"))
+	_, err := keyclient.Create(ctx, f.Env.Client, f.creation("Frontend App"))
 	var notAccepted *keyclient.NotAcceptedError
 	if !errors.As(err, &notAccepted) || !errors.Is(err, context.DeadlineExceeded) ||
 		err.Error() != `APIKey "`+notAccepted.Name+`" was not accepted in time; is the controller running? Its last word: Waiting for the controller.` {
 		t.Errorf("the error is %v", err)
 	}
-	if keys := w.keys(); len(keys) != 0 {
+	if keys := f.Keys(); len(keys) != 0 {
 		t.Errorf("left: %v", keys)
 	}
 }
@@ -227,9 +206,9 @@ func TestACallerWhoGoesAwayLeavesNothing(t *testing.T) {
 	leaving := errors.New("leaving")
 	for name, leaveAt := range map[string]string{"while the key is written": http.MethodPost, "while it waits": http.MethodGet} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			f := newFixture(t)
 			ctx, leave := context.WithCancelCause(t.Context())
-			leaver := w.clientWith(func(next http.RoundTripper) http.RoundTripper {
+			leaver := f.clientWith(func(next http.RoundTripper) http.RoundTripper {
 				return roundTripper(func(request *http.Request) (*http.Response, error) {
 					if request.Method == leaveAt {
 						leave(leaving)
@@ -237,13 +216,13 @@ func TestACallerWhoGoesAwayLeavesNothing(t *testing.T) {
 					return next.RoundTrip(request)
 				})
 			})
-			_, err := keyclient.Create(ctx, leaver, w.creation("Frontend App"))
+			_, err := keyclient.Create(ctx, leaver, f.creation("Frontend App"))
 			var notAccepted *keyclient.NotAcceptedError
 			if !errors.As(err, &notAccepted) || !errors.Is(err, leaving) ||
 				err.Error() != `APIKey "`+notAccepted.Name+`" was not accepted yet when the wait for it ended: leaving` {
 				t.Errorf("the error is %v", err)
 			}
-			if keys := w.keys(); len(keys) != 0 {
+			if keys := f.Keys(); len(keys) != 0 {
 				t.Errorf("left: %v", keys)
 			}
 		})
@@ -251,8 +230,8 @@ func TestACallerWhoGoesAwayLeavesNothing(t *testing.T) {
 }
 
 func TestAKeyWhoseCreationWasNotAnsweredIsRemoved(t *testing.T) {
-	w := newWorld(t)
-	lossy := w.clientWith(func(next http.RoundTripper) http.RoundTripper {
+	f := newFixture(t)
+	lossy := f.clientWith(func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(request *http.Request) (*http.Response, error) {
 			response, err := next.RoundTrip(request)
 			if request.Method == http.MethodPost && err == nil {
@@ -265,20 +244,20 @@ func TestAKeyWhoseCreationWasNotAnsweredIsRemoved(t *testing.T) {
 			return response, err
 		})
 	})
-	_, err := keyclient.Create(t.Context(), lossy, w.creation("Frontend App"))
+	_, err := keyclient.Create(t.Context(), lossy, f.creation("Frontend App"))
 	if err == nil || !strings.HasSuffix(err.Error(), "the connection broke") {
 		t.Errorf("the error is %v", err)
 	}
-	if keys := w.keys(); len(keys) != 0 {
+	if keys := f.Keys(); len(keys) != 0 {
 		t.Errorf("left: %v", keys)
 	}
 }
 
 func TestAKeyThatCannotBeRemovedAgainIsNamed(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	undeletable := w.clientWith(func(next http.RoundTripper) http.RoundTripper {
+	undeletable := f.clientWith(func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(request *http.Request) (*http.Response, error) {
 			if request.Method == http.MethodDelete {
 				return nil, errors.New("no way")
@@ -286,12 +265,12 @@ func TestAKeyThatCannotBeRemovedAgainIsNamed(t *testing.T) {
 			return next.RoundTrip(request)
 		})
 	})
-	_, err := keyclient.Create(ctx, undeletable, w.creation("Frontend App"))
-	keys := w.keys()
+	_, err := keyclient.Create(ctx, undeletable, f.creation("Frontend App"))
+	keys := f.Keys()
 	if len(keys) != 1 || err == nil {
 		t.Fatalf("%d keys are left, and the error is %v", len(keys), err)
 	}
-	want := `APIKey "` + keys[0].Name + `" in namespace "` + w.namespace +
+	want := `APIKey "` + keys[0].Name + `" in namespace "` + f.Namespace +
 		`" could not be removed again, and nobody has its token: delete it: `
 	if !strings.Contains(err.Error(), want) || !strings.HasSuffix(err.Error(), "no way") {
 		t.Errorf("the error is %v, want %s", err, want)
@@ -299,15 +278,15 @@ func TestAKeyThatCannotBeRemovedAgainIsNamed(t *testing.T) {
 }
 
 func TestWhatTheAPIRefusesIsToldAsItIs(t *testing.T) {
-	w := newWorld(t)
-	_, err := keyclient.Create(t.Context(), w.env.Client, w.creation("Frontend App", func(c *keyclient.CreateOptions) { c.ReadAccess = false }))
+	f := newFixture(t)
+	_, err := keyclient.Create(t.Context(), f.Env.Client, f.creation("Frontend App", func(c *keyclient.CreateOptions) { c.ReadAccess = false }))
 	if err == nil || !strings.HasSuffix(err.Error(), "a key needs at least one of readAccess and writeAccess") {
 		t.Errorf("the error is %v", err)
 	}
 }
 
 func TestAnyAppNameGivesAnObjectItsName(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	for appName, want := range map[string]string{
 		"Frontend App":                         "frontend-app-",
 		"  ..CI/CD -- Pipeline!":               "", // refused by the schema; the others are not
@@ -318,7 +297,7 @@ func TestAnyAppNameGivesAnObjectItsName(t *testing.T) {
 		"7":                                    "7-",
 		"İi":                                   "ii-",
 	} {
-		created, err := keyclient.CreateNoWait(t.Context(), w.env.Client, w.creation(appName))
+		created, err := keyclient.CreateNoWait(t.Context(), f.Env.Client, f.creation(appName))
 		switch {
 		case want == "" && (err == nil || !strings.Contains(err.Error(), "appName must consist of printable characters")):
 			t.Errorf("%q: the error is %v", appName, err)
@@ -332,13 +311,13 @@ func TestAnyAppNameGivesAnObjectItsName(t *testing.T) {
 }
 
 func TestOfTwoDeactivationsAtOnceOneSucceeds(t *testing.T) {
-	w := newWorldWithController(t)
-	key := w.create("Frontend App").Key
+	f := newFixtureWithController(t)
+	key := f.create("Frontend App").Key
 	var deactivating sync.WaitGroup
 	results := make([]error, 10)
 	for i := range results {
 		deactivating.Go(func() {
-			_, results[i] = keyclient.Deactivate(t.Context(), w.env.Client, w.namespace, key.Name, key.UID)
+			_, results[i] = keyclient.Deactivate(t.Context(), f.Env.Client, f.Namespace, key.Name, key.UID)
 		})
 	}
 	deactivating.Wait()
@@ -354,19 +333,19 @@ func TestOfTwoDeactivationsAtOnceOneSucceeds(t *testing.T) {
 	if succeeded != 1 {
 		t.Errorf("%d succeeded", succeeded)
 	}
-	if keys := w.keys(); len(keys) != 1 || *keys[0].Spec.Active {
+	if keys := f.Keys(); len(keys) != 1 || *keys[0].Spec.Active {
 		t.Errorf("the keys are %v", keys)
 	}
 }
 
 func TestAKeyThatIsGoneIsNotDeactivated(t *testing.T) {
-	w := newWorldWithController(t)
-	key := w.create("Frontend App").Key
+	f := newFixtureWithController(t)
+	key := f.create("Frontend App").Key
 	for name, uid := range map[string]types.UID{"another of this name": "00000000-0000-0000-0000-000000000000", "none of this name": key.UID} {
 		if name == "none of this name" {
-			w.must(w.env.Client.Delete(t.Context(), key))
+			framework.Must(f, f.Env.Client.Delete(t.Context(), key))
 		}
-		_, err := keyclient.Deactivate(t.Context(), w.env.Client, w.namespace, key.Name, uid)
+		_, err := keyclient.Deactivate(t.Context(), f.Env.Client, f.Namespace, key.Name, uid)
 		if !errors.Is(err, keyclient.ErrGone) {
 			t.Errorf("%s: the error is %v", name, err)
 		}
@@ -400,15 +379,15 @@ func TestUpdatedAtIsTheLastChangeThatUsersSee(t *testing.T) {
 }
 
 func TestUpdatedAtMovesWithADeactivation(t *testing.T) {
-	w := newWorldWithController(t)
-	key := w.create("Frontend App").Key
+	f := newFixtureWithController(t)
+	key := f.create("Frontend App").Key
 	if !keyclient.UpdatedAt(key).Equal(key.CreationTimestamp.Time) {
 		t.Errorf("created at %s, and updated at %s already", key.CreationTimestamp, keyclient.UpdatedAt(key))
 	}
-	gomega.NewWithT(t).Eventually(time.Now, patience, 10*time.Millisecond).
+	gomega.NewWithT(t).Eventually(time.Now, framework.Timeout, 10*time.Millisecond).
 		Should(gomega.BeTemporally(">", key.CreationTimestamp.Add(time.Second)))
-	deactivated, err := keyclient.Deactivate(t.Context(), w.env.Client, w.namespace, key.Name, key.UID)
-	w.must(err)
+	deactivated, err := keyclient.Deactivate(t.Context(), f.Env.Client, f.Namespace, key.Name, key.UID)
+	framework.Must(f, err)
 	if !keyclient.UpdatedAt(deactivated).After(key.CreationTimestamp.Time) {
 		t.Errorf("updated at %s", keyclient.UpdatedAt(deactivated))
 	}

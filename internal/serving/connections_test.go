@@ -25,6 +25,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // granting keeps the connections of those that ask for /granted, with the namespace as the query.
@@ -56,7 +58,7 @@ func newHTTPClient(t *testing.T, address string, trust *tls.Config, http2 bool) 
 	c := &client{t: t}
 	c.ask = func(what string) error {
 		trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { c.reused = info.Reused }}
-		ctx, cancel := context.WithTimeout(httptrace.WithClientTrace(t.Context(), trace), patience)
+		ctx, cancel := context.WithTimeout(httptrace.WithClientTrace(t.Context(), trace), timeout)
 		defer cancel()
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/"+what, nil)
 		if err != nil {
@@ -108,7 +110,7 @@ func dialIdle(t *testing.T, address string, config *tls.Config, handshake bool) 
 // assertClosed waits until the server has closed a connection.
 func assertClosed(t *testing.T, c net.Conn) {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_ = c.SetReadDeadline(time.Now().Add(timeout))
 	if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the server did not close the connection")
 	}
@@ -276,7 +278,7 @@ func TestClosedConnectionsMakeRoom(t *testing.T) {
 	defer r.stop()
 	for range 10 {
 		assertGet(t, "http://"+r.address("main")+"/"+granted, 200, "answered")
-		eventually(t, "the connection is closed", func() bool { return number(t, r.metrics.of("main").open) == 0 })
+		framework.Eventually(t, "the connection is closed", func() bool { return number(t, r.metrics.of("main").open) == 0 })
 	}
 }
 
@@ -367,7 +369,7 @@ func TestPortChecksAreNotLoggedAndFloodsOfLinesAreBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = partial.Close()
-			eventually(t, "three lines at debug level", func() bool { return len(handshakes(slog.LevelDebug)) == 3 })
+			framework.Eventually(t, "three lines at debug level", func() bool { return len(handshakes(slog.LevelDebug)) == 3 })
 
 			for range flood {
 				c := tls.Client(dialIdle(t, address, nil, false), &tls.Config{ServerName: "example.com"}) // which trusts another authority
@@ -375,7 +377,7 @@ func TestPortChecksAreNotLoggedAndFloodsOfLinesAreBounded(t *testing.T) {
 					t.Fatal("the client trusts the server")
 				}
 			}
-			eventually(t, "as many warnings as may be", func() bool { return len(handshakes(slog.LevelWarn)) == clientLines })
+			framework.Eventually(t, "as many warnings as may be", func() bool { return len(handshakes(slog.LevelWarn)) == clientLines })
 			if line := handshakes(slog.LevelWarn)[0]; line.Err != "remote error: tls: bad certificate" || line.Server != name {
 				t.Errorf("the line is %+v", line)
 			}
@@ -406,7 +408,7 @@ func TestAPanicInAHandshakeEndsThatConnectionAlone(t *testing.T) {
 	if lines := r.lines.of("a TLS handshake panicked"); len(lines) != 1 || lines[0].Level != "ERROR" {
 		t.Errorf("logged were %+v", lines)
 	}
-	eventually(t, "the connection is closed", func() bool { return number(t, r.metrics.of("main").open) == 1 })
+	framework.Eventually(t, "the connection is closed", func() bool { return number(t, r.metrics.of("main").open) == 1 })
 }
 
 func TestSuppressedLinesAreCounted(t *testing.T) {

@@ -22,6 +22,8 @@ import (
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 const (
@@ -68,7 +70,7 @@ func dial(t *testing.T, address string, trust credentials.TransportCredentials) 
 }
 
 func say(ctx context.Context, connection *grpc.ClientConn, text string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	answer := &wrapperspb.StringValue{}
 	err := connection.Invoke(ctx, echoMethod, wrapperspb.String(text), answer)
@@ -84,7 +86,7 @@ func assertSays(t *testing.T, connection *grpc.ClientConn) {
 
 func healthOf(t *testing.T, connection *grpc.ClientConn, service string) healthv1.HealthCheckResponse_ServingStatus {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	response, err := healthv1.NewHealthClient(connection).Check(ctx, &healthv1.HealthCheckRequest{Service: service})
 	if err != nil {
@@ -121,7 +123,7 @@ func TestGRPCHealthFollowsReadinessAndDrain(t *testing.T) {
 			t.Fatalf("whoever watches is told %v, %v, want %v", response.GetStatus(), err, want)
 		}
 		for _, service := range []string{"", echoService} {
-			eventually(t, "whoever asks is told the same", func() bool { return healthOf(t, connection, service) == want })
+			framework.Eventually(t, "whoever asks is told the same", func() bool { return healthOf(t, connection, service) == want })
 		}
 	}
 
@@ -211,7 +213,7 @@ func TestGRPCDrainLetsCallsEndAndLosesNone(t *testing.T) {
 
 	r.stop()
 	var err error
-	eventually(t, "it takes no more calls", func() bool { _, err = say(t.Context(), keeping, "hello"); return err != nil })
+	framework.Eventually(t, "it takes no more calls", func() bool { _, err = say(t.Context(), keeping, "hello"); return err != nil })
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("a call was lost: %v", err) // it was sent, and not answered
 	}
@@ -323,7 +325,7 @@ func firstSettings(t *testing.T, address string) *http2.SettingsFrame {
 		t.Fatal(err)
 	}
 	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := connection.SetDeadline(time.Now().Add(timeout)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.WriteString(connection, http2.ClientPreface); err != nil {

@@ -118,7 +118,7 @@ func TestAgedConnectionsAreGivenUpWithoutLosingARequest(t *testing.T) {
 				MaxIdleConnsPerHost: clients,
 			}
 			defer transport.CloseIdleConnections()
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			defer cancel()
 			var asking sync.WaitGroup
 			for range clients {

@@ -18,10 +18,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// patience bounds every wait for something that must come.
-const patience = 10 * time.Second
+// timeout bounds every wait for something that must come.
+const timeout = 10 * time.Second
 
 // running is a Process under test, in the order of construction: newRunning, add, start, stop, wait.
 type running struct {
@@ -58,7 +60,7 @@ func (r *running) wait() error {
 	select {
 	case err := <-r.ended:
 		return err
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		r.t.Fatal("the process does not end")
 		return nil
 	}
@@ -71,7 +73,7 @@ func (r *running) address(name string) string {
 	case address := <-r.lines.address(name):
 		r.lines.address(name) <- address
 		return address
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		r.t.Fatalf("no server logged that it is serving as %q", name)
 		return ""
 	}
@@ -139,7 +141,7 @@ var answering = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { 
 // get asks on a connection of its own.
 func get(t *testing.T, url string) (status int, body string) {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: timeout}
 	response, err := client.Get(url)
 	if err != nil {
 		t.Fatal(err)
@@ -156,15 +158,6 @@ func assertGet(t *testing.T, url string, wantStatus int, wantBody string) {
 	t.Helper()
 	if status, body := get(t, url); status != wantStatus || body != wantBody {
 		t.Errorf("%s answered %d %q, want %d %q", url, status, body, wantStatus, wantBody)
-	}
-}
-
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
 	}
 }
 
@@ -207,7 +200,7 @@ func TestDrainServesUnreadyForTheDelayThenLetsRequestsEnd(t *testing.T) {
 	main, health := "http://"+r.address("main"), "http://"+r.address("health")
 
 	// A client that keeps its connection, and one whose request is under way.
-	keeping := &http.Client{Timeout: patience}
+	keeping := &http.Client{Timeout: timeout}
 	if response, err := keeping.Get(main); err != nil || response.Close {
 		t.Fatalf("before the drain: close %v, %v", response, err)
 	} else {
@@ -228,7 +221,7 @@ func TestDrainServesUnreadyForTheDelayThenLetsRequestsEnd(t *testing.T) {
 
 	stopped := time.Now()
 	r.stop()
-	eventually(t, "not ready", func() bool { status, _ := get(t, health+"/readyz"); return status == 503 })
+	framework.Eventually(t, "not ready", func() bool { status, _ := get(t, health+"/readyz"); return status == 503 })
 	assertGet(t, health+"/readyz", 503, "shutting down\n")
 	assertGet(t, health+"/healthz", 200, "ok\n")
 	assertGet(t, main, 200, "answered")
@@ -238,7 +231,7 @@ func TestDrainServesUnreadyForTheDelayThenLetsRequestsEnd(t *testing.T) {
 		drainBody(response)
 	}
 
-	eventually(t, "no new connections", func() bool {
+	framework.Eventually(t, "no new connections", func() bool {
 		connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(main, "http://"))
 		if err == nil {
 			_ = connection.Close()
@@ -301,7 +294,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer connection.Close()
-			if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
+			if err := connection.SetDeadline(time.Now().Add(timeout)); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := io.WriteString(connection, c.sent); err != nil {
@@ -418,7 +411,7 @@ func TestFailedWorkEndsTheProcess(t *testing.T) {
 			health := "http://" + r.address("health")
 			if stopFirst {
 				r.stop()
-				eventually(t, "not ready", func() bool { status, _ := get(t, health+"/readyz"); return status == 503 })
+				framework.Eventually(t, "not ready", func() bool { status, _ := get(t, health+"/readyz"); return status == 503 })
 			}
 			close(fail)
 			if err := r.wait(); !errors.Is(err, broken) {

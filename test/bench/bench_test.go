@@ -12,6 +12,7 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/test/bench/report"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // TestDataPlane measures what questions cost. The report is written when all was measured.
@@ -37,7 +38,7 @@ func TestDataPlane(t *testing.T) {
 		})
 	}
 	if len(parts) == 0 {
-		must(t, measured.Write(inRepository(t, "docs", "benchmarks.md")))
+		framework.Must(t, measured.Write(inRepository(t, "docs", "benchmarks.md")))
 	}
 }
 
@@ -67,13 +68,6 @@ func each[S any](samples []S, figure func(S) float64) []float64 {
 func inRepository(t *testing.T, elements ...string) string {
 	t.Helper()
 	root, err := controlplane.FindRepository()
-	must(t, err)
+	framework.Must(t, err)
 	return filepath.Join(append([]string{root}, elements...)...)
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

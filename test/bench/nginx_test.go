@@ -14,6 +14,7 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/bench/report"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
@@ -53,7 +54,7 @@ func startNginx(t *testing.T, s *server, certificateDir, configuration string) s
 	}
 	fmt.Fprintf(&main, "%s\nserver {\n  listen %s;\n  location / { return 200; }\n}\n}\n", configuration, service)
 	file := filepath.Join(dir, "nginx.conf")
-	must(t, os.WriteFile(file, []byte(main.String()), 0o600))
+	framework.Must(t, os.WriteFile(file, []byte(main.String()), 0o600))
 	binaries.Start(t, process.Command{
 		Path: binaries.Path(t, "debian", "usr", "sbin", "nginx"), Args: []string{"-c", file, "-e", "stderr"}, Env: []string{binaries.LibrariesOfDebian(t)},
 		Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + service + "/"),

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/pprof/profile"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // TestProfile records what an authenticator's processor time goes into while it is asked over HTTP and gRPC, for the compiler.
@@ -27,7 +29,7 @@ func TestProfile(t *testing.T) {
 		s.check(authorization, unknown)
 		select {
 		case err := <-recorded:
-			must(t, err)
+			framework.Must(t, err)
 			return
 		default:
 		}

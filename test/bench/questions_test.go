@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"squirrel.dev/apikey-operator/test/bench/report"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 const (
@@ -162,7 +163,7 @@ func numbers(t *testing.T, pattern *regexp.Regexp, output string) []float64 {
 	for i, text := range found[1:] {
 		var err error
 		numbers[i], err = strconv.ParseFloat(text, 64)
-		must(t, err)
+		framework.Must(t, err)
 	}
 	return numbers
 }
@@ -171,7 +172,7 @@ func numbers(t *testing.T, pattern *regexp.Regexp, output string) []float64 {
 func writeCheck(t *testing.T, keysFile string) string {
 	t.Helper()
 	content, err := os.ReadFile(keysFile)
-	must(t, err)
+	framework.Must(t, err)
 	firstKey, _, _ := strings.Cut(string(content), "\n")
 	namespace, token, _ := strings.Cut(firstKey, " ")
 	message, err := proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
@@ -189,9 +190,9 @@ func writeCheck(t *testing.T, keysFile string) string {
 			},
 		}},
 	}})
-	must(t, err)
+	framework.Must(t, err)
 	file := filepath.Join(t.TempDir(), "check")
 	framed := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))) // not compressed
-	must(t, os.WriteFile(file, append(framed, message...), 0o600))
+	framework.Must(t, os.WriteFile(file, append(framed, message...), 0o600))
 	return file
 }

@@ -20,6 +20,7 @@ import (
 	certutil "k8s.io/client-go/util/cert"
 
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 )
 
@@ -42,10 +43,10 @@ func newServer(t *testing.T, certificateDir string) *server {
 		"-listen-address=" + s.address, "-grpc-listen-address=" + s.grpcAddress, "-operations-address=" + s.operations}
 	if certificateDir != "" {
 		certificate, key, err := certutil.GenerateSelfSignedCertKey("apikey-authenticator.apikey-system.svc", nil, nil)
-		must(t, err)
+		framework.Must(t, err)
 		certFile, keyFile := filepath.Join(certificateDir, "cert.pem"), filepath.Join(certificateDir, "key.pem")
-		must(t, os.WriteFile(certFile, certificate, 0o600))
-		must(t, os.WriteFile(keyFile, key, 0o600))
+		framework.Must(t, os.WriteFile(certFile, certificate, 0o600))
+		framework.Must(t, os.WriteFile(keyFile, key, 0o600))
 		args = append(args, "-tls-cert-file="+certFile, "-tls-private-key-file="+keyFile)
 		s.scheme = "https"
 	}
@@ -53,7 +54,7 @@ func newServer(t *testing.T, certificateDir string) *server {
 		Path: binaries.Path(t, "bench", "server"), Args: args, Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + s.operations + "/healthz"),
 	})
 	content, err := os.ReadFile(filepath.Join(dir, "all"))
-	must(t, err)
+	framework.Must(t, err)
 	lines := strings.SplitAfter(string(content), "\n")[:10_000]
 	known, ofFirst := strings.Join(lines, ""), slices.DeleteFunc(lines, func(line string) bool { return !strings.HasPrefix(line, "namespace-0 ") })
 	s.known = s.write("known", known)
@@ -65,7 +66,7 @@ func newServer(t *testing.T, certificateDir string) *server {
 func (s *server) write(name, content string) string {
 	s.t.Helper()
 	file := filepath.Join(s.dir, name)
-	must(s.t, os.WriteFile(file, []byte(content), 0o600))
+	framework.Must(s.t, os.WriteFile(file, []byte(content), 0o600))
 	return file
 }
 
@@ -73,7 +74,7 @@ func (s *server) write(name, content string) string {
 func (s *server) operate(path string) string {
 	s.t.Helper()
 	content, err := s.get(path)
-	must(s.t, err)
+	framework.Must(s.t, err)
 	return strings.TrimSpace(string(content))
 }
 
@@ -95,7 +96,7 @@ func (s *server) get(path string) ([]byte, error) {
 func (s *server) cpu() float64 {
 	s.t.Helper()
 	nanoseconds, err := strconv.ParseFloat(s.operate("/cpu"), 64)
-	must(s.t, err)
+	framework.Must(s.t, err)
 	return nanoseconds / 1000
 }
 

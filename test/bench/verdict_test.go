@@ -18,6 +18,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/test/bench/keys"
 	"squirrel.dev/apikey-operator/test/bench/report"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/heap"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -68,7 +69,7 @@ type question struct {
 func newDecisions(t *testing.T, count int) *decisions {
 	t.Helper()
 	minted, keyring := keys.Mint(count), authn.NewKeyring()
-	must(t, keys.Fill(keyring, minted))
+	framework.Must(t, keys.Fill(keyring, minted))
 	rand.Shuffle(len(minted), func(i, j int) { minted[i], minted[j] = minted[j], minted[i] })
 	d := &decisions{
 		t:             t,
@@ -137,7 +138,7 @@ func (d *decisions) time(answer func(q *question)) float64 {
 func (d *decisions) processorTime() int64 {
 	d.t.Helper()
 	var used unix.Timespec
-	must(d.t, unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &used))
+	framework.Must(d.t, unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &used))
 	return used.Nano()
 }
 
@@ -148,7 +149,7 @@ func memory(t *testing.T) []report.Row {
 	minted := keys.Mint(count)
 	before := heap.Live()
 	keyring := authn.NewKeyring()
-	must(t, keys.Fill(keyring, minted))
+	framework.Must(t, keys.Fill(keyring, minted))
 	taken := float64(heap.Live() - before)
 	runtime.KeepAlive(keyring)
 	runtime.KeepAlive(minted)

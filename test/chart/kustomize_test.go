@@ -11,12 +11,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 func TestByDefaultTheChartInstallsWhatTheInstallerDoes(t *testing.T) {
 	t.Parallel()
 	installer, err := os.ReadFile(root + "/dist/install.yaml")
-	must(t, err)
+	framework.Must(t, err)
 	expectSame(t, parse(t, string(installer)), parse(t, render(t, "apikey-system", "")))
 }
 

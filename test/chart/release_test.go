@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -40,7 +41,7 @@ func TestTheAPIServerAcceptsItWithoutAWarning(t *testing.T) {
 	for _, values := range []string{"", allOptions} {
 		output, err := env.ControlPlane.Kubectl(t.Context(), render(t, namespace, values),
 			"apply", "--server-side", "--dry-run=server", "--filename=-")
-		must(t, err)
+		framework.Must(t, err)
 		for line := range strings.SplitSeq(strings.TrimSpace(output), "\n") {
 			if !strings.HasSuffix(line, " serverside-applied (server dry run)") {
 				t.Errorf("kubectl apply says: %s", line)
@@ -54,7 +55,7 @@ func TestUninstallingTheReleaseKeepsTheKeys(t *testing.T) {
 	g := NewWithT(t)
 	env := testenv.Start(t)
 	_, err := env.Kubectl(t, "delete", "customresourcedefinition", "--all") // the release brings it
-	must(t, err)
+	framework.Must(t, err)
 	release := func(what, values string, args ...string) string {
 		t.Helper()
 		where := []string{"--namespace=keys", "--kubeconfig=" + env.Kubeconfig(t, env.Config)}
@@ -62,13 +63,13 @@ func TestUninstallingTheReleaseKeepsTheKeys(t *testing.T) {
 			args = append([]string{chart, with(t, values)}, args...)
 		}
 		output, err := runHelm(t, slices.Concat([]string{what, release}, args, where)...)
-		must(t, err)
+		framework.Must(t, err)
 		return output
 	}
 	installed := func() []string {
 		t.Helper()
 		names, err := env.Kubectl(t, "get", "--filename", manifests(t), "--ignore-not-found", "--output=name")
-		must(t, err)
+		framework.Must(t, err)
 		return strings.Fields(names)
 	}
 	definition := "customresourcedefinition.apiextensions.k8s.io/apikeys.keys.squirrel.dev"
@@ -95,6 +96,6 @@ func TestUninstallingTheReleaseKeepsTheKeys(t *testing.T) {
 func manifests(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "manifests.yaml")
-	must(t, os.WriteFile(file, []byte(render(t, "keys")), 0o600))
+	framework.Must(t, os.WriteFile(file, []byte(render(t, "keys")), 0o600))
 	return file
 }

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -66,7 +67,7 @@ func runHelm(t *testing.T, args ...string) (string, error) {
 func with(t *testing.T, values string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "values.yaml")
-	must(t, os.WriteFile(file, []byte(values), 0o600))
+	framework.Must(t, os.WriteFile(file, []byte(values), 0o600))
 	return fmt.Sprintf("--values=%q", file) // which may have commas
 }
 
@@ -74,9 +75,9 @@ func with(t *testing.T, values string) string {
 func kustomize(t *testing.T, dir string) map[string]object {
 	t.Helper()
 	assets, err := controlplane.FindAssets()
-	must(t, err)
+	framework.Must(t, err)
 	output, err := exec.CommandContext(t.Context(), filepath.Join(assets, "kubectl"), "kustomize", filepath.Join(root, "config", dir)).Output()
-	must(t, err)
+	framework.Must(t, err)
 	return parse(t, string(output))
 }
 
@@ -86,7 +87,7 @@ func parse(t *testing.T, manifests string) map[string]object {
 	objects := map[string]object{}
 	for manifest := range strings.SplitSeq("\n"+manifests, "\n---\n") {
 		o := object{}
-		must(t, yaml.UnmarshalStrict([]byte(manifest), &o))
+		framework.Must(t, yaml.UnmarshalStrict([]byte(manifest), &o))
 		if len(o) == 0 {
 			continue
 		}
@@ -97,11 +98,4 @@ func parse(t *testing.T, manifests string) map[string]object {
 		objects[name] = o
 	}
 	return objects
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -78,12 +79,12 @@ func TestTheDocumentedPermissionsAreOfAllThatIsInstalled(t *testing.T) {
 	var got []string
 	ours := client.MatchingLabels{"app.kubernetes.io/name": "apikey-operator"}
 	var accounts corev1.ServiceAccountList
-	must(t, env.Client.List(t.Context(), &accounts, ours))
+	framework.Must(t, env.Client.List(t.Context(), &accounts, ours))
 	for _, account := range accounts.Items {
 		got = append(got, "ServiceAccount system:serviceaccount:"+account.Namespace+":"+account.Name)
 	}
 	var roles rbacv1.ClusterRoleList
-	must(t, env.Client.List(t.Context(), &roles, ours))
+	framework.Must(t, env.Client.List(t.Context(), &roles, ours))
 	for _, role := range roles.Items {
 		if slices.ContainsFunc(documented.accounts, func(a *account) bool { return a.name == role.Name }) {
 			continue // whoever it is bound to is asked about
@@ -91,7 +92,7 @@ func TestTheDocumentedPermissionsAreOfAllThatIsInstalled(t *testing.T) {
 		got = append(got, "ClusterRole "+role.Name)
 	}
 	var policies admissionregistrationv1.ValidatingAdmissionPolicyList
-	must(t, env.Client.List(t.Context(), &policies, ours))
+	framework.Must(t, env.Client.List(t.Context(), &policies, ours))
 	for _, policy := range policies.Items {
 		got = append(got, "ValidatingAdmissionPolicy "+policy.Name)
 	}
@@ -280,18 +281,18 @@ func everythingIn(t *testing.T, kube kubernetes.Interface) inquiry {
 		everything.add(rbacv1.PolicyRule{APIGroups: []string{resource.Group}, Resources: []string{resource.Resource}})
 	}
 	_, lists, err := kube.Discovery().ServerGroupsAndResources()
-	must(t, err)
+	framework.Must(t, err)
 	for _, list := range lists {
 		version, err := schema.ParseGroupVersion(list.GroupVersion)
-		must(t, err)
+		framework.Must(t, err)
 		for _, resource := range list.APIResources {
 			everything.add(rbacv1.PolicyRule{APIGroups: []string{version.Group}, Resources: []string{resource.Name}})
 		}
 	}
 	var root metav1.RootPaths
 	content, err := kube.Discovery().RESTClient().Get().AbsPath("/").Do(t.Context()).Raw()
-	must(t, err)
-	must(t, json.Unmarshal(content, &root))
+	framework.Must(t, err)
+	framework.Must(t, json.Unmarshal(content, &root))
 	everything.add(rbacv1.PolicyRule{NonResourceURLs: append(root.Paths, "/"+unheardOf)})
 	return everything
 }
@@ -353,9 +354,9 @@ func (i inquiry) questions(namespaces ...string) (questions []question) {
 func bindings(t *testing.T, env *testenv.Env, options ...client.ListOption) []rbacv1.RoleBinding {
 	t.Helper()
 	var inNamespaces rbacv1.RoleBindingList
-	must(t, env.Client.List(t.Context(), &inNamespaces, options...))
+	framework.Must(t, env.Client.List(t.Context(), &inNamespaces, options...))
 	var everywhere rbacv1.ClusterRoleBindingList
-	must(t, env.Client.List(t.Context(), &everywhere, options...))
+	framework.Must(t, env.Client.List(t.Context(), &everywhere, options...))
 	all := inNamespaces.Items
 	for _, b := range everywhere.Items {
 		all = append(all, rbacv1.RoleBinding{ObjectMeta: b.ObjectMeta, Subjects: b.Subjects, RoleRef: b.RoleRef})
@@ -381,7 +382,7 @@ func newClientset(t *testing.T, env *testenv.Env) kubernetes.Interface {
 	config := rest.CopyConfig(env.Config)
 	config.ContentType = runtime.ContentTypeProtobuf
 	kube, err := kubernetes.NewForConfig(config)
-	must(t, err)
+	framework.Must(t, err)
 	return kube
 }
 

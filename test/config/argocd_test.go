@@ -19,6 +19,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // The script says what kstatus says, which kubectl wait and Flux go by.
@@ -32,9 +33,9 @@ func TestArgoCDKnowsTheHealthOfAKey(t *testing.T) {
 	for name, key := range keysInEveryState() {
 		t.Run(name, func(t *testing.T) {
 			object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(key)
-			must(t, err)
+			framework.Must(t, err)
 			want, err := status.Compute(&unstructured.Unstructured{Object: object})
-			must(t, err)
+			framework.Must(t, err)
 			if got := runHealthScript(t, script, object); got != healthOf[want.Status] {
 				t.Errorf("Argo CD takes it as %s, and kstatus as %s", got, want.Status)
 			}
@@ -67,11 +68,11 @@ func keysInEveryState() map[string]*v1alpha1.APIKey {
 func argoCDHealthScript(t *testing.T) string {
 	t.Helper()
 	assets, err := controlplane.FindAssets()
-	must(t, err)
+	framework.Must(t, err)
 	manifest, err := exec.CommandContext(t.Context(), filepath.Join(assets, "kubectl"), "kustomize", configDir+"/overlays/argocd").Output()
-	must(t, err)
+	framework.Must(t, err)
 	var settings corev1.ConfigMap
-	must(t, yaml.UnmarshalStrict(manifest, &settings))
+	framework.Must(t, yaml.UnmarshalStrict(manifest, &settings))
 	if settings.Namespace != "argocd" || settings.Name != "argocd-cm" || settings.Labels["app.kubernetes.io/part-of"] != "argocd" {
 		t.Errorf("Argo CD does not read its settings from %s/%s with the labels %v", settings.Namespace, settings.Name, settings.Labels)
 	}
@@ -84,7 +85,7 @@ func runHealthScript(t *testing.T, script string, object map[string]any) string 
 	machine := lua.NewState()
 	defer machine.Close()
 	machine.SetGlobal("obj", luaValue(machine, object))
-	must(t, machine.DoString(script))
+	framework.Must(t, machine.DoString(script))
 	health, isTable := machine.Get(-1).(*lua.LTable)
 	if !isTable {
 		t.Fatalf("the script returns %s", machine.Get(-1))

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testcache"
 )
 
@@ -23,9 +24,9 @@ import (
 func TestTheDocumentedCommandsCopyTheBundleOrLeaveTheCopyAsItWas(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
-	must(t, testcache.Note("docs/gateways"))
+	framework.Must(t, testcache.Note("docs/gateways"))
 	page, err := os.ReadFile("../../docs/gateways/README.md")
-	must(t, err)
+	framework.Must(t, err)
 	_, commands, found := strings.Cut(string(page), "```sh\n")
 	commands, _, closed := strings.Cut(commands, "```")
 	g.Expect(found && closed).To(BeTrue(), "docs/gateways/README.md has commands")
@@ -33,9 +34,9 @@ func TestTheDocumentedCommandsCopyTheBundleOrLeaveTheCopyAsItWas(t *testing.T) {
 	commands = strings.ReplaceAll(commands, "--namespace=shop", "--namespace="+namespace)
 
 	assets, err := controlplane.FindAssets()
-	must(t, err)
+	framework.Must(t, err)
 	assets, err = filepath.Abs(assets)
-	must(t, err)
+	framework.Must(t, err)
 	dir, kubeconfig := t.TempDir(), env.Kubeconfig(t, env.Config)
 	run := func() error {
 		command := exec.CommandContext(t.Context(), "sh", "-c", commands)
@@ -47,7 +48,7 @@ func TestTheDocumentedCommandsCopyTheBundleOrLeaveTheCopyAsItWas(t *testing.T) {
 	}
 	copied := func() string {
 		var configMap corev1.ConfigMap
-		must(t, env.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "apikey-authenticator-ca"}, &configMap))
+		framework.Must(t, env.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "apikey-authenticator-ca"}, &configMap))
 		return configMap.Data["ca.crt"]
 	}
 
@@ -60,11 +61,11 @@ func TestTheDocumentedCommandsCopyTheBundleOrLeaveTheCopyAsItWas(t *testing.T) {
 	g.Expect(copied()).To(Equal("the first\n"))
 
 	bundle.Data["ca.crt"] = "the first\nthe second\n"
-	must(t, env.Client.Update(t.Context(), bundle))
+	framework.Must(t, env.Client.Update(t.Context(), bundle))
 	g.Expect(run()).To(Succeed())
 	g.Expect(copied()).To(Equal("the first\nthe second\n"))
 
-	must(t, env.Client.Delete(t.Context(), bundle))
+	framework.Must(t, env.Client.Delete(t.Context(), bundle))
 	g.Expect(run()).NotTo(Succeed(), "the bundle is away")
 	g.Expect(copied()).To(Equal("the first\nthe second\n"))
 }

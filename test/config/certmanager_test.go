@@ -16,6 +16,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -93,15 +94,15 @@ func TestWithCertManagerTheControllerNeitherMintsCertificatesNorMay(t *testing.T
 func rendered(t *testing.T, kind, name string, into any) {
 	t.Helper()
 	output, err := installed(t).Kubectl(t, "kustomize", certManagerOverlay)
-	must(t, err)
+	framework.Must(t, err)
 	for document := range strings.SplitSeq(output, "\n---\n") {
 		var object struct {
 			Kind     string
 			Metadata struct{ Name string }
 		}
-		must(t, yaml.Unmarshal([]byte(document), &object))
+		framework.Must(t, yaml.Unmarshal([]byte(document), &object))
 		if object.Kind == kind && object.Metadata.Name == name {
-			must(t, yaml.Unmarshal([]byte(document), into))
+			framework.Must(t, yaml.Unmarshal([]byte(document), into))
 			return
 		}
 	}
@@ -111,12 +112,12 @@ func rendered(t *testing.T, kind, name string, into any) {
 func installCertManagerDefinitions(t *testing.T, env *testenv.Env) {
 	t.Helper()
 	output, err := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", certManager).Output()
-	must(t, err)
+	framework.Must(t, err)
 	var module struct{ Dir string }
-	must(t, json.Unmarshal(output, &module))
+	framework.Must(t, json.Unmarshal(output, &module))
 	files := "--filename=" + filepath.Join(module.Dir, "deploy", "crds")
 	_, err = env.Kubectl(t, "apply", "--server-side", files)
-	must(t, err)
+	framework.Must(t, err)
 	_, err = env.Kubectl(t, "wait", "--for=condition=Established", files)
-	must(t, err)
+	framework.Must(t, err)
 }

@@ -18,6 +18,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 )
 
@@ -104,7 +105,7 @@ func TestDeploymentsCallTheBinaryWithFlagsThatItHas(t *testing.T) {
 func deployments(t *testing.T) []appsv1.Deployment {
 	t.Helper()
 	var list appsv1.DeploymentList
-	must(t, installed(t).Client.List(t.Context(), &list, client.MatchingLabels{"app.kubernetes.io/name": "apikey-operator"}))
+	framework.Must(t, installed(t).Client.List(t.Context(), &list, client.MatchingLabels{"app.kubernetes.io/name": "apikey-operator"}))
 	if len(list.Items) != 3 {
 		t.Fatalf("%d Deployments are installed", len(list.Items))
 	}

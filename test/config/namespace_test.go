@@ -9,24 +9,26 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 func TestEverythingFollowsIntoAnotherNamespace(t *testing.T) {
 	env := installed(t)
 	installCertManagerDefinitions(t, env)
 	config, err := filepath.Abs(configDir)
-	must(t, err)
+	framework.Must(t, err)
 	for _, of := range []string{"default", "overlays/cert-manager"} {
 		t.Run(of, func(t *testing.T) {
 			dir, err := filepath.Abs(t.TempDir())
-			must(t, err)
+			framework.Must(t, err)
 			config, err := filepath.Rel(dir, config)
-			must(t, err)
+			framework.Must(t, err)
 			kustomization := fmt.Sprintf("namespace: %s\nresources: [%s/%s]\ntransformers: [%[2]s/namespace]\n", env.Namespace(t), config, of)
-			must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
+			framework.Must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
 
 			manifests, err := env.Kubectl(t, "kustomize", dir)
-			must(t, err)
+			framework.Must(t, err)
 			for line := range strings.SplitSeq(manifests, "\n") {
 				if strings.Contains(line, systemNamespace) {
 					t.Errorf("in another namespace it has %q", line)

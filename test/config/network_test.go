@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // Who may reach a port, as policies say it.
@@ -44,7 +46,7 @@ func TestNetworkPoliciesOpenThesePortsOfThePods(t *testing.T) {
 // The Amazon VPC CNI asks for the same name of a port in policies, pods and Services.
 func TestPortsOfServicesHaveTheNamesOfThosePoliciesOpen(t *testing.T) {
 	var services corev1.ServiceList
-	must(t, installed(t).Client.List(t.Context(), &services, client.InNamespace("apikey-system")))
+	framework.Must(t, installed(t).Client.List(t.Context(), &services, client.InNamespace("apikey-system")))
 	if len(services.Items) == 0 {
 		t.Error("there is no Service")
 	}
@@ -60,15 +62,15 @@ func TestPortsOfServicesHaveTheNamesOfThosePoliciesOpen(t *testing.T) {
 func TestTheDocumentedPolicyHoldsWhereTheProcessesConnectTo(t *testing.T) {
 	env := installed(t)
 	page, err := os.ReadFile("../../docs/security/README.md")
-	must(t, err)
+	framework.Must(t, err)
 	_, documented, found := strings.Cut(string(page), "```yaml\napiVersion: networking.k8s.io/v1\n")
 	documented, _, closed := strings.Cut(documented, "```")
 	if !found || !closed {
 		t.Fatal("docs/security/README.md has no NetworkPolicy")
 	}
 	var policy networkingv1.NetworkPolicy
-	must(t, yaml.UnmarshalStrict([]byte(documented), &policy))
-	must(t, env.Client.Create(t.Context(), &policy, client.DryRunAll))
+	framework.Must(t, yaml.UnmarshalStrict([]byte(documented), &policy))
+	framework.Must(t, env.Client.Create(t.Context(), &policy, client.DryRunAll))
 	if diff := cmp.Diff([]networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, policy.Spec.PolicyTypes); diff != "" {
 		t.Errorf("what it holds (-want +got):\n%s", diff)
 	}
@@ -84,7 +86,7 @@ func TestTheDocumentedPolicyHoldsWhereTheProcessesConnectTo(t *testing.T) {
 func openPorts(t *testing.T, deployment appsv1.Deployment) map[string]string {
 	t.Helper()
 	var policies networkingv1.NetworkPolicyList
-	must(t, installed(t).Client.List(t.Context(), &policies, client.InNamespace(deployment.Namespace)))
+	framework.Must(t, installed(t).Client.List(t.Context(), &policies, client.InNamespace(deployment.Namespace)))
 	has := map[string]bool{}
 	for _, port := range deployment.Spec.Template.Spec.Containers[0].Ports {
 		has[port.Name] = true
@@ -116,7 +118,7 @@ func openPorts(t *testing.T, deployment appsv1.Deployment) map[string]string {
 func selects(t *testing.T, policy networkingv1.NetworkPolicy, deployment appsv1.Deployment) bool {
 	t.Helper()
 	selector, err := metav1.LabelSelectorAsSelector(&policy.Spec.PodSelector)
-	must(t, err)
+	framework.Must(t, err)
 	return selector.Matches(labels.Set(deployment.Spec.Template.Labels))
 }
 

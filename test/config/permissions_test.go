@@ -18,6 +18,8 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // permissions are what the manifests say of who may do what.
@@ -199,10 +201,10 @@ func manifests(t *testing.T, dirs ...string) (manifests []manifest) {
 	t.Helper()
 	for _, dir := range dirs {
 		files, err := filepath.Glob(filepath.Join(configDir, dir, "*.yaml"))
-		must(t, err)
+		framework.Must(t, err)
 		for _, file := range files {
 			content, err := os.ReadFile(file)
-			must(t, err)
+			framework.Must(t, err)
 			decoder := yaml.NewDecoder(bytes.NewReader(content))
 			for {
 				var document yaml.Node
@@ -210,9 +212,9 @@ func manifests(t *testing.T, dirs ...string) (manifests []manifest) {
 				if errors.Is(err, io.EOF) {
 					break
 				}
-				must(t, err)
+				framework.Must(t, err)
 				var object struct{ Kind string }
-				must(t, document.Decode(&object))
+				framework.Must(t, document.Decode(&object))
 				manifests = append(manifests, manifest{kind: object.Kind, comment: comment(&document), content: document.Content[0]})
 			}
 		}
@@ -248,10 +250,10 @@ func comment(node *yaml.Node) string {
 func decode[T any](t *testing.T, m manifest) *T {
 	t.Helper()
 	var value any
-	must(t, m.content.Decode(&value))
+	framework.Must(t, m.content.Decode(&value))
 	encoded, err := json.Marshal(value)
-	must(t, err)
+	framework.Must(t, err)
 	object := new(T)
-	must(t, json.Unmarshal(encoded, object))
+	framework.Must(t, json.Unmarshal(encoded, object))
 	return object
 }

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -46,7 +47,7 @@ func TestInvariant8_WhateverRolesSayTheControllerChangesNoForeignSecret(t *testi
 	} {
 		NewWithT(t).Expect(err).To(MatchError(ContainSubstring(secretsPolicy)), does)
 	}
-	must(t, controller.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign)) // no policy is asked about reading
+	framework.Must(t, controller.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign)) // no policy is asked about reading
 
 	key := newKey(namespace, "frontend")
 	create(t, env.Client, key)
@@ -67,7 +68,7 @@ func TestInvariant8_TheControllerChangesOnlyTheCertificatesOfItsWebhook(t *testi
 	env := installed(t)
 	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
 	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "apikeys.keys.squirrel.dev"}}
-	must(t, env.Client.Get(t.Context(), client.ObjectKeyFromObject(configuration), configuration))
+	framework.Must(t, env.Client.Get(t.Context(), client.ObjectKeyFromObject(configuration), configuration))
 
 	for what, change := range map[string]func(webhook *admissionregistrationv1.ValidatingWebhook){
 		"name":  func(w *admissionregistrationv1.ValidatingWebhook) { w.Name = "other.keys.squirrel.dev" },
@@ -115,7 +116,7 @@ func TestInvariant8_TheControllerChangesOnlyTheCertificatesOfItsWebhook(t *testi
 
 	changed := configuration.DeepCopy()
 	changed.Webhooks[0].ClientConfig.CABundle = []byte("new")
-	must(t, controller.Patch(t.Context(), changed, client.MergeFrom(configuration), client.DryRunAll))
+	framework.Must(t, controller.Patch(t.Context(), changed, client.MergeFrom(configuration), client.DryRunAll))
 
 	unbound := named(t, env, controllerUser)
 	NewWithT(t).Expect(unbound.Delete(t.Context(), configuration.DeepCopy(), client.DryRunAll)).To(MatchError(ContainSubstring(policy)))
@@ -127,7 +128,7 @@ func TestInvariant8_WhateverRolesSayNobodyNamedLikeTheControllerWritesAStatus(t 
 	env := installed(t)
 	key := newKey(env.Namespace(t), "frontend")
 	create(t, env.Client, key)
-	must(t, named(t, env, controllerUser).Status().Update(t.Context(), key))
+	framework.Must(t, named(t, env, controllerUser).Status().Update(t.Context(), key))
 	for _, user := range []string{
 		"apikey-controller",
 		controllerUser + "2",

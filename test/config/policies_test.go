@@ -16,6 +16,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 const (
@@ -159,13 +160,13 @@ func TestInvariant8_TheControllerWritesItsCertificatesAndNoOtherSecretOfItsNames
 				expectAnswer(t, "update", update, "")
 				unlabelled := planted.DeepCopy()
 				unlabelled.Labels = nil
-				must(t, env.Client.Update(t.Context(), unlabelled))
+				framework.Must(t, env.Client.Update(t.Context(), unlabelled))
 				change.ResourceVersion = unlabelled.ResourceVersion
 				expectAnswer(t, "an update of one that somebody else made", controller.Update(t.Context(), change, client.DryRunAll), denied)
 			} else {
 				NewWithT(t).Expect(apierrors.IsForbidden(update)).To(BeTrue(), "update: %v", update)
 			}
-			must(t, env.Client.Delete(t.Context(), planted))
+			framework.Must(t, env.Client.Delete(t.Context(), planted))
 		})
 	}
 }

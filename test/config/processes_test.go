@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -80,7 +81,7 @@ func deleteCertificates(t *testing.T, env *testenv.Env) {
 	for _, name := range []string{"apikey-operator-ca", "apikey-authenticator-tls", "apikey-controller-webhook-tls"} {
 		meta := metav1.ObjectMeta{Namespace: systemNamespace, Name: name}
 		for _, object := range []client.Object{&corev1.Secret{ObjectMeta: meta}, &corev1.ConfigMap{ObjectMeta: meta}} {
-			must(t, client.IgnoreNotFound(env.Client.Delete(context.Background(), object)))
+			framework.Must(t, client.IgnoreNotFound(env.Client.Delete(context.Background(), object)))
 		}
 	}
 }
@@ -99,7 +100,7 @@ func TestInvariant8_TheRoleIsEnoughForTheConsole(t *testing.T) {
 	keys := "http://" + console.Address("console") + "/api/v1/api-keys"
 	bootstrapKey := func() string {
 		content, err := os.ReadFile(file)
-		must(t, err)
+		framework.Must(t, err)
 		return strings.TrimSpace(string(content))
 	}()
 	var app struct{ ID, Token string }
@@ -136,11 +137,11 @@ func askToRead(t *testing.T, authenticator *operator.Process, namespace, token s
 func call(t *testing.T, method, url, key, body string, payload any) int {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
-	must(t, err)
+	framework.Must(t, err)
 	request.Header.Set("X-API-Key", key)
 	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
-	must(t, err)
+	framework.Must(t, err)
 	defer response.Body.Close()
 	if payload != nil && response.StatusCode == http.StatusOK {
 		if err := json.NewDecoder(response.Body).Decode(&struct{ Payload any }{payload}); err != nil {

@@ -15,13 +15,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // Whoever applies the configuration again and again, as GitOps does, neither takes from the API server whom to trust, nor sees a drift.
 func TestApplyingAgainLeavesWhomTheAPIServerTrusts(t *testing.T) {
 	env := installed(t)
 	certificatePEM, _, err := cert.GenerateSelfSignedCertKey("apikey-controller-webhook", nil, nil)
-	must(t, err)
+	framework.Must(t, err)
 	for apply, flag := range map[string]string{"server-side": "--server-side=true", "client-side": "--server-side=false"} {
 		t.Run(apply, func(t *testing.T) {
 			g := NewWithT(t)
@@ -30,7 +32,9 @@ func TestApplyingAgainLeavesWhomTheAPIServerTrusts(t *testing.T) {
 			configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{
 				ObjectMeta: metav1.ObjectMeta{Name: "apikeys.keys.squirrel.dev" + suffix},
 			}
-			t.Cleanup(func() { must(t, client.IgnoreNotFound(env.Client.Delete(context.Background(), configuration))) })
+			t.Cleanup(func() {
+				framework.Must(t, client.IgnoreNotFound(env.Client.Delete(context.Background(), configuration)))
+			})
 			kubectl := func(command string) {
 				t.Helper()
 				output, err := env.Kubectl(t, command, flag, "--kustomize", kustomization)
@@ -38,15 +42,15 @@ func TestApplyingAgainLeavesWhomTheAPIServerTrusts(t *testing.T) {
 			}
 			kubectl("apply")
 
-			must(t, env.Client.Get(t.Context(), client.ObjectKeyFromObject(configuration), configuration))
+			framework.Must(t, env.Client.Get(t.Context(), client.ObjectKeyFromObject(configuration), configuration))
 			before := configuration.DeepCopy()
 			configuration.Webhooks[0].ClientConfig.CABundle = certificatePEM
 			patch := client.StrategicMergeFrom(before, client.MergeFromWithOptimisticLock{})
-			must(t, env.Client.Patch(t.Context(), configuration, patch, client.FieldOwner("apikey-operator"))) // as the controller does
+			framework.Must(t, env.Client.Patch(t.Context(), configuration, patch, client.FieldOwner("apikey-operator"))) // as the controller does
 
 			kubectl("diff")
 			kubectl("apply")
-			must(t, env.Client.Get(t.Context(), client.ObjectKeyFromObject(configuration), configuration))
+			framework.Must(t, env.Client.Get(t.Context(), client.ObjectKeyFromObject(configuration), configuration))
 			g.Expect(string(configuration.Webhooks[0].ClientConfig.CABundle)).To(Equal(string(certificatePEM)))
 		})
 	}
@@ -57,10 +61,10 @@ func suffixed(t *testing.T, suffix, of string) string {
 	t.Helper()
 	dir := t.TempDir()
 	resource, err := filepath.Abs(filepath.Join(configDir, of))
-	must(t, err)
+	framework.Must(t, err)
 	resource, err = filepath.Rel(dir, resource)
-	must(t, err)
+	framework.Must(t, err)
 	kustomization := fmt.Sprintf("nameSuffix: %s\nresources: [%s]\n", suffix, resource)
-	must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
+	framework.Must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
 	return dir
 }

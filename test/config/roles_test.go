@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -59,7 +60,7 @@ func TestInvariant8_TheConsoleReadsNoSecretWritesNoStatusAndKnowsOneNamespace(t 
 	create(t, env.Client, elsewhere)
 
 	console := serviceAccount(t, env, tenantNamespace, "apikey-console")
-	must(t, console.Create(t.Context(), key, client.DryRunAll))
+	framework.Must(t, console.Create(t.Context(), key, client.DryRunAll))
 	const who = `is forbidden: User "system:serviceaccount:tenant:apikey-console" cannot `
 	expectAnswer(t, "read a Secret", console.Get(t.Context(), client.ObjectKeyFromObject(secret), secret),
 		`secrets "of-somebody" `+who+`get resource "secrets" in API group "" in the namespace "tenant"`)

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testcache"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -55,7 +56,7 @@ func installed(t *testing.T) *testenv.Env {
 	t.Helper()
 	env := testenv.Shared(t)
 	installation.once.Do(func() {
-		must(t, testcache.Note("config"))
+		framework.Must(t, testcache.Note("config"))
 		create(t, env.Client, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 			Name: tenantNamespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
 		}})
@@ -85,12 +86,12 @@ func kustomizations(t *testing.T) []string {
 func inNamespace(t *testing.T, namespace, of string) string {
 	t.Helper()
 	resource, err := filepath.Abs(filepath.Join(configDir, of))
-	must(t, err)
+	framework.Must(t, err)
 	dir := t.TempDir()
 	resource, err = filepath.Rel(dir, resource)
-	must(t, err)
+	framework.Must(t, err)
 	kustomization := fmt.Sprintf("namespace: %s\nresources: [%s]\n", namespace, resource)
-	must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
+	framework.Must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
 	return dir
 }
 
@@ -119,7 +120,7 @@ func serviceAccount(t *testing.T, env *testenv.Env, namespace, name string) clie
 func clientFor(t *testing.T, env *testenv.Env, config *rest.Config) client.Client {
 	t.Helper()
 	c, err := client.New(config, client.Options{Scheme: env.Scheme})
-	must(t, err)
+	framework.Must(t, err)
 	return c
 }
 
@@ -132,14 +133,7 @@ func newKey(namespace, name string) *v1alpha1.APIKey {
 
 func create(t *testing.T, c client.Client, object client.Object) {
 	t.Helper()
-	must(t, c.Create(t.Context(), object))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, c.Create(t.Context(), object))
 }
 
 // expectAnswer expects a call to end with an error of exactly this message; "" is none.

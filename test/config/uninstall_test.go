@@ -18,6 +18,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testcache"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -32,7 +33,7 @@ To delete them all, for good, with their Secrets and with what defines them:
 func TestUninstallingLeavesTheKeysAndNothingElse(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
-	must(t, testcache.Note("config", "hack/uninstall"))
+	framework.Must(t, testcache.Note("config", "hack/uninstall"))
 	env := testenv.Start(t)
 	made := func(name, label string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: systemNamespace, Name: name, Labels: map[string]string{label: "apikey-operator"}}
@@ -95,7 +96,7 @@ func TestArgoCDAndFluxLeaveWhatHoldsKeys(t *testing.T) {
 func uninstall(t *testing.T, env *testenv.Env) string {
 	t.Helper()
 	assets, err := controlplane.FindAssets()
-	must(t, err)
+	framework.Must(t, err)
 	command := exec.CommandContext(t.Context(), "../../hack/uninstall", filepath.Join(assets, "kubectl"), "config/default")
 	command.Env = append(os.Environ(), "KUBECONFIG="+env.Kubeconfig(t, env.Config))
 	output, err := command.CombinedOutput()

@@ -19,7 +19,7 @@ type column struct {
 	// asker says who asks in this way, and proof which real program is seen doing so.
 	asker, proof string
 	// ask returns the answer: in a word of the table when it is exactly that, else all of it.
-	ask func(w *world, q question) string
+	ask func(f *fixture, q question) string
 }
 
 // columns are all ways. Introspection is two: the token that it is about, and the key that whoever asks about it presents.
@@ -35,17 +35,17 @@ var columns = [len(cells{})]column{
 }
 
 // askEnvoy asks with the client's method, and with its path behind the endpoint's.
-func askEnvoy(w *world, q question) string {
+func askEnvoy(f *fixture, q question) string {
 	header := q.header()
 	if q.atAnothers {
 		header.Set("X-Original-Method", "GET")
 	}
-	got := w.server(q).send(w, q.methods[0], "/auth/envoy/"+q.namespace+q.uri, header, "")
-	return inWords(got, refusals(challenge), grantedTo(w.keys[q.key]))
+	got := f.server(q).send(f, q.methods[0], "/auth/envoy/"+q.namespace+q.uri, header, "")
+	return inWords(got, refusals(challenge), grantedTo(f.keys[q.key]))
 }
 
 // askEnvoyGRPC asks in both forms in which Envoy sends headers.
-func askEnvoyGRPC(w *world, q question) string {
+func askEnvoyGRPC(f *fixture, q question) string {
 	joined, raw := map[string]string{}, &corev3.HeaderMap{}
 	header := q.header()
 	if q.protocol != "" {
@@ -59,8 +59,8 @@ func askEnvoyGRPC(w *world, q question) string {
 		}
 	}
 	method := strings.Join(q.methods, "")
-	first := w.server(q).check(w, q.namespace, &authv3.AttributeContext_HttpRequest{Method: method, Path: q.uri, Headers: joined})
-	second := w.server(q).check(w, q.namespace, &authv3.AttributeContext_HttpRequest{Method: method, Path: q.uri, HeaderMap: raw})
+	first := f.server(q).check(f, q.namespace, &authv3.AttributeContext_HttpRequest{Method: method, Path: q.uri, Headers: joined})
+	second := f.server(q).check(f, q.namespace, &authv3.AttributeContext_HttpRequest{Method: method, Path: q.uri, HeaderMap: raw})
 	if !first.equals(second) {
 		return fmt.Sprintf("%+v to headers, %+v to header_map", first, second)
 	}
@@ -68,56 +68,56 @@ func askEnvoyGRPC(w *world, q question) string {
 	if _, ok := header["X-Api-Key"]; !ok {
 		credential = "authorization"
 	}
-	return inWords(first, refusals(challenge), passedOn(w.keys[q.key], credential))
+	return inWords(first, refusals(challenge), passedOn(f.keys[q.key], credential))
 }
 
-func askNginx(w *world, q question) string {
-	return askWithMethodIn("X-Original-Method", "X-Forwarded-Method", "/auth/nginx/", w, q)
+func askNginx(f *fixture, q question) string {
+	return askWithMethodIn("X-Original-Method", "X-Forwarded-Method", "/auth/nginx/", f, q)
 }
 
-func askFabric(w *world, q question) string {
-	return askWithMethodIn("Method", "X-Original-Method", "/auth/nginx-gateway-fabric/", w, q)
+func askFabric(f *fixture, q question) string {
+	return askWithMethodIn("Method", "X-Original-Method", "/auth/nginx-gateway-fabric/", f, q)
 }
 
-func askForward(w *world, q question) string {
-	return askWithMethodIn("X-Forwarded-Method", "X-Original-Method", "/auth/forward/", w, q)
+func askForward(f *fixture, q question) string {
+	return askWithMethodIn("X-Forwarded-Method", "X-Original-Method", "/auth/forward/", f, q)
 }
 
-func askWithMethodIn(methodHeader, anothers, endpoint string, w *world, q question) string {
+func askWithMethodIn(methodHeader, anothers, endpoint string, f *fixture, q question) string {
 	if q.atAnothers {
 		methodHeader = anothers
 	}
 	header := q.header()
 	header[methodHeader] = q.methods
 	header.Set("X-Forwarded-Uri", q.uri)
-	got := w.server(q).send(w, http.MethodGet, endpoint+q.namespace, header, "")
-	return inWords(got, refusals(challenge), grantedTo(w.keys[q.key]))
+	got := f.server(q).send(f, http.MethodGet, endpoint+q.namespace, header, "")
+	return inWords(got, refusals(challenge), grantedTo(f.keys[q.key]))
 }
 
-func askTokenReview(w *world, q question) string {
+func askTokenReview(f *fixture, q question) string {
 	fields := make([]string, len(q.tokens))
 	for i, token := range q.tokens {
 		fields[i] = fmt.Sprintf(`"token":%q`, token)
 	}
 	body := `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{` + strings.Join(fields, ",") + `}}`
-	got := w.server(q).send(w, http.MethodPost, "/auth/tokenreview/"+q.namespace+q.query(),
+	got := f.server(q).send(f, http.MethodPost, "/auth/tokenreview/"+q.namespace+q.query(),
 		http.Header{"Content-Type": {"application/json"}}, body)
-	return inWords(got, refusals(challenge), reviewed(w.keys[q.key]))
+	return inWords(got, refusals(challenge), reviewed(f.keys[q.key]))
 }
 
 // askIntrospection presents a key that may read.
-func askIntrospection(w *world, q question) string {
-	got := introspect(w, q, http.Header{"X-Api-Key": {w.keys["both"].token}}, q.tokens)
-	return inWords(got, refusals(challenge), introspected(w.keys[q.key]))
+func askIntrospection(f *fixture, q question) string {
+	got := introspect(f, q, http.Header{"X-Api-Key": {f.keys["both"].token}}, q.tokens)
+	return inWords(got, refusals(challenge), introspected(f.keys[q.key]))
 }
 
 // presentOwnKey asks about a good token.
-func presentOwnKey(w *world, q question) string {
-	got := introspect(w, q, q.header(), []string{w.keys["both"].token})
-	return inWords(got, refusals(challenge+" | "+basicChallenge), map[string]answer{granted: introspected(w.keys["both"])[toldBoth]})
+func presentOwnKey(f *fixture, q question) string {
+	got := introspect(f, q, q.header(), []string{f.keys["both"].token})
+	return inWords(got, refusals(challenge+" | "+basicChallenge), map[string]answer{granted: introspected(f.keys["both"])[toldBoth]})
 }
 
-func introspect(w *world, q question, header http.Header, tokens []string) answer {
+func introspect(f *fixture, q question, header http.Header, tokens []string) answer {
 	header.Set("Content-Type", "application/x-www-form-urlencoded")
-	return w.server(q).send(w, http.MethodPost, "/auth/introspect/"+q.namespace+q.query(), header, url.Values{"token": tokens}.Encode())
+	return f.server(q).send(f, http.MethodPost, "/auth/introspect/"+q.namespace+q.query(), header, url.Values{"token": tokens}.Encode())
 }

@@ -15,18 +15,18 @@ import (
 func TestMain(m *testing.M) { testenv.Main(m) }
 
 func TestAllProtocolsAnswerAsTheTableSays(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	for _, chapter := range table {
 		for _, situation := range chapter.situations {
 			t.Run(chapter.title+"/"+situation.name, func(t *testing.T) {
-				w := w.in(t)
-				q := w.filledIn(situation.ask)
+				f := f.in(t)
+				q := f.filledIn(situation.ask)
 				for i, column := range columns {
 					want := situation.want[i]
 					if strings.HasPrefix(want, unaskable) {
 						continue
 					}
-					if got := column.ask(w, q); got != want {
+					if got := column.ask(f, q); got != want {
 						t.Errorf("%s: answered %s, want %s", column.name, got, want)
 					}
 				}

@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/cdproto/page"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -23,14 +24,14 @@ func BenchmarkTenThousandKeys(b *testing.B) {
 	const keys = 10_000
 	env := testenv.Shared(b)
 	controller := operator.StartController(b, env.Config)
-	w := newWorld(b, env)
+	f := newFixture(b, env)
 	controller.Kill() // it would have to settle each key
-	w.declareMany(keys - 1)
-	w.eventually("the console has heard of all", func() bool {
-		_, body := w.ask("GET", "api-keys/count", w.key)
+	f.declareMany(keys - 1)
+	framework.Eventually(f, "the console has heard of all", func() bool {
+		_, body := f.ask("GET", "api-keys/count", f.key)
 		return body == fmt.Sprintf(`{"errorCode":0,"errorMessage":null,"payload":%d}`, keys)
 	})
-	p := w.enter(w.key)
+	p := f.enter(f.key)
 	call(p, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: stopwatch})
 
 	for b.Loop() {
@@ -71,14 +72,14 @@ const stopwatch = `
 `
 
 // declareMany declares that many keys, "Service 1" being the first.
-func (w *world) declareMany(count int) {
-	w.Helper()
+func (f *fixture) declareMany(count int) {
+	f.Helper()
 	numbers := make(chan int)
 	var declaring sync.WaitGroup
 	for range 16 {
 		declaring.Go(func() {
 			for number := range numbers {
-				w.declare(fmt.Sprintf("Service %d", number), func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = number%2 == 0 })
+				f.declare(fmt.Sprintf("Service %d", number), func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = number%2 == 0 })
 			}
 		})
 	}

@@ -30,11 +30,12 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 const (
-	// patience bounds every wait for something that must come.
-	patience = 20 * time.Second
+	// timeout bounds every wait for something that must come.
+	timeout = 20 * time.Second
 	// poll is how often it is looked for.
 	poll = 20 * time.Millisecond
 )
@@ -126,7 +127,7 @@ func openIn(t testing.TB, url string, where chromedp.ContextOption) *tab {
 	p.ctx, cancel = chromedp.NewContext(theBrowser, where, chromedp.WithListener(p.observe))
 	t.Cleanup(cancel)
 	t.Cleanup(p.examine)
-	p.must(chromedp.Do(p.ctx, chromedp.EmulateViewport(1280, 800)))
+	framework.Must(p, chromedp.Do(p.ctx, chromedp.EmulateViewport(1280, 800)))
 	call(p, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
 	p.visit("")
 	return p
@@ -399,30 +400,23 @@ func (p *tab) rows() []row {
 
 func (p *tab) eventually(what string, condition func() bool) {
 	p.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(timeout)
 	for !condition() {
 		select {
 		case <-deadline:
-			p.Fatalf("waited %s in vain until %s. The page shows:\n%s", patience, what, p.text())
+			p.Fatalf("waited %s in vain until %s. The page shows:\n%s", timeout, what, p.text())
 		case <-time.After(poll):
 		}
-	}
-}
-
-func (p *tab) must(err error) {
-	p.Helper()
-	if err != nil {
-		p.Fatal(err)
 	}
 }
 
 // call calls the browser for a tab.
 func call[P, R any](p *tab, command cdp.Command[P, R], params P) R {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, timeout)
 	defer cancel()
 	result, err := chromedp.Call(ctx, command, params)
-	p.must(err)
+	framework.Must(p, err)
 	return result
 }
 
@@ -435,9 +429,9 @@ func run[T any](p *tab, script string) T {
 // do does something in a tab, and returns what comes of it.
 func do[T any](p *tab, action chromedp.Action[T]) T {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, timeout)
 	defer cancel()
 	result, err := chromedp.Run(ctx, action)
-	p.must(err)
+	framework.Must(p, err)
 	return result
 }

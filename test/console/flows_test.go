@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 const (
@@ -67,8 +68,8 @@ func (p *tab) awaitState(appName, state string) {
 	p.eventually(appName+" is "+state, func() bool { return p.row(appName).State == state })
 }
 
-func aKeyIsTriedBeforeItIsKept(w *world) {
-	p := open(w, w.url)
+func aKeyIsTriedBeforeItIsKept(f *fixture) {
+	p := open(f, f.url)
 	p.sees("Where to find a key")
 	p.sees("data/.api_key")
 	p.sees("kubectl apikey create")
@@ -81,101 +82,101 @@ func aKeyIsTriedBeforeItIsKept(w *world) {
 	p.click("button", "Save")
 	p.sees("This is no API key: it has characters that no key has.")
 	if kept := p.kept(); kept != "" {
-		w.Errorf("the browser keeps %q, which is not good", kept)
+		f.Errorf("the browser keeps %q, which is not good", kept)
 	}
 
 	p.click("button", "Show")
 	if shown := run[string](p, `document.getElementById("key").type`); shown != "text" {
-		w.Errorf("the key is entered in a field of type %q", shown)
+		f.Errorf("the key is entered in a field of type %q", shown)
 	}
-	p.signIn("  " + w.key + "\n")
-	if kept := p.kept(); kept != w.key {
-		w.Errorf("the browser keeps %q", kept)
+	p.signIn("  " + f.key + "\n")
+	if kept := p.kept(); kept != f.key {
+		f.Errorf("the browser keeps %q", kept)
 	}
 	p.sees("1 active, 1 in all")
 	p.visit("") // again, as on another day
 	p.sees("1 active, 1 in all")
 
 	p.click("link", "Settings")
-	p.sees("Kept in this browser: " + w.key[:7] + "…")
+	p.sees("Kept in this browser: " + f.key[:7] + "…")
 	p.reload()
-	p.sees("Kept in this browser: " + w.key[:7] + "…")
-	if shown := run[string](p, `document.body.outerHTML`); strings.Contains(shown, w.key) {
-		w.Error("the page holds the whole key")
+	p.sees("Kept in this browser: " + f.key[:7] + "…")
+	if shown := run[string](p, `document.body.outerHTML`); strings.Contains(shown, f.key) {
+		f.Error("the page holds the whole key")
 	}
 	p.click("button", "Forget")
 	p.sees("Where to find a key")
 	p.click("link", "Keys")
 	p.sees("Where to find a key") // there is nothing else to see without a key
 	if kept := p.kept(); kept != "" {
-		w.Errorf("the browser keeps %q", kept)
+		f.Errorf("the browser keeps %q", kept)
 	}
 }
 
-func aKeyThatIsForgottenWhileAnotherIsTriedStaysForgotten(w *world) {
-	p := w.enter(w.key)
+func aKeyThatIsForgottenWhileAnotherIsTriedStaysForgotten(f *fixture) {
+	p := f.enter(f.key)
 	p.click("link", "Settings")
 	p.block(countCall)
-	p.fill("textbox", "API key", w.key)
+	p.fill("textbox", "API key", f.key)
 	p.click("button", "Save")
 	p.sees("The console does not answer. Trying again …")
 	p.click("button", "Forget")
 	p.unblock()
 	p.find("button", "Save") // no longer "Checking …"
 	if kept := p.kept(); kept != "" {
-		w.Errorf("the browser keeps %q", kept)
+		f.Errorf("the browser keeps %q", kept)
 	}
 	if text := p.text(); strings.Contains(text, "Trying again") {
-		w.Errorf("the page still says that it tries:\n%s", text)
+		f.Errorf("the page still says that it tries:\n%s", text)
 	}
 }
 
-func aBrowserThatStoresNothingIsEnough(w *world) {
-	p := open(w, w.url)
+func aBrowserThatStoresNothingIsEnough(f *fixture) {
+	p := open(f, f.url)
 	call(p, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: `
 	  Object.defineProperty(globalThis, "localStorage", { get() { throw new DOMException("Access is denied.", "SecurityError"); } });
 	`})
 	p.reload()
-	p.signIn(w.key)
+	p.signIn(f.key)
 	p.sees("This browser stores nothing for the page: it needs the key again once it is closed or reloaded.")
 	p.click("link", "Settings")
-	p.sees("Kept until the page is closed or reloaded: " + w.key[:7] + "…")
+	p.sees("Kept until the page is closed or reloaded: " + f.key[:7] + "…")
 	p.click("button", "Forget")
 	p.sees("Where to find a key")
-	p.signIn(w.key)
+	p.signIn(f.key)
 	p.reload()
 	p.sees("Where to find a key")
 }
 
-func aKeyThatIsNoLongerGoodLeadsToTheSettings(w *world) {
-	visitor := w.issue("Visitor")
-	p := w.enter(visitor)
+func aKeyThatIsNoLongerGoodLeadsToTheSettings(f *fixture) {
+	visitor := f.issue("Visitor")
+	p := f.enter(visitor)
 	p.row("Visitor")
-	w.deactivate("Visitor", visitor)
+	f.deactivate("Visitor", visitor)
 
 	p.click("button", "Refresh")
 	p.sees("The key of this page was refused: " + keyRequired)
 	p.refused("401 " + keysCall)
 	p.sees("Kept in this browser: " + visitor[:7] + "…")
 	if rows := p.rows(); len(rows) > 0 {
-		w.Errorf("who has no key still sees %v", rows)
+		f.Errorf("who has no key still sees %v", rows)
 	}
-	p.signIn(w.key)
+	p.signIn(f.key)
 	p.awaitState("Visitor", "Inactive")
 	p.click("link", "Settings")
 	p.sees("Kept in this browser")
 	if text := p.text(); strings.Contains(text, "refused") {
-		w.Errorf("the refusal of a former key is still there:\n%s", text)
+		f.Errorf("the refusal of a former key is still there:\n%s", text)
 	}
 }
 
-func aNewKeyOutlivesALostAPIKey(w *world) {
-	visitor, second := w.issue("Visitor", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true }), w.issue("Second visitor")
-	p := w.enter(visitor)
+func aNewKeyOutlivesALostAPIKey(f *fixture) {
+	visitor, second := f.issue("Visitor", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true }), f.issue("Second visitor")
+	p := f.enter(visitor)
 	p.click("button", "New key")
 	p.fill("textbox", "App name", "Patience")
 	p.click("checkbox", "Write all other methods")
-	w.deactivate("Visitor", visitor)
+	f.deactivate("Visitor", visitor)
 
 	p.click("button", "Create")
 	p.sees("The key of this page was refused: " + keyRequired)
@@ -186,24 +187,24 @@ func aNewKeyOutlivesALostAPIKey(w *world) {
 	p.fill("textbox", "API key", second)
 	p.click("button", "Save")
 	p.sees("The console does not answer. Trying again …")
-	w.deactivate("Second visitor", second)
+	f.deactivate("Second visitor", second)
 	p.unblock()
 	p.sees("The key of this page was refused: " + keyRequired)
 	p.refused("401 " + keysCall)
 
-	p.signIn(w.key)
+	p.signIn(f.key)
 	p.find("dialog", "New key")
 	p.click("button", "Create")
 	p.sees("The token of Patience")
 	p.click("button", "Done")
 	p.click("button", "Close without copying")
 	if got := p.row("Patience").Access; got != "Read + Write" {
-		w.Errorf("Patience has access %q", got)
+		f.Errorf("Patience has access %q", got)
 	}
 }
 
-func aTokenIsShownOnceAndKeptNowhere(w *world) {
-	p := w.enter(w.key)
+func aTokenIsShownOnceAndKeptNowhere(f *fixture) {
+	p := f.enter(f.key)
 	p.allowClipboard()
 	p.click("button", "New key")
 	p.fill("textbox", "App name", "Frontend App")
@@ -211,22 +212,22 @@ func aTokenIsShownOnceAndKeptNowhere(w *world) {
 	p.sees("The token of Frontend App")
 	p.sees("Copy it now")
 	shown := run[string](p, `document.getElementById("token-text").textContent`)
-	if w.status("GET", "api-keys/count", shown) != http.StatusOK {
-		w.Error("the token is not accepted")
+	if f.status("GET", "api-keys/count", shown) != http.StatusOK {
+		f.Error("the token is not accepted")
 	}
-	if w.status("POST", "api-keys", shown) != http.StatusUnauthorized {
-		w.Error("the token may write")
+	if f.status("POST", "api-keys", shown) != http.StatusUnauthorized {
+		f.Error("the token may write")
 	}
 
 	p.press(kb.Escape, kb.Escape)
 	do(p, chromedp.MouseClickXY(5, 400)) // beside the dialog
 	p.sees("The token has not been copied, and cannot be shown again.")
 	if leaving := run[bool](p, `!dispatchEvent(new Event("beforeunload", {cancelable: true}))`); !leaving {
-		w.Error("the page can be left without a question")
+		f.Error("the page can be left without a question")
 	}
 	for button, want := range map[string]string{
 		"Copy token":   shown,
-		"Copy command": fmt.Sprintf("curl -H 'X-API-Key: %s' %sapi/v1/api-keys/count", shown, w.url),
+		"Copy command": fmt.Sprintf("curl -H 'X-API-Key: %s' %sapi/v1/api-keys/count", shown, f.url),
 	} {
 		p.click("button", button)
 		p.eventually(button+" copies", func() bool { return run[string](p, `navigator.clipboard.readText()`) == want })
@@ -243,30 +244,30 @@ func aTokenIsShownOnceAndKeptNowhere(w *world) {
 		"the scripts' memory": p.memory(),
 	} {
 		if strings.Contains(held, shown) {
-			w.Errorf("%s still has the token", where)
+			f.Errorf("%s still has the token", where)
 		}
 	}
 	run[any](p, fmt.Sprintf(`globalThis.held = "%s"; null`, shown))
 	if !strings.Contains(p.memory(), shown) {
-		w.Error("a token that is held is not found: the search shows nothing")
+		f.Error("a token that is held is not found: the search shows nothing")
 	}
 }
 
-func anIDIsCopied(w *world) {
-	p := w.enter(w.key)
+func anIDIsCopied(f *fixture) {
+	p := f.enter(f.key)
 	p.allowClipboard()
 	own := p.bootstrap()
 	p.click("button", "Copy the ID of "+own.Name)
 	p.sees("The ID is copied.")
 	if copied := run[string](p, `navigator.clipboard.readText()`); copied != own.ID {
-		w.Errorf("%q is copied instead of %q", copied, own.ID)
+		f.Errorf("%q is copied instead of %q", copied, own.ID)
 	}
 
 	run[any](p, `Object.defineProperty(navigator, "clipboard", {value: undefined}); null`) // as on a page that came over plain HTTP
 	p.click("button", "Copy the ID of "+own.Name)
 	p.sees("Selected: press Ctrl+C or ⌘C to copy.")
 	if selected := run[string](p, `getSelection().toString()`); selected != own.ID {
-		w.Errorf("%q is selected instead of %q", selected, own.ID)
+		f.Errorf("%q is selected instead of %q", selected, own.ID)
 	}
 }
 
@@ -278,20 +279,20 @@ func (p *tab) allowClipboard() {
 		Setting:          browser.PermissionSettingGranted,
 		BrowserContextID: chromedp.FromContext(p.ctx).BrowserContextID,
 	})
-	p.must(err)
+	framework.Must(p, err)
 }
 
-func aKeyExpiresWhenItsCreatorSays(w *world) {
+func aKeyExpiresWhenItsCreatorSays(f *fixture) {
 	cutShort := time.Now().Add(8 * time.Second).Truncate(time.Second)
-	w.declare("Cut short", func(spec *v1alpha1.APIKeySpec) {
+	f.declare("Cut short", func(spec *v1alpha1.APIKeySpec) {
 		spec.ExpiresAt, spec.Active = new(metav1.NewTime(cutShort)), new(false)
 	})
-	p := open(w, w.url)
+	p := open(f, f.url)
 	call(p, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: "Asia/Kolkata"})
 	zone := time.FixedZone("Asia/Kolkata", int((5*time.Hour + 30*time.Minute).Seconds()))
-	p.signIn(w.key)
+	p.signIn(f.key)
 	create := func(appName, expires string, date ...string) { // the date by the keys that are pressed
-		w.Helper()
+		f.Helper()
 		p.click("button", "New key")
 		p.fill("textbox", "App name", appName)
 		p.choose("Expires", expires)
@@ -316,22 +317,22 @@ func aKeyExpiresWhenItsCreatorSays(w *world) {
 		"A year":   now.Add(365 * day),
 		"Two days": soon,
 	} {
-		expires := w.spec(appName).ExpiresAt.In(zone)
-		if late := expires.Sub(want).Truncate(time.Second); late < 0 || late > patience {
-			w.Errorf("%s expires at %s, want %s", appName, expires, want)
+		expires := f.spec(appName).ExpiresAt.In(zone)
+		if late := expires.Sub(want).Truncate(time.Second); late < 0 || late > timeout {
+			f.Errorf("%s expires at %s, want %s", appName, expires, want)
 		}
 		if got := p.row(appName).Expires; !strings.HasPrefix(got, expires.Format("2006-01-02 15:04")) {
-			w.Errorf("%s expires at %s, and is shown with %q", appName, expires, got)
+			f.Errorf("%s expires at %s, and is shown with %q", appName, expires, got)
 		}
 	}
 	if got := p.row("Two days").Expires; !strings.HasSuffix(got, "\nin 2 days") {
-		w.Errorf("the day after tomorrow is shown as %q", got)
+		f.Errorf("the day after tomorrow is shown as %q", got)
 	}
-	if got := p.row("For ever").Expires; got != "Never" || w.spec("For ever").ExpiresAt != nil {
-		w.Errorf("what never expires is shown with %q", got)
+	if got := p.row("For ever").Expires; got != "Never" || f.spec("For ever").ExpiresAt != nil {
+		f.Errorf("what never expires is shown with %q", got)
 	}
 
-	w.declare("A moment", func(spec *v1alpha1.APIKeySpec) { spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(3 * time.Second))) })
+	f.declare("A moment", func(spec *v1alpha1.APIKeySpec) { spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(3 * time.Second))) })
 	p.eventually("A moment is Expired", func() bool {
 		p.click("button", "Refresh")
 		return slices.ContainsFunc(p.rows(), func(r row) bool { return r.Name == "A moment" && r.State == "Expired" })
@@ -339,13 +340,13 @@ func aKeyExpiresWhenItsCreatorSays(w *world) {
 	p.eventually("the key that was deactivated could have expired", func() bool { return time.Now().After(cutShort) })
 	p.click("button", "Refresh")
 	if got := p.row("Cut short").State; got != "Inactive" {
-		w.Errorf("a key that was deactivated before it expired is %s", got)
+		f.Errorf("a key that was deactivated before it expired is %s", got)
 	}
 }
 
-func aFailedCreationKeepsItsInput(w *world) {
-	w.issue("Frontend App")
-	p := w.enter(w.key)
+func aFailedCreationKeepsItsInput(f *fixture) {
+	f.issue("Frontend App")
+	p := f.enter(f.key)
 	p.click("button", "New key")
 	p.fill("textbox", "App name", "Frontend App")
 	p.click("checkbox", "Write all other methods")
@@ -358,7 +359,7 @@ func aFailedCreationKeepsItsInput(w *world) {
 	p.sees("app_name must be 1 to 255 printable characters of any language, without leading or trailing space.")
 	p.refused("422 " + keysCall)
 
-	w.console.Kill()
+	f.console.Kill()
 	p.click("button", "Create")
 	p.sees("The console does not answer. The key may have been created all the same, without anybody knowing its token: look for it in the list.")
 	want := map[string]any{"name": " with a space", "read": true, "write": true}
@@ -368,15 +369,15 @@ func aFailedCreationKeepsItsInput(w *world) {
 	  write: document.getElementById("write-access").checked,
 	})`)
 	if diff := cmp.Diff(want, got); diff != "" {
-		w.Errorf("the input is lost (-want +got):\n%s", diff)
+		f.Errorf("the input is lost (-want +got):\n%s", diff)
 	}
 	p.click("button", "Cancel")
 	p.click("button", "Refresh")
 	p.sees("The console does not answer. Trying again …")
 }
 
-func aReadOnlyKeyIsToldSo(w *world) {
-	p := w.enter(w.issue("Reader"))
+func aReadOnlyKeyIsToldSo(f *fixture) {
+	p := f.enter(f.issue("Reader"))
 	p.click("button", "New key")
 	p.fill("textbox", "App name", "Wish")
 	p.click("button", "Create")
@@ -391,12 +392,12 @@ func aReadOnlyKeyIsToldSo(w *world) {
 	p.sees("2 active, 2 in all")
 }
 
-func aKeyThatDoesNotManageIsToldHowItCould(w *world) {
-	issued := w.issue("An App", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true })
-	w.start(w.env.Config, "--api-key-file=", "--managers=labelled")
-	w.eventually("it is ready", func() bool { return w.status("GET", "api-keys/count", issued) == http.StatusOK })
+func aKeyThatDoesNotManageIsToldHowItCould(f *fixture) {
+	issued := f.issue("An App", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true })
+	f.start(f.Env.Config, "--api-key-file=", "--managers=labelled")
+	framework.Eventually(f, "it is ready", func() bool { return f.status("GET", "api-keys/count", issued) == http.StatusOK })
 	const told = "This key may not create or end keys: use one that manages keys, or let it manage them: kubectl label apikey "
-	p := w.enter(issued)
+	p := f.enter(issued)
 	p.click("button", "New key")
 	p.fill("textbox", "App name", "Wish")
 	p.click("button", "Create")
@@ -411,17 +412,17 @@ func aKeyThatDoesNotManageIsToldHowItCould(w *world) {
 	p.sees("2 active, 2 in all")
 }
 
-func onlyTheKeyThatIsNamedIsDeactivated(w *world) {
-	old, other := w.issue("Old App"), w.issue("Other App")
-	p := w.enter(w.key)
+func onlyTheKeyThatIsNamedIsDeactivated(f *fixture) {
+	old, other := f.issue("Old App"), f.issue("Other App")
+	p := f.enter(f.key)
 	p.click("button", "Deactivate Old App")
 	p.find("dialog", "Deactivate Old App?")
 	p.click("button", "Cancel")
 	p.click("button", "Deactivate Old App")
 	p.press(kb.Escape)
 	p.absent("dialog", "Deactivate Old App?")
-	if w.status("GET", "api-keys/count", old) != http.StatusOK {
-		w.Error("the key is deactivated although nobody confirmed it")
+	if f.status("GET", "api-keys/count", old) != http.StatusOK {
+		f.Error("the key is deactivated although nobody confirmed it")
 	}
 
 	p.click("button", "Deactivate Old App")
@@ -429,14 +430,14 @@ func onlyTheKeyThatIsNamedIsDeactivated(w *world) {
 	p.sees("Old App is deactivated.")
 	p.awaitState("Old App", "Inactive")
 	if action := p.row("Old App").Action; action != "" {
-		w.Errorf("a key that is inactive can be sent %q", action)
+		f.Errorf("a key that is inactive can be sent %q", action)
 	}
 	p.sees("2 active, 3 in all")
-	if w.status("GET", "api-keys/count", old) != http.StatusUnauthorized || w.status("GET", "api-keys/count", other) != http.StatusOK {
-		w.Error("another key is deactivated")
+	if f.status("GET", "api-keys/count", old) != http.StatusUnauthorized || f.status("GET", "api-keys/count", other) != http.StatusOK {
+		f.Error("another key is deactivated")
 	}
 
-	w.deactivate("Other App", other) // by somebody else, meanwhile
+	f.deactivate("Other App", other) // by somebody else, meanwhile
 	p.click("button", "Deactivate Other App")
 	p.click("button", "Deactivate")
 	p.sees("The key is already inactive.")
@@ -448,9 +449,9 @@ func onlyTheKeyThatIsNamedIsDeactivated(w *world) {
 
 const forceLabel = "Deactivate it all the same. This page then needs another key."
 
-func theOwnKeyNeedsAnExtraStep(w *world) {
-	own := w.issue("Own", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true })
-	p := w.enter(own)
+func theOwnKeyNeedsAnExtraStep(f *fixture) {
+	own := f.issue("Own", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true })
+	p := f.enter(own)
 	call := keysCall + "/" + p.row("Own").ID
 	p.click("button", "Deactivate Own")
 	p.click("button", "Deactivate")
@@ -458,8 +459,8 @@ func theOwnKeyNeedsAnExtraStep(w *world) {
 	p.refused("409 " + call)
 	p.find("checkbox", forceLabel)
 	p.click("button", "Deactivate") // without the extra step
-	if w.status("GET", "api-keys/count", own) != http.StatusOK {
-		w.Error("the own key is deactivated without the extra step")
+	if f.status("GET", "api-keys/count", own) != http.StatusOK {
+		f.Error("the own key is deactivated without the extra step")
 	}
 	p.click("checkbox", forceLabel)
 	p.click("button", "Deactivate")
@@ -467,11 +468,11 @@ func theOwnKeyNeedsAnExtraStep(w *world) {
 	p.refused("401 " + keysCall)
 }
 
-func allCanBeDoneWithTheKeyboard(w *world) {
-	w.issue("Old App")
-	p := open(w, w.url)
+func allCanBeDoneWithTheKeyboard(f *fixture) {
+	f.issue("Old App")
+	p := open(f, f.url)
 	p.tabTo("textbox", "API key")
-	p.write(w.key)
+	p.write(f.key)
 	p.press(kb.Enter)
 	p.sees("in all")
 
@@ -512,13 +513,13 @@ func allCanBeDoneWithTheKeyboard(w *world) {
 	p.sees("Where to find a key")
 }
 
-func namesAreTextInEveryScript(w *world) {
+func namesAreTextInEveryScript(f *fixture) {
 	names := []string{`<img src=x onerror=alert(1)>`, `"><script>alert(2)</script>`, "لوحة التحكم (1)", "ключ & 鍵"}
 	for _, name := range names {
-		w.declare(name)
+		f.declare(name)
 	}
-	w.awaitActive(1 + len(names))
-	p := w.enter(w.key)
+	f.awaitActive(1 + len(names))
+	p := f.enter(f.key)
 	for _, name := range names {
 		p.row(name)
 		p.click("button", "Deactivate "+name)
@@ -530,7 +531,7 @@ func namesAreTextInEveryScript(w *world) {
 	}
 	right := run[string](p, `getComputedStyle([...document.querySelectorAll("tbody bdi")].find(e => e.textContent.startsWith("ل"))).direction`)
 	if right != "rtl" {
-		w.Errorf("Arabic is written %q", right)
+		f.Errorf("Arabic is written %q", right)
 	}
 
 	p.click("button", "New key")
@@ -541,22 +542,22 @@ func namesAreTextInEveryScript(w *world) {
 	p.click("button", "Close without copying")
 	p.row(`<b onclick="alert(3)">`)
 	if intruders := run[int](p, `document.querySelectorAll("main img, main script, main b").length`); intruders > 0 {
-		w.Errorf("%d elements were made of names", intruders)
+		f.Errorf("%d elements were made of names", intruders)
 	}
 }
 
-func keysAreSearchedSortedAndPaged(w *world) {
+func keysAreSearchedSortedAndPaged(f *fixture) {
 	const services = 120
 	for i := range services {
-		w.declare(fmt.Sprintf("Service %d", i+1), func(spec *v1alpha1.APIKeySpec) {
+		f.declare(fmt.Sprintf("Service %d", i+1), func(spec *v1alpha1.APIKeySpec) {
 			spec.WriteAccess = i%2 == 0
 			if i%10 == 0 {
 				spec.Active = new(false)
 			}
 		})
 	}
-	w.awaitActive(1 + services - services/10)
-	p := w.enter(w.key)
+	f.awaitActive(1 + services - services/10)
+	p := f.enter(f.key)
 	p.sees("109 active, 121 in all")
 	p.sees("1–50 of 121")
 
@@ -566,24 +567,24 @@ func keysAreSearchedSortedAndPaged(w *world) {
 	p.click("button", "Last")
 	p.sees("101–121 of 121")
 	if last := p.rows()[20].Name; last != "Service 120" {
-		w.Errorf("the last by name, and number, is %q", last)
+		f.Errorf("the last by name, and number, is %q", last)
 	}
 	if sorted := run[string](p, `[...document.querySelectorAll("th[aria-sort]")].map(th => th.innerText + " " + th.ariaSort).join()`); sorted != "App name ascending" {
-		w.Errorf("assistive technology is told that the order is %q", sorted)
+		f.Errorf("assistive technology is told that the order is %q", sorted)
 	}
 	p.click("button", "App name")
 	p.sees("1–50 of 121")
 	if first := p.rows()[0].Name; first != "Service 120" {
-		w.Errorf("the first by name backwards is %q", first)
+		f.Errorf("the first by name backwards is %q", first)
 	}
 	p.click("button", "Access")
 	if first := p.rows()[0].Access; first != "Read" {
-		w.Errorf("the first by access has %q", first)
+		f.Errorf("the first by access has %q", first)
 	}
 	p.click("button", "State")
 	p.click("button", "State")
 	if first := p.rows()[0].State; first != "Inactive" {
-		w.Errorf("the first by state backwards is %q", first)
+		f.Errorf("the first by state backwards is %q", first)
 	}
 
 	p.click("checkbox", "Active only")
@@ -598,29 +599,29 @@ func keysAreSearchedSortedAndPaged(w *world) {
 	p.sees("1–50 of 109")
 }
 
-func whatAnotherTabDoesWithTheAPIKeyIsDoneHere(w *world) {
-	p := w.enter(w.key)
+func whatAnotherTabDoesWithTheAPIKeyIsDoneHere(f *fixture) {
+	p := f.enter(f.key)
 	other := p.another()
 	other.sees("1 active, 1 in all")
 	forget := func() {
-		w.Helper()
+		f.Helper()
 		other.click("link", "Settings")
 		other.click("button", "Forget")
 		p.sees("The API key was forgotten in another tab.")
 		p.sees("Where to find a key")
 		if rows := p.rows(); len(rows) > 0 {
-			w.Errorf("who has no key still sees %v", rows)
+			f.Errorf("who has no key still sees %v", rows)
 		}
 	}
 	forget()
-	other.signIn(w.key)
+	other.signIn(f.key)
 	p.sees("1 active, 1 in all")
 
 	p.click("button", "New key")
 	p.fill("textbox", "App name", "Patience")
 	forget()
 	p.absent("dialog", "New key")
-	other.signIn(w.key)
+	other.signIn(f.key)
 	p.find("dialog", "New key")
 	p.click("button", "Create")
 	p.sees("The token of Patience")
@@ -629,12 +630,12 @@ func whatAnotherTabDoesWithTheAPIKeyIsDoneHere(w *world) {
 	p.click("button", "Close without copying")
 	p.sees("Patience is created.")
 	if rows := p.rows(); len(rows) > 0 {
-		w.Errorf("who has no key still sees %v", rows)
+		f.Errorf("who has no key still sees %v", rows)
 	}
 }
 
-func anyNumberOfKeysIsShown(w *world) {
-	p := w.enter(w.key)
+func anyNumberOfKeysIsShown(f *fixture) {
+	p := f.enter(f.key)
 	run[any](p, `{
 	  const payload = Array.from({ length: 200_000 }, (_, i) => ({ id: String(i), app_name: "Service " + i, read_access: true,
 	    is_active: true, created_at: "2026-01-01T00:00:00Z", updated_at: "2026-01-01T00:00:00Z" }));

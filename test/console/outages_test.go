@@ -17,12 +17,12 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/operator"
 )
 
-func aConsoleThatIsStartingIsWaitedFor(ready *world) {
-	gate := newGate(ready, ready.env.Config)
-	w := &world{TB: ready, env: ready.env, namespace: ready.namespace}
-	w.start(gate.config, "--api-key-file=")
+func aConsoleThatIsStartingIsWaitedFor(ready *fixture) {
+	gate := newGate(ready, ready.Env.Config)
+	f := &fixture{Fixture: ready.Fixture}
+	f.start(gate.config, "--api-key-file=")
 
-	p := open(w, w.url)
+	p := open(f, f.url)
 	p.fill("textbox", "API key", ready.key)
 	p.click("button", "Save")
 	p.sees("The console is starting. It says: “API keys cannot be checked at the moment: try again.” Trying again …")
@@ -33,8 +33,8 @@ func aConsoleThatIsStartingIsWaitedFor(ready *world) {
 	p.refused("503 " + countCall)
 }
 
-func noDialogWaitsForEver(w *world) {
-	p := w.enter(w.issue("Reader"))
+func noDialogWaitsForEver(f *fixture) {
+	p := f.enter(f.issue("Reader"))
 	p.block(countCall)
 	p.click("button", "New key")
 	p.fill("textbox", "App name", "Wish")
@@ -45,7 +45,7 @@ func noDialogWaitsForEver(w *world) {
 	p.click("button", "Cancel")
 	p.absent("dialog", "New key")
 
-	p = w.enter(w.key)
+	p = f.enter(f.key)
 	own := p.bootstrap()
 	p.click("button", "Deactivate "+own.Name)
 	p.block(keysCall)

@@ -24,6 +24,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -57,47 +58,45 @@ func setUp() (err error) {
 	return err
 }
 
-// world is a console process for a namespace of its own, and what people do there without the page.
-type world struct {
-	testing.TB
-	env       *testenv.Env
-	namespace string
-	console   *operator.Process
+// fixture is a namespace with a console process.
+type fixture struct {
+	*testenv.Fixture
+	console *operator.Process
 	// url of the page.
 	url string
 	// key is the bootstrap key.
 	key string
 }
 
-// newWorld returns a world whose console is ready. A controller must run.
-func newWorld(t testing.TB, env *testenv.Env) *world {
+// newFixture returns a fixture whose console is ready. A controller must run.
+func newFixture(t testing.TB, env *testenv.Env) *fixture {
 	t.Helper()
-	w := &world{TB: t, env: env, namespace: env.Namespace(t)}
+	f := &fixture{Fixture: testenv.NewFixture(t, env)}
 	file := filepath.Join(t.TempDir(), ".api_key")
-	w.start(env.Config, "--api-key-file="+file)
-	w.eventually("the bootstrap key is accepted", func() bool {
-		return strings.Contains(w.console.Printed(), "API key authentication ready")
+	f.start(env.Config, "--api-key-file="+file)
+	framework.Eventually(f, "the bootstrap key is accepted", func() bool {
+		return strings.Contains(f.console.Printed(), "API key authentication ready")
 	})
 	content, err := os.ReadFile(file)
-	w.must(err)
-	w.key = strings.TrimSpace(string(content))
-	return w
+	framework.Must(f, err)
+	f.key = strings.TrimSpace(string(content))
+	return f
 }
 
 // start starts the console process.
-func (w *world) start(config *rest.Config, args ...string) {
-	w.Helper()
-	w.console = operator.Start(w.TB, config, append([]string{
-		"console", "--plaintext", "--namespace=" + w.namespace, "--shutdown-delay=0s",
+func (f *fixture) start(config *rest.Config, args ...string) {
+	f.Helper()
+	f.console = operator.Start(f, config, append([]string{
+		"console", "--plaintext", "--namespace=" + f.Namespace, "--shutdown-delay=0s",
 		"--listen-address=" + operator.AnyPort, "--health-probe-bind-address=" + operator.AnyPort,
 	}, args...)...)
-	w.url = "http://" + w.console.Address("console") + "/"
+	f.url = "http://" + f.console.Address("console") + "/"
 }
 
 // enter opens the page as somebody does whose browser keeps this key from an earlier time.
-func (w *world) enter(key string) *tab {
-	w.Helper()
-	p := open(w.TB, w.url)
+func (f *fixture) enter(key string) *tab {
+	f.Helper()
+	p := open(f, f.url)
 	p.signIn(key)
 	return p
 }
@@ -111,44 +110,44 @@ func (p *tab) signIn(key string) {
 }
 
 // issue declares a key with read access by the Kubernetes API, and returns its token when the console accepts it.
-func (w *world) issue(appName string, change ...func(*v1alpha1.APIKeySpec)) (issued string) {
-	w.Helper()
+func (f *fixture) issue(appName string, change ...func(*v1alpha1.APIKeySpec)) (issued string) {
+	f.Helper()
 	issued = token.New()
-	w.declare(appName, append(change, func(spec *v1alpha1.APIKeySpec) {
+	f.declare(appName, append(change, func(spec *v1alpha1.APIKeySpec) {
 		spec.TokenHash, spec.TokenHint = token.Hash(issued), token.Hint(issued)
 	})...)
-	w.eventually(appName+" is accepted", func() bool { return w.status("GET", "api-keys/count", issued) == http.StatusOK })
+	framework.Eventually(f, appName+" is accepted", func() bool { return f.status("GET", "api-keys/count", issued) == http.StatusOK })
 	return issued
 }
 
 // declare declares a key with read access and any hash.
-func (w *world) declare(appName string, change ...func(*v1alpha1.APIKeySpec)) {
-	w.Helper()
+func (f *fixture) declare(appName string, change ...func(*v1alpha1.APIKeySpec)) {
+	f.Helper()
 	key := &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, GenerateName: "test-"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, GenerateName: "test-"},
 		Spec:       v1alpha1.APIKeySpec{AppName: appName, ReadAccess: true, TokenHash: token.Hash(token.New())},
 	}
 	for _, c := range change {
 		c(&key.Spec)
 	}
-	w.must(w.env.Client.Create(w.Context(), key))
+	framework.Must(f, f.Env.Client.Create(f.Context(), key))
 }
 
 // awaitActive waits until the console shows this many keys that are active.
-func (w *world) awaitActive(count int) {
-	w.Helper()
-	w.eventually(fmt.Sprintf("%d keys are active", count), func() bool {
-		_, body := w.ask("GET", "api-keys/count?active_only=true", w.key)
+func (f *fixture) awaitActive(count int) {
+	f.Helper()
+	framework.Eventually(f, fmt.Sprintf("%d keys are active", count), func() bool {
+		_, body := f.ask("GET", "api-keys/count?active_only=true", f.key)
 		return body == fmt.Sprintf(`{"errorCode":0,"errorMessage":null,"payload":%d}`, count)
 	})
 }
 
 // awaitEnded waits until the end of an app's key is on record.
-func (w *world) awaitEnded(appName string) {
-	w.Helper()
-	w.eventually("the key of "+appName+" has ended", func() bool {
+func (f *fixture) awaitEnded(appName string) {
+	f.Helper()
+	framework.Eventually(f, "the key of "+appName+" has ended", func() bool {
 		keys := &v1alpha1.APIKeyList{}
-		w.must(w.env.Client.List(w.Context(), keys, client.InNamespace(w.namespace)))
+		framework.Must(f, f.Env.Client.List(f.Context(), keys, client.InNamespace(f.Namespace)))
 		return slices.ContainsFunc(keys.Items, func(key v1alpha1.APIKey) bool {
 			return key.Spec.AppName == appName && apikey.IsRetired(&key)
 		})
@@ -156,54 +155,54 @@ func (w *world) awaitEnded(appName string) {
 }
 
 // spec returns what is declared of the key of an app.
-func (w *world) spec(appName string) (found v1alpha1.APIKeySpec) {
-	w.Helper()
+func (f *fixture) spec(appName string) (found v1alpha1.APIKeySpec) {
+	f.Helper()
 	keys := &v1alpha1.APIKeyList{}
-	w.must(w.env.Client.List(w.Context(), keys, client.InNamespace(w.namespace)))
+	framework.Must(f, f.Env.Client.List(f.Context(), keys, client.InNamespace(f.Namespace)))
 	for i := range keys.Items {
 		if keys.Items[i].Spec.AppName == appName {
 			return keys.Items[i].Spec
 		}
 	}
-	w.Fatalf("there is no key of %s", appName)
+	f.Fatalf("there is no key of %s", appName)
 	return found
 }
 
 // deactivate ends the key of an app by the Kubernetes API, and waits until the console refuses its token.
-func (w *world) deactivate(appName, issued string) {
-	w.Helper()
+func (f *fixture) deactivate(appName, issued string) {
+	f.Helper()
 	keys := &v1alpha1.APIKeyList{}
-	w.must(w.env.Client.List(w.Context(), keys, client.InNamespace(w.namespace)))
+	framework.Must(f, f.Env.Client.List(f.Context(), keys, client.InNamespace(f.Namespace)))
 	for i := range keys.Items {
 		if key := &keys.Items[i]; key.Spec.AppName == appName {
 			before := key.DeepCopy()
 			key.Spec.Active = new(false)
-			w.must(w.env.Client.Patch(w.Context(), key, client.MergeFrom(before)))
+			framework.Must(f, f.Env.Client.Patch(f.Context(), key, client.MergeFrom(before)))
 		}
 	}
-	w.eventually(appName+" is refused", func() bool { return w.status("GET", "api-keys/count", issued) == http.StatusUnauthorized })
+	framework.Eventually(f, appName+" is refused", func() bool { return f.status("GET", "api-keys/count", issued) == http.StatusUnauthorized })
 }
 
 // status asks the API without the page, and returns the status of the answer.
-func (w *world) status(method, path, key string) int {
-	w.Helper()
-	status, _ := w.ask(method, path, key)
+func (f *fixture) status(method, path, key string) int {
+	f.Helper()
+	status, _ := f.ask(method, path, key)
 	return status
 }
 
-func (w *world) ask(method, path, key string) (status int, body string) {
-	w.Helper()
-	request, err := http.NewRequestWithContext(w.Context(), method, w.url+"api/v1/"+path, strings.NewReader(`{}`))
-	w.must(err)
+func (f *fixture) ask(method, path, key string) (status int, body string) {
+	f.Helper()
+	request, err := http.NewRequestWithContext(f.Context(), method, f.url+"api/v1/"+path, strings.NewReader(`{}`))
+	framework.Must(f, err)
 	request.Header.Set("X-Api-Key", key)
 	if method == http.MethodPost {
 		request.Header.Set("Content-Type", "application/json")
 	}
 	response, err := http.DefaultClient.Do(request)
-	w.must(err)
+	framework.Must(f, err)
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
-	w.must(err)
+	framework.Must(f, err)
 	return response.StatusCode, string(content)
 }
 
@@ -211,7 +210,7 @@ func (w *world) ask(method, path, key string) (status int, body string) {
 func TestConsole(t *testing.T) {
 	env := testenv.Shared(t)
 	operator.StartController(t, env.Config)
-	for name, test := range map[string]func(*world){
+	for name, test := range map[string]func(*fixture){
 		"AKeyIsTriedBeforeItIsKept":                            aKeyIsTriedBeforeItIsKept,
 		"AKeyThatIsForgottenWhileAnotherIsTriedStaysForgotten": aKeyThatIsForgottenWhileAnotherIsTriedStaysForgotten,
 		"ABrowserThatStoresNothingIsEnough":                    aBrowserThatStoresNothingIsEnough,
@@ -239,19 +238,7 @@ func TestConsole(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(newWorld(t, env))
+			test(newFixture(t, env))
 		})
-	}
-}
-
-func (w *world) eventually(what string, condition func() bool) {
-	w.Helper()
-	testenv.Eventually(w.TB, patience, poll, what, condition)
-}
-
-func (w *world) must(err error) {
-	w.Helper()
-	if err != nil {
-		w.Fatal(err)
 	}
 }

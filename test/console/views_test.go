@@ -25,19 +25,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 var screenshots = flag.String("screenshots", "", "directory for pictures of the views, such as docs/console")
 
 // eachViewCanBeUsedByAll visits each view and examines it with axe-core.
-func eachViewCanBeUsedByAll(name string, width, height int64) func(*world) {
+func eachViewCanBeUsedByAll(name string, width, height int64) func(*fixture) {
 	scheme := name
 	if name == "narrow" {
 		scheme = "light"
 	}
-	return func(w *world) {
-		w.furnish()
-		p := open(w, w.url)
+	return func(f *fixture) {
+		f.furnish()
+		p := open(f, f.url)
 		p.look(scheme, width, height)
 		view := func(view string) {
 			p.Helper()
@@ -52,7 +53,7 @@ func eachViewCanBeUsedByAll(name string, width, height int64) func(*world) {
 		p.sees("This key was refused")
 		p.refused("401 " + countCall)
 		p.examineAccess("a refused key")
-		p.signIn(w.key)
+		p.signIn(f.key)
 		p.awaitState("Conference demo", "Expired")
 		view("keys")
 		p.fill("searchbox", search, "no such thing")
@@ -99,8 +100,8 @@ func eachViewCanBeUsedByAll(name string, width, height int64) func(*world) {
 }
 
 // furnish declares keys such as people have.
-func (w *world) furnish() {
-	w.Helper()
+func (f *fixture) furnish() {
+	f.Helper()
 	write := func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true }
 	writeOnly := func(spec *v1alpha1.APIKeySpec) { spec.ReadAccess, spec.WriteAccess = false, true }
 	inactive := func(spec *v1alpha1.APIKeySpec) { spec.Active = new(false) }
@@ -110,17 +111,17 @@ func (w *world) furnish() {
 		}
 	}
 	const day = 24 * time.Hour
-	w.declare("Conference demo", expires(3*time.Second))
-	w.declare("Admin tool", write)
-	w.declare("CI pipeline", writeOnly, expires(200*day))
-	w.declare("Metrics scraper")
-	w.declare("Old mobile app", inactive)
-	w.declare("Partner: Nordwind Logistics", write, expires(3*day+time.Hour))
-	w.declare("لوحة التحكم الداخلية", write)
-	w.declare("Frontend App")
-	w.declare("Billing export", expires(365*day))
-	w.awaitEnded("Conference demo") // before that, 8 may be those that are issued so far
-	w.awaitActive(8)
+	f.declare("Conference demo", expires(3*time.Second))
+	f.declare("Admin tool", write)
+	f.declare("CI pipeline", writeOnly, expires(200*day))
+	f.declare("Metrics scraper")
+	f.declare("Old mobile app", inactive)
+	f.declare("Partner: Nordwind Logistics", write, expires(3*day+time.Hour))
+	f.declare("لوحة التحكم الداخلية", write)
+	f.declare("Frontend App")
+	f.declare("Billing export", expires(365*day))
+	f.awaitEnded("Conference demo") // before that, 8 may be those that are issued so far
+	f.awaitActive(8)
 }
 
 // hideToken shows a token that is none in the place of the one that was created, for pictures.
@@ -145,7 +146,7 @@ var axe = sync.OnceValues(func() (string, error) {
 func (p *tab) examineAccess(view string) {
 	p.Helper()
 	source, err := axe()
-	p.must(err)
+	framework.Must(p, err)
 	run[any](p, source+"; null")
 	for _, violation := range run[[]string](p, `axe.run().then(({ violations }) => violations.map(({ id, help, nodes }) =>
 	  id + ": " + help + ": " + nodes.map(node => node.target + " " + node.failureSummary).join("; ")))`) {
@@ -162,10 +163,10 @@ func (p *tab) photograph(name string) {
 	p.eventually("no message lies over the view", func() bool { return run[string](p, `document.getElementById("toast").textContent`) == "" })
 	call(p, input.DispatchMouseEvent, input.DispatchMouseEventParams{Type: input.DispatchMouseEventTypeMouseMoved}) // away from what would show that it is there
 	picture, err := png.Decode(bytes.NewReader(do(p, chromedp.CaptureScreenshot())))
-	p.must(err)
+	framework.Must(p, err)
 	var small bytes.Buffer
-	p.must((&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&small, fewColors(picture)))
-	p.must(os.WriteFile(filepath.Join(repository, *screenshots, name+".png"), small.Bytes(), 0o644))
+	framework.Must(p, (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&small, fewColors(picture)))
+	framework.Must(p, os.WriteFile(filepath.Join(repository, *screenshots, name+".png"), small.Bytes(), 0o644))
 }
 
 // fewColors returns a picture in 256 colors, the most frequent of those that differ: the file is a third as large, and nobody sees it.
@@ -194,8 +195,8 @@ func alike(a, b color.RGBA) bool {
 	return near(a.R, b.R) && near(a.G, b.G) && near(a.B, b.B)
 }
 
-func whatTheBrowserForbidsDoesNotHappenUnnoticed(w *world) {
-	p := open(w, w.url)
+func whatTheBrowserForbidsDoesNotHappenUnnoticed(f *fixture) {
+	p := open(f, f.url)
 	for what, script := range map[string]string{
 		"markup made of text":     `document.querySelector("main").innerHTML = "<p>text</p>"`,
 		"a script in the page":    `document.body.append(Object.assign(document.createElement("script"), {src: "data:text/javascript,globalThis.intruder=1"}))`,
@@ -207,7 +208,7 @@ func whatTheBrowserForbidsDoesNotHappenUnnoticed(w *world) {
 		p.eventually("the browser tells of "+what, func() bool { return len(p.takeFaults()) > 0 })
 	}
 	if run[bool](p, `"intruder" in globalThis`) {
-		w.Error("a script that is not the page's was run")
+		f.Error("a script that is not the page's was run")
 	}
 	p.takeFaults() // what was told twice
 }

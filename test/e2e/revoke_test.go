@@ -48,7 +48,7 @@ func TestInvariant5_EveryReplicaRefusesADeactivatedKeySoon(t *testing.T) {
 		}
 		g.Expect(shared.api.Create(t.Context(), &keys[i])).To(Succeed())
 	}
-	shared.kubectl(t, "", "wait", "apikey", "--all", "--namespace", tenant.namespace, "--for=condition=Active", "--timeout", patience.String())
+	shared.kubectl(t, "", "wait", "apikey", "--all", "--namespace", tenant.namespace, "--for=condition=Active", "--timeout", timeout.String())
 	var atOne, atAll []time.Duration
 	for i := range keys {
 		times := tenant.timeRevocation(t, &keys[i], tokens[i], pods)
@@ -78,7 +78,7 @@ func (n *tenant) timeRevocation(t *testing.T, key *v1alpha1.APIKey, keyToken str
 	for i, pod := range pods {
 		asking.Go(func() {
 			_, err := n.request("GET", "refused").Param("address", pod.Status.PodIP+":8443").SetHeader("X-API-Key", keyToken).
-				Timeout(patience).DoRaw(t.Context())
+				Timeout(timeout).DoRaw(t.Context())
 			times[i] = time.Since(start)
 			if err != nil {
 				t.Errorf("%s does not refuse %s: %v", pod.Name, key.Name, err)

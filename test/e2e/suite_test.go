@@ -48,9 +48,9 @@ import (
 const (
 	configDir = "../../config"
 
-	// patience bounds what a cluster does by itself.
-	patience = 3 * time.Minute
-	polling  = 100 * time.Millisecond
+	// timeout bounds what a cluster does by itself.
+	timeout = 3 * time.Minute
+	polling = 100 * time.Millisecond
 )
 
 // images are the names of what runs in pods.
@@ -88,7 +88,7 @@ type cluster struct {
 var shared *cluster
 
 func TestMain(m *testing.M) {
-	gomega.SetDefaultEventuallyTimeout(patience)
+	gomega.SetDefaultEventuallyTimeout(timeout)
 	gomega.SetDefaultEventuallyPollingInterval(polling)
 	code, err := runTests(m)
 	if err != nil {
@@ -234,7 +234,7 @@ func (c *cluster) apply(t *testing.T, name, namespace string) {
 // await waits until an object is as kubectl's --for says. If that does not come, the test tells what the cluster says of it.
 func (c *cluster) await(t *testing.T, namespace, object, is string) {
 	t.Helper()
-	_, err := c.client.Run(t.Context(), "", "wait", object, "--namespace", namespace, "--for", is, "--timeout", patience.String())
+	_, err := c.client.Run(t.Context(), "", "wait", object, "--namespace", namespace, "--for", is, "--timeout", timeout.String())
 	if err != nil {
 		t.Fatalf("%v\n%s", err, c.kubectl(t, "", "describe", object, "--namespace", namespace))
 	}

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -41,7 +42,7 @@ const (
 type apiFault struct {
 	bound time.Duration
 	// start starts the proxy, and returns how a process gets through it, and what makes it faulty.
-	start func(w *world) (config *rest.Config, strike func())
+	start func(f *fixture) (config *rest.Config, strike func())
 }
 
 var apiFaults = map[string]apiFault{
@@ -66,13 +67,13 @@ func TestRevocationsAreHeardInTime(t *testing.T) {
 		for _, process := range []string{"authenticator", "console"} {
 			t.Run(name+", of the "+process, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, env)
-				config, strike := fault.start(w)
-				subject := w.startSubject(process, config)
-				tokens := w.issue("kept", "revoked")
-				w.awaitAccepted(subject, tokens)
+				f := newFixture(t, env)
+				config, strike := fault.start(f)
+				subject := f.startSubject(process, config)
+				tokens := f.issue("kept", "revoked")
+				f.awaitAccepted(subject, tokens)
 				strike()
-				w.deactivate("revoked")
+				f.deactivate("revoked")
 				results.expect(t, name, process, fault.bound, time.Now(), func() bool { return subject.hasHeard(tokens) })
 				if !subject.accepts(tokens["kept"]) {
 					t.Error("a good key is refused")
@@ -83,63 +84,63 @@ func TestRevocationsAreHeardInTime(t *testing.T) {
 	for _, name := range []string{"a watch hangs", "connections are silent", "connections break"} {
 		t.Run(name+", of the controller", func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, testenv.Start(t))
-			config, strike := apiFaults[name].start(w)
+			f := newFixture(t, testenv.Start(t))
+			config, strike := apiFaults[name].start(f)
 			operator.StartController(t, config)
-			w.issue("revoked")
+			f.issue("revoked")
 			strike()
-			w.deactivate("revoked")
-			results.expect(t, name, "controller", apiFaults[name].bound, time.Now(), func() bool { return w.isRecorded("revoked") })
+			f.deactivate("revoked")
+			results.expect(t, name, "controller", apiFaults[name].bound, time.Now(), func() bool { return f.isRecorded("revoked") })
 		})
 	}
 	for name, overtaken := range map[string]bool{"an older etcd": false, "an older etcd that has caught up": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, testenv.Start(t))
-			w.restoreEtcd(results, name, overtaken)
+			f := newFixture(t, testenv.Start(t))
+			f.restoreEtcd(results, name, overtaken)
 		})
 	}
 }
 
 // restoreEtcd measures how long a revocation takes after etcd was restored: one made afterwards, or, if etcd is to catch up, one that is
 // made while the processes are cut off, at a revision that they have seen already.
-func (w *world) restoreEtcd(results *results, name string, overtaken bool) {
-	w.Helper()
-	proxy := startTCPProxy(w)
-	operator.StartController(w.T, proxy.config)
-	subjects := []*subject{w.startSubject("authenticator", proxy.config), w.startSubject("console", proxy.config)}
-	tokens := w.issue("kept", "revoked")
-	backup := filepath.Join(w.TempDir(), "etcd")
-	must(w.T, w.env.BackUpEtcd(backup))
-	w.raiseRevision(300)
-	tokens["seen"] = w.issue("seen")["seen"]
+func (f *fixture) restoreEtcd(results *results, name string, overtaken bool) {
+	f.Helper()
+	proxy := startTCPProxy(f)
+	operator.StartController(f, proxy.config)
+	subjects := []*subject{f.startSubject("authenticator", proxy.config), f.startSubject("console", proxy.config)}
+	tokens := f.issue("kept", "revoked")
+	backup := filepath.Join(f.TempDir(), "etcd")
+	framework.Must(f, f.Env.BackUpEtcd(backup))
+	f.raiseRevision(300)
+	tokens["seen"] = f.issue("seen")["seen"]
 	for _, subject := range subjects {
-		w.awaitAccepted(subject, tokens)
+		f.awaitAccepted(subject, tokens)
 	}
 
 	proxy.cutOff(true)
-	w.env.StopAPIServer()
-	must(w.T, w.env.RestoreEtcd(w.Context(), backup))
-	must(w.T, w.env.StartAPIServer(w.Context()))
+	f.Env.StopAPIServer()
+	framework.Must(f, f.Env.RestoreEtcd(f.Context(), backup))
+	framework.Must(f, f.Env.StartAPIServer(f.Context()))
 	bound := ofABrokenConnection
 	if overtaken {
 		bound = atTheWorst
-		w.deactivate("revoked")
-		w.raiseRevision(600)
+		f.deactivate("revoked")
+		f.raiseRevision(600)
 	}
 	proxy.cutOff(false)
 	if !overtaken {
-		w.deactivate("revoked")
+		f.deactivate("revoked")
 	}
 	reconnected := time.Now()
 	var measuring sync.WaitGroup
 	for _, subject := range subjects {
 		measuring.Go(func() {
-			results.expect(w.T, name, subject.kind, bound, reconnected, func() bool { return subject.hasHeard(tokens) })
+			results.expect(f, name, subject.kind, bound, reconnected, func() bool { return subject.hasHeard(tokens) })
 		})
 	}
 	measuring.Go(func() { // whose Reflector pauses for longer than the others
-		results.expect(w.T, name, "controller", max(bound, time.Minute), reconnected, func() bool { return w.isRecorded("revoked") })
+		results.expect(f, name, "controller", max(bound, time.Minute), reconnected, func() bool { return f.isRecorded("revoked") })
 	})
 	measuring.Wait()
 }
@@ -149,13 +150,13 @@ type subject struct {
 	kind, address, namespace string
 }
 
-func (w *world) startSubject(kind string, config *rest.Config) *subject {
-	w.Helper()
-	s := &subject{kind: kind, namespace: w.namespace}
+func (f *fixture) startSubject(kind string, config *rest.Config) *subject {
+	f.Helper()
+	s := &subject{kind: kind, namespace: f.Namespace}
 	if kind == "console" {
-		s.address = w.startConsole(config)
+		s.address = f.startConsole(config)
 	} else {
-		s.address = startAuthenticator(w.T, config).Address("authenticator")
+		s.address = startAuthenticator(f, config).Address("authenticator")
 	}
 	return s
 }
@@ -183,17 +184,17 @@ func (s *subject) hasHeard(tokens map[string]string) bool {
 	return !s.accepts(tokens["revoked"])
 }
 
-func (w *world) awaitAccepted(subject *subject, tokens map[string]string) {
-	w.Helper()
+func (f *fixture) awaitAccepted(subject *subject, tokens map[string]string) {
+	f.Helper()
 	for name, token := range tokens {
-		eventually(w.T, name+" is accepted", func() bool { return subject.accepts(token) })
+		framework.Eventually(f, name+" is accepted", func() bool { return subject.accepts(token) })
 	}
 }
 
 // isRecorded says whether the controller has recorded that a key was deactivated.
-func (w *world) isRecorded(name string) bool {
+func (f *fixture) isRecorded(name string) bool {
 	key := &v1alpha1.APIKey{}
-	err := w.env.Client.Get(w.Context(), client.ObjectKey{Namespace: w.namespace, Name: name}, key)
+	err := f.Env.Client.Get(f.Context(), client.ObjectKey{Namespace: f.Namespace, Name: name}, key)
 	return err == nil && key.Status.DeactivatedAt != nil
 }
 
@@ -204,7 +205,7 @@ type results struct {
 }
 
 // expect measures how long it takes from an instant on until a condition holds.
-func (r *results) expect(t *testing.T, fault, process string, bound time.Duration, since time.Time, condition func() bool) {
+func (r *results) expect(t testing.TB, fault, process string, bound time.Duration, since time.Time, condition func() bool) {
 	t.Helper()
 	result := "in vain"
 	for time.Since(since) < atTheWorst+time.Minute {
@@ -233,8 +234,8 @@ func (r *results) String() string {
 }
 
 // stalledPage has lists stop halfway.
-func stalledPage(w *world) (config *rest.Config, strike func()) {
-	return listAgain(w, 2, func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
+func stalledPage(f *fixture) (config *rest.Config, strike func()) {
+	return listAgain(f, 2, func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
 		written := 0
 		forward.ServeHTTP(&limitedWriter{ResponseWriter: w, room: func() bool { written++; return written == 1 }}, r)
 		<-r.Context().Done()
@@ -242,8 +243,8 @@ func stalledPage(w *world) (config *rest.Config, strike func()) {
 }
 
 // expiredPages has lists come in pages of one object, and expire after the first one.
-func expiredPages(w *world) (config *rest.Config, strike func()) {
-	return listAgain(w, 4, func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
+func expiredPages(f *fixture) (config *rest.Config, strike func()) {
+	return listAgain(f, 4, func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
 		if query.Has("continue") {
 			refuse(w, apierrors.NewResourceExpired("the provided continue parameter is too old"))
@@ -257,14 +258,14 @@ func expiredPages(w *world) (config *rest.Config, strike func()) {
 
 // listAgain breaks the watches at the strike, and has the next ones expire. Of the lists that follow, so many calls are intercepted.
 func listAgain(
-	w *world, calls int32, intercept func(forward http.Handler, w http.ResponseWriter, r *http.Request),
+	f *fixture, calls int32, intercept func(forward http.Handler, w http.ResponseWriter, r *http.Request),
 ) (config *rest.Config, strike func()) {
 	const reflectors = 2 // of a console
 	struck, strike := context.WithCancel(context.Background())
-	ended := w.Context()
-	w.Cleanup(strike)
+	ended := f.Context()
+	f.Cleanup(strike)
 	var expired, listed atomic.Int32
-	proxy := startProxy(w.T, w.env.Config, func(forward http.Handler) http.Handler {
+	proxy := startProxy(f, f.Env.Config, func(forward http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			r, end := until(ended, r)
 			defer end()
@@ -287,19 +288,19 @@ func listAgain(
 	return proxy.config, strike
 }
 
-func silentConnections(w *world) (config *rest.Config, strike func()) {
-	proxy := startTCPProxy(w)
+func silentConnections(f *fixture) (config *rest.Config, strike func()) {
+	proxy := startTCPProxy(f)
 	return proxy.config, func() { proxy.each(func(c *proxied) { c.silent.Store(true) }) }
 }
 
-func brokenConnections(w *world) (config *rest.Config, strike func()) {
-	proxy := startTCPProxy(w)
+func brokenConnections(f *fixture) (config *rest.Config, strike func()) {
+	proxy := startTCPProxy(f)
 	return proxy.config, func() { proxy.each((*proxied).close) }
 }
 
 // halfClosedConnections has the processes see the end of what the API server sends, which still gets what they send.
-func halfClosedConnections(w *world) (config *rest.Config, strike func()) {
-	proxy := startTCPProxy(w)
+func halfClosedConnections(f *fixture) (config *rest.Config, strike func()) {
+	proxy := startTCPProxy(f)
 	return proxy.config, func() {
 		proxy.each(func(c *proxied) {
 			c.silent.Store(true)
@@ -309,8 +310,8 @@ func halfClosedConnections(w *world) (config *rest.Config, strike func()) {
 }
 
 // connectionsHalfClosedBehind has the API server see the end of what the processes send, and the processes nothing of that.
-func connectionsHalfClosedBehind(w *world) (config *rest.Config, strike func()) {
-	proxy := startTCPProxy(w)
+func connectionsHalfClosedBehind(f *fixture) (config *rest.Config, strike func()) {
+	proxy := startTCPProxy(f)
 	return proxy.config, func() {
 		proxy.each(func(c *proxied) {
 			c.silent.Store(true)
@@ -320,15 +321,15 @@ func connectionsHalfClosedBehind(w *world) (config *rest.Config, strike func()) 
 }
 
 // renewedCertificate has the processes connect again to an API server with another certificate.
-func renewedCertificate(w *world) (config *rest.Config, strike func()) {
-	proxy := startTCPProxy(w)
+func renewedCertificate(f *fixture) (config *rest.Config, strike func()) {
+	proxy := startTCPProxy(f)
 	return proxy.config, func() {
 		renewing.Lock()
 		defer renewing.Unlock()
-		former := w.servingCertificate()
-		must(w.T, w.env.RenewServingCertificate())
-		testenv.Eventually(w.T, 2*time.Minute, poll, "the API server serves with its new certificate", func() bool {
-			return w.servingCertificate() != former
+		former := f.servingCertificate()
+		framework.Must(f, f.Env.RenewServingCertificate())
+		framework.EventuallyWithin(f, 2*time.Minute, poll, "the API server serves with its new certificate", func() bool {
+			return f.servingCertificate() != former
 		})
 		proxy.each((*proxied).close)
 	}
@@ -337,10 +338,10 @@ func renewedCertificate(w *world) (config *rest.Config, strike func()) {
 var renewing sync.Mutex // one after the other
 
 // servingCertificate returns the serial number of the API server's certificate.
-func (w *world) servingCertificate() string {
-	w.Helper()
-	connection, err := tls.Dial("tcp", strings.TrimPrefix(w.env.Config.Host, "https://"), &tls.Config{InsecureSkipVerify: true})
-	must(w.T, err)
+func (f *fixture) servingCertificate() string {
+	f.Helper()
+	connection, err := tls.Dial("tcp", strings.TrimPrefix(f.Env.Config.Host, "https://"), &tls.Config{InsecureSkipVerify: true})
+	framework.Must(f, err)
 	defer func() { _ = connection.Close() }() // nothing was sent
 	return connection.ConnectionState().PeerCertificates[0].SerialNumber.String()
 }
@@ -365,11 +366,11 @@ func (c *proxied) close() {
 	_ = c.server.Close()
 }
 
-func startTCPProxy(w *world) *tcpProxy {
-	w.Helper()
+func startTCPProxy(f *fixture) *tcpProxy {
+	f.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(w.T, err)
-	p := &tcpProxy{config: rest.CopyConfig(w.env.Config)}
+	framework.Must(f, err)
+	p := &tcpProxy{config: rest.CopyConfig(f.Env.Config)}
 	p.config.Host = "https://" + listener.Addr().String()
 	go func() {
 		for {
@@ -377,10 +378,10 @@ func startTCPProxy(w *world) *tcpProxy {
 			if err != nil {
 				return
 			}
-			go p.serve(client.(*net.TCPConn), strings.TrimPrefix(w.env.Config.Host, "https://"))
+			go p.serve(client.(*net.TCPConn), strings.TrimPrefix(f.Env.Config.Host, "https://"))
 		}
 	}()
-	w.Cleanup(func() {
+	f.Cleanup(func() {
 		_ = listener.Close()
 		p.each((*proxied).close)
 	})

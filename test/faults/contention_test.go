@@ -24,6 +24,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -79,11 +80,9 @@ func TestInvariant2_OneActiveKeyWhenTheLeaderIsStoppedBetweenSettlingAndWriting(
 
 // contention is a namespace whose keys all want one app name, and two controllers.
 type contention struct {
-	*testing.T
-	env       *testenv.Env
-	namespace string
-	stop      syscall.Signal
-	leader    *operator.Process
+	*testenv.Fixture
+	stop   syscall.Signal
+	leader *operator.Process
 
 	leaderIsStopped     chan struct{}
 	leaderContinues     chan struct{}
@@ -94,7 +93,7 @@ type contention struct {
 func newContention(t *testing.T, env *testenv.Env, stop syscall.Signal) *contention {
 	t.Helper()
 	return &contention{
-		T: t, env: env, namespace: env.Namespace(t), stop: stop,
+		Fixture: testenv.NewFixture(t, env), stop: stop,
 		leaderIsStopped:     make(chan struct{}),
 		leaderContinues:     make(chan struct{}),
 		heldWriteHasArrived: make(chan struct{}),
@@ -102,8 +101,8 @@ func newContention(t *testing.T, env *testenv.Env, stop syscall.Signal) *content
 }
 
 func (c *contention) startElected(intercept func(http.Handler) http.Handler) *operator.Process {
-	api := startProxy(c.T, c.env.Config, func(forward http.Handler) http.Handler { return intercept(c.withinItsNamespace(forward)) })
-	return operator.StartController(c.T, api.config, "--leader-elect=true", "--system-namespace="+c.namespace)
+	api := startProxy(c, c.Env.Config, func(forward http.Handler) http.Handler { return intercept(c.withinItsNamespace(forward)) })
+	return operator.StartController(c, api.config, "--leader-elect=true", "--system-namespace="+c.Namespace)
 }
 
 // withinItsNamespace hides from a controller the keys of other contentions.
@@ -111,7 +110,7 @@ func (c *contention) withinItsNamespace(forward http.Handler) http.Handler {
 	group := "/apis/" + v1alpha1.GroupVersion.String()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == group+"/apikeys" {
-			r.URL.Path = group + "/namespaces/" + c.namespace + "/apikeys"
+			r.URL.Path = group + "/namespaces/" + c.Namespace + "/apikeys"
 		}
 		forward.ServeHTTP(w, r)
 	})
@@ -136,9 +135,9 @@ func (c *contention) startLeader() {
 			forward.ServeHTTP(w, r)
 		})
 	})
-	eventually(c.T, "there is a leader", func() bool {
+	framework.Eventually(c, "there is a leader", func() bool {
 		leases := &coordinationv1.LeaseList{}
-		must(c.T, c.env.Client.List(c.Context(), leases, client.InNamespace(c.namespace)))
+		framework.Must(c, c.Env.Client.List(c.Context(), leases, client.InNamespace(c.Namespace)))
 		return len(leases.Items) == 1 && ptr.Deref(leases.Items[0].Spec.HolderIdentity, "") != ""
 	})
 }
@@ -186,8 +185,8 @@ func (c *contention) createContenders() {
 	var creations sync.WaitGroup
 	for i := range contenders {
 		creations.Go(func() {
-			if err := c.env.Client.Create(c.Context(), &v1alpha1.APIKey{
-				ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: fmt.Sprintf("key-%03d", i)},
+			if err := c.Env.Client.Create(c.Context(), &v1alpha1.APIKey{
+				ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: fmt.Sprintf("key-%03d", i)},
 				Spec:       v1alpha1.APIKeySpec{AppName: "Frontend App", ReadAccess: true},
 			}); err != nil {
 				c.Error(err)
@@ -200,7 +199,7 @@ func (c *contention) createContenders() {
 func (c *contention) keys() []v1alpha1.APIKey {
 	c.Helper()
 	keys := &v1alpha1.APIKeyList{}
-	must(c.T, c.env.Client.List(c.Context(), keys, client.InNamespace(c.namespace)))
+	framework.Must(c, c.Env.Client.List(c.Context(), keys, client.InNamespace(c.Namespace)))
 	return keys.Items
 }
 
@@ -208,7 +207,7 @@ func (c *contention) keys() []v1alpha1.APIKey {
 func (c *contention) awaitOneHolder() string {
 	c.Helper()
 	var holder string
-	testenv.Eventually(c.T, takeover, seldom, "one key holds the name, and all others say so", func() bool {
+	framework.EventuallyWithin(c, takeover, seldom, "one key holds the name, and all others say so", func() bool {
 		keys := c.keys()
 		for i := range keys {
 			if apikey.IsIssued(&keys[i]) {
@@ -235,7 +234,7 @@ func (c *contention) awaitOneHolder() string {
 func (c *contention) assertOneHandover(holder string) {
 	c.Helper()
 	secrets := &corev1.SecretList{}
-	must(c.T, c.env.Client.List(c.Context(), secrets, client.InNamespace(c.namespace), client.MatchingFields{"type": string(v1alpha1.SecretTypeToken)}))
+	framework.Must(c, c.Env.Client.List(c.Context(), secrets, client.InNamespace(c.Namespace), client.MatchingFields{"type": string(v1alpha1.SecretTypeToken)}))
 	if len(secrets.Items) != 1 || secrets.Items[0].Name != holder+"-token" {
 		c.Fatalf("%d tokens were handed over", len(secrets.Items))
 	}

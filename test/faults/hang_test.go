@@ -21,6 +21,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/kubeapi"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -29,50 +30,50 @@ import (
 // measured with theirs by `make test-outages`.
 func TestInvariant5_AHungWatchIsReplaced(t *testing.T) {
 	env := testenv.Shared(t)
-	for name, follow := range map[string]func(w *world, config *rest.Config) (known func() int){
+	for name, follow := range map[string]func(f *fixture, config *rest.Config) (known func() int){
 		"of the Keyring":      followWithKeyring,
 		"of the controller's": followWithCache,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, env)
-			config, hang := hungWatch(w)
-			bounds := kubeapi.Bounds{WatchSilence: time.Second, CallSilence: patience, RelistWithin: time.Second}
+			f := newFixture(t, env)
+			config, hang := hungWatch(f)
+			bounds := kubeapi.Bounds{WatchSilence: time.Second, CallSilence: framework.Timeout, RelistWithin: time.Second}
 			kubeapi.Harden(config, bounds, kubeapi.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
-			listed := w.createIssued("listed")
-			known := follow(w, config)
-			eventually(t, "a key is known", func() bool { return known() == 1 })
-			w.createIssued("watched") // after the list
-			eventually(t, "a later key is known", func() bool { return known() == 2 })
+			listed := f.createIssued("listed")
+			known := follow(f, config)
+			framework.Eventually(t, "a key is known", func() bool { return known() == 1 })
+			f.createIssued("watched") // after the list
+			framework.Eventually(t, "a later key is known", func() bool { return known() == 2 })
 			hang()
-			must(t, w.env.Client.Delete(t.Context(), listed))
-			eventually(t, "its end is known", func() bool { return known() == 1 })
+			framework.Must(t, f.Env.Client.Delete(t.Context(), listed))
+			framework.Eventually(t, "its end is known", func() bool { return known() == 1 })
 		})
 	}
 }
 
 // createIssued creates a key that no controller has to issue.
-func (w *world) createIssued(name string) *v1alpha1.APIKey {
-	w.Helper()
-	key := w.create(name)
+func (f *fixture) createIssued(name string) *v1alpha1.APIKey {
+	f.Helper()
+	key := f.CreateKey(name)
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(token.New()), Hint: "sq_", NotBefore: new(metav1.Now())}}
-	must(w.T, w.env.Client.Status().Update(w.Context(), key))
+	framework.Must(f, f.Env.Client.Status().Update(f.Context(), key))
 	return key
 }
 
-func followWithKeyring(w *world, config *rest.Config) (known func() int) {
+func followWithKeyring(f *fixture, config *rest.Config) (known func() int) {
 	keyring := authn.NewKeyring()
-	w.runUntilTheEnd(func(ctx context.Context) error { return keyring.Run(ctx, config, w.namespace) })
+	f.runUntilTheEnd(func(ctx context.Context) error { return keyring.Run(ctx, config, f.Namespace) })
 	return keyring.Len
 }
 
-func followWithCache(w *world, config *rest.Config) (known func() int) {
-	informers, err := cache.New(config, cache.Options{Scheme: w.env.Scheme})
-	must(w.T, err)
-	w.runUntilTheEnd(informers.Start)
+func followWithCache(f *fixture, config *rest.Config) (known func() int) {
+	informers, err := cache.New(config, cache.Options{Scheme: f.Env.Scheme})
+	framework.Must(f, err)
+	f.runUntilTheEnd(informers.Start)
 	return func() int {
 		keys := &v1alpha1.APIKeyList{}
-		if err := informers.List(w.Context(), keys, client.InNamespace(w.namespace)); err != nil {
+		if err := informers.List(f.Context(), keys, client.InNamespace(f.Namespace)); err != nil {
 			return -1 // not started yet
 		}
 		return len(keys.Items)
@@ -80,25 +81,25 @@ func followWithCache(w *world, config *rest.Config) (known func() int) {
 }
 
 // runUntilTheEnd runs something until the test ends.
-func (w *world) runUntilTheEnd(run func(context.Context) error) {
-	ctx, stop := context.WithCancel(w.Context())
+func (f *fixture) runUntilTheEnd(run func(context.Context) error) {
+	ctx, stop := context.WithCancel(f.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := run(ctx); err != nil {
-			w.Error(err)
+			f.Error(err)
 		}
 	})
-	w.Cleanup(func() {
+	f.Cleanup(func() {
 		stop()
 		running.Wait()
 	})
 }
 
 // hungWatch has the watches that are there at the strike hang: their connections stay, and later watches work.
-func hungWatch(w *world) (config *rest.Config, strike func()) {
+func hungWatch(f *fixture) (config *rest.Config, strike func()) {
 	var struck atomic.Bool
-	ended := w.Context()
-	proxy := startProxy(w.T, w.env.Config, func(forward http.Handler) http.Handler {
+	ended := f.Context()
+	proxy := startProxy(f, f.Env.Config, func(forward http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Query().Has("watch") && !struck.Load() {
 				w = &limitedWriter{ResponseWriter: w, room: func() bool { return !struck.Load() }}

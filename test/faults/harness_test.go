@@ -21,13 +21,12 @@ import (
 	"k8s.io/client-go/rest"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
-	// patience bounds every wait for something that must come.
-	patience = 30 * time.Second
 	// poll is how often it is looked for.
 	poll = 20 * time.Millisecond
 )
@@ -58,9 +57,9 @@ type proxy struct {
 func startProxy(t testing.TB, upstream *rest.Config, intercept func(forward http.Handler) http.Handler) *proxy {
 	t.Helper()
 	target, err := url.Parse(upstream.Host)
-	must(t, err)
+	framework.Must(t, err)
 	transport, err := rest.TransportFor(upstream)
-	must(t, err)
+	framework.Must(t, err)
 	var handler http.Handler = &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport:     transport,
@@ -105,7 +104,7 @@ func outlivingItsCaller(handler http.Handler) http.Handler {
 			if err != nil {
 				panic(http.ErrAbortHandler)
 			}
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 10*patience)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 10*framework.Timeout)
 			defer cancel()
 			r = r.WithContext(ctx)
 			r.Body = io.NopCloser(bytes.NewReader(body))
@@ -114,15 +113,10 @@ func outlivingItsCaller(handler http.Handler) http.Handler {
 	})
 }
 
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	testenv.Eventually(t, patience, poll, what, condition)
-}
-
 // await waits for what a channel tells by being closed.
 func await(t testing.TB, what string, told <-chan struct{}) {
 	t.Helper()
-	awaitWithin(t, patience, what, told)
+	awaitWithin(t, framework.Timeout, what, told)
 }
 
 func awaitWithin(t testing.TB, bound time.Duration, what string, told <-chan struct{}) {
@@ -131,12 +125,5 @@ func awaitWithin(t testing.TB, bound time.Duration, what string, told <-chan str
 	case <-told:
 	case <-time.After(bound):
 		t.Fatalf("waited %s in vain until %s", bound, what)
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -28,37 +29,37 @@ var apiKeys = schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource:
 
 func TestInvariant9_AuthenticationGoesOnWhileTheAPIServerIsStopped(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testenv.Start(t))
-	operator.StartController(t, w.env.Config)
-	authenticator := startAuthenticator(t, w.env.Config, "--log-level=debug")
+	f := newFixture(t, testenv.Start(t))
+	operator.StartController(t, f.Env.Config)
+	authenticator := startAuthenticator(t, f.Env.Config, "--log-level=debug")
 	gateway, health := authenticator.Address("authenticator"), authenticator.Address("health")
-	tokens := w.issue("frontend", "backend", "revoked")
+	tokens := f.issue("frontend", "backend", "revoked")
 	for _, issued := range tokens {
-		w.awaitAnswer(gateway, issued, http.StatusOK)
+		f.awaitAnswer(gateway, issued, http.StatusOK)
 	}
-	vigil := w.keepWatch(gateway, map[string]int{
+	vigil := f.keepWatch(gateway, map[string]int{
 		tokens["frontend"]: http.StatusOK,
 		tokens["backend"]:  http.StatusOK,
 		token.New():        http.StatusUnauthorized,
 		"":                 http.StatusUnauthorized,
 	})
 
-	w.env.StopAPIServer()
-	eventually(t, "the authenticator has missed the API server", func() bool {
+	f.Env.StopAPIServer()
+	framework.Eventually(t, "the authenticator has missed the API server", func() bool {
 		return strings.Count(authenticator.Printed(), "connection refused") >= 3
 	})
 	vigil.goOn(20)
-	if status := w.ask(gateway, tokens["revoked"]); status != http.StatusOK {
+	if status := f.ask(gateway, tokens["revoked"]); status != http.StatusOK {
 		t.Errorf("a key that nobody revoked yet is answered %d", status)
 	}
-	if status, text := w.health(health, "/readyz"); status != http.StatusOK {
+	if status, text := f.health(health, "/readyz"); status != http.StatusOK {
 		t.Errorf("/readyz says %d %s", status, text)
 	}
 
-	must(t, w.env.StartAPIServer(t.Context()))
-	w.deactivate("revoked")
-	w.awaitAnswer(gateway, tokens["revoked"], http.StatusUnauthorized)
-	w.awaitAnswer(gateway, w.issue("later")["later"], http.StatusOK)
+	framework.Must(t, f.Env.StartAPIServer(t.Context()))
+	f.deactivate("revoked")
+	f.awaitAnswer(gateway, tokens["revoked"], http.StatusUnauthorized)
+	f.awaitAnswer(gateway, f.issue("later")["later"], http.StatusOK)
 	vigil.end()
 }
 
@@ -70,7 +71,7 @@ func TestInvariant9_WhatHappenedWhileTheAuthenticatorWasCutOffCountsAfterwards(t
 		"the API server has forgotten":                 true,
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, env)
+			f := newFixture(t, env)
 			var watchIsExpired atomic.Bool
 			proxy := startProxy(t, env.Config, func(forward http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -82,19 +83,19 @@ func TestInvariant9_WhatHappenedWhileTheAuthenticatorWasCutOffCountsAfterwards(t
 				})
 			})
 			gateway := startAuthenticator(t, proxy.config).Address("authenticator")
-			before := w.issue("kept", "revoked", "deleted", "replaced")
+			before := f.issue("kept", "revoked", "deleted", "replaced")
 			for _, issued := range before {
-				w.awaitAnswer(gateway, issued, http.StatusOK)
+				f.awaitAnswer(gateway, issued, http.StatusOK)
 			}
-			vigil := w.keepWatch(gateway, map[string]int{before["kept"]: http.StatusOK, token.New(): http.StatusUnauthorized})
+			vigil := f.keepWatch(gateway, map[string]int{before["kept"]: http.StatusOK, token.New(): http.StatusUnauthorized})
 
 			proxy.breakOff()
-			w.deactivate("revoked")
-			w.delete("deleted")
-			w.delete("replaced")
-			after := w.issue("replaced", "later")
+			f.deactivate("revoked")
+			f.delete("deleted")
+			f.delete("replaced")
+			after := f.issue("replaced", "later")
 			for _, issued := range before {
-				if status := w.ask(gateway, issued); status != http.StatusOK {
+				if status := f.ask(gateway, issued); status != http.StatusOK {
 					t.Errorf("a key that was good before the cut is answered %d during it", status)
 				}
 			}
@@ -109,21 +110,21 @@ func TestInvariant9_WhatHappenedWhileTheAuthenticatorWasCutOffCountsAfterwards(t
 				after["replaced"]:  http.StatusOK,
 				after["later"]:     http.StatusOK,
 			} {
-				w.awaitAnswer(gateway, token, status)
+				f.awaitAnswer(gateway, token, status)
 			}
-			eventually(t, "a watch has met the API server that had forgotten", func() bool { return !watchIsExpired.Load() })
-			w.awaitAnswer(gateway, w.issue("last")["last"], http.StatusOK)
+			framework.Eventually(t, "a watch has met the API server that had forgotten", func() bool { return !watchIsExpired.Load() })
+			f.awaitAnswer(gateway, f.issue("last")["last"], http.StatusOK)
 			vigil.end()
 		})
 	}
 }
 
 func TestInvariant4_ThereIsNoVerdictBeforeTheFirstList(t *testing.T) {
-	w := newWorld(t, testenv.Shared(t))
-	issued := w.issueOnce("frontend")["frontend"]
+	f := newFixture(t, testenv.Shared(t))
+	issued := f.issueOnce("frontend")["frontend"]
 	var api faultyAPI
 	api.suffer(brokenConnection)
-	authenticator := startAuthenticator(t, startProxy(t, w.env.Config, api.intercept).config)
+	authenticator := startAuthenticator(t, startProxy(t, f.Env.Config, api.intercept).config)
 	gateway, health := authenticator.Address("authenticator"), authenticator.Address("health")
 
 	for _, fault := range []struct {
@@ -136,22 +137,22 @@ func TestInvariant4_ThereIsNoVerdictBeforeTheFirstList(t *testing.T) {
 		{"a call met silence", silence, "apikeys.keys.squirrel.dev is forbidden: not yet"},
 	} {
 		await(t, fault.what, api.suffer(fault.answer))
-		w.assertNoVerdict(gateway, issued)
-		w.assertUnready(health, fault.lastError)
+		f.assertNoVerdict(gateway, issued)
+		f.assertUnready(health, fault.lastError)
 	}
 
 	api.recover()
-	eventually(t, "the first verdict is there", func() bool {
-		status := w.ask(gateway, issued)
+	framework.Eventually(t, "the first verdict is there", func() bool {
+		status := f.ask(gateway, issued)
 		if status != http.StatusServiceUnavailable && status != http.StatusOK {
 			t.Fatalf("a valid key is answered %d", status)
 		}
 		return status == http.StatusOK
 	})
-	if status := w.ask(gateway, token.New()); status != http.StatusUnauthorized {
+	if status := f.ask(gateway, token.New()); status != http.StatusUnauthorized {
 		t.Errorf("an unknown key is answered %d", status)
 	}
-	if status, text := w.health(health, "/readyz"); status != http.StatusOK || text != "ok\n" {
+	if status, text := f.health(health, "/readyz"); status != http.StatusOK || text != "ok\n" {
 		t.Errorf("/readyz says %d %q", status, text)
 	}
 }
@@ -208,13 +209,13 @@ func (f *faultyAPI) intercept(forward http.Handler) http.Handler {
 }
 
 // assertNoVerdict asks every endpoint with every kind of credential.
-func (w *world) assertNoVerdict(gateway, valid string) {
-	w.Helper()
+func (f *fixture) assertNoVerdict(gateway, valid string) {
+	f.Helper()
 	const want = `{"errorCode":503,"errorMessage":"API keys cannot be checked at the moment: try again.","payload":null}`
 	for path, method := range map[string]string{
-		"/auth/envoy/" + w.namespace + "/orders": "",
-		"/auth/nginx/" + w.namespace:             "X-Original-Method",
-		"/auth/forward/" + w.namespace:           "X-Forwarded-Method",
+		"/auth/envoy/" + f.Namespace + "/orders": "",
+		"/auth/nginx/" + f.Namespace:             "X-Original-Method",
+		"/auth/forward/" + f.Namespace:           "X-Forwarded-Method",
 	} {
 		for name, credential := range map[string][2]string{
 			"valid":            {"X-API-Key", valid},
@@ -224,67 +225,67 @@ func (w *world) assertNoVerdict(gateway, valid string) {
 			"somebody else's":  {"Authorization", "Basic dXNlcjpwYXNzd29yZA=="},
 			"missing":          {"X-Other", "1"},
 		} {
-			request, err := http.NewRequestWithContext(w.Context(), http.MethodGet, "http://"+gateway+path, nil)
-			must(w.T, err)
+			request, err := http.NewRequestWithContext(f.Context(), http.MethodGet, "http://"+gateway+path, nil)
+			framework.Must(f, err)
 			request.Header.Set(credential[0], credential[1])
 			if method != "" {
 				request.Header.Set(method, http.MethodGet)
 			}
-			status, header, body := fetch(w.T, request)
+			status, header, body := fetch(f, request)
 			if status != http.StatusServiceUnavailable || body != want || header.Get("Retry-After") != "1" || header.Get("WWW-Authenticate") != "" {
-				w.Errorf("%s, %s credential: answered %d %v %s", path, name, status, header, body)
+				f.Errorf("%s, %s credential: answered %d %v %s", path, name, status, header, body)
 			}
 		}
 	}
 }
 
-func (w *world) assertUnready(health, lastError string) {
-	w.Helper()
+func (f *fixture) assertUnready(health, lastError string) {
+	f.Helper()
 	const beginning = "the APIKeys have not been listed yet: check that the Kubernetes API is reachable, that the CRD of APIKey is installed, and " +
 		"that this process may list and watch apikeys.keys.squirrel.dev (last error: "
-	eventually(w.T, "/readyz says why", func() bool {
-		status, text := w.health(health, "/readyz")
+	framework.Eventually(f, "/readyz says why", func() bool {
+		status, text := f.health(health, "/readyz")
 		if status != http.StatusServiceUnavailable || !strings.HasPrefix(text, beginning) {
-			w.Fatalf("/readyz says %d %q", status, text)
+			f.Fatalf("/readyz says %d %q", status, text)
 		}
 		return strings.HasSuffix(text, lastError+")\n")
 	})
-	if status, text := w.health(health, "/healthz"); status != http.StatusOK || text != "ok\n" {
-		w.Errorf("/healthz says %d %q", status, text)
+	if status, text := f.health(health, "/healthz"); status != http.StatusOK || text != "ok\n" {
+		f.Errorf("/healthz says %d %q", status, text)
 	}
 }
 
 func TestInvariant9_ARevokedKeyStaysRevokedWhenTheWatchCacheLags(t *testing.T) {
-	w := newWorld(t, testenv.Shared(t))
-	tokens := w.issueOnce("kept", "revoked", "deleted")
-	lagging := startProxy(t, w.env.Config, newLaggingCache(w).intercept)
-	first := startAuthenticator(t, w.env.Config)
+	f := newFixture(t, testenv.Shared(t))
+	tokens := f.issueOnce("kept", "revoked", "deleted")
+	lagging := startProxy(t, f.Env.Config, newLaggingCache(f).intercept)
+	first := startAuthenticator(t, f.Env.Config)
 	gateway := first.Address("authenticator")
 	for _, issued := range tokens {
-		w.awaitAnswer(gateway, issued, http.StatusOK)
+		f.awaitAnswer(gateway, issued, http.StatusOK)
 	}
-	w.deactivate("revoked")
-	w.delete("deleted")
-	w.awaitAnswer(gateway, tokens["revoked"], http.StatusUnauthorized)
-	w.awaitAnswer(gateway, tokens["deleted"], http.StatusUnauthorized)
+	f.deactivate("revoked")
+	f.delete("deleted")
+	f.awaitAnswer(gateway, tokens["revoked"], http.StatusUnauthorized)
+	f.awaitAnswer(gateway, tokens["deleted"], http.StatusUnauthorized)
 	first.Kill()
-	w.assertLags(lagging)
+	f.assertLags(lagging)
 
 	gateway = startAuthenticator(t, lagging.config).Address("authenticator")
-	eventually(t, "the restarted authenticator has all keys", func() bool {
+	framework.Eventually(t, "the restarted authenticator has all keys", func() bool {
 		for _, name := range []string{"revoked", "deleted"} {
-			if status := w.ask(gateway, tokens[name]); status != http.StatusServiceUnavailable && status != http.StatusUnauthorized {
+			if status := f.ask(gateway, tokens[name]); status != http.StatusServiceUnavailable && status != http.StatusUnauthorized {
 				t.Fatalf("the %s key is answered %d", name, status)
 			}
 		}
-		return w.ask(gateway, tokens["kept"]) == http.StatusOK
+		return f.ask(gateway, tokens["kept"]) == http.StatusOK
 	})
-	vigil := w.keepWatch(gateway, map[string]int{
+	vigil := f.keepWatch(gateway, map[string]int{
 		tokens["kept"]:    http.StatusOK,
 		tokens["revoked"]: http.StatusUnauthorized,
 		tokens["deleted"]: http.StatusUnauthorized,
 	})
-	w.awaitAnswer(gateway, w.issueOnce("later")["later"], http.StatusOK) // a watch has gone on from the list
+	f.awaitAnswer(gateway, f.issueOnce("later")["later"], http.StatusOK) // a watch has gone on from the list
 	vigil.end()
 }
 
@@ -295,12 +296,12 @@ type laggingCache struct {
 }
 
 // newLaggingCache returns a cache that stands still from now on.
-func newLaggingCache(w *world) *laggingCache {
-	w.Helper()
+func newLaggingCache(f *fixture) *laggingCache {
+	f.Helper()
 	keys := &v1alpha1.APIKeyList{}
-	must(w.T, w.env.Client.List(w.Context(), keys))
+	framework.Must(f, f.Env.Client.List(f.Context(), keys))
 	keys.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("APIKeyList"))
-	return &laggingCache{resourceVersion: keys.ResourceVersion, list: marshal(w.T, keys)}
+	return &laggingCache{resourceVersion: keys.ResourceVersion, list: marshal(f, keys)}
 }
 
 func (c *laggingCache) intercept(forward http.Handler) http.Handler {
@@ -322,28 +323,28 @@ func (c *laggingCache) intercept(forward http.Handler) http.Handler {
 }
 
 // assertLags proves that this test could fail.
-func (w *world) assertLags(lagging *proxy) {
-	w.Helper()
+func (f *fixture) assertLags(lagging *proxy) {
+	f.Helper()
 	for resourceVersion, want := range map[string]int{"0": 3, "": 1} {
-		keys := w.list(lagging, resourceVersion)
+		keys := f.list(lagging, resourceVersion)
 		active := 0
 		for _, key := range keys.Items {
-			if key.Namespace == w.namespace && *key.Spec.Active {
+			if key.Namespace == f.Namespace && *key.Spec.Active {
 				active++
 			}
 		}
 		if active != want {
-			w.Fatalf("a list at resourceVersion %q has %d active keys, want %d", resourceVersion, active, want)
+			f.Fatalf("a list at resourceVersion %q has %d active keys, want %d", resourceVersion, active, want)
 		}
 	}
 }
 
-func (w *world) list(api *proxy, resourceVersion string) *v1alpha1.APIKeyList {
-	w.Helper()
-	reader, err := client.New(api.config, client.Options{Scheme: w.env.Scheme})
-	must(w.T, err)
+func (f *fixture) list(api *proxy, resourceVersion string) *v1alpha1.APIKeyList {
+	f.Helper()
+	reader, err := client.New(api.config, client.Options{Scheme: f.Env.Scheme})
+	framework.Must(f, err)
 	keys := &v1alpha1.APIKeyList{}
-	must(w.T, reader.List(w.Context(), keys, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: resourceVersion}}))
+	framework.Must(f, reader.List(f.Context(), keys, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: resourceVersion}}))
 	return keys
 }
 

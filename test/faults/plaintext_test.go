@@ -39,6 +39,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
@@ -50,7 +51,7 @@ var brought = `p"ss/w&rd+<with>%odd=characters;` + token.New()
 // TestInvariant1_PlaintextIsInTheOneTimeSecretsAndNowhereElse searches all that a whole run leaves behind for every token of the run.
 func TestInvariant1_PlaintextIsInTheOneTimeSecretsAndNowhereElse(t *testing.T) {
 	t.Parallel() // it waits more than it works; nothing else works in this control plane then
-	run := &wholeRun{world: newWorld(t, testenv.Shared(t)), tokens: map[string]string{"brought": brought}, places: haystack{}}
+	run := &wholeRun{fixture: newFixture(t, testenv.Shared(t)), tokens: map[string]string{"brought": brought}, places: haystack{}}
 	run.issueKeys()
 	run.makeConflicts()
 	run.restartTheControllerWithItsWebhook()
@@ -76,7 +77,7 @@ func TestInvariant1_PlaintextIsInTheOneTimeSecretsAndNowhereElse(t *testing.T) {
 
 // wholeRun is a life of a controller with its admission webhook and of an authenticator, both as talkative as they can be.
 type wholeRun struct {
-	*world
+	*fixture
 	controller, authenticator *operator.Process
 	controllerMetrics         string
 	ended                     []*operator.Process
@@ -97,19 +98,19 @@ func (r *wholeRun) note(place, content string) {
 func (r *wholeRun) issueKeys() {
 	r.Helper()
 	r.startController("--webhook=false")
-	r.create("plain")
-	r.create("ended")
-	r.create("refused")
-	r.create("named", func(key *v1alpha1.APIKey) {
+	r.CreateKey("plain")
+	r.CreateKey("ended")
+	r.CreateKey("refused")
+	r.CreateKey("named", func(key *v1alpha1.APIKey) {
 		key.Spec.Secret = &v1alpha1.TokenSecret{Name: "named-secret", Key: "api.key", TTL: &metav1.Duration{Duration: time.Hour}}
 	})
-	r.create("brought", func(key *v1alpha1.APIKey) {
+	r.CreateKey("brought", func(key *v1alpha1.APIKey) {
 		key.Spec.TokenHash, key.Spec.TokenHint = token.Hash(brought), token.Hint(brought)
 	})
 	for _, name := range []string{"plain", "ended", "named", "brought"} {
-		r.await(name, v1alpha1.ReasonIssued)
+		r.WaitForReady(name, v1alpha1.ReasonIssued)
 	}
-	eventually(r.T, "a Secret was refused", func() bool {
+	framework.Eventually(r.TB, "a Secret was refused", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return r.refusal != ""
@@ -119,7 +120,7 @@ func (r *wholeRun) issueKeys() {
 // startController runs a controller whose calls are noted, all but what it writes to Secrets.
 func (r *wholeRun) startController(args ...string) {
 	r.Helper()
-	api := startProxy(r.T, r.env.Config, func(forward http.Handler) http.Handler {
+	api := startProxy(r.TB, r.Env.Config, func(forward http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 			createsSecret := request.Method == http.MethodPost && strings.HasSuffix(request.URL.Path, "/secrets")
 			call, err := httputil.DumpRequest(request, true)
@@ -137,8 +138,8 @@ func (r *wholeRun) startController(args ...string) {
 			forward.ServeHTTP(w, request)
 		})
 	})
-	r.controllerMetrics = binaries.FreeAddress(r.T)
-	r.controller = operator.StartController(r.T, api.config,
+	r.controllerMetrics = binaries.FreeAddress(r.TB)
+	r.controller = operator.StartController(r.TB, api.config,
 		append(args, "--log-level=debug", "--metrics-bind-address="+r.controllerMetrics)...)
 }
 
@@ -168,16 +169,16 @@ func (r *wholeRun) judgeSecret(body []byte) *apierrors.StatusError {
 
 func (r *wholeRun) makeConflicts() {
 	r.Helper()
-	must(r.T, r.env.Client.Create(r.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "planted-token"},
+	framework.Must(r.TB, r.Env.Client.Create(r.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: "planted-token"},
 		Data:       map[string][]byte{"token": []byte("somebody else's")},
 	}))
-	r.create("planted")
-	r.create("same-name", func(key *v1alpha1.APIKey) { key.Spec.AppName = "App plain" })
-	r.create("same-hash", func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(brought) })
-	r.await("planted", v1alpha1.ReasonSecretConflict)
-	r.await("same-name", v1alpha1.ReasonAppNameConflict)
-	r.await("same-hash", v1alpha1.ReasonTokenHashConflict)
+	r.CreateKey("planted")
+	r.CreateKey("same-name", func(key *v1alpha1.APIKey) { key.Spec.AppName = "App plain" })
+	r.CreateKey("same-hash", func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(brought) })
+	r.WaitForReady("planted", v1alpha1.ReasonSecretConflict)
+	r.WaitForReady("same-name", v1alpha1.ReasonAppNameConflict)
+	r.WaitForReady("same-hash", v1alpha1.ReasonTokenHashConflict)
 }
 
 // restartTheControllerWithItsWebhook has the webhook refuse a key, too.
@@ -186,15 +187,15 @@ func (r *wholeRun) restartTheControllerWithItsWebhook() {
 	r.controller.Kill()
 	r.ended = append(r.ended, r.controller)
 	root, err := controlplane.FindRepository()
-	must(r.T, err)
-	port, certDir := r.env.Webhook(r.T, filepath.Join(root, "config", "webhook", "validating.yaml"))
+	framework.Must(r.TB, err)
+	port, certDir := r.Env.Webhook(r.TB, filepath.Join(root, "config", "webhook", "validating.yaml"))
 	r.startController("--webhook=true", "--webhook-listen-address=127.0.0.1:"+strconv.Itoa(port), "--webhook-cert-dir="+certDir)
-	eventually(r.T, "the webhook is ready", func() bool {
+	framework.Eventually(r.TB, "the webhook is ready", func() bool {
 		status, _ := r.health(r.controller.Address("health"), "/readyz")
 		return status == http.StatusOK
 	})
-	err = r.env.Client.Create(r.Context(), &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.namespace, Name: "same-hash-again"},
+	err = r.Env.Client.Create(r.Context(), &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: "same-hash-again"},
 		Spec:       v1alpha1.APIKeySpec{AppName: "another", ReadAccess: true, TokenHash: token.Hash(brought)},
 	})
 	if err == nil {
@@ -206,7 +207,7 @@ func (r *wholeRun) restartTheControllerWithItsWebhook() {
 // useTheKeys sends each token in all ways, right and wrong ones.
 func (r *wholeRun) useTheKeys() {
 	r.Helper()
-	r.authenticator = startAuthenticator(r.T, r.env.Config, "--log-level=debug", "--shutdown-delay=0")
+	r.authenticator = startAuthenticator(r.TB, r.Env.Config, "--log-level=debug", "--shutdown-delay=0")
 	gateway := r.authenticator.Address("authenticator")
 	for name, secret := range r.tokensSoFar() {
 		want := http.StatusOK
@@ -240,27 +241,27 @@ func (r *wholeRun) requestsWith(secret, gateway string) []*http.Request {
 		header  http.Header
 		body    string // of a POST
 	}{
-		{gateway + "/auth/envoy/" + r.namespace + uri, nil, ""},
-		{gateway + "/auth/nginx/" + r.namespace, http.Header{"X-Original-Method": {"GET"}, "X-Original-Uri": {uri}}, ""},
-		{gateway + "/auth/nginx/" + r.namespace, http.Header{"X-Original-Uri": {uri}}, ""},
-		{gateway + "/auth/forward/" + r.namespace, http.Header{"X-Forwarded-Method": {"GET"}, "X-Forwarded-Uri": {uri}}, ""},
-		{gateway + "/auth/forward/" + r.namespace, http.Header{"X-Forwarded-Method": {"DELETE"}, "X-Forwarded-Uri": {uri}}, ""},
-		{gateway + "/auth/forward/" + r.namespace, http.Header{"X-Forwarded-Method": {secret}}, ""},
+		{gateway + "/auth/envoy/" + r.Namespace + uri, nil, ""},
+		{gateway + "/auth/nginx/" + r.Namespace, http.Header{"X-Original-Method": {"GET"}, "X-Original-Uri": {uri}}, ""},
+		{gateway + "/auth/nginx/" + r.Namespace, http.Header{"X-Original-Uri": {uri}}, ""},
+		{gateway + "/auth/forward/" + r.Namespace, http.Header{"X-Forwarded-Method": {"GET"}, "X-Forwarded-Uri": {uri}}, ""},
+		{gateway + "/auth/forward/" + r.Namespace, http.Header{"X-Forwarded-Method": {"DELETE"}, "X-Forwarded-Uri": {uri}}, ""},
+		{gateway + "/auth/forward/" + r.Namespace, http.Header{"X-Forwarded-Method": {secret}}, ""},
 		{gateway + "/auth/forward/elsewhere", http.Header{"X-Forwarded-Method": {"GET"}}, ""},
 		{gateway + "/auth/forward" + uri, http.Header{"X-Forwarded-Method": {"GET"}}, ""},
 		{gateway + uri, nil, ""},
 		{r.authenticator.Address("health") + uri, nil, ""},
 		{r.authenticator.Address("metrics") + uri, nil, ""},
 		{r.controllerMetrics + uri, nil, ""},
-		{gateway + "/auth/tokenreview/" + r.namespace + "?token=" + url.QueryEscape(secret), review, reviewOf("authentication.k8s.io/v1", secret)},
-		{gateway + "/auth/tokenreview/" + r.namespace, review, reviewOf("authentication.k8s.io/v1beta1", secret)},
-		{gateway + "/auth/tokenreview/" + r.namespace, review, reviewOf(secret, secret)},
-		{gateway + "/auth/tokenreview/" + r.namespace, review, reviewOf("authentication.k8s.io/v1", secret) + secret},
-		{gateway + "/auth/tokenreview/" + r.namespace, http.Header{"Content-Type": {secret}}, secret},
-		{gateway + "/auth/introspect/" + r.namespace, form, "token=" + url.QueryEscape(secret)},
-		{gateway + "/auth/introspect/" + r.namespace, form, "token=" + url.QueryEscape(secret) + "&token=" + url.QueryEscape(secret)},
-		{gateway + "/auth/introspect/" + r.namespace, form, secret + "=%"},
-		{gateway + "/auth/introspect/" + r.namespace + "?token=" + url.QueryEscape(secret), form, "token=" + url.QueryEscape(secret)},
+		{gateway + "/auth/tokenreview/" + r.Namespace + "?token=" + url.QueryEscape(secret), review, reviewOf("authentication.k8s.io/v1", secret)},
+		{gateway + "/auth/tokenreview/" + r.Namespace, review, reviewOf("authentication.k8s.io/v1beta1", secret)},
+		{gateway + "/auth/tokenreview/" + r.Namespace, review, reviewOf(secret, secret)},
+		{gateway + "/auth/tokenreview/" + r.Namespace, review, reviewOf("authentication.k8s.io/v1", secret) + secret},
+		{gateway + "/auth/tokenreview/" + r.Namespace, http.Header{"Content-Type": {secret}}, secret},
+		{gateway + "/auth/introspect/" + r.Namespace, form, "token=" + url.QueryEscape(secret)},
+		{gateway + "/auth/introspect/" + r.Namespace, form, "token=" + url.QueryEscape(secret) + "&token=" + url.QueryEscape(secret)},
+		{gateway + "/auth/introspect/" + r.Namespace, form, secret + "=%"},
+		{gateway + "/auth/introspect/" + r.Namespace + "?token=" + url.QueryEscape(secret), form, "token=" + url.QueryEscape(secret)},
 	} {
 		for _, credential := range []http.Header{
 			{"X-Api-Key": {secret}},
@@ -277,7 +278,7 @@ func (r *wholeRun) requestsWith(secret, gateway string) []*http.Request {
 				method = http.MethodPost
 			}
 			request, err := http.NewRequestWithContext(r.Context(), method, "http://"+ask.address, strings.NewReader(ask.body))
-			must(r.T, err)
+			framework.Must(r.TB, err)
 			maps.Copy(request.Header, ask.header)
 			maps.Copy(request.Header, credential)
 			requests = append(requests, request)
@@ -304,19 +305,19 @@ func brokenRequestsWith(secret string) []string {
 func (r *wholeRun) noteAnswer(request *http.Request) {
 	r.Helper()
 	response, err := http.DefaultClient.Do(request)
-	must(r.T, err)
+	framework.Must(r.TB, err)
 	defer response.Body.Close()
 	answer, err := httputil.DumpResponse(response, true)
-	must(r.T, err)
+	framework.Must(r.TB, err)
 	r.note("answers", string(answer))
 }
 
 func (r *wholeRun) noteAnswerTo(address, request string) {
 	r.Helper()
-	connection, err := net.DialTimeout("tcp", address, patience)
-	must(r.T, err)
+	connection, err := net.DialTimeout("tcp", address, framework.Timeout)
+	framework.Must(r.TB, err)
 	defer connection.Close()
-	must(r.T, connection.SetDeadline(time.Now().Add(patience)))
+	framework.Must(r.TB, connection.SetDeadline(time.Now().Add(framework.Timeout)))
 	_, _ = io.WriteString(connection, request) // the other side may hang up early
 	answer, _ := io.ReadAll(connection)
 	r.note("answers to what is no HTTP", string(answer))
@@ -325,18 +326,18 @@ func (r *wholeRun) noteAnswerTo(address, request string) {
 func (r *wholeRun) endAKey() {
 	r.Helper()
 	r.deactivate("ended")
-	r.await("ended", v1alpha1.ReasonDeactivated)
+	r.WaitForReady("ended", v1alpha1.ReasonDeactivated)
 	r.awaitAnswer(r.authenticator.Address("authenticator"), r.tokensSoFar()["ended-token"], http.StatusUnauthorized)
 }
 
 // awaitTheRefusedSecret waits until the controller has tried again, and a Secret with another token was let through.
 func (r *wholeRun) awaitTheRefusedSecret() {
 	r.Helper()
-	r.await("refused", v1alpha1.ReasonIssued)
+	r.WaitForReady("refused", v1alpha1.ReasonIssued)
 	r.awaitAnswer(r.authenticator.Address("authenticator"), r.handedOver("refused-token", "token"), http.StatusOK)
-	eventually(r.T, "an event tells of it", func() bool {
+	framework.Eventually(r.TB, "an event tells of it", func() bool {
 		events := &eventsv1.EventList{}
-		must(r.T, r.env.Client.List(r.Context(), events, client.InNamespace(r.namespace)))
+		framework.Must(r.TB, r.Env.Client.List(r.Context(), events, client.InNamespace(r.Namespace)))
 		return slices.ContainsFunc(events.Items, func(event eventsv1.Event) bool {
 			return event.Regarding.Name == "refused" && event.Reason == v1alpha1.ReasonSecretRefused
 		})
@@ -363,8 +364,8 @@ func (r *wholeRun) askForMetrics() {
 
 func (r *wholeRun) stop() {
 	r.Helper()
-	must(r.T, r.authenticator.Stop())
-	must(r.T, r.controller.Stop())
+	framework.Must(r.TB, r.authenticator.Stop())
+	framework.Must(r.TB, r.controller.Stop())
 	r.ended = append(r.ended, r.authenticator, r.controller)
 }
 
@@ -373,9 +374,9 @@ func (r *wholeRun) collectLogs() {
 	for _, process := range r.ended {
 		r.note("log of the "+process.Subcommand, process.Printed())
 	}
-	for _, process := range r.env.Processes() {
+	for _, process := range r.Env.Processes() {
 		content, err := os.ReadFile(process.Log())
-		must(r.T, err)
+		framework.Must(r.TB, err)
 		r.note("log of "+process.Name(), string(content))
 	}
 }
@@ -383,34 +384,34 @@ func (r *wholeRun) collectLogs() {
 // collectObjects notes every object of the API, in each of its versions, and of the one-time Secrets the data for themselves.
 func (r *wholeRun) collectObjects() {
 	r.Helper()
-	config := rest.CopyConfig(r.env.Config)
+	config := rest.CopyConfig(r.Env.Config)
 	config.WarningHandler = rest.NoWarnings{} // of deprecated kinds
 	resources, err := discovery.NewDiscoveryClientForConfig(config)
-	must(r.T, err)
+	framework.Must(r.TB, err)
 	objects, err := dynamic.NewForConfig(config)
-	must(r.T, err)
+	framework.Must(r.TB, err)
 	_, groups, err := resources.ServerGroupsAndResources()
-	must(r.T, err)
+	framework.Must(r.TB, err)
 	for _, group := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list"}}, groups) {
 		version, err := schema.ParseGroupVersion(group.GroupVersion)
-		must(r.T, err)
+		framework.Must(r.TB, err)
 		for _, resource := range group.APIResources {
 			list, err := objects.Resource(version.WithResource(resource.Name)).List(r.Context(), metav1.ListOptions{})
-			must(r.T, err)
+			framework.Must(r.TB, err)
 			for _, object := range list.Items {
-				if object.Object["type"] == string(v1alpha1.SecretTypeToken) && object.GetNamespace() == r.namespace {
-					r.note(r.dataOf(object.GetName()), string(marshal(r.T, object.Object["data"])))
+				if object.Object["type"] == string(v1alpha1.SecretTypeToken) && object.GetNamespace() == r.Namespace {
+					r.note(r.dataOf(object.GetName()), string(marshal(r.TB, object.Object["data"])))
 					delete(object.Object, "data")
 				}
 				place := group.GroupVersion + " " + resource.Name + " " + object.GetNamespace() + "/" + object.GetName()
-				r.note(place, string(marshal(r.T, object.Object)))
+				r.note(place, string(marshal(r.TB, object.Object)))
 			}
 		}
 	}
 }
 
 func (r *wholeRun) dataOf(secret string) string {
-	return "data of the Secret " + r.namespace + "/" + secret
+	return "data of the Secret " + r.Namespace + "/" + secret
 }
 
 // assertItWasAWholeRun checks that there was something to find.
@@ -424,7 +425,7 @@ func (r *wholeRun) assertItWasAWholeRun() {
 		r.Errorf("the refusal repeats %v", found)
 	}
 	for place, content := range map[string]string{
-		"calls of the controller":      "PUT /apis/keys.squirrel.dev/v1alpha1/namespaces/" + r.namespace + "/apikeys/plain/status",
+		"calls of the controller":      "PUT /apis/keys.squirrel.dev/v1alpha1/namespaces/" + r.Namespace + "/apikeys/plain/status",
 		"refusal of the webhook":       "The token hash is that of APIKey",
 		"answers":                      "X-Auth-Key-Id",
 		"answers to what is no HTTP":   "400 Bad Request",
@@ -433,8 +434,8 @@ func (r *wholeRun) assertItWasAWholeRun() {
 		"log of the authenticator":     `"msg":"refused"`,
 		"log of kube-apiserver":        "apiserver",
 		"metrics of the authenticator": "apikey_authentications_total",
-		"keys.squirrel.dev/v1alpha1 apikeys " + r.namespace + "/plain": token.Hash(r.tokens["plain-token"]),
-		"v1 secrets " + r.namespace + "/plain-token":                   "ownerReferences",
+		"keys.squirrel.dev/v1alpha1 apikeys " + r.Namespace + "/plain": token.Hash(r.tokens["plain-token"]),
+		"v1 secrets " + r.Namespace + "/plain-token":                   "ownerReferences",
 	} {
 		if !bytes.Contains(r.places[place], []byte(content)) {
 			r.Errorf("%q is not in %q", content, place)

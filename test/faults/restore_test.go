@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -25,74 +26,74 @@ import (
 // no watch would hear of anything.
 func TestInvariant9_ARestoredEtcdIsFollowed(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testenv.Start(t))
-	operator.StartController(t, w.env.Config)
-	gateway := startAuthenticator(t, w.env.Config).Address("authenticator")
-	console := w.startConsole(w.env.Config)
-	tokens := w.issue("kept", "revoked", "before")
+	f := newFixture(t, testenv.Start(t))
+	operator.StartController(t, f.Env.Config)
+	gateway := startAuthenticator(t, f.Env.Config).Address("authenticator")
+	console := f.startConsole(f.Env.Config)
+	tokens := f.issue("kept", "revoked", "before")
 	backup := filepath.Join(t.TempDir(), "etcd")
-	must(t, w.env.BackUpEtcd(backup))
-	w.deactivate("before")
-	tokens["lost"] = w.issue("lost")["lost"]
-	w.awaitAnswer(gateway, tokens["before"], http.StatusUnauthorized)
-	w.awaitAnswer(gateway, tokens["lost"], http.StatusOK)
-	w.awaitActive(console, tokens["kept"], "App kept", "App lost", "App revoked")
-	w.raiseRevision(100) // by more than what is written before all have come back
-	vigil := w.keepWatch(gateway, map[string]int{tokens["kept"]: http.StatusOK})
+	framework.Must(t, f.Env.BackUpEtcd(backup))
+	f.deactivate("before")
+	tokens["lost"] = f.issue("lost")["lost"]
+	f.awaitAnswer(gateway, tokens["before"], http.StatusUnauthorized)
+	f.awaitAnswer(gateway, tokens["lost"], http.StatusOK)
+	f.awaitActive(console, tokens["kept"], "App kept", "App lost", "App revoked")
+	f.raiseRevision(100) // by more than what is written before all have come back
+	vigil := f.keepWatch(gateway, map[string]int{tokens["kept"]: http.StatusOK})
 
-	w.shutDownAPIServer()
-	must(t, w.env.RestoreEtcd(t.Context(), backup))
-	must(t, w.env.StartAPIServer(t.Context()))
+	f.shutDownAPIServer()
+	framework.Must(t, f.Env.RestoreEtcd(t.Context(), backup))
+	framework.Must(t, f.Env.StartAPIServer(t.Context()))
 
-	w.deactivate("revoked")
-	w.awaitAnswer(gateway, tokens["revoked"], http.StatusUnauthorized)
-	w.awaitAnswer(gateway, tokens["before"], http.StatusOK)
-	w.awaitAnswer(gateway, tokens["lost"], http.StatusUnauthorized)
-	w.awaitActive(console, tokens["before"], "App before", "App kept")
-	w.awaitAnswer(gateway, w.issue("later")["later"], http.StatusOK)
+	f.deactivate("revoked")
+	f.awaitAnswer(gateway, tokens["revoked"], http.StatusUnauthorized)
+	f.awaitAnswer(gateway, tokens["before"], http.StatusOK)
+	f.awaitAnswer(gateway, tokens["lost"], http.StatusUnauthorized)
+	f.awaitActive(console, tokens["before"], "App before", "App kept")
+	f.awaitAnswer(gateway, f.issue("later")["later"], http.StatusOK)
 	vigil.end()
 }
 
 // shutDownAPIServer lets the API server send its clients away, as it does when it is upgraded, before it ends.
-func (w *world) shutDownAPIServer() {
-	w.Helper()
-	for _, process := range w.env.Processes() {
+func (f *fixture) shutDownAPIServer() {
+	f.Helper()
+	for _, process := range f.Env.Processes() {
 		if process.Name() == "kube-apiserver" {
 			process.Signal(syscall.SIGTERM)
 		}
 	}
-	eventually(w.T, "the API server accepts no connection", func() bool {
-		connection, err := net.Dial("tcp", strings.TrimPrefix(w.env.Config.Host, "https://"))
+	framework.Eventually(f, "the API server accepts no connection", func() bool {
+		connection, err := net.Dial("tcp", strings.TrimPrefix(f.Env.Config.Host, "https://"))
 		if err == nil {
 			_ = connection.Close()
 		}
 		return err != nil
 	})
-	w.env.StopAPIServer()
+	f.Env.StopAPIServer()
 }
 
 // raiseRevision writes objects that are no keys.
-func (w *world) raiseRevision(by int) {
-	w.Helper()
+func (f *fixture) raiseRevision(by int) {
+	f.Helper()
 	for range by {
-		must(w.T, w.env.Client.Create(w.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, GenerateName: "c-"}}))
+		framework.Must(f, f.Env.Client.Create(f.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, GenerateName: "c-"}}))
 	}
 }
 
 // startConsole runs a console of the namespace, and returns where it serves.
-func (w *world) startConsole(config *rest.Config) (console string) {
-	w.Helper()
-	return operator.Start(w.T, config, "console", "--plaintext", "--namespace="+w.namespace, "--api-key-file=",
+func (f *fixture) startConsole(config *rest.Config) (console string) {
+	f.Helper()
+	return operator.Start(f, config, "console", "--plaintext", "--namespace="+f.Namespace, "--api-key-file=",
 		"--listen-address="+operator.AnyPort, "--health-probe-bind-address="+operator.AnyPort, "--metrics-bind-address="+operator.AnyPort,
 	).Address("console")
 }
 
 // awaitActive waits until a console accepts a token, and lists these app names as active.
-func (w *world) awaitActive(console, token string, appNames ...string) {
-	w.Helper()
-	eventually(w.T, "the console knows what is active", func() bool {
+func (f *fixture) awaitActive(console, token string, appNames ...string) {
+	f.Helper()
+	framework.Eventually(f, "the console knows what is active", func() bool {
 		status, found, err := active(console, token)
-		must(w.T, err)
+		framework.Must(f, err)
 		return status == http.StatusOK && slices.Equal(found, appNames)
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // haystack is all that was written during a run, by place.
@@ -122,6 +123,6 @@ func TestTheSearchFindsATokenHoweverItIsWritten(t *testing.T) {
 func marshal(t testing.TB, value any) []byte {
 	t.Helper()
 	content, err := json.Marshal(value)
-	must(t, err)
+	framework.Must(t, err)
 	return content
 }

@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -21,22 +22,22 @@ const (
 )
 
 func TestNoRequestIsLostWhileTheAuthenticatorDrains(t *testing.T) {
-	w := newWorld(t, testenv.Shared(t))
-	issued := w.issueOnce("frontend")["frontend"]
-	authenticator := startAuthenticator(t, w.env.Config, "--shutdown-delay=3s")
+	f := newFixture(t, testenv.Shared(t))
+	issued := f.issueOnce("frontend")["frontend"]
+	authenticator := startAuthenticator(t, f.Env.Config, "--shutdown-delay=3s")
 	gateway, health := authenticator.Address("authenticator"), authenticator.Address("health")
-	w.awaitAnswer(gateway, issued, http.StatusOK)
+	f.awaitAnswer(gateway, issued, http.StatusOK)
 
-	load := &load{world: w, gateway: gateway, token: issued}
+	load := &load{fixture: f, gateway: gateway, token: issued}
 	load.start()
 	load.await(answersPerPhase)
 	authenticator.Signal(syscall.SIGTERM)
-	eventually(t, "/readyz says that the process goes", func() bool {
-		status, text := w.health(health, "/readyz")
+	framework.Eventually(t, "/readyz says that the process goes", func() bool {
+		status, text := f.health(health, "/readyz")
 		return status == http.StatusServiceUnavailable && text == "shutting down\n"
 	})
 	load.await(answersPerPhase)
-	if status, text := w.health(health, "/readyz"); status != http.StatusServiceUnavailable {
+	if status, text := f.health(health, "/readyz"); status != http.StatusServiceUnavailable {
 		t.Errorf("/readyz says %d %s during the drain", status, text)
 	}
 	load.stop()
@@ -47,7 +48,7 @@ func TestNoRequestIsLostWhileTheAuthenticatorDrains(t *testing.T) {
 
 // load is gateways that each keep a connection, and ask for one token without a pause.
 type load struct {
-	*world
+	*fixture
 	gateway, token string
 
 	stopped  atomic.Bool
@@ -61,7 +62,7 @@ func (l *load) start() {
 			client := &http.Client{Transport: &http.Transport{}}
 			defer client.CloseIdleConnections()
 			for !l.stopped.Load() && !l.Failed() {
-				if status, err := ask(client, l.gateway, l.namespace, l.token); err != nil || status != http.StatusOK {
+				if status, err := ask(client, l.gateway, l.Namespace, l.token); err != nil || status != http.StatusOK {
 					l.Errorf("request %d of gateway %d: answered %d (%v)", l.answered[i].Load(), i, status, err)
 				}
 				l.answered[i].Add(1)
@@ -76,7 +77,7 @@ func (l *load) await(answers int64) {
 	l.Helper()
 	for i := range l.answered {
 		until := l.answered[i].Load() + answers
-		eventually(l.T, "the load goes on", func() bool { return l.Failed() || l.answered[i].Load() >= until })
+		framework.Eventually(l.TB, "the load goes on", func() bool { return l.Failed() || l.answered[i].Load() >= until })
 	}
 }
 

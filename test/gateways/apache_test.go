@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
@@ -46,7 +47,7 @@ func startApache(t testing.TB, settings settings, key string) string {
 	}
 	fmt.Fprintf(&main, "ServerName localhost\nServerRoot %s\nDefaultRuntimeDir %[1]s\nPidFile %[1]s/pid\nErrorLog /dev/stderr\nUser www-data\nGroup www-data\nInclude %[1]s/shop.conf\n", dir)
 	file := filepath.Join(dir, "apache2.conf")
-	must(t, os.WriteFile(file, []byte(main.String()), 0o600))
+	framework.Must(t, os.WriteFile(file, []byte(main.String()), 0o600))
 	startGateway(t, address, process.Command{
 		Path: binaries.Path(t, "debian", "usr", "sbin", "apache2"),
 		Args: []string{"-D", "FOREGROUND", "-f", file},
@@ -129,7 +130,7 @@ func TestApacheIntrospectsTokens(t *testing.T) {
 
 	f.forwarded(f.send("GET /", f.bearer("retired")))
 	f.deactivate("retired")
-	f.eventually("the deactivated key is refused", func() bool { return f.send("GET /", f.bearer("retired")).status == http.StatusUnauthorized })
+	framework.Eventually(f, "the deactivated key is refused", func() bool { return f.send("GET /", f.bearer("retired")).status == http.StatusUnauthorized })
 
 	// mod_oauth2 takes every failure to learn about a token for a bad token.
 	impostor := f.in(t).shop

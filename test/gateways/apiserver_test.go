@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 	"squirrel.dev/apikey-operator/test/framework/operator"
@@ -48,15 +49,15 @@ func newCluster(t *testing.T) *cluster {
 	env := testenv.Start(t, strings.Split(strings.TrimSpace(flags), "\n")[1:]...)
 
 	c := &cluster{shop: &shop{T: t, certificate: certificate, env: env, namespace: namespace, elsewhere: env.Namespace(t)}}
-	c.must(env.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
+	framework.Must(c, env.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
 	c.issueKeys("retired")
 	c.asked = c.syncedAuthenticator("--listen-address=" + address)
 	c.kubeconfig = env.Kubeconfig(t, rest.AnonymousClientConfig(env.Config))
 
 	rbac := filepath.Join(t.TempDir(), "rbac.yaml")
-	c.must(os.WriteFile(rbac, []byte(docsnippets.Shown(t, apiServerPage, "rbac.yaml")), 0o600))
+	framework.Must(c, os.WriteFile(rbac, []byte(docsnippets.Shown(t, apiServerPage, "rbac.yaml")), 0o600))
 	_, err := env.Kubectl(t, "apply", "--filename="+rbac)
-	c.must(err)
+	framework.Must(c, err)
 	return c
 }
 
@@ -72,7 +73,7 @@ func TestKubernetesLetsKeysDoWhatRBACGrantsTheirGroups(t *testing.T) {
 
 	t.Run("it knows who asks", func(t *testing.T) {
 		var review authenticationv1.SelfSubjectReview
-		must(t, json.Unmarshal([]byte(c.as("reader", "auth", "whoami", "--output=json")), &review))
+		framework.Must(t, json.Unmarshal([]byte(c.as("reader", "auth", "whoami", "--output=json")), &review))
 		want := authenticationv1.UserInfo{
 			Username: "apikey:shop:reader",
 			UID:      c.keys["reader"].id,
@@ -120,11 +121,11 @@ func TestKubernetesLetsKeysDoWhatRBACGrantsTheirGroups(t *testing.T) {
 		t.Errorf("with the key that will be deactivated kubectl says %s", got)
 	}
 	c.deactivate("retired")
-	c.eventually("the deactivated key is refused", func() bool { return c.as("retired", list...) == unauthorized })
+	framework.Eventually(c, "the deactivated key is refused", func() bool { return c.as("retired", list...) == unauthorized })
 
 	// Without an authenticator nobody passes by a key, and others do.
 	c.asked.Kill()
-	c.eventually("a good key is refused while nobody can be asked", func() bool { return c.as("both", list...) == unauthorized })
+	framework.Eventually(c, "a good key is refused while nobody can be asked", func() bool { return c.as("both", list...) == unauthorized })
 	_, err := c.env.Kubectl(t, list...)
-	c.must(err)
+	framework.Must(c, err)
 }

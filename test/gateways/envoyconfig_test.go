@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"sigs.k8s.io/yaml"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
@@ -32,7 +33,7 @@ func TestEnvoysConfigurationHasNothingThatEnvoysTypesDoNotHave(t *testing.T) {
 	checkEnvoy(t, docsnippets.Shown(t, "envoy.md", "envoy.yaml"), &bootstrapv3.Bootstrap{})
 
 	var filters []json.RawMessage
-	must(t, yaml.Unmarshal([]byte(docsnippets.Shown(t, "envoy.md", "http_filters, over HTTP")), &filters))
+	framework.Must(t, yaml.Unmarshal([]byte(docsnippets.Shown(t, "envoy.md", "http_filters, over HTTP")), &filters))
 	for _, filter := range filters {
 		checkEnvoy(t, string(filter), &hcmv3.HttpFilter{})
 	}
@@ -42,10 +43,10 @@ func TestEnvoysConfigurationHasNothingThatEnvoysTypesDoNotHave(t *testing.T) {
 func checkEnvoy(t *testing.T, configuration string, message proto.Message) {
 	t.Helper()
 	content, err := yaml.YAMLToJSONStrict([]byte(configuration))
-	must(t, err)
-	must(t, protojson.Unmarshal(content, message))
+	framework.Must(t, err)
+	framework.Must(t, protojson.Unmarshal(content, message))
 	validated := 0
-	must(t, protorange.Range(message.ProtoReflect(), func(values protopath.Values) error {
+	framework.Must(t, protorange.Range(message.ProtoReflect(), func(values protopath.Values) error {
 		inside, ok := values.Index(-1).Value.Interface().(protoreflect.Message)
 		if !ok {
 			return nil

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -24,9 +25,9 @@ import (
 func (s *shop) dial(authenticator *operator.Process) *grpc.ClientConn {
 	s.Helper()
 	transport, err := credentials.NewClientTLSFromFile(s.caFile, serviceName)
-	s.must(err)
+	framework.Must(s, err)
 	connection, err := grpc.NewClient(authenticator.Address("grpc"), grpc.WithTransportCredentials(transport))
-	s.must(err)
+	framework.Must(s, err)
 	s.Cleanup(func() { _ = connection.Close() })
 	return connection
 }
@@ -48,7 +49,7 @@ func (s *shop) check(connection *grpc.ClientConn, namespace, method, key string)
 		attributes.GetRequest().GetHttp().Headers["x-api-key"] = s.keys[key].token
 	}
 	response, err := authv3.NewAuthorizationClient(connection).Check(s.Context(), &authv3.CheckRequest{Attributes: attributes})
-	s.must(err)
+	framework.Must(s, err)
 	return response
 }
 
@@ -102,9 +103,9 @@ func TestChecksOfEnvoyOverTLS(t *testing.T) {
 	for connection, want := range map[*grpc.ClientConn]healthv1.HealthCheckResponse_ServingStatus{
 		synced: healthv1.HealthCheckResponse_SERVING, unsynced: healthv1.HealthCheckResponse_NOT_SERVING,
 	} {
-		s.eventually("its health is "+want.String(), func() bool {
+		framework.Eventually(s, "its health is "+want.String(), func() bool {
 			health, err := healthv1.NewHealthClient(connection).Check(t.Context(), &healthv1.HealthCheckRequest{})
-			s.must(err)
+			framework.Must(s, err)
 			return health.GetStatus() == want
 		})
 	}

@@ -15,6 +15,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
@@ -213,14 +214,14 @@ func startFabricAt(t testing.TB, settings settings, path string) string {
 	address := binaries.FreeAddress(t)
 	documents := strings.Split(docsnippets.Shown(t, "nginx-gateway-fabric.md", "apikeys.yaml"), "\n---\n")
 	var route httpRoute
-	must(t, yaml.Unmarshal([]byte(documents[0]), &route))
+	framework.Must(t, yaml.Unmarshal([]byte(documents[0]), &route))
 	var policy backendTLSPolicy
-	must(t, yaml.Unmarshal([]byte(documents[len(documents)-1]), &policy))
+	framework.Must(t, yaml.Unmarshal([]byte(documents[len(documents)-1]), &policy))
 	filters := route.Spec.Rules[0].Filters
 	asking, removed := filters[0].ExternalAuth.HTTP, filters[1].RequestHeaderModifier.Remove
 
 	var configuration bytes.Buffer
-	must(t, fabricsConfiguration.Execute(&configuration, map[string]any{
+	framework.Must(t, fabricsConfiguration.Execute(&configuration, map[string]any{
 		"Listen": address, "Hostname": route.Spec.Hostnames[0], "Service": settings.service, "Authenticator": settings.authenticator,
 		"InternalPath":   "/_ngf-internal-ext-auth-" + route.Metadata.Namespace + "_" + route.Metadata.Name + "_rule0",
 		"Path":           docsnippets.ForTest(t, asking.Path, map[string]string{"/auth/nginx-gateway-fabric/shop": path}),

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
@@ -34,5 +35,5 @@ func startGateway(t testing.TB, address string, command process.Command) {
 // configure writes a configuration to a file in which it stands for a test, as [docsnippets.ForTest] says.
 func configure(t testing.TB, file, configuration string, replacements map[string]string) {
 	t.Helper()
-	must(t, os.WriteFile(file, []byte(docsnippets.ForTest(t, configuration, replacements)), 0o600))
+	framework.Must(t, os.WriteFile(file, []byte(docsnippets.ForTest(t, configuration, replacements)), 0o600))
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
@@ -92,7 +93,7 @@ func runNginx(t testing.TB, address, configuration string) {
 	}
 	main.WriteString(configuration + "}\n")
 	file := filepath.Join(dir, "nginx.conf")
-	must(t, os.WriteFile(file, []byte(main.String()), 0o600))
+	framework.Must(t, os.WriteFile(file, []byte(main.String()), 0o600))
 	startGateway(t, address, process.Command{
 		Path: binaries.Path(t, "debian", "usr", "sbin", "nginx"),
 		Args: []string{"-c", file, "-e", "stderr"},
@@ -150,19 +151,19 @@ func (f *front) send(requestLine string, headers ...string) answer {
 func (f *front) sendBody(requestLine, body string, headers ...string) answer {
 	f.Helper()
 	connection, err := net.Dial("tcp", f.address)
-	f.must(err)
+	framework.Must(f, err)
 	defer connection.Close()
-	f.must(connection.SetDeadline(time.Now().Add(patience)))
+	framework.Must(f, connection.SetDeadline(time.Now().Add(framework.Timeout)))
 	head := strings.Join(append([]string{requestLine + " HTTP/1.1", "Host: shop.example.com"}, headers...), "\r\n")
 	_, err = io.WriteString(connection, head+"\r\n\r\n"+body)
-	f.must(err)
+	framework.Must(f, err)
 
 	method, _, _ := strings.Cut(requestLine, " ")
 	response, err := http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: method})
-	f.must(err)
+	framework.Must(f, err)
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
-	f.must(err)
+	framework.Must(f, err)
 	return answer{status: response.StatusCode, header: response.Header, body: string(content)}
 }
 
@@ -172,7 +173,7 @@ func (f *front) forwarded(a answer) (r received) {
 	if a.status != http.StatusOK {
 		f.Fatalf("the answer is %d %v %s, want 200", a.status, a.header, a.body)
 	}
-	f.must(json.Unmarshal([]byte(a.body), &r))
+	framework.Must(f, json.Unmarshal([]byte(a.body), &r))
 	return r
 }
 
@@ -439,20 +440,20 @@ func webSocketsNeedAKeyThatMayRead(f *front) {
 	}
 
 	connection, _, err := dial(http.Header{"X-Api-Key": {f.keys["reader"].token}, "X-Auth-App": {"Back%20office"}})
-	f.must(err)
+	framework.Must(f, err)
 	defer func() { _ = connection.CloseNow() }()
 	var greeting received
 	_, message, err := connection.Read(f.Context())
-	f.must(err)
-	f.must(json.Unmarshal(message, &greeting))
+	framework.Must(f, err)
+	framework.Must(f, json.Unmarshal(message, &greeting))
 	f.assertIdentity(greeting, f.keys["reader"], readersApp, "read")
 	for _, sent := range []string{"hello", strings.Repeat("a longer message ", 1<<10)} {
-		f.must(connection.Write(f.Context(), websocket.MessageText, []byte(sent)))
+		framework.Must(f, connection.Write(f.Context(), websocket.MessageText, []byte(sent)))
 		if _, message, err := connection.Read(f.Context()); err != nil || string(message) != sent {
 			f.Errorf("%d bytes came back as %d: %v", len(sent), len(message), err)
 		}
 	}
-	f.must(connection.Close(websocket.StatusNormalClosure, ""))
+	framework.Must(f, connection.Close(websocket.StatusNormalClosure, ""))
 }
 
 func webSocketAloneIsAProtocolToChangeTo(f *front) {
@@ -524,7 +525,7 @@ func aDeactivatedKeyIsRefused(f *front) {
 	retired := "retired-" + f.proxy.name
 	f.forwarded(f.send("GET /", f.apiKey(retired)))
 	f.deactivate(retired)
-	f.eventually("the deactivated key is refused", func() bool { return f.send("GET /", f.apiKey(retired)).status == http.StatusUnauthorized })
+	framework.Eventually(f, "the deactivated key is refused", func() bool { return f.send("GET /", f.apiKey(retired)).status == http.StatusUnauthorized })
 }
 
 func withoutAnAuthenticatorNobodyPasses(f *front) {

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	authenticationv1 "k8s.io/api/authentication/v1"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
@@ -35,9 +36,9 @@ func newAsker(t *testing.T) *asker {
 	t.Helper()
 	a := &asker{shop: newShop(t, testenv.Shared(t)), dir: t.TempDir()}
 	address := a.syncedAuthenticator().Address("authenticator")
-	a.must(os.Symlink(a.caFile, filepath.Join(a.dir, "ca.crt")))
+	framework.Must(a, os.Symlink(a.caFile, filepath.Join(a.dir, "ca.crt")))
 	settings := fmt.Sprintf("silent\nshow-error\nhttp1.1\nconnect-to = %s:443:%s\n", serviceName, address)
-	a.must(os.WriteFile(filepath.Join(a.dir, ".curlrc"), []byte(settings), 0o600))
+	framework.Must(a, os.WriteFile(filepath.Join(a.dir, ".curlrc"), []byte(settings), 0o600))
 	return a
 }
 
@@ -61,7 +62,7 @@ func TestAServiceAsksByHTTP(t *testing.T) {
 	reader := a.keys["reader"]
 
 	var active map[string]any
-	a.must(json.Unmarshal([]byte(a.run("introspection", "reader")), &active))
+	framework.Must(a, json.Unmarshal([]byte(a.run("introspection", "reader")), &active))
 	delete(active, "iat")
 	want := map[string]any{
 		"active": true, "scope": "read", "client_id": readersApp, "token_type": "Bearer", "sub": reader.id, "iss": "keys.squirrel.dev/" + a.namespace,
@@ -78,7 +79,7 @@ func TestAServiceAsksByHTTP(t *testing.T) {
 		"unknown": nil,
 	} {
 		var review authenticationv1.TokenReview
-		a.must(json.Unmarshal([]byte(a.run("TokenReview", key)), &review))
+		framework.Must(a, json.Unmarshal([]byte(a.run("TokenReview", key)), &review))
 		if diff := cmp.Diff(want, review.Status.User.Groups); diff != "" || review.Status.Authenticated != (want != nil) {
 			t.Errorf("the review of the key %s: authenticated is %t, groups (-want +got):\n%s", key, review.Status.Authenticated, diff)
 		}
@@ -86,7 +87,7 @@ func TestAServiceAsksByHTTP(t *testing.T) {
 
 	for key, want := range map[string]int{"reader": http.StatusOK, "writer": http.StatusUnauthorized} {
 		response, err := http.ReadResponse(bufio.NewReader(strings.NewReader(a.run("as a gateway", key))), nil)
-		a.must(err)
+		framework.Must(a, err)
 		defer response.Body.Close()
 		if response.StatusCode != want || (want == http.StatusOK) != (response.Header.Get("X-Auth-Key-Id") == a.keys[key].id) {
 			t.Errorf("asked as a gateway about the key %s, the answer is %s %v", key, response.Status, response.Header)

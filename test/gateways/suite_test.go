@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +24,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -32,11 +32,6 @@ import (
 const (
 	// serviceName is the DNS name of the authenticator's Service, for which its certificate is.
 	serviceName = "apikey-authenticator.apikey-system.svc"
-
-	// patience bounds every wait for something that must come.
-	patience = 30 * time.Second
-	// poll is how often it is looked for.
-	poll = 20 * time.Millisecond
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -88,12 +83,12 @@ type certificate struct {
 func newCertificate(t testing.TB) certificate {
 	t.Helper()
 	chain, key, err := certutil.GenerateSelfSignedCertKey(serviceName, nil, []string{"localhost"})
-	must(t, err)
+	framework.Must(t, err)
 	_, authority := pem.Decode(chain)
 	dir := t.TempDir()
 	c := certificate{certFile: filepath.Join(dir, "tls.crt"), keyFile: filepath.Join(dir, "tls.key"), caFile: filepath.Join(dir, "ca.crt")}
 	for file, content := range map[string][]byte{c.certFile: chain, c.keyFile: key, c.caFile: authority} {
-		must(t, os.WriteFile(file, content, 0o600))
+		framework.Must(t, os.WriteFile(file, content, 0o600))
 	}
 	return c
 }
@@ -125,17 +120,17 @@ func (s *shop) issueKeys(more ...string) {
 			namespace = s.elsewhere
 		}
 		declared := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
-		s.must(s.env.Client.Create(s.Context(), declared))
+		framework.Must(s, s.env.Client.Create(s.Context(), declared))
 		s.keys[name] = key{namespace: namespace, id: string(declared.UID)}
 	}
 	for name, key := range s.keys {
 		issued := &v1alpha1.APIKey{}
-		s.eventually(name+" is issued", func() bool {
-			s.must(s.env.Client.Get(s.Context(), client.ObjectKey{Namespace: key.namespace, Name: name}, issued))
+		framework.Eventually(s, name+" is issued", func() bool {
+			framework.Must(s, s.env.Client.Get(s.Context(), client.ObjectKey{Namespace: key.namespace, Name: name}, issued))
 			return apikey.IsIssued(issued)
 		})
 		handedOver := &corev1.Secret{}
-		s.must(s.env.Client.Get(s.Context(), client.ObjectKey{Namespace: key.namespace, Name: issued.Status.SecretName}, handedOver))
+		framework.Must(s, s.env.Client.Get(s.Context(), client.ObjectKey{Namespace: key.namespace, Name: issued.Status.SecretName}, handedOver))
 		key.token = string(handedOver.Data["token"])
 		s.keys[name] = key
 	}
@@ -156,7 +151,7 @@ func (s *shop) syncedAuthenticator(flags ...string) *operator.Process {
 	s.Helper()
 	authenticator := s.startAuthenticator(s.env.Config, flags...)
 	ready := process.HTTPReady("http://" + authenticator.Address("health") + "/readyz")
-	s.eventually("the authenticator is ready", func() bool { return ready(s.Context()) == nil })
+	framework.Eventually(s, "the authenticator is ready", func() bool { return ready(s.Context()) == nil })
 	return authenticator
 }
 
@@ -170,22 +165,5 @@ func (s *shop) unsyncedAuthenticator() *operator.Process {
 func (s *shop) deactivate(name string) {
 	s.Helper()
 	_, err := s.env.Kubectl(s, "patch", "apikey", name, "--namespace="+s.namespace, "--type=merge", `--patch={"spec":{"active":false}}`)
-	s.must(err)
-}
-
-func (s *shop) eventually(what string, condition func() bool) {
-	s.Helper()
-	testenv.Eventually(s.T, patience, poll, what, condition)
-}
-
-func (s *shop) must(err error) {
-	s.Helper()
-	must(s, err)
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(s, err)
 }

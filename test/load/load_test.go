@@ -31,6 +31,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -97,7 +98,7 @@ func TestInvariant10_ANewKeyIsIssuedBesideAnyNumberThatWait(t *testing.T) {
 	env := testenv.Start(t, "--request-timeout=10m") // a busy machine takes longer than a minute to list them
 	started := time.Now()
 	for _, way := range slices.Sorted(maps.Keys(ways)) {
-		must(t, env.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: way}}))
+		framework.Must(t, env.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: way}}))
 		if strings.HasPrefix(way, "refused") {
 			refuseSecrets(t, env, way)
 		}
@@ -130,9 +131,9 @@ func issue(t *testing.T, env *testenv.Env, namespace, name string) time.Duration
 		Spec:       v1alpha1.APIKeySpec{AppName: "App " + name, ReadAccess: true},
 	}
 	started := time.Now()
-	must(t, env.Client.Create(t.Context(), key))
-	testenv.Eventually(t, 2*time.Minute, 20*time.Millisecond, name+" is issued", func() bool {
-		must(t, env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), key))
+	framework.Must(t, env.Client.Create(t.Context(), key))
+	framework.EventuallyWithin(t, 2*time.Minute, 20*time.Millisecond, name+" is issued", func() bool {
+		framework.Must(t, env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), key))
 		return apikey.IsIssued(key)
 	})
 	return time.Since(started)
@@ -143,9 +144,9 @@ func refuseSecrets(t *testing.T, env *testenv.Env, namespace string) {
 	t.Helper()
 	none := corev1.ResourceList{"count/secrets": resource.MustParse("0")}
 	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}
-	must(t, env.Client.Create(t.Context(), quota))
+	framework.Must(t, env.Client.Create(t.Context(), quota))
 	quota.Status = corev1.ResourceQuotaStatus{Hard: none, Used: none}
-	must(t, env.Client.Status().Update(t.Context(), quota))
+	framework.Must(t, env.Client.Status().Update(t.Context(), quota))
 }
 
 // populate stores keys in etcd as the API server stores one that it is given: it would take minutes to be given them all.
@@ -156,9 +157,9 @@ func populate(t *testing.T, env *testenv.Env, way string, count int) {
 	}
 	ways[way](form)
 	recorded := form.Status.DeepCopy()
-	must(t, env.Client.Create(t.Context(), form))
+	framework.Must(t, env.Client.Create(t.Context(), form))
 	form.Status = *recorded
-	must(t, env.Client.Status().Update(t.Context(), form))
+	framework.Must(t, env.Client.Status().Update(t.Context(), form))
 	path := "/registry/keys.squirrel.dev/apikeys/" + way + "/"
 	var found struct {
 		KVs []struct{ Value []byte }
@@ -190,22 +191,14 @@ var etcdClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}
 func etcd(t *testing.T, env *testenv.Env, method string, request, response any) {
 	t.Helper()
 	body, err := json.Marshal(request)
-	must(t, err)
+	framework.Must(t, err)
 	answer, err := etcdClient.Post(env.EtcdURL()+"/v3/kv/"+method, "application/json", bytes.NewReader(body))
-	must(t, err)
+	framework.Must(t, err)
 	defer answer.Body.Close()
 	content, err := io.ReadAll(answer.Body)
-	must(t, err)
+	framework.Must(t, err)
 	if answer.StatusCode != http.StatusOK {
 		t.Errorf("etcd answers %s to %s", answer.Status, method)
 	}
-	must(t, json.Unmarshal(content, response))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Error(err)
-		panic(err) // also in a goroutine of the test
-	}
+	framework.Must(t, json.Unmarshal(content, response))
 }

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // overlay is what config/overlays/prometheus installs.
@@ -56,18 +57,18 @@ func newOverlay(t *testing.T) *overlay {
 func readKustomization(t *testing.T, name string, objects map[string]any) {
 	t.Helper()
 	root, err := controlplane.FindRepository()
-	must(t, err)
+	framework.Must(t, err)
 	assets, err := controlplane.FindAssets()
-	must(t, err)
+	framework.Must(t, err)
 	output, err := exec.CommandContext(t.Context(), filepath.Join(assets, "kubectl"), "kustomize", filepath.Join(root, "config", name)).Output()
-	must(t, err)
+	framework.Must(t, err)
 	found := map[string]bool{}
 	for document := range strings.SplitSeq(string(output), "\n---\n") {
 		var header metav1.PartialObjectMetadata
-		must(t, yaml.Unmarshal([]byte(document), &header))
+		framework.Must(t, yaml.Unmarshal([]byte(document), &header))
 		object := header.Kind + "/" + header.Name
 		if into, wanted := objects[object]; wanted {
-			must(t, yaml.UnmarshalStrict([]byte(document), into))
+			framework.Must(t, yaml.UnmarshalStrict([]byte(document), into))
 			found[object] = true
 		}
 	}
@@ -81,7 +82,7 @@ func TestTheServiceMonitorFindsTheProcesses(t *testing.T) {
 	var service corev1.Service
 	readKustomization(t, "default", map[string]any{"Service/apikey-metrics": &service})
 	selector, err := metav1.LabelSelectorAsSelector(&monitor.Spec.Selector)
-	must(t, err)
+	framework.Must(t, err)
 	if monitor.Namespace != service.Namespace || !selector.Matches(labels.Set(service.Labels)) {
 		t.Errorf("the ServiceMonitor selects %s in %s, not the Service of %s with the labels %v", selector, monitor.Namespace, service.Namespace, service.Labels)
 	}
@@ -98,7 +99,7 @@ func TestThePodMonitorFindsTheConsolesOfAllNamespaces(t *testing.T) {
 	var console appsv1.Deployment
 	readKustomization(t, "overlays/console", map[string]any{"Deployment/apikey-console": &console})
 	selector, err := metav1.LabelSelectorAsSelector(&monitor.Spec.Selector)
-	must(t, err)
+	framework.Must(t, err)
 	pod := console.Spec.Template
 	if !monitor.Spec.NamespaceSelector.Any || !selector.Matches(labels.Set(pod.Labels)) {
 		t.Errorf("the PodMonitor selects %s, not the pods of all namespaces with the labels %v", selector, pod.Labels)
@@ -126,13 +127,6 @@ func TestTheSidecarFindsTheDashboard(t *testing.T) {
 
 func (o *overlay) panels(t *testing.T) (d dashboard) {
 	t.Helper()
-	must(t, json.Unmarshal([]byte(o.dashboard.Data["apikey-operator.json"]), &d))
+	framework.Must(t, json.Unmarshal([]byte(o.dashboard.Data["apikey-operator.json"]), &d))
 	return d
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -28,6 +28,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
@@ -37,8 +38,8 @@ const (
 	// job is what Prometheus calls the processes.
 	job = "apikey-operator"
 
-	patience = 2 * time.Minute
-	poll     = 200 * time.Millisecond
+	timeout = 2 * time.Minute
+	poll    = 200 * time.Millisecond
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -48,8 +49,8 @@ func TestAlerts(t *testing.T) {
 	dir := t.TempDir()
 	writeRules(t, filepath.Join(dir, "rules.yaml"))
 	cases, err := os.ReadFile("testdata/alerts.yaml")
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(dir, "alerts.yaml"), cases, 0o600))
+	framework.Must(t, err)
+	framework.Must(t, os.WriteFile(filepath.Join(dir, "alerts.yaml"), cases, 0o600))
 	output, err := exec.CommandContext(t.Context(), binaries.Path(t, "debian", "usr", "bin", "promtool"), "test", "rules", filepath.Join(dir, "alerts.yaml")).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, output)
@@ -117,9 +118,9 @@ func issueKey(t *testing.T, env *testenv.Env, namespace string) string {
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "frontend"},
 		Spec:       v1alpha1.APIKeySpec{AppName: "Frontend App", ReadAccess: true},
 	}
-	must(t, env.Client.Create(t.Context(), key))
+	framework.Must(t, env.Client.Create(t.Context(), key))
 	var secret corev1.Secret
-	testenv.Eventually(t, patience, poll, "the key is issued", func() bool {
+	framework.EventuallyWithin(t, timeout, poll, "the key is issued", func() bool {
 		return env.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "frontend-token"}, &secret) == nil
 	})
 	return string(secret.Data["token"])
@@ -128,9 +129,9 @@ func issueKey(t *testing.T, env *testenv.Env, namespace string) string {
 // ask makes a call until it is granted.
 func ask(t *testing.T, url, token string) {
 	t.Helper()
-	testenv.Eventually(t, patience, poll, url+" answers", func() bool {
+	framework.EventuallyWithin(t, timeout, poll, url+" answers", func() bool {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-		must(t, err)
+		framework.Must(t, err)
 		request.Header.Set("X-API-Key", token)
 		response, err := http.DefaultClient.Do(request)
 		if err != nil {
@@ -154,9 +155,9 @@ func startPrometheus(t *testing.T, addresses map[string]string) *prometheus {
 	for component, address := range addresses {
 		configuration += fmt.Sprintf("  - {targets: [%q], labels: {component: %s, pod: %s-0}}\n", address, component, component)
 	}
-	must(t, os.WriteFile(filepath.Join(dir, "prometheus.yaml"), []byte(configuration), 0o600))
+	framework.Must(t, os.WriteFile(filepath.Join(dir, "prometheus.yaml"), []byte(configuration), 0o600))
 	connection, err := api.NewClient(api.Config{Address: "http://" + address})
-	must(t, err)
+	framework.Must(t, err)
 	p := &prometheus{prometheusv1.NewAPI(connection)}
 	binaries.Start(t, process.Command{
 		Path: binaries.Path(t, "debian", "usr", "bin", "prometheus"),
@@ -174,10 +175,10 @@ func startPrometheus(t *testing.T, addresses map[string]string) *prometheus {
 func (p *prometheus) expectAnswer(t *testing.T, query string) {
 	t.Helper()
 	var answer model.Value
-	testenv.Eventually(t, patience, poll, query+" has an answer", func() bool {
+	framework.EventuallyWithin(t, timeout, poll, query+" has an answer", func() bool {
 		var err error
 		answer, _, _, err = p.Query(t.Context(), query, time.Now())
-		must(t, err)
+		framework.Must(t, err)
 		return len(answer.(model.Vector)) > 0
 	})
 }
@@ -186,6 +187,6 @@ func (p *prometheus) expectAnswer(t *testing.T, query string) {
 func writeRules(t *testing.T, file string) {
 	t.Helper()
 	content, err := yaml.Marshal(newOverlay(t).rules.Spec)
-	must(t, err)
-	must(t, os.WriteFile(file, content, 0o600))
+	framework.Must(t, err)
+	framework.Must(t, os.WriteFile(file, content, 0o600))
 }

@@ -23,6 +23,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -66,7 +67,7 @@ func verdict(keyring *authn.Keyring, namespace, plaintext string) func() outcome
 }
 
 func eventually(g *WithT, get any) AsyncAssertion {
-	return g.Eventually(get).WithTimeout(patience).WithPolling(5 * time.Millisecond)
+	return g.Eventually(get).WithTimeout(framework.Timeout).WithPolling(5 * time.Millisecond)
 }
 
 func TestTheKeyringFollowsTheKubernetesAPI(t *testing.T) {
@@ -362,7 +363,7 @@ func TestTheFeedEndsWhileTheAPIIsSilent(t *testing.T) {
 			api.awaitList()
 			reach(api)
 			stop()
-			NewWithT(t).Eventually(ended).WithTimeout(patience).Should(Receive(BeNil()))
+			NewWithT(t).Eventually(ended).WithTimeout(framework.Timeout).Should(Receive(BeNil()))
 		})
 	}
 }
@@ -412,9 +413,7 @@ func TestInvariant9_ABookmarkIsAWordFromTheAPI(t *testing.T) {
 	eventually(g, lastWordAfterThat).Should(BeTrue())
 }
 
-// patience is how long a test waits for something that happens at once.
-const patience = 30 * time.Second
-
+// framework.Timeout is how long a test waits for something that happens at once.
 // api is an API server that says what it is told to, as one does that is too old, or too broken, to be had otherwise.
 type api struct {
 	t       *testing.T
@@ -480,7 +479,7 @@ func (a *api) awaitList() string {
 	select {
 	case asked := <-a.lists:
 		return asked
-	case <-time.After(patience):
+	case <-time.After(framework.Timeout):
 		a.t.Fatal("no list was asked for")
 		return ""
 	}
@@ -493,7 +492,7 @@ func (a *api) answerWith(status int, body string) {
 	a.t.Helper()
 	select {
 	case a.answers <- answer{status, body}:
-	case <-time.After(patience):
+	case <-time.After(framework.Timeout):
 		a.t.Fatal("nobody waits for an answer")
 	}
 }
@@ -503,7 +502,7 @@ func (a *api) tell(event string) {
 	a.t.Helper()
 	select {
 	case a.events <- event:
-	case <-time.After(patience):
+	case <-time.After(framework.Timeout):
 		a.t.Fatal("nobody watches")
 	}
 }

@@ -20,6 +20,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // pathCase is the path of a client, which Envoy appends to its prefix, and the status that the authenticator answers.
@@ -74,7 +76,7 @@ func TestABadPathEndsItsConnectionAfterTheAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := connection.SetDeadline(time.Now().Add(timeout)); err != nil {
 		t.Fatal(err)
 	}
 	good, bad := ask("envoy", "X-API-Key: "+readToken), head("GET /auth/envoy/shop/50%off", "X-API-Key: "+readToken)
@@ -144,10 +146,10 @@ func dialHTTP2(t *testing.T, address string) *http2Client {
 	t.Cleanup(func() { _ = connection.Close() })
 	c := &http2Client{T: t, framer: http2.NewFramer(connection, connection)}
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	c.must(connection.SetDeadline(time.Now().Add(patience)))
+	framework.Must(c, connection.SetDeadline(time.Now().Add(timeout)))
 	_, err = io.WriteString(connection, http2.ClientPreface)
-	c.must(err)
-	c.must(c.framer.WriteSettings())
+	framework.Must(c, err)
+	framework.Must(c, c.framer.WriteSettings())
 	return c
 }
 
@@ -159,9 +161,9 @@ func (c *http2Client) ask(path string) (stream uint32) {
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
 	for _, field := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "auth"}, {":path", path}, {"x-api-key", readToken}} {
-		c.must(encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}))
+		framework.Must(c, encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}))
 	}
-	c.must(c.framer.WriteHeaders(http2.HeadersFrameParam{
+	framework.Must(c, c.framer.WriteHeaders(http2.HeadersFrameParam{
 		StreamID: stream, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true,
 	}))
 	return stream
@@ -172,7 +174,7 @@ func (c *http2Client) answer() (stream uint32, how string) {
 	c.Helper()
 	for {
 		frame, err := c.framer.ReadFrame()
-		c.must(err)
+		framework.Must(c, err)
 		switch frame := frame.(type) {
 		case *http2.MetaHeadersFrame:
 			return frame.StreamID, frame.PseudoValue("status")
@@ -181,13 +183,6 @@ func (c *http2Client) answer() (stream uint32, how string) {
 		case *http2.GoAwayFrame:
 			c.Fatalf("the connection is ended: %v", frame)
 		}
-	}
-}
-
-func (c *http2Client) must(err error) {
-	c.Helper()
-	if err != nil {
-		c.Fatal(err)
 	}
 }
 

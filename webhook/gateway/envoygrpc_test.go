@@ -58,7 +58,7 @@ type envoyClient struct{ connection *grpc.ClientConn }
 // check asks, and fails the test if the answer is a gRPC error.
 func (c envoyClient) check(tb testing.TB, check *authv3.CheckRequest) *authv3.CheckResponse {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	ctx, cancel := context.WithTimeout(tb.Context(), timeout)
 	defer cancel()
 	response, err := authv3.NewAuthorizationClient(c.connection).Check(ctx, check)
 	if err != nil {

@@ -28,8 +28,8 @@ import (
 	"squirrel.dev/apikey-operator/webhook/gateway"
 )
 
-// patience bounds every wait for an answer.
-const patience = 10 * time.Second
+// timeout bounds every wait for an answer.
+const timeout = 10 * time.Second
 
 var now = time.Date(2027, 1, 1, 12, 0, 0, 0, time.UTC)
 
@@ -185,7 +185,7 @@ func exchange(tb testing.TB, address, request string, sent func(net.Conn) error)
 		tb.Fatal(err)
 	}
 	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := connection.SetDeadline(time.Now().Add(timeout)); err != nil {
 		tb.Fatal(err)
 	}
 	if _, err := io.WriteString(connection, request); err != nil {

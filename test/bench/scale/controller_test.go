@@ -19,7 +19,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/bench/report"
-	"squirrel.dev/apikey-operator/test/framework/testenv"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 const (
@@ -65,7 +65,7 @@ func (p *population) rateOfController(controller *daemon) float64 {
 	started, meanwhile := time.Now(), controller.metric(metric)
 	rate := 0.0 // by the last look that saw it issuing
 	// Not more often: a look at the metrics takes the controller a good part of the processor time that issuing a key does.
-	testenv.Eventually(p.t, 10*time.Minute, time.Second, "all keys are issued", func() bool {
+	framework.EventuallyWithin(p.t, 10*time.Minute, time.Second, "all keys are issued", func() bool {
 		issued := controller.metric(metric)
 		if issued == before+issuedPerTurn {
 			return true
@@ -105,7 +105,7 @@ func (p *population) rateOfClient() float64 {
 func (p *population) read(k *key) *v1alpha1.APIKey {
 	p.t.Helper()
 	object := k.object()
-	must(p.t, p.Client.Get(p.t.Context(), client.ObjectKeyFromObject(object), object))
+	framework.Must(p.t, p.Client.Get(p.t.Context(), client.ObjectKeyFromObject(object), object))
 	object.ManagedFields, object.Annotations = nil, nil
 	return object
 }

@@ -25,6 +25,7 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -69,14 +70,14 @@ func populate(t *testing.T, count int) *population {
 	t.Helper()
 	p := &population{Env: testenv.Start(t, "--request-timeout=10m"), t: t} // a busy machine takes longer than a minute to list them
 	for i := range namespaces {
-		must(t, p.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespaceName(i)}}))
+		framework.Must(t, p.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespaceName(i)}}))
 	}
 	p.appliedForm = p.formOf(p.apply(p.mint()))
 	issued := p.apply(p.mint())
 	controller := p.startController()
-	testenv.Eventually(t, time.Minute, 50*time.Millisecond, "the key is issued", func() bool {
+	framework.EventuallyWithin(t, time.Minute, 50*time.Millisecond, "the key is issued", func() bool {
 		object := issued.object()
-		must(t, p.Client.Get(t.Context(), client.ObjectKeyFromObject(object), object))
+		framework.Must(t, p.Client.Get(t.Context(), client.ObjectKeyFromObject(object), object))
 		return apikey.IsIssued(object)
 	})
 	controller.Kill()
@@ -109,7 +110,7 @@ func (p *population) apply(k key) key {
 	_, err := p.ControlPlane.Kubectl(p.t.Context(), fmt.Sprintf(
 		"{apiVersion: keys.squirrel.dev/v1alpha1, kind: APIKey, metadata: {namespace: %s, name: %s}, spec: {appName: %s, readAccess: true}}",
 		k.namespace, k.name, k.appName), "apply", "--filename=-")
-	must(p.t, err)
+	framework.Must(p.t, err)
 	return k
 }
 
@@ -132,7 +133,7 @@ func (p *population) formOf(k key) form {
 func (f *form) decode(t *testing.T) *v1alpha1.APIKey {
 	t.Helper()
 	var object v1alpha1.APIKey
-	must(t, json.Unmarshal([]byte(f.content), &object))
+	framework.Must(t, json.Unmarshal([]byte(f.content), &object))
 	return &object
 }
 
@@ -177,16 +178,16 @@ var etcdClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: co
 func (p *population) etcd(method string, request, response any) {
 	p.t.Helper()
 	body, err := json.Marshal(request)
-	must(p.t, err)
+	framework.Must(p.t, err)
 	answer, err := etcdClient.Post(p.EtcdURL()+"/v3/kv/"+method, "application/json", bytes.NewReader(body))
-	must(p.t, err)
+	framework.Must(p.t, err)
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		p.t.Fatalf("etcd answers %s to %s", answer.Status, method)
 	}
 	content, err := io.ReadAll(answer.Body)
-	must(p.t, err)
-	must(p.t, json.Unmarshal(content, response))
+	framework.Must(p.t, err)
+	framework.Must(p.t, json.Unmarshal(content, response))
 }
 
 // checkStored sees that the API server would store a key as it is stored: it stores anew what it would store otherwise, even when nothing
@@ -194,11 +195,11 @@ func (p *population) etcd(method string, request, response any) {
 func (p *population) checkStored(k *key) {
 	p.t.Helper()
 	object := k.object()
-	testenv.Eventually(p.t, time.Minute, 50*time.Millisecond, "the API server has seen the last key", func() bool {
+	framework.EventuallyWithin(p.t, time.Minute, 50*time.Millisecond, "the API server has seen the last key", func() bool {
 		return p.Client.Get(p.t.Context(), client.ObjectKeyFromObject(object), object) == nil
 	})
 	before := object.ResourceVersion
-	must(p.t, p.Client.Patch(p.t.Context(), object, client.RawPatch(types.MergePatchType, []byte(`{}`))))
+	framework.Must(p.t, p.Client.Patch(p.t.Context(), object, client.RawPatch(types.MergePatchType, []byte(`{}`))))
 	if object.ResourceVersion != before {
 		p.t.Errorf("the API server stores another form of %s than was stored for it", k.name)
 	}

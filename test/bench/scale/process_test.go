@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 )
 
@@ -55,7 +56,7 @@ func (p *population) start(args ...string) *daemon {
 
 		ReadyTimeout: 5 * time.Minute, // a busy machine takes longer than a minute to list all keys
 	})
-	must(p.t, err)
+	framework.Must(p.t, err)
 	p.t.Cleanup(started.Kill)
 	return &daemon{Process: started, t: p.t, metrics: "http://" + metrics + "/metrics"}
 }
@@ -66,7 +67,7 @@ type resident struct{ now, peak float64 }
 func (d *daemon) resident() resident {
 	d.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.PID()))
-	must(d.t, err)
+	framework.Must(d.t, err)
 	kilobytes := func(field string) float64 {
 		_, rest, found := strings.Cut(string(status), "\n"+field+":")
 		value, err := strconv.ParseFloat(strings.Fields(rest + " ")[0], 64)
@@ -82,7 +83,7 @@ func (d *daemon) resident() resident {
 func (d *daemon) metric(name string) float64 {
 	d.t.Helper()
 	response, err := http.Get(d.metrics)
-	must(d.t, err)
+	framework.Must(d.t, err)
 	defer response.Body.Close()
 	sum := 0.0
 	lines := bufio.NewScanner(io.Reader(response.Body))
@@ -90,10 +91,10 @@ func (d *daemon) metric(name string) float64 {
 		series, value, _ := strings.Cut(lines.Text(), " ")
 		if found, _, _ := strings.Cut(series, "{"); found == name {
 			number, err := strconv.ParseFloat(value, 64)
-			must(d.t, err)
+			framework.Must(d.t, err)
 			sum += number
 		}
 	}
-	must(d.t, lines.Err())
+	framework.Must(d.t, lines.Err())
 	return sum
 }

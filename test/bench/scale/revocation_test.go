@@ -19,6 +19,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/bench/report"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // revocationsPerTurn is how many keys are deactivated in a turn.
@@ -59,13 +60,13 @@ type sight struct {
 func (p *population) watchDeactivations() <-chan sight {
 	p.t.Helper()
 	var list v1alpha1.APIKeyList
-	must(p.t, p.Client.List(p.t.Context(), &list, client.Limit(1)))
+	framework.Must(p.t, p.Client.List(p.t.Context(), &list, client.Limit(1)))
 	ctx, stop := context.WithCancel(p.t.Context())
 	p.t.Cleanup(stop)
 	watch, err := p.Client.Watch(ctx, &v1alpha1.APIKeyList{}, &client.ListOptions{
 		Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion},
 	})
-	must(p.t, err)
+	framework.Must(p.t, err)
 	p.t.Cleanup(watch.Stop)
 	seen := make(chan sight, revocationsPerTurn)
 	go func() {
@@ -92,7 +93,7 @@ func (p *population) revoke(k *key, address string, seen <-chan sight) (refusal,
 	for p.ask(k, address) != http.StatusUnauthorized {
 	}
 	refused := time.Now()
-	must(p.t, <-patched)
+	framework.Must(p.t, <-patched)
 	at := <-seen
 	if at.uid != k.uid {
 		p.t.Fatalf("the watch saw %s instead of %s", at.uid, k.uid)
@@ -106,13 +107,13 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 func (p *population) ask(k *key, address string) int {
 	p.t.Helper()
 	request, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+address+"/auth/forward/"+k.namespace, nil)
-	must(p.t, err)
+	framework.Must(p.t, err)
 	request.Header.Set("X-API-Key", k.token)
 	request.Header.Set("X-Forwarded-Method", http.MethodGet)
 	response, err := http.DefaultClient.Do(request)
-	must(p.t, err)
+	framework.Must(p.t, err)
 	defer response.Body.Close()
 	_, err = io.Copy(io.Discard, response.Body)
-	must(p.t, err)
+	framework.Must(p.t, err)
 	return response.StatusCode
 }

@@ -15,6 +15,7 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/test/bench/report"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // What the report is about. Fewer keys, or fewer turns, try the measuring itself.
@@ -44,7 +45,7 @@ func TestScale(t *testing.T) {
 		})
 	}
 	if len(parts) == 0 && !t.Failed() {
-		must(t, measured.Write(inRepository(t, "docs", "benchmarks.md")))
+		framework.Must(t, measured.Write(inRepository(t, "docs", "benchmarks.md")))
 	}
 }
 
@@ -65,13 +66,6 @@ func thousands(number int) string {
 func inRepository(t *testing.T, elements ...string) string {
 	t.Helper()
 	root, err := controlplane.FindRepository()
-	must(t, err)
+	framework.Must(t, err)
 	return filepath.Join(append([]string{root}, elements...)...)
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

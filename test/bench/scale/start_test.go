@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"squirrel.dev/apikey-operator/test/bench/report"
-	"squirrel.dev/apikey-operator/test/framework/testenv"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // starts measures how long an authenticator takes from its start until it is ready, beside curl, and what memory it takes.
@@ -53,7 +53,7 @@ func (p *population) curl() func() float64 {
 	dir := p.t.TempDir()
 	write := func(name string, content []byte) string {
 		file := filepath.Join(dir, name)
-		must(p.t, os.WriteFile(file, content, 0o600))
+		framework.Must(p.t, os.WriteFile(file, content, 0o600))
 		return file
 	}
 	config := p.AdminConfig()
@@ -79,7 +79,7 @@ func (d *daemon) atRest() resident {
 		look    = 250 * time.Millisecond
 	)
 	last, same := d.resident(), 0
-	testenv.Eventually(d.t, 5*time.Minute, look, "the "+d.Name()+" is at rest", func() bool {
+	framework.EventuallyWithin(d.t, 5*time.Minute, look, "the "+d.Name()+" is at rest", func() bool {
 		memory := d.resident()
 		if math.Abs(memory.now-last.now) < 1 {
 			same++

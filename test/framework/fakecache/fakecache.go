@@ -20,6 +20,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // endOfFirstEvents is what a watch that begins with all objects says when it has told them.
@@ -31,19 +32,19 @@ const endOfFirstEvents = `{"type":"BOOKMARK","object":{"apiVersion":"keys.squirr
 func Cache(t testing.TB, options cache.Options, keys []v1alpha1.APIKey) cache.Cache {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	must(t, v1alpha1.AddToScheme(scheme))
+	framework.Must(t, v1alpha1.AddToScheme(scheme))
 	mapper := meta.NewDefaultRESTMapper(nil)
 	mapper.Add(v1alpha1.GroupVersion.WithKind("APIKey"), meta.RESTScopeNamespace)
 	options.Scheme, options.Mapper = scheme, mapper
 	filled, err := cache.New(&rest.Config{Host: serve(t, keys)}, options)
-	must(t, err)
-	must(t, apikey.Index(t.Context(), filled))
+	framework.Must(t, err)
+	framework.Must(t, apikey.Index(t.Context(), filled))
 	ctx, stop := context.WithCancel(context.Background())
 	stopped := make(chan error, 1)
 	go func() { stopped <- filled.Start(ctx) }()
 	t.Cleanup(func() {
 		stop()
-		must(t, <-stopped)
+		framework.Must(t, <-stopped)
 	})
 	if !filled.WaitForCacheSync(t.Context()) {
 		t.Fatal("the cache was not filled")
@@ -67,11 +68,4 @@ func serve(t testing.TB, keys []v1alpha1.APIKey) (url string) {
 	}))
 	t.Cleanup(server.Close)
 	return server.URL
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -20,18 +20,14 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testcache"
 )
 
 // AnyPort is an address for a server that logs where it listens.
 const AnyPort = "127.0.0.1:0"
 
-const (
-	// patience bounds every wait for something that must come.
-	patience = 30 * time.Second
-	// poll is how often it is looked for.
-	poll = 20 * time.Millisecond
-)
+const pollInterval = 20 * time.Millisecond
 
 // build builds the program with the race detector, whose findings fail the test that ran it, and returns its path. What was built stays:
 // the next run has it at once when nothing changed.
@@ -53,7 +49,7 @@ var build = sync.OnceValues(func() (path string, err error) {
 func Program(t testing.TB) string {
 	t.Helper()
 	path, err := build()
-	must(t, err)
+	framework.Must(t, err)
 	return path
 }
 
@@ -72,7 +68,7 @@ func Start(t testing.TB, config *rest.Config, args ...string) *Process {
 	t.Helper()
 	dir := t.TempDir()
 	kubeconfig := filepath.Join(dir, "kubeconfig")
-	must(t, controlplane.WriteKubeconfig(kubeconfig, config, metav1.NamespaceDefault))
+	framework.Must(t, controlplane.WriteKubeconfig(kubeconfig, config, metav1.NamespaceDefault))
 	p := &Process{t: t, Subcommand: args[0]}
 	var err error
 	p.Process, err = process.Start(t.Context(), process.Command{
@@ -81,7 +77,7 @@ func Start(t testing.TB, config *rest.Config, args ...string) *Process {
 		Env:  []string{"KUBECONFIG=" + kubeconfig},
 		Log:  filepath.Join(dir, "log"),
 	})
-	must(t, err)
+	framework.Must(t, err)
 	t.Cleanup(func() {
 		p.Kill()
 		p.examineLog()
@@ -110,7 +106,7 @@ func StartAuthenticator(t testing.TB, config *rest.Config, args ...string) *Proc
 func (p *Process) Printed() string {
 	p.t.Helper()
 	content, err := os.ReadFile(p.Log())
-	must(p.t, err)
+	framework.Must(p.t, err)
 	return string(content)
 }
 
@@ -137,8 +133,8 @@ func (p *Process) Exit() string {
 	p.t.Helper()
 	select {
 	case <-p.Ended():
-	case <-time.After(patience):
-		p.t.Fatalf("waited %s in vain until the %s ends", patience, p.Subcommand)
+	case <-time.After(framework.Timeout):
+		p.t.Fatalf("waited %s in vain until the %s ends", framework.Timeout, p.Subcommand)
 	}
 	how, _, _ := strings.Cut(p.Err().Error(), "\n")
 	return how
@@ -146,14 +142,14 @@ func (p *Process) Exit() string {
 
 func (p *Process) eventually(what string, condition func() bool) {
 	p.t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(framework.Timeout)
 	for !condition() {
 		select {
 		case <-p.Ended():
 			p.t.Fatalf("the %s ended: %v", p.Subcommand, p.Err())
 		case <-deadline:
-			p.t.Fatalf("waited %s in vain until the %s says that %s", patience, p.Subcommand, what)
-		case <-time.After(poll):
+			p.t.Fatalf("waited %s in vain until the %s says that %s", framework.Timeout, p.Subcommand, what)
+		case <-time.After(pollInterval):
 		}
 	}
 }
@@ -167,12 +163,5 @@ func (p *Process) examineLog() {
 	}
 	if p.t.Failed() {
 		p.t.Logf("the log of the %s:\n%s", p.Subcommand, printed)
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"squirrel.dev/apikey-operator/controllers"
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/kubeapi"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -39,7 +40,7 @@ func StartWith(
 	cached.DefaultNamespaces = map[string]cache.Config{namespace: {}}
 	as = rest.CopyConfig(as)
 	clock, err := kubeapi.NewClock(as, time.Now, slog.New(slog.DiscardHandler))
-	must(t, err)
+	framework.Must(t, err)
 	mgr, err := ctrl.NewManager(as, ctrl.Options{
 		Scheme:     env.Scheme,
 		Client:     controllers.ClientOptions(),
@@ -48,13 +49,13 @@ func StartWith(
 		Controller: config.Controller{SkipNameValidation: new(true)},
 		Logger:     logr.Discard(),
 	})
-	must(t, err)
+	framework.Must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	must(t, apikey.Index(ctx, mgr.GetFieldIndexer()))
+	framework.Must(t, apikey.Index(ctx, mgr.GetFieldIndexer()))
 	reconciler, err := controllers.NewAPIKeyReconciler(mgr, clock)
-	must(t, err)
+	framework.Must(t, err)
 	change(reconciler)
-	must(t, reconciler.SetupWithManager(mgr))
+	framework.Must(t, reconciler.SetupWithManager(mgr))
 	done := make(chan error, 1)
 	go func() { done <- mgr.Start(ctx) }()
 	stop = sync.OnceFunc(func() {
@@ -65,11 +66,4 @@ func StartWith(
 	})
 	t.Cleanup(stop)
 	return stop
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

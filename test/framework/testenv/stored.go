@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // ChangeStored changes an APIKey in etcd itself, past the schema and all that else the API server checks.
@@ -28,10 +29,10 @@ func (e *Env) ChangeStored(t testing.TB, namespace, name string, change func(obj
 		t.Fatalf("etcd has %d objects at %s", len(found.KVs), key)
 	}
 	object := map[string]any{}
-	must(t, json.Unmarshal(found.KVs[0].Value, &object))
+	framework.Must(t, json.Unmarshal(found.KVs[0].Value, &object))
 	change(object)
 	value, err := json.Marshal(object)
-	must(t, err)
+	framework.Must(t, err)
 	var written struct {
 		Succeeded bool `json:"succeeded"`
 	}
@@ -48,21 +49,14 @@ func (e *Env) ChangeStored(t testing.TB, namespace, name string, change func(obj
 func (e *Env) etcd(t testing.TB, call string, request, response any) {
 	t.Helper()
 	body, err := json.Marshal(request)
-	must(t, err)
+	framework.Must(t, err)
 	posted, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.EtcdURL()+"/v3/kv/"+call, bytes.NewReader(body))
-	must(t, err)
+	framework.Must(t, err)
 	answer, err := http.DefaultClient.Do(posted)
-	must(t, err)
+	framework.Must(t, err)
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		t.Fatalf("etcd answers %s to %s", answer.Status, call)
 	}
-	must(t, json.NewDecoder(answer.Body).Decode(response))
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, json.NewDecoder(answer.Body).Decode(response))
 }

@@ -23,7 +23,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -227,17 +226,4 @@ func (e *Env) Webhook(t testing.TB, file string) (port int, certDir string) {
 		}
 	})
 	return port, certDir
-}
-
-// Eventually waits until a condition holds, looks for it at this interval, and fails the test when it does not hold within the bound.
-func Eventually(t testing.TB, bound, interval time.Duration, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(bound)
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited %s in vain until %s", bound, what)
-		case <-time.After(interval):
-		}
-	}
 }

@@ -29,19 +29,13 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-const (
-	// patience bounds every wait for something that must come.
-	patience = 30 * time.Second
-	// poll is how often it is looked for.
-	poll = 20 * time.Millisecond
-)
-
-// world is the keys of the table, and the authenticators that it asks.
-type world struct {
+// fixture is the keys of the table, and the authenticators that it asks.
+type fixture struct {
 	testing.TB
 	env     *testenv.Env
 	keys    map[string]key
@@ -85,74 +79,74 @@ var specs = map[string]v1alpha1.APIKeySpec{
 }
 
 // newWorld starts the authenticators, has a controller issue the keys, and ends some once they are accepted.
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	w := &world{TB: t, env: testenv.Shared(t), keys: map[string]key{}, servers: map[string]*server{}}
-	operator.StartController(t, w.env.Config)
-	w.startAuthenticators()
-	w.declareKeys()
-	w.awaitIssued()
-	w.nameWords()
+	f := &fixture{TB: t, env: testenv.Shared(t), keys: map[string]key{}, servers: map[string]*server{}}
+	operator.StartController(t, f.env.Config)
+	f.startAuthenticators()
+	f.declareKeys()
+	f.awaitIssued()
+	f.nameWords()
 	for name := range specs {
-		w.awaitAccepted(name, true)
+		f.awaitAccepted(name, true)
 	}
-	w.endKeys()
+	f.endKeys()
 	for _, name := range []string{"deactivated", "expired", "deleted"} {
-		w.awaitAccepted(name, false)
+		f.awaitAccepted(name, false)
 	}
-	return w
+	return f
 }
 
 // in returns the same world for a subtest.
-func (w *world) in(t *testing.T) *world {
+func (f *fixture) in(t *testing.T) *fixture {
 	t.Helper()
-	inTest := *w
+	inTest := *f
 	inTest.TB = t
 	return &inTest
 }
 
-func (w *world) startAuthenticators() {
-	w.Helper()
+func (f *fixture) startAuthenticators() {
+	f.Helper()
 	const serverName = "apikey-authenticator.apikey-system.svc"
 	certificate, private, err := certutil.GenerateSelfSignedCertKey(serverName, nil, nil)
-	w.must(err)
-	dir := w.TempDir()
+	framework.Must(f, err)
+	dir := f.TempDir()
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	w.must(os.WriteFile(certFile, certificate, 0o600))
-	w.must(os.WriteFile(keyFile, private, 0o600))
+	framework.Must(f, os.WriteFile(certFile, certificate, 0o600))
+	framework.Must(f, os.WriteFile(keyFile, private, 0o600))
 	trusted := x509.NewCertPool()
 	trusted.AppendCertsFromPEM(certificate)
 	client := &tls.Config{RootCAs: trusted, ServerName: serverName}
 
 	flags := []string{"--tls-cert-file=" + certFile, "--tls-private-key-file=" + keyFile}
 	nobody := &rest.Config{Host: "http://127.0.0.1:1"} // nothing listens there
-	w.servers[synced] = w.connect(client, operator.StartAuthenticator(w, w.env.Config, flags...))
-	w.servers[with403] = w.connect(client, operator.StartAuthenticator(w, w.env.Config, append(flags, with403)...))
-	w.servers[notSynced] = w.connect(client, operator.StartAuthenticator(w, nobody, flags...))
+	f.servers[synced] = f.connect(client, operator.StartAuthenticator(f, f.env.Config, flags...))
+	f.servers[with403] = f.connect(client, operator.StartAuthenticator(f, f.env.Config, append(flags, with403)...))
+	f.servers[notSynced] = f.connect(client, operator.StartAuthenticator(f, nobody, flags...))
 }
 
-func (w *world) connect(client *tls.Config, authenticator *operator.Process) *server {
-	w.Helper()
+func (f *fixture) connect(client *tls.Config, authenticator *operator.Process) *server {
+	f.Helper()
 	connection, err := grpc.NewClient(authenticator.Address("grpc"), grpc.WithTransportCredentials(credentials.NewTLS(client)))
-	w.must(err)
-	w.Cleanup(func() { w.must(connection.Close()) })
+	framework.Must(f, err)
+	f.Cleanup(func() { framework.Must(f, connection.Close()) })
 	return &server{
 		address: authenticator.Address("authenticator"),
-		http:    &http.Client{Transport: &http.Transport{TLSClientConfig: client}, Timeout: patience},
+		http:    &http.Client{Transport: &http.Transport{TLSClientConfig: client}, Timeout: framework.Timeout},
 		envoy:   authv3.NewAuthorizationClient(connection),
 	}
 }
 
-func (w *world) declareKeys() {
-	w.Helper()
-	shop, elsewhere := w.env.Namespace(w), w.env.Namespace(w)
+func (f *fixture) declareKeys() {
+	f.Helper()
+	shop, elsewhere := f.env.Namespace(f), f.env.Namespace(f)
 	for name, spec := range specs {
 		namespace := shop
 		if name == "stranger" {
 			namespace = elsewhere
 		}
 		declared := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
-		w.must(w.env.Client.Create(w.Context(), declared))
+		framework.Must(f, f.env.Client.Create(f.Context(), declared))
 		k := key{namespace: namespace, name: name, app: spec.AppName, uid: string(declared.UID)}
 		if spec.ReadAccess {
 			k.rights = append(k.rights, "read")
@@ -163,80 +157,80 @@ func (w *world) declareKeys() {
 		if spec.ExpiresAt != nil {
 			k.expiresAt = spec.ExpiresAt.Unix()
 		}
-		w.keys[name] = k
+		f.keys[name] = k
 	}
 }
 
-func (w *world) awaitIssued() {
-	w.Helper()
-	for name, k := range w.keys {
+func (f *fixture) awaitIssued() {
+	f.Helper()
+	for name, k := range f.keys {
 		issued := &v1alpha1.APIKey{}
-		w.eventually(name+" is issued", func() bool {
-			w.must(w.env.Client.Get(w.Context(), client.ObjectKey{Namespace: k.namespace, Name: name}, issued))
+		framework.Eventually(f, name+" is issued", func() bool {
+			framework.Must(f, f.env.Client.Get(f.Context(), client.ObjectKey{Namespace: k.namespace, Name: name}, issued))
 			return apikey.IsIssued(issued)
 		})
 		k.issuedAt = issued.Status.Tokens[0].NotBefore.Unix()
 		k.token = brought
 		if name != "brought" {
 			handedOver := &corev1.Secret{}
-			w.must(w.env.Client.Get(w.Context(), client.ObjectKey{Namespace: k.namespace, Name: issued.Status.SecretName}, handedOver))
+			framework.Must(f, f.env.Client.Get(f.Context(), client.ObjectKey{Namespace: k.namespace, Name: issued.Status.SecretName}, handedOver))
 			k.token = string(handedOver.Data["token"])
 		}
-		w.keys[name] = k
+		f.keys[name] = k
 	}
 }
 
-func (w *world) nameWords() {
+func (f *fixture) nameWords() {
 	words := []string{
-		"{shop}", w.keys["reader"].namespace,
+		"{shop}", f.keys["reader"].namespace,
 		"{unknown}", token.New(),
-		"{user:reader in Base64}", base64.StdEncoding.EncodeToString([]byte("user:" + w.keys["reader"].token)),
+		"{user:reader in Base64}", base64.StdEncoding.EncodeToString([]byte("user:" + f.keys["reader"].token)),
 	}
-	for name, k := range w.keys {
+	for name, k := range f.keys {
 		words = append(words, "{"+name+"}", k.token)
 	}
-	w.words = strings.NewReplacer(words...)
+	f.words = strings.NewReplacer(words...)
 }
 
-func (w *world) endKeys() {
-	w.Helper()
+func (f *fixture) endKeys() {
+	f.Helper()
 	patch := func(name, spec string) {
-		object := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: w.keys[name].namespace, Name: name}}
-		w.must(w.env.Client.Patch(w.Context(), object, client.RawPatch("application/merge-patch+json", []byte(`{"spec":`+spec+`}`))))
+		object := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: f.keys[name].namespace, Name: name}}
+		framework.Must(f, f.env.Client.Patch(f.Context(), object, client.RawPatch("application/merge-patch+json", []byte(`{"spec":`+spec+`}`))))
 	}
 	patch("deactivated", `{"active":false}`)
 	patch("expired", `{"expiresAt":"2026-01-01T00:00:00Z"}`)
-	w.must(w.env.Client.Delete(w.Context(), &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: w.keys["deleted"].namespace, Name: "deleted"},
+	framework.Must(f, f.env.Client.Delete(f.Context(), &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.keys["deleted"].namespace, Name: "deleted"},
 	}))
 }
 
 // awaitAccepted waits until the authenticators accept a key, or do not any more.
-func (w *world) awaitAccepted(name string, accepted bool) {
-	w.Helper()
+func (f *fixture) awaitAccepted(name string, accepted bool) {
+	f.Helper()
 	for _, server := range []string{synced, with403} {
-		w.eventually(name+" is accepted or ended", func() bool {
-			q := w.filledIn(by(name, "DELETE").of(server).in(w.keys[name].namespace))
-			answer := askForward(w, q)
+		framework.Eventually(f, name+" is accepted or ended", func() bool {
+			q := f.filledIn(by(name, "DELETE").of(server).in(f.keys[name].namespace))
+			answer := askForward(f, q)
 			return answer != unavailable && (answer != unauthenticated) == accepted
 		})
 	}
 }
 
 // server returns the authenticator that a question is for.
-func (w *world) server(q question) *server { return w.servers[q.server] }
+func (f *fixture) server(q question) *server { return f.servers[q.server] }
 
 // filledIn returns the question with tokens and namespaces in place of their names.
-func (w *world) filledIn(q question) question {
-	q.namespace, q.uri = w.words.Replace(q.namespace), w.words.Replace(q.uri)
-	q.headers, q.tokens = w.allFilledIn(q.headers), w.allFilledIn(q.tokens)
+func (f *fixture) filledIn(q question) question {
+	q.namespace, q.uri = f.words.Replace(q.namespace), f.words.Replace(q.uri)
+	q.headers, q.tokens = f.allFilledIn(q.headers), f.allFilledIn(q.tokens)
 	return q
 }
 
-func (w *world) allFilledIn(texts []string) []string {
+func (f *fixture) allFilledIn(texts []string) []string {
 	filled := make([]string, len(texts))
 	for i, text := range texts {
-		filled[i] = w.words.Replace(text)
+		filled[i] = f.words.Replace(text)
 	}
 	return filled
 }
@@ -260,30 +254,30 @@ func (q question) query() string {
 }
 
 // send asks over HTTP/1.1, with these headers.
-func (s *server) send(w *world, method, target string, header http.Header, body string) answer {
-	w.Helper()
-	request, err := http.NewRequestWithContext(w.Context(), method, "https://"+s.address+target, strings.NewReader(body))
-	w.must(err)
+func (s *server) send(f *fixture, method, target string, header http.Header, body string) answer {
+	f.Helper()
+	request, err := http.NewRequestWithContext(f.Context(), method, "https://"+s.address+target, strings.NewReader(body))
+	framework.Must(f, err)
 	request.Header = header
 	response, err := s.http.Do(request)
-	w.must(err)
+	framework.Must(f, err)
 	defer response.Body.Close()
 	read, err := io.ReadAll(response.Body)
-	w.must(err)
+	framework.Must(f, err)
 	return newAnswer(response.StatusCode, response.Header, string(read), int(response.ContentLength))
 }
 
 // check asks over gRPC, and returns what the client behind Envoy would get.
-func (s *server) check(w *world, namespace string, request *authv3.AttributeContext_HttpRequest) answer {
-	w.Helper()
+func (s *server) check(f *fixture, namespace string, request *authv3.AttributeContext_HttpRequest) answer {
+	f.Helper()
 	attributes := &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: request}}
 	if namespace != "" {
 		attributes.ContextExtensions = map[string]string{"namespace": namespace}
 	}
-	ctx, cancel := context.WithTimeout(w.Context(), patience)
+	ctx, cancel := context.WithTimeout(f.Context(), framework.Timeout)
 	defer cancel()
 	response, err := s.envoy.Check(ctx, &authv3.CheckRequest{Attributes: attributes})
-	w.must(err)
+	framework.Must(f, err)
 
 	if denied := response.GetDeniedResponse(); denied != nil {
 		return newAnswer(int(denied.GetStatus().GetCode()), set(denied.GetHeaders()), denied.GetBody(), 0)
@@ -305,16 +299,4 @@ func set(options []*corev3.HeaderValueOption) http.Header {
 		}
 	}
 	return header
-}
-
-func (w *world) eventually(what string, condition func() bool) {
-	w.Helper()
-	testenv.Eventually(w.TB, patience, poll, what, condition)
-}
-
-func (w *world) must(err error) {
-	w.Helper()
-	if err != nil {
-		w.Fatal(err)
-	}
 }

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 }
 
 // world is a namespace of the API with a clock of its own, and all that was ever readable there.
-type world struct {
+type fixture struct {
 	*testing.T
 	client   client.WithWatch
 	name     string // of the namespace, and of the ValidatingWebhookConfiguration
@@ -62,7 +63,7 @@ func (h history) within(then time.Time) (values []string) {
 	return values
 }
 
-func newWorld(t *testing.T, lifetime time.Duration) *world {
+func newFixture(t *testing.T, lifetime time.Duration) *fixture {
 	t.Helper()
 	t.Parallel()
 	env := testenv.Shared(t)
@@ -72,12 +73,12 @@ func newWorld(t *testing.T, lifetime time.Duration) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{
+	f := &fixture{
 		T: t, client: c, name: env.Namespace(t), lifetime: lifetime, now: start, events: events.NewFakeRecorder(100),
 		served: map[string]history{}, authoritiesThatSigned: map[string]bool{},
 	}
 	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: w.name},
+		ObjectMeta: metav1.ObjectMeta{Name: f.name},
 		Webhooks: []admissionregistrationv1.ValidatingWebhook{{
 			Name:                    WebhookConfiguration,
 			ClientConfig:            admissionregistrationv1.WebhookClientConfig{URL: new("https://127.0.0.1:1/")},
@@ -85,14 +86,14 @@ func newWorld(t *testing.T, lifetime time.Duration) *world {
 			AdmissionReviewVersions: []string{"v1"},
 		}},
 	}
-	w.must(w.client.Create(t.Context(), configuration))
-	t.Cleanup(func() { w.must(w.client.Delete(context.Background(), configuration)) })
-	return w
+	framework.Must(f, f.client.Create(t.Context(), configuration))
+	t.Cleanup(func() { framework.Must(f, f.client.Delete(context.Background(), configuration)) })
+	return f
 }
 
 // keeper returns a Rotator that has just started. Before each of its calls of the API it calls before, if that is not nil; an error keeps
 // the call from being made.
-func (w *world) keeper(before func(call int) error) *Rotator {
+func (f *fixture) keeper(before func(call int) error) *Rotator {
 	call := 0
 	around := func(do func() error) error {
 		if call++; before != nil {
@@ -102,120 +103,113 @@ func (w *world) keeper(before func(call int) error) *Rotator {
 		}
 		return do()
 	}
-	intercepted := interceptor.NewClient(w.client, interceptor.Funcs{
+	intercepted := interceptor.NewClient(f.client, interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
 			return around(func() error { return c.Get(ctx, key, object, options...) })
 		},
 		Create: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.CreateOption) error {
-			return around(func() error { return w.record(object, c.Create(ctx, object, options...)) })
+			return around(func() error { return f.record(object, c.Create(ctx, object, options...)) })
 		},
 		Update: func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.UpdateOption) error {
-			return around(func() error { return w.record(object, c.Update(ctx, object, options...)) })
+			return around(func() error { return f.record(object, c.Update(ctx, object, options...)) })
 		},
 		Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
-			return around(func() error { return w.record(object, c.Patch(ctx, object, patch, options...)) })
+			return around(func() error { return f.record(object, c.Patch(ctx, object, patch, options...)) })
 		},
 	})
 	return &Rotator{
-		Client: intercepted, Events: w.events, Namespace: w.name, WebhookConfiguration: w.name, Lifetime: w.lifetime,
-		Now: func() time.Time { return w.now }, CheckClock: func(context.Context) error { return w.clockErr }, told: map[string]bool{},
+		Client: intercepted, Events: f.events, Namespace: f.name, WebhookConfiguration: f.name, Lifetime: f.lifetime,
+		Now: func() time.Time { return f.now }, CheckClock: func(context.Context) error { return f.clockErr }, told: map[string]bool{},
 	}
 }
 
 // record notes what was written, and asserts that nobody is cut off by it.
-func (w *world) record(object client.Object, err error) error {
+func (f *fixture) record(object client.Object, err error) error {
 	if err != nil {
 		return err
 	}
 	note := func(h history, value []byte) history {
-		return append(h, history{{string(value), w.now}}...)
+		return append(h, history{{string(value), f.now}}...)
 	}
 	switch object := object.(type) {
 	case *corev1.ConfigMap:
-		w.bundles = note(w.bundles, []byte(object.Data["ca.crt"]))
+		f.bundles = note(f.bundles, []byte(object.Data["ca.crt"]))
 		certificates, err := cert.ParseCertsPEM([]byte(object.Data["ca.crt"]))
-		w.must(err)
-		w.largestNumberPublished = max(w.largestNumberPublished, len(certificates))
+		framework.Must(f, err)
+		f.largestNumberPublished = max(f.largestNumberPublished, len(certificates))
 	case *admissionregistrationv1.ValidatingWebhookConfiguration:
-		w.trusts = note(w.trusts, object.Webhooks[0].ClientConfig.CABundle)
+		f.trusts = note(f.trusts, object.Webhooks[0].ClientConfig.CABundle)
 	case *corev1.Secret:
 		if object.Type == corev1.SecretTypeTLS {
-			w.served[object.Name] = note(w.served[object.Name], object.Data["tls.crt"])
+			f.served[object.Name] = note(f.served[object.Name], object.Data["tls.crt"])
 		}
 	}
-	w.assertNoGap()
+	f.assertNoGap()
 	return nil
 }
 
 // assertNoGap asserts that everybody who verifies can verify everybody who serves: with the published bundle or any other that was
 // published within a twelfth of the lifetime, what is served, or was until a while ago by those who read a certificate late.
-func (w *world) assertNoGap() {
-	w.Helper()
-	late := w.now.Add(-w.lifetime / 80)
-	old := w.now.Add(-w.lifetime / 12)
-	for secret, served := range w.served {
-		bundles := w.bundles.within(old)
+func (f *fixture) assertNoGap() {
+	f.Helper()
+	late := f.now.Add(-f.lifetime / 80)
+	old := f.now.Add(-f.lifetime / 12)
+	for secret, served := range f.served {
+		bundles := f.bundles.within(old)
 		if secret == WebhookSecret {
-			bundles = append(bundles, w.trusts.within(w.now)...) // the API server hears of it at once
+			bundles = append(bundles, f.trusts.within(f.now)...) // the API server hears of it at once
 		}
 		for _, certificate := range served.within(late) {
 			for _, bundle := range bundles {
-				w.assertVerified(secret, certificate, bundle)
+				f.assertVerified(secret, certificate, bundle)
 			}
 		}
 	}
 }
 
-func (w *world) assertVerified(secret, certificatePEM, bundle string) {
-	w.Helper()
+func (f *fixture) assertVerified(secret, certificatePEM, bundle string) {
+	f.Helper()
 	certificates, err := cert.ParseCertsPEM([]byte(certificatePEM))
-	w.must(err)
+	framework.Must(f, err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(bundle))
 	service := map[string]string{AuthenticatorSecret: "apikey-authenticator", WebhookSecret: "apikey-controller-webhook"}[secret]
-	name := service + "." + w.name + ".svc"
-	chains, err := certificates[0].Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: w.now})
+	name := service + "." + f.name + ".svc"
+	chains, err := certificates[0].Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: f.now})
 	if err != nil {
-		w.Fatalf("%s after the start, %s is not good to one who verifies: %v", w.now.Sub(start), secret, err)
+		f.Fatalf("%s after the start, %s is not good to one who verifies: %v", f.now.Sub(start), secret, err)
 	}
-	w.authoritiesThatSigned[chains[0][1].Subject.CommonName] = true
+	f.authoritiesThatSigned[chains[0][1].Subject.CommonName] = true
 }
 
 // keep has a Rotator that has just started look once.
-func (w *world) keep() {
-	w.Helper()
-	w.must(w.keeper(nil).Rotate(w.Context()))
+func (f *fixture) keep() {
+	f.Helper()
+	framework.Must(f, f.keeper(nil).Rotate(f.Context()))
 }
 
-func (w *world) get(name string, object client.Object) {
-	w.Helper()
-	w.must(w.client.Get(w.Context(), client.ObjectKey{Namespace: w.name, Name: name}, object))
+func (f *fixture) get(name string, object client.Object) {
+	f.Helper()
+	framework.Must(f, f.client.Get(f.Context(), client.ObjectKey{Namespace: f.name, Name: name}, object))
 }
 
-func (w *world) secret(name string) *corev1.Secret {
-	w.Helper()
+func (f *fixture) secret(name string) *corev1.Secret {
+	f.Helper()
 	secret := &corev1.Secret{}
-	w.get(name, secret)
+	f.get(name, secret)
 	return secret
 }
 
-func (w *world) bundle() string {
-	w.Helper()
+func (f *fixture) bundle() string {
+	f.Helper()
 	configMap := &corev1.ConfigMap{}
-	w.get(BundleConfigMap, configMap)
+	f.get(BundleConfigMap, configMap)
 	return configMap.Data["ca.crt"]
 }
 
-func (w *world) delete(object client.Object, name string) {
-	w.Helper()
-	object.SetNamespace(w.name)
+func (f *fixture) delete(object client.Object, name string) {
+	f.Helper()
+	object.SetNamespace(f.name)
 	object.SetName(name)
-	w.must(client.IgnoreNotFound(w.client.Delete(w.Context(), object)))
-}
-
-func (w *world) must(err error) {
-	w.Helper()
-	if err != nil {
-		w.Fatal(err)
-	}
+	framework.Must(f, client.IgnoreNotFound(f.client.Delete(f.Context(), object)))
 }

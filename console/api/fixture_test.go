@@ -30,54 +30,49 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/console/api"
 	"squirrel.dev/apikey-operator/internal/keyclient"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
-
-// patience bounds every wait for something that must come.
-const patience = 30 * time.Second
 
 func TestMain(m *testing.M) {
 	log.SetLogger(logr.Discard())
 	testenv.Main(m)
 }
 
-// world is one namespace with a controller, and a console for it.
-type world struct {
-	*testing.T
+// fixture is a namespace with a controller and a console.
+type fixture struct {
+	*testenv.Fixture
 	*console
-	env            *testenv.Env
-	namespace      string
 	stopController func()
 	// reader and writer are keys to call with: one that may read, one that may write.
 	reader, writer *keyclient.CreateResult
 }
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	t.Parallel()
-	return newWorldBeside(t)
+	return newSecondFixture(t)
 }
 
-// newWorldBeside returns one more world for a test.
-func newWorldBeside(t *testing.T) *world {
+// newSecondFixture returns one more fixture for a test that already has one.
+func newSecondFixture(t *testing.T) *fixture {
 	t.Helper()
-	env := testenv.Shared(t)
-	w := &world{T: t, env: env, namespace: env.Namespace(t)}
-	w.stopController = runcontroller.Start(t, env, w.namespace)
-	w.allowConsole()
-	w.reader = w.issue("Reader", true, false)
-	w.writer = w.issue("Writer", false, true)
-	w.console = w.startConsole()
-	return w
+	f := &fixture{Fixture: testenv.NewFixture(t, testenv.Shared(t))}
+	f.stopController = runcontroller.Start(t, f.Env, f.Namespace)
+	f.allowConsole()
+	f.reader = f.issue("Reader", true, false)
+	f.writer = f.issue("Writer", false, true)
+	f.console = f.startConsole()
+	return f
 }
 
 // allowConsole gives consoles the rights that they need in the namespace, and no others.
-func (w *world) allowConsole() {
-	w.Helper()
-	meta := metav1.ObjectMeta{Namespace: w.namespace, Name: "console"}
-	must(w.T, w.env.Client.Create(w.Context(), &rbacv1.Role{
+func (f *fixture) allowConsole() {
+	f.Helper()
+	meta := metav1.ObjectMeta{Namespace: f.Namespace, Name: "console"}
+	framework.Must(f, f.Env.Client.Create(f.Context(), &rbacv1.Role{
 		ObjectMeta: meta,
 		Rules: []rbacv1.PolicyRule{{
 			APIGroups: []string{v1alpha1.GroupVersion.Group},
@@ -85,39 +80,39 @@ func (w *world) allowConsole() {
 			Verbs:     []string{"get", "list", "watch", "create", "patch", "delete"},
 		}},
 	}))
-	must(w.T, w.env.Client.Create(w.Context(), &rbacv1.RoleBinding{
+	framework.Must(f, f.Env.Client.Create(f.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: meta,
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: w.consoles()}},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: f.consoles()}},
 	}))
 }
 
 // consoles is the group of users that are consoles of the namespace.
-func (w *world) consoles() string { return "consoles-of-" + w.namespace }
+func (f *fixture) consoles() string { return "consoles-of-" + f.Namespace }
 
-func (w *world) consoleConfig() *rest.Config {
-	w.Helper()
-	config := w.env.User(w.T, "console", w.consoles())
+func (f *fixture) consoleConfig() *rest.Config {
+	f.Helper()
+	config := f.Env.User(f, "console", f.consoles())
 	config.QPS = -1
 	return config
 }
 
 // console is an API that is served.
 type console struct {
-	t      *testing.T
+	t      testing.TB
 	url    string
 	client *http.Client
 }
 
 // startConsole serves one more API until the test ends, and returns when it is ready.
-func (w *world) startConsole(change ...func(*api.Options)) *console {
-	w.Helper()
-	config := w.consoleConfig()
-	kubernetes, err := client.NewWithWatch(config, client.Options{Scheme: w.env.Scheme})
-	must(w.T, err)
+func (f *fixture) startConsole(change ...func(*api.Options)) *console {
+	f.Helper()
+	config := f.consoleConfig()
+	kubernetes, err := client.NewWithWatch(config, client.Options{Scheme: f.Env.Scheme})
+	framework.Must(f, err)
 	keyring, catalog, printed := authn.NewKeyring(), api.NewKeyCache(), &lockedBuffer{}
 	options := api.Options{
-		Namespace:     w.namespace,
+		Namespace:     f.Namespace,
 		Version:       "v0.0.0-test",
 		Managers:      api.WriteAccessManages,
 		Authenticator: authn.NewAuthenticator(keyring, 0, time.Now),
@@ -131,41 +126,41 @@ func (w *world) startConsole(change ...func(*api.Options)) *console {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = keyring.Run(ctx, config, w.namespace) })
-	running.Go(func() { _ = catalog.Run(ctx, kubernetes, w.namespace) })
+	running.Go(func() { _ = keyring.Run(ctx, config, f.Namespace) })
+	running.Go(func() { _ = catalog.Run(ctx, kubernetes, f.Namespace) })
 	server := httptest.NewServer(api.NewAPI(options))
-	w.Cleanup(func() {
+	f.Cleanup(func() {
 		server.Close()
 		stop()
 		running.Wait()
 		if told := printed.String(); strings.Contains(told, token.Prefix) || strings.Contains(told, "sha256:") {
-			w.Errorf("the log tells a token or a hash:\n%s", told)
+			f.Errorf("the log tells a token or a hash:\n%s", told)
 		}
 	})
-	w.eventually("the console has heard of the keys", func() bool { return keyring.Synced() && catalog.Synced() })
-	return &console{t: w.T, url: server.URL, client: http.DefaultClient}
+	framework.Eventually(f, "the console has heard of the keys", func() bool { return keyring.Synced() && catalog.Synced() })
+	return &console{t: f, url: server.URL, client: http.DefaultClient}
 }
 
 // issue creates a key by the Kubernetes API.
-func (w *world) issue(appName string, read, write bool) *keyclient.CreateResult {
-	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), patience)
+func (f *fixture) issue(appName string, read, write bool) *keyclient.CreateResult {
+	f.Helper()
+	ctx, cancel := context.WithTimeout(f.Context(), framework.Timeout)
 	defer cancel()
-	created, err := keyclient.Create(ctx, w.env.Client, keyclient.CreateOptions{
-		Namespace: w.namespace, AppName: appName, ReadAccess: read, WriteAccess: write,
+	created, err := keyclient.Create(ctx, f.Env.Client, keyclient.CreateOptions{
+		Namespace: f.Namespace, AppName: appName, ReadAccess: read, WriteAccess: write,
 	})
-	must(w.T, err)
+	framework.Must(f, err)
 	return created
 }
 
 // keys returns the APIKeys of the namespace, but those that call the API.
-func (w *world) keys() []v1alpha1.APIKey {
-	w.Helper()
+func (f *fixture) keys() []v1alpha1.APIKey {
+	f.Helper()
 	list := &v1alpha1.APIKeyList{}
-	must(w.T, w.env.Client.List(w.Context(), list, client.InNamespace(w.namespace)))
+	framework.Must(f, f.Env.Client.List(f.Context(), list, client.InNamespace(f.Namespace)))
 	var others []v1alpha1.APIKey
 	for _, key := range list.Items {
-		if key.UID != w.reader.Key.UID && key.UID != w.writer.Key.UID {
+		if key.UID != f.reader.Key.UID && key.UID != f.writer.Key.UID {
 			others = append(others, key)
 		}
 	}
@@ -198,7 +193,7 @@ func (c *console) request(methodAndPath, token string, body ...string) *http.Req
 	c.t.Helper()
 	method, path, _ := strings.Cut(methodAndPath, " ")
 	request, err := http.NewRequestWithContext(c.t.Context(), method, c.url+path, strings.NewReader(strings.Join(body, "")))
-	must(c.t, err)
+	framework.Must(c.t, err)
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
@@ -235,7 +230,7 @@ func (c *console) send(request *http.Request) answer {
 func (a answer) refused(t testing.TB, status int, message string) {
 	t.Helper()
 	quoted, err := json.Marshal(message)
-	must(t, err)
+	framework.Must(t, err)
 	want := fmt.Sprintf(`{"errorCode":%d,"errorMessage":%s,"payload":null}`, status, quoted)
 	if a.status != status || a.body != want {
 		t.Errorf("the answer is %d %s, want %d %s", a.status, a.body, status, want)
@@ -291,16 +286,4 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.content.String()
-}
-
-func (w *world) eventually(what string, condition func() bool) {
-	w.Helper()
-	testenv.Eventually(w.T, patience, 10*time.Millisecond, what, condition)
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
