@@ -24,9 +24,9 @@ func testWalkThroughs(t *testing.T, home string) {
 	t.Helper()
 	root, err := controlplane.FindRepository()
 	framework.Must(t, err)
-	for _, page := range []string{"rest.md", "cli.md", "moving.md"} {
+	for _, page := range []string{"management/rest.md", "cli.md", "management/moving.md"} {
 		t.Run(page, func(t *testing.T) {
-			text, err := os.ReadFile(filepath.Join(root, "docs", "management", page))
+			text, err := os.ReadFile(filepath.Join(root, "docs", page))
 			framework.Must(t, err)
 			blocks := shellBlocks(string(text))
 			if len(blocks) < 3 {
