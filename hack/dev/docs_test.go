@@ -19,7 +19,8 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// The walk-throughs of docs/management are pasted into a shell beside `make run`, and their commands print what is written below them.
+// testWalkThroughs pastes the commands of docs/cli.md and docs/management into a shell while `make run` is running. Each command must print
+// the output that its page shows.
 func testWalkThroughs(t *testing.T, home string) {
 	t.Helper()
 	root, err := controlplane.FindRepository()
