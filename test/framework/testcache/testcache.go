@@ -13,7 +13,7 @@ import (
 )
 
 // Program are the directories of this repository that cmd/apikey-operator is built of.
-var Program = []string{"api", "cmd/apikey-operator", "controllers", "internal", "webhook"}
+var Program = []string{"api", "cmd/apikey-operator", "console", "controllers", "internal", "webhook"}
 
 // Note has the result of the test that runs depend on these directories of this repository, and all that is in them.
 func Note(directories ...string) error {
