@@ -112,8 +112,14 @@ vet: check-go ## Run go vet.
 	go vet ./...
 
 .PHONY: lint
-lint: bin/tools/golangci-lint ## Run the linters; they hold the import rules of the design too.
+lint: bin/tools/golangci-lint bin/tools/vale ## Run the linters. They also check the import rules, and the wording of docs, comments and messages.
 	bin/tools/golangci-lint run
+	bin/tools/vale test .vale
+	bin/tools/vale $(VALE_FLAGS) .
+
+.PHONY: prose
+prose: bin/tools/vale ## Report the wording that make lint accepts too, such as sentences of more than 30 words. PROSE=docs limits it to docs.
+	bin/tools/vale $(VALE_FLAGS) --minAlertLevel=warning --no-exit $(or $(PROSE),.)
 
 .PHONY: vulncheck
 vulncheck: bin/tools/govulncheck check-go ## Fail when the program calls what is known to be vulnerable. It asks the vulnerability database of Go over the network.
@@ -265,6 +271,9 @@ bin/tools/controller-gen: package := sigs.k8s.io/controller-tools/cmd/controller
 bin/tools/crd-ref-docs: package := github.com/elastic/crd-ref-docs
 bin/tools/golangci-lint: package := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 bin/tools/govulncheck: package := golang.org/x/vuln/cmd/govulncheck
+bin/tools/vale: package := github.com/vale-cli/vale/v3/cmd/vale
+
+VALE_FLAGS := --no-global --output=line --glob='!{bin,dist}/**'
 
 bin/tools/helm: hack/build hack/helm/go.mod hack/helm/go.sum | check-go
 	hack/build hack/helm helm.sh/helm/v4/cmd/helm $@
