@@ -121,6 +121,10 @@ lint: bin/tools/golangci-lint bin/tools/vale ## Run the linters. They also check
 prose: bin/tools/vale ## Report the wording that make lint accepts too, such as sentences of more than 30 words. PROSE=docs limits it to docs.
 	bin/tools/vale $(VALE_FLAGS) --minAlertLevel=warning --no-exit $(or $(PROSE),.)
 
+.PHONY: check-commits
+check-commits: ## Check the subjects of commits: "area: imperative summary", at most 72 characters.
+	hack/commits
+
 .PHONY: vulncheck
 vulncheck: bin/tools/govulncheck check-go ## Fail when the program calls what is known to be vulnerable. It asks the vulnerability database of Go over the network.
 	bin/tools/govulncheck ./...
