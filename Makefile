@@ -56,7 +56,7 @@ KUSTOMIZATION ?= config/default
 KUBECTL ?= $(shell command -v kubectl)
 ifeq ($(KUBECTL),)
 override KUBECTL = $(KUBEBUILDER_ASSETS)/kubectl
-build-installer chart uninstall: kube
+build-installer uninstall: kube
 endif
 
 .PHONY: build-installer
@@ -64,9 +64,8 @@ build-installer: ## Write dist/install.yaml, which installs the image IMAGE (nam
 	hack/installer $(KUBECTL) $(KUSTOMIZATION) $(IMAGE)
 
 .PHONY: chart
-chart: bin/tools/helm check-go ## Build the Helm chart of the image IMAGE in dist/chart, and package it: VERSION=v1.2.3.
-	go run ./hack/chart $(KUBECTL) $(or $(VERSION),v0.0.0-dev) '$(IMAGE)' dist/chart/apikey-operator
-	bin/tools/helm package dist/chart/apikey-operator --destination dist
+chart: bin/tools/helm ## Package the Helm chart in dist: VERSION=v1.2.3, and IMAGE=NAME:TAG as its default image.
+	hack/chart bin/tools/helm dist '$(VERSION)' '$(IMAGE)'
 
 .PHONY: install
 install: build-installer ## Install the image IMAGE into the cluster of KUBECONFIG.
@@ -84,9 +83,14 @@ uninstall: ## Take out of the cluster of KUBECONFIG what was installed, but for 
 generate: bin/tools/controller-gen ## Generate the Go code of the API types.
 	bin/tools/controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
 
+# The chart has copies of these files, because Helm reads no files outside it.
+CHART_FILES := charts/apikey-operator/files
+
 .PHONY: manifests
-manifests: bin/tools/controller-gen ## Generate the CustomResourceDefinition from the API types.
+manifests: bin/tools/controller-gen ## Generate the CustomResourceDefinition from the API types, and copy files of config into the chart.
 	bin/tools/controller-gen crd paths=./api/... output:crd:dir=config/crd
+	cp config/crd/keys.squirrel.dev_apikeys.yaml config/overlays/prometheus/{dashboard.json,prometheusrule.yaml} $(CHART_FILES)
+	cp config/policies/apikey-*.yaml $(CHART_FILES)/policies
 
 .PHONY: docs
 docs: bin/tools/crd-ref-docs ## Generate the API reference from the API types.
@@ -157,8 +161,8 @@ test-monitoring: kube check-go ## Try the alerts and the dashboard with a real P
 	go test -count=1 -timeout=10m -tags=monitoring ./test/monitoring # count: config is not among what Go knows of a test
 
 .PHONY: test-chart
-test-chart: kube chart build-installer check-go ## Try the Helm chart, which is to install what `make build-installer` does.
-	go test -count=1 -timeout=10m -tags=chart ./test/chart # count: the chart is not among what Go knows of a test
+test-chart: kube chart build-installer check-go ## Test the Helm chart, which must render the same objects as kustomize.
+	go test -count=1 -timeout=10m -tags=chart ./test/chart # count: Go does not know that the tests depend on the chart
 
 .PHONY: e2e
 ifdef IMAGE

@@ -15,19 +15,19 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-func TestByDefaultTheChartInstallsWhatTheInstallerDoes(t *testing.T) {
+func TestDefaultValues_RenderTheObjectsOfTheInstaller(t *testing.T) {
 	t.Parallel()
 	installer, err := os.ReadFile(root + "/dist/install.yaml")
 	framework.Must(t, err)
 	expectSame(t, parse(t, string(installer)), parse(t, render(t, "apikey-system", "")))
 }
 
-func TestWithCertManagerTheChartInstallsWhatTheOverlayDoes(t *testing.T) {
+func TestCertManager_RendersTheObjectsOfTheOverlay(t *testing.T) {
 	t.Parallel()
 	expectSame(t, kustomize(t, "overlays/cert-manager"), parse(t, render(t, "apikey-system", image+"certificates: {source: cert-manager}")))
 }
 
-func TestTheConsoleAndWhatPrometheusReadsAreThoseOfTheOverlays(t *testing.T) {
+func TestConsoleAndPrometheus_RenderTheObjectsOfTheOverlays(t *testing.T) {
 	t.Parallel()
 	want := kustomize(t, "default")
 	maps.Copy(want, kustomize(t, "overlays/console"))
@@ -36,18 +36,19 @@ func TestTheConsoleAndWhatPrometheusReadsAreThoseOfTheOverlays(t *testing.T) {
 	expectSame(t, want, parse(t, render(t, "apikey-system", values)))
 }
 
-// image is the one that config/ names.
+// image is the image of config/.
 const image = "image: {repository: apikey-operator, tag: latest, digest: ''}\n"
 
-// expectSame expects the same objects, but for what is Helm's.
-func expectSame(t *testing.T, installed, rendered map[string]object) {
+// expectSame fails the test unless kustomize and Helm render the same objects. It checks the labels and annotations that only Helm sets, and
+// then ignores them.
+func expectSame(t *testing.T, kustomized, rendered map[string]object) {
 	t.Helper()
-	delete(installed, "Namespace/apikey-system") // helm install --create-namespace makes it
+	delete(kustomized, "Namespace/apikey-system") // helm install --create-namespace creates it
 	for name, o := range rendered {
 		labels := o["metadata"].(object)["labels"].(object)
 		for label, want := range map[string]any{"app.kubernetes.io/instance": release, "app.kubernetes.io/managed-by": "Helm"} {
 			if labels[label] != want {
-				t.Errorf("%s has the label %s: %v", name, label, labels[label])
+				t.Errorf("%s has the label %s=%v, want %v", name, label, labels[label], want)
 			}
 		}
 		for _, label := range []string{
@@ -58,10 +59,10 @@ func expectSame(t *testing.T, installed, rendered map[string]object) {
 	}
 	annotations := rendered["CustomResourceDefinition/apikeys.keys.squirrel.dev"]["metadata"].(object)["annotations"].(object)
 	if annotations["helm.sh/resource-policy"] != "keep" {
-		t.Error("Helm may delete the CustomResourceDefinition, and with it all keys")
+		t.Error("helm uninstall would delete the CustomResourceDefinition, and every key with it")
 	}
 	delete(annotations, "helm.sh/resource-policy")
-	if diff := cmp.Diff(installed, rendered); diff != "" {
-		t.Errorf("kustomize installs -, the chart +:\n%s", diff)
+	if diff := cmp.Diff(kustomized, rendered); diff != "" {
+		t.Errorf("objects differ (-kustomize +chart):\n%s", diff)
 	}
 }

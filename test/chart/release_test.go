@@ -22,10 +22,10 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// soon bounds what the control plane does by itself, a little later.
-const soon = 30 * time.Second
+// timeout bounds the wait for the control plane to register the CustomResourceDefinition.
+const timeout = 30 * time.Second
 
-func TestHelmFindsNoFault(t *testing.T) {
+func TestChart_PassesHelmLint(t *testing.T) {
 	t.Parallel()
 	for _, values := range []string{"", allOptions} {
 		if _, err := runHelm(t, "lint", "--strict", chart, with(t, values)); err != nil {
@@ -34,7 +34,7 @@ func TestHelmFindsNoFault(t *testing.T) {
 	}
 }
 
-func TestTheAPIServerAcceptsItWithoutAWarning(t *testing.T) {
+func TestChart_IsAppliedWithoutWarnings(t *testing.T) {
 	t.Parallel()
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
@@ -44,25 +44,25 @@ func TestTheAPIServerAcceptsItWithoutAWarning(t *testing.T) {
 		framework.Must(t, err)
 		for line := range strings.SplitSeq(strings.TrimSpace(output), "\n") {
 			if !strings.HasSuffix(line, " serverside-applied (server dry run)") {
-				t.Errorf("kubectl apply says: %s", line)
+				t.Errorf("kubectl apply printed: %s", line)
 			}
 		}
 	}
 }
 
-func TestUninstallingTheReleaseKeepsTheKeys(t *testing.T) {
+func TestUninstall_KeepsTheKeys(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	env := testenv.Start(t)
-	_, err := env.Kubectl(t, "delete", "customresourcedefinition", "--all") // the release brings it
+	_, err := env.Kubectl(t, "delete", "customresourcedefinition", "--all") // the release installs it
 	framework.Must(t, err)
-	release := func(what, values string, args ...string) string {
+	runRelease := func(command, values string, args ...string) string {
 		t.Helper()
-		where := []string{"--namespace=keys", "--kubeconfig=" + env.Kubeconfig(t, env.Config)}
-		if what != "uninstall" {
+		flags := []string{"--namespace=keys", "--kubeconfig=" + env.Kubeconfig(t, env.Config)}
+		if command != "uninstall" {
 			args = append([]string{chart, with(t, values)}, args...)
 		}
-		output, err := runHelm(t, slices.Concat([]string{what, release}, args, where)...)
+		output, err := runHelm(t, slices.Concat([]string{command, release}, args, flags)...)
 		framework.Must(t, err)
 		return output
 	}
@@ -78,21 +78,21 @@ func TestUninstallingTheReleaseKeepsTheKeys(t *testing.T) {
 		Spec:       v1alpha1.APIKeySpec{AppName: "Frontend App", ReadAccess: true},
 	}
 
-	g.Expect(release("install", "", "--create-namespace")).To(
-		ContainSubstring("Gateways ask https://apikey-authenticator.keys.svc. They verify it with the ConfigMap apikey-operator-ca:"))
+	g.Expect(runRelease("install", "", "--create-namespace")).To(
+		ContainSubstring("Gateways check keys at https://apikey-authenticator.keys.svc. They verify its certificate with the ConfigMap apikey-operator-ca:"))
 	all := installed()
 	g.Expect(all).To(ContainElements(definition, "deployment.apps/apikey-controller"))
-	g.Eventually(func() error { return env.Client.Create(t.Context(), key) }).WithTimeout(soon).Should(Succeed())
-	release("upgrade", "logLevel: debug")
-	release("uninstall", "")
+	g.Eventually(func() error { return env.Client.Create(t.Context(), key) }).WithTimeout(timeout).Should(Succeed())
+	runRelease("upgrade", "logLevel: debug")
+	runRelease("uninstall", "")
 	g.Expect(installed()).To(Equal([]string{definition}))
 
-	release("install", "")
+	runRelease("install", "")
 	g.Expect(installed()).To(Equal(all))
 	g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), key)).To(Succeed())
 }
 
-// manifests returns a file of what the chart installs into the namespace keys.
+// manifests returns a file with the objects that the chart installs in the namespace keys.
 func manifests(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "manifests.yaml")

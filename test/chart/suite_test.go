@@ -3,7 +3,7 @@
 
 //go:build chart
 
-// Package chart_test tries the Helm chart in dist: `make test-chart`.
+// Package chart_test tests the Helm chart: `make test-chart`.
 package chart_test
 
 import (
@@ -24,9 +24,9 @@ import (
 const (
 	root  = "../.."
 	helm  = root + "/bin/tools/helm"
-	chart = root + "/dist/chart/apikey-operator"
+	chart = root + "/dist/chart/apikey-operator" // as `make chart` packages it
 
-	// release is everywhere the name of the release.
+	// release is the name of the release in all tests.
 	release = "keys"
 )
 
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // object is a manifest.
 type object = map[string]any
 
-// render returns what the chart installs with these values, of which later ones count more.
+// render returns the objects that the chart installs with these values. Later values override earlier ones.
 func render(t *testing.T, namespace string, values ...string) string {
 	t.Helper()
 	args := []string{"template", release, chart, "--namespace", namespace}
@@ -49,7 +49,7 @@ func render(t *testing.T, namespace string, values ...string) string {
 	return output
 }
 
-// runHelm returns what Helm prints. A failure is the error, with what Helm prints of it.
+// runHelm returns the standard output of Helm. An error includes the standard error.
 func runHelm(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), helm, args...)
@@ -63,15 +63,15 @@ func runHelm(t *testing.T, args ...string) (string, error) {
 	return string(output), nil
 }
 
-// with is Helm's flag for these values.
+// with writes the values to a file and returns the flag for it.
 func with(t *testing.T, values string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "values.yaml")
 	framework.Must(t, os.WriteFile(file, []byte(values), 0o600))
-	return fmt.Sprintf("--values=%q", file) // which may have commas
+	return fmt.Sprintf("--values=%q", file) // quoted, because the path may have commas
 }
 
-// kustomize returns what a directory of config/ installs, by kind and name.
+// kustomize returns the objects of a directory of config/, by kind and name.
 func kustomize(t *testing.T, dir string) map[string]object {
 	t.Helper()
 	assets, err := controlplane.FindAssets()
@@ -81,7 +81,7 @@ func kustomize(t *testing.T, dir string) map[string]object {
 	return parse(t, string(output))
 }
 
-// parse returns manifests by kind and name.
+// parse returns the objects of a YAML stream, by kind and name.
 func parse(t *testing.T, manifests string) map[string]object {
 	t.Helper()
 	objects := map[string]object{}
@@ -93,7 +93,7 @@ func parse(t *testing.T, manifests string) map[string]object {
 		}
 		name := fmt.Sprintf("%v/%v", o["kind"], o["metadata"].(object)["name"])
 		if objects[name] != nil {
-			t.Fatalf("%s is there twice", name)
+			t.Fatalf("%s exists twice", name)
 		}
 		objects[name] = o
 	}

@@ -18,7 +18,7 @@ import (
 const (
 	consoleOn = "console: {enabled: true, namespace: shop}\n"
 
-	// allOptions sets everything that does not need the definitions of others.
+	// allOptions sets every value that needs no CustomResourceDefinition of another project.
 	allOptions = `
 image:
   repository: registry.example.com/keys
@@ -38,8 +38,7 @@ console: {enabled: true, namespace: default, certificateSecret: mine, replicas: 
 		"podAnnotations: {note: 'yes'}, podLabels: {team: keys}"
 )
 
-// Each value changes what it says, and nothing else.
-func TestValues(t *testing.T) {
+func TestValues_ChangeNothingElse(t *testing.T) {
 	t.Parallel()
 	const (
 		controller    = "Deployment/apikey-controller: "
@@ -51,7 +50,7 @@ func TestValues(t *testing.T) {
 		webhook       = "ValidatingWebhookConfiguration/apikeys.keys.squirrel.dev: "
 		definition    = "CustomResourceDefinition/apikeys.keys.squirrel.dev: "
 	)
-	// inAll returns the change of every process.
+	// inAll returns the changes for the Deployment of each component.
 	inAll := func(changes ...string) (all []string) {
 		for _, process := range []string{controller, authenticator, console} {
 			for _, change := range changes {
@@ -69,6 +68,8 @@ func TestValues(t *testing.T) {
 		{"image: {repository: r/keys, tag: v9}", inAll("-"+container+"image="+imageBefore, "+"+container+"image=r/keys:v9")},
 		{"image: {repository: r/keys, tag: '', digest: 'sha256:" + strings.Repeat("0", 64) + "'}",
 			inAll("-"+container+"image="+imageBefore, "+"+container+"image=r/keys@sha256:"+strings.Repeat("0", 64))},
+		{"image: {repository: r/keys, tag: '', digest: ''}",
+			inAll("-"+container+"image="+imageBefore, "+"+container+"image=r/keys:latest")}, // the appVersion
 		{"image: {pullPolicy: Always}", inAll("-"+container+"imagePullPolicy=IfNotPresent", "+"+container+"imagePullPolicy=Always")},
 		{"imagePullSecrets: [{name: registry}]", inAll("+" + pod + "imagePullSecrets[0].name=registry")},
 		{"logLevel: debug", []string{
@@ -99,7 +100,7 @@ func TestValues(t *testing.T) {
 		{"controller: {tolerations: [{key: a}]}", []string{controller + "+" + pod + "tolerations[0].key=a"}},
 		{"controller: {affinity: {nodeAffinity: {a: b}}}", []string{controller + "+" + pod + "affinity.nodeAffinity.a=b"}},
 		{"controller: {priorityClassName: high}", []string{controller + "+" + pod + "priorityClassName=high"}},
-		{"authenticator: {replicas: 3}", nil}, // that is the autoscaler's
+		{"authenticator: {replicas: 3}", nil}, // the autoscaler sets the replicas
 		{"authenticator: {autoscaling: {enabled: false}, replicas: 3}", []string{autoscaler + "gone", authenticator + "+spec.replicas=3"}},
 		{"authenticator: {autoscaling: {minReplicas: 3, maxReplicas: 4, averageUtilization: 50}}", []string{
 			autoscaler + "-spec.minReplicas=2", autoscaler + "+spec.minReplicas=3",
@@ -126,14 +127,14 @@ func TestValues(t *testing.T) {
 			after := parse(t, render(t, "apikey-system", consoleOn, test.values))
 			want, got := slices.Sorted(slices.Values(test.want)), slices.Sorted(slices.Values(changes(before, after)))
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("wanted -, got +:\n%s", diff)
+				t.Errorf("changes differ (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// changes lists what differs: of each object what it has no more (-) and what it has now (+), or that it is gone or new. Of roles it tells
-// only that there is less in them.
+// changes lists the differences: the values that an object lost (-) and gained (+), and the objects that are gone or new. For roles that have
+// fewer rules than before it lists only "less".
 func changes(before, after map[string]object) (changes []string) {
 	for name := range after {
 		if before[name] == nil {
@@ -164,7 +165,7 @@ func changes(before, after map[string]object) (changes []string) {
 	return changes
 }
 
-// flat returns the scalars in an object by their path.
+// flat returns the scalars of an object, by path.
 func flat(o object) map[string]string {
 	scalars := map[string]string{}
 	var add func(path string, value any)
@@ -186,12 +187,12 @@ func flat(o object) map[string]string {
 	return scalars
 }
 
-func TestEverythingFollowsTheReleaseIntoItsNamespace(t *testing.T) {
+func TestNamespace_IsThatOfTheRelease(t *testing.T) {
 	t.Parallel()
 	for _, values := range []string{allOptions, consoleOn + "certificates: {source: cert-manager}\nprometheus: {enabled: true}"} {
 		for line := range strings.SplitSeq(render(t, "elsewhere", values), "\n") {
 			if strings.Contains(line, "apikey-system") {
-				t.Errorf("in the namespace elsewhere it has %q", line)
+				t.Errorf("the release in the namespace elsewhere has the line %q", line)
 			}
 		}
 	}
@@ -199,13 +200,13 @@ func TestEverythingFollowsTheReleaseIntoItsNamespace(t *testing.T) {
 	for _, o := range parse(t, render(t, "123", allOptions)) {
 		namespaces[o["metadata"].(object)["namespace"]] = true
 	}
-	delete(namespaces, nil) // of what is the cluster's
+	delete(namespaces, nil) // cluster-scoped objects
 	if want := map[any]bool{"123": true, "default": true}; !maps.Equal(namespaces, want) {
-		t.Errorf("in the namespace 123, with a console for default, it is in %v", namespaces)
+		t.Errorf("the release in the namespace 123, with a console for default, has objects in %v, want %v", namespaces, want)
 	}
 }
 
-func TestPrometheusSelectsByTheLabelsThatAreAskedFor(t *testing.T) {
+func TestPrometheusLabels_AreSet(t *testing.T) {
 	t.Parallel()
 	objects := parse(t, render(t, "apikey-system", "prometheus: {enabled: true, labels: {release: kube-prometheus-stack}}"))
 	for _, name := range []string{"ServiceMonitor/apikey-operator", "PodMonitor/apikey-console", "PrometheusRule/apikey-operator"} {
@@ -215,14 +216,13 @@ func TestPrometheusSelectsByTheLabelsThatAreAskedFor(t *testing.T) {
 	}
 }
 
-func TestBadValuesAreRefused(t *testing.T) {
+func TestInvalidValues_AreRejected(t *testing.T) {
 	t.Parallel()
 	for values, want := range map[string]string{
 		"replicas: 3":                          "additional properties 'replicas' not allowed",
 		"controller: {replica: 3}":             "at '/controller': additional properties 'replica' not allowed",
 		"controller: {replicas: many}":         "at '/controller/replicas': got string, want integer",
 		"controller: {extraArgs: [webhook]}":   "at '/controller/extraArgs/0': 'webhook' does not match pattern '^--'",
-		"image: {tag: ''}":                     "at '/image/tag': minLength: got 0, want 1",
 		"image: {digest: latest}":              "at '/image/digest': 'latest' does not match pattern '^(sha256:[0-9a-f]{64})?$'",
 		"logLevel: verbose":                    "at '/logLevel': value must be one of '', 'debug', 'info', 'warn', 'error'",
 		"certificates: {source: files}":        "at '/certificates/source': value must be one of 'minted', 'cert-manager', 'secrets'",
