@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
-	"squirrel.dev/apikey-operator/internal/garbage"
 	"squirrel.dev/apikey-operator/webhook/authn"
 	"squirrel.dev/apikey-operator/webhook/gateway"
 )
@@ -69,7 +68,6 @@ func (a *authenticator) validate() error {
 }
 
 func (a *authenticator) run(ctx context.Context) error {
-	garbage.Collect(garbage.Late)
 	kubernetes, err := kubernetesConfig("authenticator")
 	if err != nil {
 		return err

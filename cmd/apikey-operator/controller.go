@@ -29,7 +29,6 @@ import (
 	"squirrel.dev/apikey-operator/controllers"
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/certs"
-	"squirrel.dev/apikey-operator/internal/garbage"
 	"squirrel.dev/apikey-operator/internal/kubeapi"
 	"squirrel.dev/apikey-operator/internal/serving"
 	"squirrel.dev/apikey-operator/webhook/admission"
@@ -118,7 +117,6 @@ func (c *controller) validateWebhook() error {
 }
 
 func (c *controller) run(ctx context.Context) error {
-	garbage.Collect(garbage.Early)
 	kubernetes, err := kubernetesConfig("controller")
 	if err != nil {
 		return err

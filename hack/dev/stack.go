@@ -204,6 +204,12 @@ func (s *stack) port(preferred int) (int, error) {
 	return controlplane.FreePort(preferred)
 }
 
+// environments holds the environment variables of the Deployments in config.
+var environments = map[string][]string{
+	"authenticator": {"GOGC=200"},
+	"controller":    {"GOGC=25"},
+}
+
 // startProcess starts a subcommand of apikey-operator with the rights of its ServiceAccount, which is in this namespace.
 func (s *stack) startProcess(ctx context.Context, namespace, subcommand, readyURL string, flags ...string) error {
 	program := filepath.Join(s.root, "bin", "apikey-operator")
@@ -221,6 +227,7 @@ func (s *stack) startProcess(ctx context.Context, namespace, subcommand, readyUR
 	p, err := process.Start(ctx, process.Command{
 		Path:  program,
 		Args:  append([]string{subcommand, "--kubeconfig=" + kubeconfig, "--log-format=text"}, flags...),
+		Env:   environments[subcommand],
 		Log:   filepath.Join(s.logDir, subcommand+".log"),
 		Ready: process.HTTPReady(readyURL),
 	})

@@ -51,7 +51,8 @@ func newServer(t *testing.T, certificateDir string) *server {
 		s.scheme = "https"
 	}
 	binaries.Start(t, process.Command{
-		Path: binaries.Path(t, "bench", "server"), Args: args, Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + s.operations + "/healthz"),
+		Path: binaries.Path(t, "bench", "server"), Args: args, Env: []string{"GOGC=200"}, // as in config/authenticator
+		Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + s.operations + "/healthz"),
 	})
 	content, err := os.ReadFile(filepath.Join(dir, "all"))
 	framework.Must(t, err)

@@ -35,22 +35,23 @@ type daemon struct {
 func (p *population) startAuthenticator() (authenticator *daemon, address string) {
 	p.t.Helper()
 	address = binaries.FreeAddress(p.t)
-	return p.start("authenticator", "--listen-address="+address, "--grpc-listen-address=0", "--plaintext"), address
+	return p.start("GOGC=200", "authenticator", "--listen-address="+address, "--grpc-listen-address=0", "--plaintext"), address
 }
 
 // startController starts a controller, and returns when it is ready.
 func (p *population) startController() *daemon {
 	p.t.Helper()
-	return p.start("controller", "--webhook=false", "--leader-elect=false")
+	return p.start("GOGC=25", "controller", "--webhook=false", "--leader-elect=false")
 }
 
-func (p *population) start(args ...string) *daemon {
+// start starts a process with the GOGC of its Deployment in config.
+func (p *population) start(gogc string, args ...string) *daemon {
 	p.t.Helper()
 	health, metrics := binaries.FreeAddress(p.t), binaries.FreeAddress(p.t)
 	started, err := process.Start(p.t.Context(), process.Command{
 		Path:  inRepository(p.t, "bin", "apikey-operator"),
 		Args:  append(args, "--health-probe-bind-address="+health, "--metrics-bind-address="+metrics),
-		Env:   []string{"KUBECONFIG=" + p.ControlPlane.Kubeconfig()},
+		Env:   []string{"KUBECONFIG=" + p.ControlPlane.Kubeconfig(), gogc},
 		Log:   filepath.Join(p.t.TempDir(), "log"),
 		Ready: process.HTTPReady("http://" + health + "/readyz"),
 

@@ -27,7 +27,6 @@ import (
 	"google.golang.org/grpc"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 
-	"squirrel.dev/apikey-operator/internal/garbage"
 	"squirrel.dev/apikey-operator/internal/serving"
 	"squirrel.dev/apikey-operator/test/bench/keys"
 	"squirrel.dev/apikey-operator/webhook/authn"
@@ -61,7 +60,6 @@ func run(ctx context.Context) error {
 		return err
 	}
 	// From here on as the authenticator does.
-	garbage.Collect(garbage.Late)
 	servers := serving.NewProcess(serving.Options{Log: slog.Default()})
 	tlsConfig, err := newTLSConfig(servers, *certFile, *keyFile)
 	if err != nil {
