@@ -64,7 +64,7 @@ func TestInvariant8_WhateverRolesSayTheControllerChangesNoForeignSecret(t *testi
 func TestInvariant8_TheControllerChangesOnlyTheCertificatesOfItsWebhook(t *testing.T) {
 	const policy = "ValidatingAdmissionPolicy 'apikey-webhook' with binding 'apikey-webhook' denied request: " +
 		"The apikey-operator controller changes only the caBundle of its webhook. " +
-		"If you did not ask for another change, somebody else uses the controller's credentials."
+		"If you did not send this request, the credentials of the controller are compromised."
 	env := installed(t)
 	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
 	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "apikeys.keys.squirrel.dev"}}

@@ -21,10 +21,10 @@ import (
 
 const (
 	statusPolicy = "ValidatingAdmissionPolicy 'apikey-status' with binding 'apikey-status' denied request: " +
-		"Only the apikey-operator controller writes the status of an APIKey. Change the spec, and the status follows."
+		"Only the apikey-operator controller may write the status of an APIKey. Change the spec, and the controller updates the status."
 	secretsPolicy = "ValidatingAdmissionPolicy 'apikey-secrets' with binding 'apikey-secrets' denied request: " +
 		"The apikey-operator controller writes only Secrets of type keys.squirrel.dev/token that an APIKey controls, " +
-		"and those of the certificates that it mints. If you did not ask for another one, somebody else uses the controller's credentials."
+		"and the Secrets of the certificates that it issues. If you did not send this request, the credentials of the controller are compromised."
 )
 
 func TestInvariant8_OnlyTheControllerWritesAStatus(t *testing.T) {

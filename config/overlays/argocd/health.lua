@@ -1,4 +1,4 @@
--- The rules of kstatus, by which kubectl wait and Flux know whether an object is as it was declared. A deactivated key is.
+-- The rules of kstatus, which Flux uses as well. A deactivated key is healthy.
 local status = obj.status or {}
 local conditions = {}
 for _, condition in ipairs(status.conditions or {}) do
