@@ -1,12 +1,12 @@
-# The image of all processes. Base images that are not to be had where you build are replaced by build arguments:
+# The image of all processes. Use the build arguments if you cannot pull the base images:
 #
 #   docker build --build-arg BUILDER=registry.example.com/golang:1.26.8 --build-arg BASE=registry.example.com/static:nonroot .
 #
-# hack/verify holds the builder to the toolchain of go.mod. Renovate (.github/renovate.json) adds the digests of both and renews them.
+# hack/verify checks that the builder has the toolchain of go.mod. Renovate (.github/renovate.json) adds and updates the digests of both images.
 ARG BUILDER=golang:1.26.8
 ARG BASE=gcr.io/distroless/static:nonroot
 
-# Go compiles for other platforms by itself: the builder runs on the platform of whoever builds.
+# Go cross-compiles, so the builder runs on the platform of the build.
 FROM --platform=${BUILDPLATFORM} ${BUILDER} AS build
 WORKDIR /src
 COPY go.mod go.sum ./

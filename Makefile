@@ -4,55 +4,55 @@ MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-# How long, or with how many inputs, each fuzz target runs.
+# The duration, or the number of inputs, of each fuzz target.
 FUZZTIME ?= 10s
 
-# What a node is made of, but for the control plane and Debian packages.
+# The parts of a node, except the control plane and Debian packages.
 NODE := bin/node/node bin/node/kube-node bin/images/pause.tar bin/images/coredns.tar
 
 ##@ Try it
 
 .PHONY: demo
-demo: build kube bin/dev/dev ## Show what an API key does, on a Kubernetes API of its own, in a minute.
+demo: build kube bin/dev/dev ## Show the life of an API key in a minute, with a local Kubernetes API.
 	bin/dev/dev demo
 
 .PHONY: run
-run: build kube bin/dev/dev ## Run it all until Ctrl-C, and say how to try it. RESET=1 forgets the data of the last run.
+run: build kube bin/dev/dev ## Run everything locally until Ctrl-C, and print commands to try. RESET=1 deletes the data of the last run.
 	bin/dev/dev run $(if $(RESET),--reset)
 
 .PHONY: node
-node: check-node kube $(NODE) ## Run a Kubernetes cluster of one node, with real pods, until Ctrl-C. It needs Linux and root.
+node: check-node kube $(NODE) ## Run a Kubernetes cluster with one node and real pods until Ctrl-C. Needs Linux and root.
 	bin/node/node up
 
 ##@ Build
 
 .PHONY: build
-build: check-go ## Build bin/apikey-operator, and the kubectl plugin bin/kubectl-apikey.
+build: check-go ## Build bin/apikey-operator and the kubectl plugin bin/kubectl-apikey.
 	go build -o bin/apikey-operator ./cmd/apikey-operator
 	go build -o bin/kubectl-apikey ./cmd/kubectl-apikey
 	ln -sf ../cmd/kubectl-apikey/kubectl_complete-apikey bin/
 
 .PHONY: kube
-kube: ## Build the embedded control plane in bin/kube, unless KUBEBUILDER_ASSETS names a directory of binaries. The first time takes about 10 minutes.
+kube: ## Build the embedded control plane in bin/kube, which takes about 10 minutes, or use the binaries in KUBEBUILDER_ASSETS.
 
 .PHONY: image
-image: debian-packages check-go ## Build the image IMAGE into bin/images/apikey-operator.tar without a container engine. It needs Linux and root.
+image: debian-packages check-go ## Build bin/images/apikey-operator.tar, the image IMAGE, without a container engine. Needs Linux and root.
 	hack/image build $(or $(IMAGE),localhost/apikey-operator:dev) bin/images/apikey-operator.tar $(if $(VERSION),--build-arg VERSION=$(VERSION))
 
 .PHONY: krew
-krew: check-go ## Build a release of the kubectl plugin for krew, in dist/krew: VERSION=v1.2.3 URL=https://... (where its archives will be).
+krew: check-go ## Build a release of the kubectl plugin for krew in dist/krew: VERSION=v1.2.3 URL=https://... (of the archives).
 	hack/krew '$(VERSION)' '$(URL)'
 
 .PHONY: clean
-clean: ## Remove everything that was built, and the data of `make run`.
+clean: ## Remove bin and dist, including the data of `make run`.
 	rm -rf bin dist
 
-##@ Install it
+##@ Install
 
-# What is installed: a directory of config/, or another one in this repository.
+# The configuration to install: a directory of this repository.
 KUSTOMIZATION ?= config/default
 
-# Your kubectl, or where there is none, that of the embedded control plane.
+# The installed kubectl, or else the kubectl of the embedded control plane.
 KUBECTL ?= $(shell command -v kubectl)
 ifeq ($(KUBECTL),)
 override KUBECTL = $(KUBEBUILDER_ASSETS)/kubectl
@@ -60,7 +60,7 @@ build-installer uninstall: kube
 endif
 
 .PHONY: build-installer
-build-installer: ## Write dist/install.yaml, which installs the image IMAGE (name:tag), and dist/crds.yaml, the CustomResourceDefinition alone.
+build-installer: ## Write all manifests to dist/install.yaml, with the image IMAGE (name:tag), and the CustomResourceDefinition to dist/crds.yaml.
 	hack/installer $(KUBECTL) $(KUSTOMIZATION) $(IMAGE)
 
 .PHONY: chart
@@ -70,14 +70,14 @@ chart: bin/tools/helm ## Package the Helm chart in dist: VERSION=v1.2.3, and IMA
 .PHONY: install
 install: build-installer ## Install the image IMAGE into the cluster of KUBECONFIG.
 	@if [[ ! '$(IMAGE)' ]] && grep -q ' image: apikey-operator:latest$$' dist/install.yaml; then \
-	  echo 'Say which image to install: make install IMAGE=registry.example.com/apikey-operator:v1.0.0' >&2; exit 1; fi
+	  echo 'IMAGE is not set: make install IMAGE=registry.example.com/apikey-operator:v1.0.0' >&2; exit 1; fi
 	$(KUBECTL) apply --server-side --filename dist/install.yaml
 
 .PHONY: uninstall
-uninstall: ## Take out of the cluster of KUBECONFIG what was installed, but for the keys.
+uninstall: ## Uninstall from the cluster of KUBECONFIG, and keep the keys.
 	hack/uninstall $(KUBECTL) $(KUSTOMIZATION)
 
-##@ Change it
+##@ Develop
 
 .PHONY: generate
 generate: bin/tools/controller-gen ## Generate the Go code of the API types.
@@ -87,7 +87,7 @@ generate: bin/tools/controller-gen ## Generate the Go code of the API types.
 CHART_FILES := charts/apikey-operator/files
 
 .PHONY: manifests
-manifests: bin/tools/controller-gen ## Generate the CustomResourceDefinition from the API types, and copy files of config into the chart.
+manifests: bin/tools/controller-gen ## Generate the CustomResourceDefinition from the API types, and copy files of config to the chart.
 	bin/tools/controller-gen crd paths=./api/... output:crd:dir=config/crd
 	cp config/crd/keys.squirrel.dev_apikeys.yaml config/overlays/prometheus/{dashboard.json,prometheusrule.yaml} $(CHART_FILES)
 	cp config/policies/apikey-*.yaml $(CHART_FILES)/policies
@@ -98,17 +98,17 @@ docs: bin/tools/crd-ref-docs ## Generate the API reference from the API types.
 
 .PHONY: profile
 profile: PROFILED := -pgo=off
-profile: load-generators bin/bench/server ## Record what the authenticator does under load, for the compiler of the image. It takes about a minute.
+profile: load-generators bin/bench/server ## Record the CPU profile of the authenticator that its image is compiled with (PGO). Takes about a minute.
 	go test -count=1 -timeout=10m -tags=bench -v -run=TestProfile ./test/bench
 
 .PHONY: fmt
 fmt: bin/tools/golangci-lint ## Format the code.
 	bin/tools/golangci-lint fmt
 
-##@ Check it
+##@ Test
 
 .PHONY: verify
-verify: generate manifests docs ## Fail when something generated, or a go.mod, is not what its sources say.
+verify: generate manifests docs ## Fail if a generated file or a go.mod is out of date.
 	hack/verify
 
 .PHONY: vet
@@ -130,64 +130,64 @@ check-commits: ## Check the subjects of commits: "area: imperative summary", at 
 	hack/commits
 
 .PHONY: vulncheck
-vulncheck: bin/tools/govulncheck check-go ## Fail when the program calls what is known to be vulnerable. It asks the vulnerability database of Go over the network.
+vulncheck: bin/tools/govulncheck check-go ## Fail if the program calls code with known vulnerabilities. Needs access to Go's vulnerability database.
 	bin/tools/govulncheck ./...
 
 .PHONY: test
-test: build kube check-go ## Run all tests, with the race detector, against a real Kubernetes API.
-	go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=8 ./... # most tests wait more than they work; lint vets
+test: build kube check-go ## Run all tests with the race detector and a real Kubernetes API.
+	go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=8 ./... # most tests mostly wait; make lint runs vet
 
 .PHONY: test-load
-test-load: build kube check-go ## Have 10 000 keys wait in each way, and create one more. It takes some minutes.
-	go test -count=1 -timeout=10m -tags=load ./test/load # count: the program is not among what Go knows of a test
+test-load: build kube check-go ## Test the latency of a new key while 10 000 keys wait in each possible way. Takes some minutes.
+	go test -count=1 -timeout=10m -tags=load ./test/load # -count: the test cache ignores the program
 
 .PHONY: test-outages
-test-outages: kube check-go ## Measure how long a revocation takes after the Kubernetes API has failed in many ways. It takes about 4 minutes.
-	go test -race -count=1 -timeout=15m -parallel=40 -tags=outages -v -run=TestRevocationsAreHeardInTime ./test/faults # most of it waits
+test-outages: kube check-go ## Measure the delay of revocations after many kinds of outages of the Kubernetes API. Takes about 4 minutes.
+	go test -race -count=1 -timeout=15m -parallel=40 -tags=outages -v -run=TestRevocationsAreHeardInTime ./test/faults # the tests mostly wait
 
 .PHONY: test-gateways
-test-gateways: kube bin/images/caddy check-go ## Run the configurations of docs/gateways with the real gateways, which it downloads.
+test-gateways: kube bin/images/caddy check-go ## Test the configurations of docs/gateways with real gateways. Downloads them.
 	hack/debian nginx apache2-bin libapache2-mod-oauth2 curl
-	go test -race -count=1 -timeout=10m -tags=gateways ./test/gateways # count: what it runs is not among what Go knows of a test
+	go test -race -count=1 -timeout=10m -tags=gateways ./test/gateways # -count: the test cache ignores the gateways
 
 .PHONY: test-console
-test-console: kube bin/axe/axe.min.js check-go ## Use the web console with a real browser, as people do, which it downloads.
+test-console: kube bin/axe/axe.min.js check-go ## Test the web console with a real browser. Downloads it.
 	hack/debian chromium chromium-common fonts-inter fonts-dejavu-core
-	go test -count=1 -timeout=10m -tags=console -bench=. -benchtime=1x ./test/console # count: the page is not among what Go knows of a test
+	go test -count=1 -timeout=10m -tags=console -bench=. -benchtime=1x ./test/console # -count: the test cache ignores the page
 
 .PHONY: test-monitoring
-test-monitoring: kube check-go ## Try the alerts and the dashboard with a real Prometheus, which it downloads.
+test-monitoring: kube check-go ## Test the alerts and the dashboard with a real Prometheus. Downloads it.
 	hack/debian prometheus
-	go test -count=1 -timeout=10m -tags=monitoring ./test/monitoring # count: config is not among what Go knows of a test
+	go test -count=1 -timeout=10m -tags=monitoring ./test/monitoring # -count: the test cache ignores config
 
 .PHONY: test-chart
-test-chart: kube chart build-installer check-go ## Test the Helm chart, which must render the same objects as kustomize.
-	go test -count=1 -timeout=10m -tags=chart ./test/chart # count: Go does not know that the tests depend on the chart
+test-chart: kube chart build-installer check-go ## Test the Helm chart: its values, and that it renders the same objects as kustomize.
+	go test -count=1 -timeout=10m -tags=chart ./test/chart # -count: the test cache ignores the chart
 
 .PHONY: e2e
 ifdef IMAGE
-e2e: kube check-go ## Use the image in real pods: on a real node, or with KUBECONFIG=FILE IMAGE=NAME on any cluster. bin/e2e/report.md has the figures.
+e2e: kube check-go ## Test the image in real pods on a local node, or on any cluster: KUBECONFIG=FILE IMAGE=NAME. Writes bin/e2e/report.md.
 	go test -count=1 -timeout=30m -tags=e2e ./test/e2e
 else
 e2e: check-node kube $(NODE) bin/images/traffic.tar bin/images/caddy.tar debian-packages
 	hack/image build localhost/apikey-operator:e2e bin/images/apikey-operator.tar --build-arg VERSION=v0.0.0-e2e
 	hack/image build localhost/apikey-operator:e2e-upgrade bin/images/apikey-operator-upgrade.tar --build-arg VERSION=v0.0.1-e2e
-	go test -count=1 -timeout=30m -tags=e2e -v -p=1 ./hack/node ./test/e2e # one after the other: a machine has room for one node
+	go test -count=1 -timeout=30m -tags=e2e -v -p=1 ./hack/node ./test/e2e # -p=1: one node at a time
 endif
 
 .PHONY: fuzz
-fuzz: check-go ## Fuzz each target for FUZZTIME (10s, or 1000x inputs).
+fuzz: check-go ## Run each fuzz target for FUZZTIME: a duration (10s) or a number of inputs (1000x).
 	hack/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: load-generators bin/bench/server ## Measure what questions cost, with load generators that it downloads, and write docs/benchmarks.md. It takes about 10 minutes.
+bench: load-generators bin/bench/server ## Benchmark the checks of keys and write docs/benchmarks.md. Downloads load generators. Takes about 10 minutes.
 	go test $(PROFILED) -count=1 -timeout=30m -tags=bench -v -run=TestDataPlane ./test/bench
 
 .PHONY: bench-scale
-bench-scale: build kube ## Measure what 100 000 APIKeys cost, on a Kubernetes API of its own, and write docs/benchmarks.md. It takes about 20 minutes.
+bench-scale: build kube ## Benchmark 100 000 APIKeys on a local Kubernetes API and write docs/benchmarks.md. Takes about 20 minutes.
 	go test -count=1 -timeout=60m -tags=bench -v ./test/bench/scale
 
-# The rest is what the targets above need.
+# The targets below are prerequisites of those above.
 
 .PHONY: help
 help:
@@ -195,7 +195,7 @@ help:
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# A Go that may download toolchains takes the one that go.mod names by itself.
+# An older Go downloads the toolchain of go.mod itself, unless GOTOOLCHAIN forbids it.
 GO_REQUIRED := $(shell awk '$$1 == "toolchain" { sub("go", "", $$2); print $$2; exit }' go.mod)
 
 .PHONY: check-go
@@ -208,7 +208,7 @@ check-go:
 ifdef KUBEBUILDER_ASSETS
 override export KUBEBUILDER_ASSETS := $(abspath $(KUBEBUILDER_ASSETS))
 kube:
-	@echo "The control plane's binaries are those in KUBEBUILDER_ASSETS=$(KUBEBUILDER_ASSETS)."
+	@echo "Using the control plane's binaries in KUBEBUILDER_ASSETS=$(KUBEBUILDER_ASSETS)."
 else
 export KUBEBUILDER_ASSETS := $(CURDIR)/bin/kube
 kube: bin/kube/kube
@@ -245,7 +245,7 @@ bin/images/%.tar: bin/images/% hack/image | debian-packages
 bin/images/coredns: hack/build hack/coredns/main.go hack/coredns/go.mod hack/coredns/go.sum | check-go
 	CGO_ENABLED=0 hack/build hack/coredns . $@ -trimpath -ldflags="-s -w"
 
-# The one that Kubernetes itself has.
+# The pause image of Kubernetes.
 bin/images/pause: hack/kube/go.mod | bin/node/kube-node
 	mkdir -p $(@D)
 	$(CC) -static -Os -s -o $@ "$$(cd hack/kube && go list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c"
@@ -257,7 +257,7 @@ bin/images/traffic: check-go
 bin/images/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check-go
 	CGO_ENABLED=0 hack/build hack/gateways github.com/caddyserver/caddy/v2/cmd/caddy $@ -trimpath -ldflags="-s -w"
 
-# What tells the compiler of the image, and of the benchmarks, which code is hot.
+# The CPU profile that the image and the benchmarks are compiled with.
 PROFILED := -pgo=$(CURDIR)/cmd/apikey-operator/authenticator.pgo
 
 .PHONY: bin/bench/server

@@ -24,9 +24,9 @@ import (
 )
 
 const holdingKeys = `
-The keys stay, with their Secrets, and count again when apikey-operator is installed again. To see them:
+The keys and their Secrets were kept. The keys are valid again when you reinstall apikey-operator. To list them:
   kubectl get apikeys --all-namespaces
-To delete them all, for good, with their Secrets and with what defines them:
+To delete all keys, their Secrets and the CustomResourceDefinition, permanently:
   kubectl delete customresourcedefinition apikeys.keys.squirrel.dev
 `
 
@@ -66,10 +66,10 @@ func TestUninstallingLeavesTheKeysAndNothingElse(t *testing.T) {
 	create(t, env.Client, newKey(systemNamespace, "backend"))
 	create(t, env.Client, &corev1.Secret{ObjectMeta: made("backend-token", byController), Type: v1alpha1.SecretTypeToken})
 	g.Expect(uninstall(t, env)).To(HaveSuffix(`
-The namespace apikey-system stays, because it holds more than was installed:
+The namespace apikey-system was kept, because it contains other objects:
 apikey.keys.squirrel.dev/backend
 secret/backend-token
-To delete it with all that:
+To delete it with these objects:
   kubectl delete namespace apikey-system
 ` + holdingKeys))
 	g.Expect(installed()).To(Equal("namespace/apikey-system\n" + definition))
