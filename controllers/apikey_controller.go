@@ -121,7 +121,7 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if key.CannotRead(decisiveFields...) {
+	if key.IsUnreadable(decisiveFields...) {
 		return r.reportUnreadable(ctx, key)
 	}
 	if wait, changed := r.retries.remaining(key, r.phaseOf(key), r.Now()); wait > 0 {
@@ -248,7 +248,7 @@ func (r *APIKeyReconciler) worthALook() predicate.Predicate {
 // hasWork says whether anything is to be done about a key, now or later.
 func (r *APIKeyReconciler) hasWork(object client.Object) bool {
 	key := object.(*v1alpha1.APIKey)
-	if key.CannotRead(decisiveFields...) || apikey.StateOf(key, r.Now()) != apikey.StateActive || !apikey.IsIssued(key) ||
+	if key.IsUnreadable(decisiveFields...) || apikey.StateOf(key, r.Now()) != apikey.StateActive || !apikey.IsIssued(key) ||
 		r.untilNextInstant(key) != 0 {
 		return true
 	}

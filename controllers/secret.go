@@ -146,7 +146,7 @@ func (r *APIKeyReconciler) removeVoidSecret(ctx context.Context, key *v1alpha1.A
 	if err := r.Secrets.Get(ctx, client.ObjectKeyFromObject(key), current); client.IgnoreNotFound(err) != nil {
 		return false, fmt.Errorf("read the key again: %w", err)
 	}
-	if current.UID != key.UID || current.CannotRead(recordedFields...) || slices.Contains(apikey.HashesOf(current), hash) {
+	if current.UID != key.UID || current.IsUnreadable(recordedFields...) || slices.Contains(apikey.HashesOf(current), hash) {
 		return false, apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("apikeys").GroupResource(), key.Name,
 			errors.New("the key is not as the cache has it"))
 	}

@@ -56,7 +56,7 @@ var errStatusUnreadable = errors.New("the status has fields that cannot be read"
 // writeUnreadable writes to the status that the key waits for a person. The API server refuses that as invalid when it cannot check the
 // rest of the object.
 func (r *APIKeyReconciler) writeUnreadable(ctx context.Context, key *v1alpha1.APIKey, message string) error {
-	if key.CannotRead(recordedFields...) {
+	if key.IsUnreadable(recordedFields...) {
 		return errStatusUnreadable
 	}
 	before := key.DeepCopy()

@@ -27,16 +27,16 @@ type APIKey struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec is the key as its owner wants it.
+	// spec is the desired state of the key. Its owner writes it.
 	// +required
 	Spec APIKeySpec `json:"spec"`
 
-	// status is the key as the controller sees it. Only the controller writes it.
+	// status is the observed state of the key. Only the controller writes it.
 	// +optional
 	// +kubebuilder:default={conditions: {{type: "Ready", status: "Unknown", reason: "Pending", message: "Waiting for the controller.", lastTransitionTime: "1970-01-01T00:00:00Z"}}}
 	Status APIKeyStatus `json:"status,omitempty"`
 
-	// Unreadable are the paths of the fields that UnmarshalJSON left out. No field of the object itself has this name.
+	// Unreadable lists the paths of the fields that UnmarshalJSON could not decode. It is not part of the JSON object.
 	Unreadable []string `json:"-"`
 }
 
@@ -49,16 +49,16 @@ type APIKeyList struct {
 	Items           []APIKey `json:"items"`
 }
 
-// APIKeySpec is the key as its owner wants it.
+// APIKeySpec is the desired state of an APIKey.
 //
 // +kubebuilder:validation:XValidation:rule="self.readAccess || self.writeAccess",message="a key needs at least one of readAccess and writeAccess"
-// +kubebuilder:validation:XValidation:rule="has(self.secret) == has(oldSelf.secret)",message="spec.secret cannot be added or removed once the key exists: create a new APIKey, and deactivate this one"
+// +kubebuilder:validation:XValidation:rule="has(self.secret) == has(oldSelf.secret)",message="spec.secret cannot be added or removed after creation: create a new APIKey, and deactivate this one"
 // +kubebuilder:validation:XValidation:rule="has(self.tokenHash) == has(oldSelf.tokenHash) && (!has(self.tokenHash) || self.tokenHash == oldSelf.tokenHash)",message="spec.tokenHash is immutable, and cannot be added or removed: create a new APIKey, and deactivate this one"
-// +kubebuilder:validation:XValidation:rule="!has(self.tokenHint) || has(self.tokenHash)",message="spec.tokenHint describes a token that you bring: set it only beside spec.tokenHash"
-// +kubebuilder:validation:XValidation:rule="!has(self.secret) || !has(self.tokenHash)",message="spec.secret hands over a minted token, and nothing is minted beside spec.tokenHash: set only one of the two"
+// +kubebuilder:validation:XValidation:rule="!has(self.tokenHint) || has(self.tokenHash)",message="spec.tokenHint describes an imported token: set it only together with spec.tokenHash"
+// +kubebuilder:validation:XValidation:rule="!has(self.secret) || !has(self.tokenHash)",message="spec.secret and spec.tokenHash are mutually exclusive: set spec.secret for a minted token, or spec.tokenHash for an imported one"
 type APIKeySpec struct {
-	// appName says which app the key belongs to: 1 to 255 printable characters of any language, without leading or trailing
-	// space. It is unique among the active keys of the namespace, and immutable.
+	// appName is the app that the key belongs to: 1 to 255 printable characters of any language, without leading or trailing
+	// spaces. Only one active key of a namespace can have the same appName. Immutable.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
@@ -66,7 +66,7 @@ type APIKeySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="appName is immutable: create a new APIKey, and deactivate this one"
 	AppName string `json:"appName"`
 
-	// readAccess allows requests that only read: GET, HEAD, OPTIONS and WebSockets.
+	// readAccess allows requests that only read: the methods GET, HEAD and OPTIONS, and WebSocket handshakes.
 	// +optional
 	// +kubebuilder:default=false
 	ReadAccess bool `json:"readAccess"`
@@ -76,47 +76,47 @@ type APIKeySpec struct {
 	// +kubebuilder:default=false
 	WriteAccess bool `json:"writeAccess"`
 
-	// active is true from the start. false deactivates the key for good: it never becomes true again.
+	// active is true by default. Setting it to false deactivates the key permanently: it cannot be set to true again.
 	// +optional
 	// +kubebuilder:default=true
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf || !self",message="a deactivated key stays deactivated: create a new APIKey instead"
 	Active *bool `json:"active,omitempty"`
 
-	// expiresAt is the instant from which the key is no longer accepted, as RFC 3339 has it. It may be moved until
-	// the controller has recorded that it passed (status.deactivatedAt); then it is final. Fractions of a second are not counted.
+	// expiresAt is the time (RFC 3339) from which the key is no longer accepted. Fractions of a second are ignored. It can be
+	// changed until the controller records that the key has expired (status.deactivatedAt). After that, changes have no effect.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('9999-12-31T00:00:00Z')",message="expiresAt must be a date and time in the years 1970 to 9999, such as 2027-06-01T00:00:00Z"
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
 
-	// secret says how the minted token is handed over. All of it but ttl is immutable.
+	// secret configures the one-time Secret that hands over the minted token. Only ttl can be changed after creation.
 	// +optional
 	Secret *TokenSecret `json:"secret,omitempty"`
 
-	// tokenHash brings a token that was made elsewhere: "sha256:" and the 64 lower-case hexadecimal digits of the token's SHA-256.
-	// Then nothing is minted and no Secret is written. It is safe only for a token of at least 128 random bits. Immutable.
+	// tokenHash imports a token that was created elsewhere: "sha256:" and the 64 lower-case hexadecimal digits of the token's SHA-256.
+	// The controller then mints no token and writes no Secret. Import only tokens that have at least 128 random bits. Immutable.
 	// +optional
 	// +kubebuilder:validation:MaxLength=71
 	// +kubebuilder:validation:XValidation:rule="self.matches('^sha256:[0-9a-f]{64}$')",message="tokenHash must be \"sha256:\" followed by 64 lower-case hexadecimal digits"
 	TokenHash string `json:"tokenHash,omitempty"`
 
-	// tokenHint is what a brought token is recognised by in lists: its first characters, at most 7.
+	// tokenHint is the start of an imported token, at most 7 characters. Lists show it to identify the token.
 	// +optional
 	// +kubebuilder:validation:MaxLength=7
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[!-~]+$')",message="tokenHint must be 1 to 7 visible ASCII characters: the first ones of the token"
 	TokenHint string `json:"tokenHint,omitempty"`
 }
 
-// TokenSecret says how a minted token is handed over.
+// TokenSecret configures the one-time Secret that hands over a minted token.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",message="spec.secret.name is immutable, and cannot be added or removed: create a new APIKey, and deactivate this one"
 type TokenSecret struct {
-	// name of the Secret, in the key's own namespace. Default: <metadata.name>-token.
+	// name is the name of the Secret, in the namespace of the key. The default is <metadata.name>-token. Immutable.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="secret.name must be a valid Secret name: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"
 	Name string `json:"name,omitempty"`
 
-	// key of the Secret's data that holds the token.
+	// key is the key in the Secret's data that holds the token. Immutable.
 	// +optional
 	// +kubebuilder:default=token
 	// +kubebuilder:validation:MaxLength=253
@@ -124,8 +124,8 @@ type TokenSecret struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.secret.key is immutable: create a new APIKey, and deactivate this one"
 	Key string `json:"key,omitempty"`
 
-	// ttl is how long after the handover the Secret is deleted, as a duration such as 30m or 24h, at least 1m. Without it the
-	// Secret stays as long as the key is active.
+	// ttl is the time after the handover at which the controller deletes the Secret: a duration of at least 1m, such as 30m or 24h.
+	// Without it, the Secret exists as long as the key is active.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -133,74 +133,74 @@ type TokenSecret struct {
 	TTL *metav1.Duration `json:"ttl,omitempty"`
 }
 
-// APIKeyStatus is the key as the controller sees it.
+// APIKeyStatus is the observed state of an APIKey.
 type APIKeyStatus struct {
-	// observedGeneration is the metadata.generation that this status describes.
+	// observedGeneration is the metadata.generation that the controller last processed.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// tokens are the tokens of this key, newest first. A token is accepted once it has a notBefore.
+	// tokens are the records of the key's tokens, newest first. Authenticators accept a token if its record has a notBefore.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=2
 	Tokens []TokenRecord `json:"tokens,omitempty"`
 
-	// secretName is the Secret that the token was written to. It is empty before that, and after the controller has removed the Secret.
+	// secretName is the name of the one-time Secret. It is empty until a token is minted, and after the controller has deleted the Secret.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	SecretName string `json:"secretName,omitempty"`
 
-	// deactivatedAt is when the controller recorded that the key had been deactivated or had expired. It is set once, and nothing
-	// brings the key back.
+	// deactivatedAt is the time at which the controller recorded that the key was deactivated or had expired. It is final: the key
+	// cannot become active again.
 	// +optional
 	DeactivatedAt *metav1.Time `json:"deactivatedAt,omitempty"`
 
-	// conditions are Ready, Active, and Stalled while a person must act.
+	// conditions are Ready, Active and Stalled. Stalled exists only while the controller waits for a user to act.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
 }
 
-// TokenRecord is what is kept of a token. The token itself is kept nowhere.
+// TokenRecord describes a token. The token itself is never stored in the APIKey.
 type TokenRecord struct {
-	// hash is "sha256:" and 64 lower-case hexadecimal digits: the SHA-256 of the whole token.
+	// hash is the SHA-256 of the whole token: "sha256:" and 64 lower-case hexadecimal digits.
 	// +required
 	// +kubebuilder:validation:MaxLength=71
 	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
 	Hash string `json:"hash"`
 
-	// hint is the first characters of the token, to recognise it by.
+	// hint is the start of the token, at most 7 characters. Lists show it to identify the token.
 	// +optional
 	// +kubebuilder:validation:MaxLength=7
 	Hint string `json:"hint,omitempty"`
 
-	// claimedAt is when the hash was recorded, while the token is on its way to its Secret. It goes when notBefore comes. A claim that
-	// has not come to that within 15 seconds is void: whoever made it has stopped.
+	// claimedAt is the time at which the controller recorded the hash. It exists only during the handover of a minted token: the
+	// controller replaces it by notBefore. A claim that is older than 15 seconds is void.
 	// +optional
 	ClaimedAt *metav1.Time `json:"claimedAt,omitempty"`
 
-	// notBefore is when the token was settled and handed over. Authenticators accept a token that has it, whatever their own clock
-	// says, and none that lacks it.
+	// notBefore is the time at which the token was issued. Authenticators accept only tokens that have it. They do not compare it with
+	// their clock.
 	// +optional
 	NotBefore *metav1.Time `json:"notBefore,omitempty"`
 
-	// notAfter is the instant from which a superseded token is no longer accepted.
+	// notAfter is the time from which a superseded token is no longer accepted.
 	// +optional
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
 }
 
 // Condition types of an APIKey.
 const (
-	// ConditionReady is True when the object is as declared: issued, deactivated or expired. It is False when a person must act,
-	// and Unknown while the controller works. Positive polarity; never absent.
+	// ConditionReady is True when the key has the state that its spec declares: issued, deactivated or expired. It is False while a
+	// user must act, and Unknown while the controller works. Positive polarity; never absent.
 	ConditionReady = "Ready"
 
 	// ConditionActive is True when authenticators accept the key. It is independent of Ready. Positive polarity; absent until the
-	// controller has seen the object.
+	// controller has reconciled the key.
 	ConditionActive = "Active"
 
-	// ConditionStalled is True while the controller cannot go on until a person acts. Negative polarity; absent otherwise.
+	// ConditionStalled is True while the controller waits for a user to act. Negative polarity; absent otherwise.
 	ConditionStalled = "Stalled"
 )
 
@@ -217,11 +217,12 @@ const (
 	ReasonUnreadable        = "Unreadable"
 )
 
-// LabelBootstrap marks the APIKeys that management APIs made of their key files, with the value "true".
+// LabelBootstrap marks, with the value "true", the APIKeys that a console created from its bootstrap key file.
 const LabelBootstrap = "keys.squirrel.dev/bootstrap"
 
-// LabelManager marks, with the value "true", the APIKeys that may create and end others where a console runs with --managers=labelled.
+// LabelManager marks, with the value "true", the APIKeys that may create and deactivate others if a console runs with
+// --managers=labelled.
 const LabelManager = "keys.squirrel.dev/manager"
 
-// SecretTypeToken is the type of the one-time Secrets. The controller writes no other type for a key.
+// SecretTypeToken is the type of the one-time Secrets.
 const SecretTypeToken = "keys.squirrel.dev/token"

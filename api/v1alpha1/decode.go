@@ -14,11 +14,11 @@ import (
 	"sigs.k8s.io/json"
 )
 
-// UnmarshalJSON decodes an APIKey as the other types of the Kubernetes API are decoded. But a field whose value is not of its type is left
-// out, and listed in Unreadable. The schema admits no such value; one that was stored past the schema would otherwise keep clients from
-// reading all keys, since a list is decoded as a whole.
+// UnmarshalJSON decodes an APIKey like any other type of the Kubernetes API, except that it skips a field whose value has the wrong type
+// and lists the field's path in Unreadable. The schema rejects such values, but etcd may hold one that was stored before the schema
+// changed. Clients decode a list as a whole: without this method, one such key would make every list fail.
 func (k *APIKey) UnmarshalJSON(data []byte) error {
-	type plain APIKey // without this method
+	type plain APIKey // has no UnmarshalJSON
 	k.Unreadable = nil
 	if err := json.UnmarshalCaseSensitivePreserveInts(data, (*plain)(k)); err == nil {
 		return nil
@@ -29,15 +29,15 @@ func (k *APIKey) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("an APIKey must be a JSON object: %w", err)
 	}
 	k.Unreadable = decodeFields(fields, reflect.ValueOf((*plain)(k)).Elem(), "")
-	k.supersedeUnreadable()
+	k.endUnreadableTokens()
 	return nil
 }
 
-// CannotRead says whether anything of these fields, each a path such as "spec.active", could not be read.
-func (k *APIKey) CannotRead(fields ...string) bool {
+// IsUnreadable reports whether any of the fields, or a part of one, is in Unreadable. A field is a path such as "spec.active".
+func (k *APIKey) IsUnreadable(fields ...string) bool {
 	for _, unreadable := range k.Unreadable {
 		for _, field := range fields {
-			if isPartOf(unreadable, field) || isPartOf(field, unreadable) {
+			if contains(field, unreadable) || contains(unreadable, field) {
 				return true
 			}
 		}
@@ -45,13 +45,14 @@ func (k *APIKey) CannotRead(fields ...string) bool {
 	return false
 }
 
-func isPartOf(inner, outer string) bool {
+// contains reports whether the path outer is inner or one of its parents.
+func contains(outer, inner string) bool {
 	rest, ok := strings.CutPrefix(inner, outer)
 	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
-// supersedeUnreadable makes tokens end that may have an end which cannot be read.
-func (k *APIKey) supersedeUnreadable() {
+// endUnreadableTokens ends the tokens whose notAfter is unreadable, because it may have passed.
+func (k *APIKey) endUnreadableTokens() {
 	for i := range k.Status.Tokens {
 		if slices.Contains(k.Unreadable, fmt.Sprintf("status.tokens[%d].notAfter", i)) {
 			k.Status.Tokens[i].NotAfter = &metav1.Time{}
@@ -61,8 +62,8 @@ func (k *APIKey) supersedeUnreadable() {
 
 var unmarshaler = reflect.TypeFor[stdjson.Unmarshaler]()
 
-// decodeReadable decodes a value as far as it can be read, and returns the paths of what it left out. The path is that of the value.
-func decodeReadable(data stdjson.RawMessage, value reflect.Value, path string) (unreadable []string) {
+// decodeValue decodes data into the value at the path, skips what has the wrong type, and returns the paths that it skipped.
+func decodeValue(data stdjson.RawMessage, value reflect.Value, path string) (unreadable []string) {
 	if json.UnmarshalCaseSensitivePreserveInts(data, value.Addr().Interface()) == nil {
 		return nil
 	}
@@ -73,7 +74,7 @@ func decodeReadable(data stdjson.RawMessage, value reflect.Value, path string) (
 	switch value.Kind() {
 	case reflect.Pointer:
 		pointed := reflect.New(value.Type().Elem())
-		unreadable = decodeReadable(data, pointed.Elem(), path)
+		unreadable = decodeValue(data, pointed.Elem(), path)
 		if unreadable[0] != path {
 			value.Set(pointed)
 		}
@@ -88,7 +89,7 @@ func decodeReadable(data stdjson.RawMessage, value reflect.Value, path string) (
 		if json.UnmarshalCaseSensitivePreserveInts(data, &elements) == nil {
 			value.Set(reflect.MakeSlice(value.Type(), len(elements), len(elements)))
 			for i, element := range elements {
-				unreadable = append(unreadable, decodeReadable(element, value.Index(i), fmt.Sprintf("%s[%d]", path, i))...)
+				unreadable = append(unreadable, decodeValue(element, value.Index(i), fmt.Sprintf("%s[%d]", path, i))...)
 			}
 			return unreadable
 		}
@@ -96,14 +97,14 @@ func decodeReadable(data stdjson.RawMessage, value reflect.Value, path string) (
 	return []string{path}
 }
 
-// decodeFields decodes the fields of a struct as far as they can be read. The prefix is what their paths begin with.
+// decodeFields does the same for the fields of a struct. The paths of the fields start with the prefix.
 func decodeFields(fields map[string]stdjson.RawMessage, value reflect.Value, prefix string) (unreadable []string) {
 	for i := range value.NumField() {
 		name, options, _ := strings.Cut(value.Type().Field(i).Tag.Get("json"), ",")
 		if name == "" && options == "inline" {
 			unreadable = append(unreadable, decodeFields(fields, value.Field(i), prefix)...)
 		} else if data, ok := fields[name]; ok && name != "-" {
-			unreadable = append(unreadable, decodeReadable(data, value.Field(i), prefix+name)...)
+			unreadable = append(unreadable, decodeValue(data, value.Field(i), prefix+name)...)
 		}
 	}
 	return unreadable

@@ -92,7 +92,7 @@ func TestOfAnAPIKeyOnlyWhatCannotBeReadIsLeftOut(t *testing.T) {
 			switch unreadable := key.Unreadable; {
 			case unreadable == nil: // it is of the type of the field
 				continue
-			case !key.CannotRead(path):
+			case !key.IsUnreadable(path):
 				t.Errorf("with %v at %s, %v is left out", value, path, unreadable)
 			case slices.Equal(unreadable, []string{path}) && !strings.HasSuffix(path, ".notAfter"):
 				if diff := cmp.Diff(string(encode(t, absent)), string(encode(t, key))); diff != "" {

@@ -1,11 +1,6 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package v1alpha1 is the contract of the APIKey resource: its fields, the rules that the API server holds, and the rules that the
-// controller, the admission webhook and the authenticator share.
-//
-// +kubebuilder:object:generate=true
-// +groupName=keys.squirrel.dev
 package v1alpha1
 
 import (

@@ -29,7 +29,7 @@ var (
 
 // Causes that several tests expect.
 const (
-	secretPresenceImmutable = "spec: Invalid value: spec.secret cannot be added or removed once the key exists: " +
+	secretPresenceImmutable = "spec: Invalid value: spec.secret cannot be added or removed after creation: " +
 		"create a new APIKey, and deactivate this one"
 	secretNameImmutable = "spec.secret: Invalid value: spec.secret.name is immutable, and cannot be added or removed: " +
 		"create a new APIKey, and deactivate this one"
@@ -448,7 +448,7 @@ func TestTokenHashIsOneAndImmutable(t *testing.T) {
 }
 
 func TestTokenHintStandsBesideATokenHash(t *testing.T) {
-	const withoutHash = "spec: Invalid value: spec.tokenHint describes a token that you bring: set it only beside spec.tokenHash"
+	const withoutHash = "spec: Invalid value: spec.tokenHint describes an imported token: set it only together with spec.tokenHash"
 	hinted := func(hint string) string {
 		return fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q, tokenHint: %q}", hashA, hint)
 	}
@@ -479,8 +479,8 @@ func TestTokenHintStandsBesideATokenHash(t *testing.T) {
 }
 
 func TestSecretAndTokenHashExcludeEachOther(t *testing.T) {
-	const both = "spec: Invalid value: spec.secret hands over a minted token, and nothing is minted beside spec.tokenHash: " +
-		"set only one of the two"
+	const both = "spec: Invalid value: spec.secret and spec.tokenHash are mutually exclusive: " +
+		"set spec.secret for a minted token, or spec.tokenHash for an imported one"
 	const onlySecret = "{appName: a, readAccess: true, secret: {}}"
 	withBoth := fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q, secret: {}}", hashA)
 	onlyHash := fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hashA)

@@ -176,7 +176,7 @@ func firstWhere(keys []v1alpha1.APIKey, where func(*v1alpha1.APIKey) bool) *v1al
 }
 
 // mayBeIssued says whether the key is issued, also when what is recorded of its tokens cannot be read.
-func mayBeIssued(key *v1alpha1.APIKey) bool { return IsIssued(key) || key.CannotRead("status.tokens") }
+func mayBeIssued(key *v1alpha1.APIKey) bool { return IsIssued(key) || key.IsUnreadable("status.tokens") }
 
 // precedes orders keys that compete: an issued one first, then one whose hash is claimed, then the older, then by UID. It is total,
 // so that everybody who looks at the same keys names the same holder.

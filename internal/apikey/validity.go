@@ -64,7 +64,7 @@ func ValidityOf(key *v1alpha1.APIKey) Validity {
 	if key.Spec.ExpiresAt != nil {
 		v.ExpiresAt = key.Spec.ExpiresAt.Unix()
 	}
-	if key.CannotRead("metadata.deletionTimestamp", "spec.active", "spec.expiresAt", "status.deactivatedAt") {
+	if key.IsUnreadable("metadata.deletionTimestamp", "spec.active", "spec.expiresAt", "status.deactivatedAt") {
 		v.Unreadable, v.ExpiresAt = true, 0
 	}
 	return v
