@@ -55,7 +55,7 @@ type APIKeyReconciler struct {
 
 	queue   priorityqueue.PriorityQueue[reconcile.Request]
 	retries retries
-	leaders apikey.Leaders
+	leaders apikey.FirstKeys
 }
 
 // ClientOptions are what the client of the controller's manager must be built with: issuing looks again at the competing keys after

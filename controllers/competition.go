@@ -42,7 +42,7 @@ func (after standing) gaveWay(before standing) bool {
 func (r *APIKeyReconciler) enqueueCompetitors() handler.EventHandler {
 	return handler.Funcs{
 		CreateFunc: func(_ context.Context, e event.CreateEvent, _ requestQueue) {
-			r.leaders.Changed(nil, e.Object.(*v1alpha1.APIKey))
+			r.leaders.Invalidate(nil, e.Object.(*v1alpha1.APIKey))
 		},
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, queue requestQueue) {
 			former, key := e.ObjectOld.(*v1alpha1.APIKey), e.ObjectNew.(*v1alpha1.APIKey)
@@ -62,7 +62,7 @@ func (r *APIKeyReconciler) enqueueCompetitors() handler.EventHandler {
 // changed for good, their status is to name another one, and that can wait. Of many keys, only the first matters to the others: a key that
 // waited, and is changed or deleted, costs nothing.
 func (r *APIKeyReconciler) standingChanged(ctx context.Context, queue requestQueue, former, key *v1alpha1.APIKey) {
-	firstChanged := r.leaders.Changed(former, key)
+	firstChanged := r.leaders.Invalidate(former, key)
 	before, after := standingOf(former), standingOf(key)
 	holderChanged := after.holderChanged(before)
 	if !firstChanged || (!holderChanged && !after.gaveWay(before)) {
@@ -80,7 +80,7 @@ func (r *APIKeyReconciler) standingChanged(ctx context.Context, queue requestQue
 
 // enqueueNext enqueues the first of the keys that compete with one, if it waits and does not say what for.
 func (r *APIKeyReconciler) enqueueNext(ctx context.Context, queue requestQueue, key *v1alpha1.APIKey) error {
-	first, err := r.leaders.List(ctx, r, key)
+	first, err := r.leaders.ListConflicting(ctx, r, key)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (r *APIKeyReconciler) enqueueNext(ctx context.Context, queue requestQueue, 
 
 // enqueueWaiting enqueues the keys that compete with one and do not say what they wait for.
 func (r *APIKeyReconciler) enqueueWaiting(ctx context.Context, queue requestQueue, key *v1alpha1.APIKey) error {
-	others, err := apikey.List(ctx, r, key)
+	others, err := apikey.ListConflicting(ctx, r, key)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (r *APIKeyReconciler) enqueueWhere(
 
 // findConflict returns why the key must stand back behind another one, as far as the cache knows, or nil.
 func (r *APIKeyReconciler) findConflict(ctx context.Context, key *v1alpha1.APIKey) (*apikey.Conflict, error) {
-	others, err := r.leaders.List(ctx, r, key)
+	others, err := r.leaders.ListConflicting(ctx, r, key)
 	if err != nil {
 		return nil, err
 	}

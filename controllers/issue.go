@@ -163,14 +163,14 @@ func (r *APIKeyReconciler) lookAgain(ctx context.Context, key *v1alpha1.APIKey) 
 	if err := r.awaitClaim(ctx, key); err != nil {
 		return err
 	}
-	others, err := apikey.List(ctx, r, key)
+	others, err := apikey.ListConflicting(ctx, r, key)
 	if err != nil {
 		return err
 	}
 	if conflict := apikey.FindConflict(key, others); conflict != nil {
 		return conflict
 	}
-	if rival := apikey.FindRivalClaim(key, others); rival != nil {
+	if rival := apikey.FindConflictingClaim(key, others); rival != nil {
 		return errRivalClaim
 	}
 	return nil

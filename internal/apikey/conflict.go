@@ -16,20 +16,20 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// Conflict is why a key cannot be issued: another key of its namespace holds what it needs.
+// Conflict is the error that a key cannot be issued because of another object of its namespace.
 type Conflict struct {
-	// Reason is v1alpha1.ReasonAppNameConflict or v1alpha1.ReasonTokenHashConflict.
+	// Reason is the reason of the key's conditions, such as v1alpha1.ReasonAppNameConflict.
 	Reason string
-	// Holder is the metadata.name of the key that holds it; empty in a conflict that ConflictIn returned.
+	// Holder is the metadata.name of the other object. It is empty in a conflict that ConflictIn returned.
 	Holder string
-	// Message tells the owner of the key what to do.
+	// Message describes the conflict, and what the owner of the key can do about it.
 	Message string
 }
 
-// Error returns the message: a conflict is the error of whoever asks for what somebody else holds.
+// Error returns the message.
 func (c *Conflict) Error() string { return c.Message }
 
-// Status returns the conflict as the API server tells it to whoever asked, if the admission webhook finds it.
+// Status returns the API status with which the admission webhook denies a request because of the conflict. [ConflictIn] reads it.
 func (c *Conflict) Status() metav1.Status {
 	return metav1.Status{
 		Status:  metav1.StatusFailure,
@@ -40,7 +40,7 @@ func (c *Conflict) Status() metav1.Status {
 	}
 }
 
-// ConflictIn returns the conflict that an error of the API server tells of, or nil.
+// ConflictIn returns the conflict because of which the API server returned the error, or nil.
 func ConflictIn(err error) *Conflict {
 	for _, reason := range []string{v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict} {
 		if cause, ok := apierrors.StatusCause(err, metav1.CauseType(reason)); ok {
@@ -50,10 +50,11 @@ func ConflictIn(err error) *Conflict {
 	return nil
 }
 
-// FindConflict returns why the key must stand back behind one of the others, or nil. The others are APIKeys of the same namespace;
-// the key itself may be among them. The controller decides by it, and the admission webhook tells the user early.
+// FindConflict returns the conflict with one of the others that prevents the key from being issued, or nil. The others are APIKeys of the
+// same namespace and may include the key itself. The controller issues no key that has a conflict. The admission webhook reports the
+// conflict earlier, when a client creates the key.
 func FindConflict(key *v1alpha1.APIKey, others []v1alpha1.APIKey) *Conflict {
-	if holder := firstBefore(key, others, competeForName); holder != nil {
+	if holder := firstBefore(key, others, shareAppName); holder != nil {
 		return &Conflict{
 			Reason: v1alpha1.ReasonAppNameConflict,
 			Holder: holder.Name,
@@ -63,24 +64,26 @@ func FindConflict(key *v1alpha1.APIKey, others []v1alpha1.APIKey) *Conflict {
 	}
 	if holder := firstBefore(key, others, shareHash); holder != nil {
 		return &Conflict{
-			Reason: v1alpha1.ReasonTokenHashConflict,
-			Holder: holder.Name,
-			Message: fmt.Sprintf("The token hash is that of APIKey %q: delete that key, or bring another token.",
-				holder.Name),
+			Reason:  v1alpha1.ReasonTokenHashConflict,
+			Holder:  holder.Name,
+			Message: fmt.Sprintf("APIKey %q already has this token hash: delete that key, or import another token.", holder.Name),
 		}
 	}
 	return nil
 }
 
-// FindRivalClaim returns a key among the others that competes with this one and has claimed a token hash too, or nil. While there
-// is one, neither may hand over its token: whoever claimed first may already have looked, and seen nobody.
-func FindRivalClaim(key *v1alpha1.APIKey, others []v1alpha1.APIKey) *v1alpha1.APIKey {
-	return firstWhere(others, func(other *v1alpha1.APIKey) bool {
-		return IsClaimed(other) && (competeForName(key, other) || shareHash(key, other))
-	})
+// FindConflictingClaim returns one of the others that conflicts with the key and has claimed a token hash, or nil. While such a claim
+// exists, the controller must not hand over the key's token: the other key may have been checked before this key's claim was visible.
+func FindConflictingClaim(key *v1alpha1.APIKey, others []v1alpha1.APIKey) *v1alpha1.APIKey {
+	for i := range others {
+		if other := &others[i]; IsClaimed(other) && (shareAppName(key, other) || shareHash(key, other)) {
+			return other
+		}
+	}
+	return nil
 }
 
-// HashesOf returns the token hashes that the key declares or records.
+// HashesOf returns the token hashes in the key's spec and status.
 func HashesOf(key *v1alpha1.APIKey) []string {
 	var hashes []string
 	if key.Spec.TokenHash != "" {
@@ -94,92 +97,80 @@ func HashesOf(key *v1alpha1.APIKey) []string {
 	return hashes
 }
 
-// IsRetired reports whether the end of the key is on record. A key that has expired but whose end is not yet recorded still holds its
-// name: until then its owner may move spec.expiresAt.
+// IsRetired reports whether the key was deactivated or its end is recorded in the status. An expired key is not retired before the
+// controller has recorded that: until then it keeps its app name, because its owner may still change spec.expiresAt.
 func IsRetired(key *v1alpha1.APIKey) bool {
 	validity := ValidityOf(key)
 	return validity.Deactivated || validity.Ended
 }
 
-// CanonicalAppName returns the form in which app names are compared (Unicode NFC). Two names that people cannot tell apart, such as "Café"
-// with a composed and with a decomposed é, have the same one.
+// CanonicalAppName returns the form in which app names are compared (Unicode NFC). Names that users cannot distinguish, such as "Café"
+// with a composed and with a decomposed é, have the same form.
 func CanonicalAppName(name string) string { return norm.NFC.String(name) }
 
-// FirstForName returns the key that precedes all others of these keys, which have one app name: none of them is issued before it. It is nil
-// when none can be issued. FindConflict finds the same conflict of name with it alone as with them all.
+// FirstForName returns the first, by precedence, of the keys of one app name, or nil if none of them can be issued. [FindConflict] finds
+// the same conflict of names with this key alone as with all of them.
 func FirstForName(keys []v1alpha1.APIKey) *v1alpha1.APIKey {
-	return firstOf(keys, contendsForName)
+	return firstWhere(keys, reservesAppName)
 }
 
-// FirstForHash returns the key that precedes all others of these keys, which have a token hash in common. FindConflict finds the same
-// conflict of hash with it alone as with them all.
+// FirstForHash returns the first, by precedence, of the keys of one token hash. [FindConflict] finds the same conflict of hashes with this
+// key alone as with all of them.
 func FirstForHash(keys []v1alpha1.APIKey) *v1alpha1.APIKey {
-	return firstOf(keys, func(*v1alpha1.APIKey) bool { return true })
+	return firstWhere(keys, func(*v1alpha1.APIKey) bool { return true })
 }
 
-// competeForName is true for two keys of which only one may be active.
-func competeForName(key, other *v1alpha1.APIKey) bool {
-	return key.UID != other.UID && contendsForName(other) &&
+// shareAppName reports whether only one of the two keys may be active.
+func shareAppName(key, other *v1alpha1.APIKey) bool {
+	return key.UID != other.UID && reservesAppName(other) &&
 		CanonicalAppName(key.Spec.AppName) == CanonicalAppName(other.Spec.AppName)
 }
 
-// contendsForName says whether the key keeps others from having its app name. One that cannot be issued does not, unless it has claimed a
-// token hash: of two keys that pass each other over, the one that claims later sees the other's claim.
-func contendsForName(key *v1alpha1.APIKey) bool {
+// reservesAppName reports whether no later key may be issued for the app name of this key. A blocked key reserves its app name only if it
+// has claimed a token hash: of two blocked keys that ignore each other, the one that claims later detects the other's claim.
+func reservesAppName(key *v1alpha1.APIKey) bool {
 	return !IsRetired(key) && (IsClaimed(key) || !IsBlocked(key))
 }
 
-// IsBlocked reports whether the key cannot be issued because of its Secret or its hash. A key that waits for its app name, or for its
-// owner to correct a field, keeps its place.
+// IsBlocked reports whether the key cannot be issued because of its Secret or its token hash. A key that waits for its app name, or until
+// its owner corrects a field, is not blocked and keeps its precedence.
 func IsBlocked(key *v1alpha1.APIKey) bool {
 	stalled := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionStalled)
 	return stalled != nil && stalled.Status == metav1.ConditionTrue &&
 		slices.Contains([]string{v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretRefused, v1alpha1.ReasonTokenHashConflict}, stalled.Reason)
 }
 
-// shareHash is true also when the other key has ended: a deactivated token must not come back under another name.
+// shareHash reports whether the two keys have a token hash in common. Retired keys count: a deactivated token must not become valid again
+// under another name.
 func shareHash(key, other *v1alpha1.APIKey) bool {
 	return key.UID != other.UID && slices.ContainsFunc(HashesOf(key), func(hash string) bool {
 		return slices.Contains(HashesOf(other), hash)
 	})
 }
 
-// firstBefore returns the first, by precedence, of the others that are related to the key and precede it.
+// firstBefore returns the first, by precedence, of the others that are related to the key and precede it, or nil.
 func firstBefore(key *v1alpha1.APIKey, others []v1alpha1.APIKey, related func(key, other *v1alpha1.APIKey) bool) *v1alpha1.APIKey {
-	var first *v1alpha1.APIKey
-	for i := range others {
-		other := &others[i]
-		if related(key, other) && precedes(other, key) && (first == nil || precedes(other, first)) {
-			first = other
-		}
-	}
-	return first
+	return firstWhere(others, func(other *v1alpha1.APIKey) bool { return related(key, other) && precedes(other, key) })
 }
 
-func firstOf(keys []v1alpha1.APIKey, where func(*v1alpha1.APIKey) bool) *v1alpha1.APIKey {
+// firstWhere returns the first, by precedence, of the keys that match, or nil.
+func firstWhere(keys []v1alpha1.APIKey, matches func(*v1alpha1.APIKey) bool) *v1alpha1.APIKey {
 	var first *v1alpha1.APIKey
 	for i := range keys {
-		if where(&keys[i]) && (first == nil || precedes(&keys[i], first)) {
+		if matches(&keys[i]) && (first == nil || precedes(&keys[i], first)) {
 			first = &keys[i]
 		}
 	}
 	return first
 }
 
-func firstWhere(keys []v1alpha1.APIKey, where func(*v1alpha1.APIKey) bool) *v1alpha1.APIKey {
-	for i := range keys {
-		if where(&keys[i]) {
-			return &keys[i]
-		}
-	}
-	return nil
+// mayBeIssued reports whether the key is issued, or has token records that are unreadable.
+func mayBeIssued(key *v1alpha1.APIKey) bool {
+	return IsIssued(key) || key.IsUnreadable("status.tokens")
 }
 
-// mayBeIssued says whether the key is issued, also when what is recorded of its tokens cannot be read.
-func mayBeIssued(key *v1alpha1.APIKey) bool { return IsIssued(key) || key.IsUnreadable("status.tokens") }
-
-// precedes orders keys that compete: an issued one first, then one whose hash is claimed, then the older, then by UID. It is total,
-// so that everybody who looks at the same keys names the same holder.
+// precedes reports whether key a precedes key b: issued keys precede claimed ones, claimed ones precede the rest, then the older key
+// precedes the younger, then the lower UID precedes the higher. The order is total, so that every process determines the same first key.
 func precedes(a, b *v1alpha1.APIKey) bool {
 	switch {
 	case mayBeIssued(a) != mayBeIssued(b):

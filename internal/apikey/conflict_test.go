@@ -84,7 +84,7 @@ func hashHeldBy(holder string) *apikey.Conflict {
 	return &apikey.Conflict{
 		Reason:  v1alpha1.ReasonTokenHashConflict,
 		Holder:  holder,
-		Message: `The token hash is that of APIKey "` + holder + `": delete that key, or bring another token.`,
+		Message: `APIKey "` + holder + `" already has this token hash: delete that key, or import another token.`,
 	}
 }
 
@@ -220,7 +220,7 @@ func TestInvariant2_KeysThatPassEachOtherOverMeetWhenTheyClaim(t *testing.T) {
 		for _, second := range reasons {
 			keys := []v1alpha1.APIKey{key("a", 1, stalled(first), claimed(hashA)), key("b", 2, stalled(second), claimed(hashB))}
 			for i := range keys {
-				if apikey.FindConflict(&keys[i], keys) == nil && apikey.FindRivalClaim(&keys[i], keys) == nil {
+				if apikey.FindConflict(&keys[i], keys) == nil && apikey.FindConflictingClaim(&keys[i], keys) == nil {
 					t.Errorf("stalled by %q and %q, key %s goes on while both have claimed", first, second, keys[i].Name)
 				}
 			}
@@ -285,11 +285,11 @@ func TestFindRivalClaim(t *testing.T) {
 	} {
 		t.Run(test.rule, func(t *testing.T) {
 			got := ""
-			if rival := apikey.FindRivalClaim(&test.key, test.others); rival != nil {
+			if rival := apikey.FindConflictingClaim(&test.key, test.others); rival != nil {
 				got = rival.Name
 			}
 			if got != test.want {
-				t.Errorf("FindRivalClaim = %q, want %q", got, test.want)
+				t.Errorf("FindConflictingClaim = %q, want %q", got, test.want)
 			}
 		})
 	}

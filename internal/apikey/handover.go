@@ -13,7 +13,7 @@ import (
 
 const defaultSecretKey = "token"
 
-// SecretKey is the entry of the one-time Secret that holds the token.
+// SecretKey returns the key in the one-time Secret's data that holds the token.
 func SecretKey(key *v1alpha1.APIKey) string {
 	if key.Spec.Secret != nil && key.Spec.Secret.Key != "" {
 		return key.Spec.Secret.Key
@@ -21,8 +21,8 @@ func SecretKey(key *v1alpha1.APIKey) string {
 	return defaultSecretKey
 }
 
-// TokenIn returns the key's token when the Secret is the one that the controller wrote for the key: its owner reference and type can be
-// forged, a token of the recorded hash cannot. The reference may be gone: it is, of a key that is being deleted with --cascade=orphan.
+// TokenIn returns the key's newest token if the Secret contains it. A user can forge the owner reference and the type of a Secret, but not
+// a token with the recorded hash. The owner reference may be missing: `kubectl delete --cascade=orphan` removes it.
 func TokenIn(key *v1alpha1.APIKey, secret *corev1.Secret) (plaintext string, ok bool) {
 	plaintext = string(secret.Data[SecretKey(key)])
 	owner := metav1.GetControllerOf(secret)

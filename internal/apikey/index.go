@@ -1,8 +1,6 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package apikey finds the keys that compete with a key for its app name or its token hash, through the indexes of a cache. The
-// controller and the admission webhook look at the same ones.
 package apikey
 
 import (
@@ -17,34 +15,36 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// index finds the keys that have a text. A cache would keep a set of keys for each value of an index, twice, and of 100 000 app names and
-// hashes each would have its own: more memory than the keys themselves take. So the values are the buckets that the texts fall into, and
-// who looks for a text leaves out the keys that have another one of its bucket.
+// index finds the keys that have a value, by the bucket that the value's hash falls into. A cache stores each value of an index twice, with
+// a set of keys: an entry for each of 100 000 app names and hashes would take more memory than the keys themselves. Buckets need little
+// memory, and list filters out the keys whose values only share the bucket.
 type index struct {
-	field string
-	texts func(*v1alpha1.APIKey) []string
+	field  string
+	values func(*v1alpha1.APIKey) []string
+	// first returns the first, by precedence, of the keys of one value.
+	first func([]v1alpha1.APIKey) *v1alpha1.APIKey
 }
 
 var (
-	byAppName = index{"spec.appName", func(key *v1alpha1.APIKey) []string {
-		return []string{CanonicalAppName(key.Spec.AppName)}
-	}}
-	byTokenHash = index{"status.tokens.hash", HashesOf}
+	byAppName   = &index{"spec.appName", func(key *v1alpha1.APIKey) []string { return []string{CanonicalAppName(key.Spec.AppName)} }, FirstForName}
+	byTokenHash = &index{"status.tokens.hash", HashesOf, FirstForHash}
+
+	indexes = []*index{byAppName, byTokenHash}
 )
 
-// buckets are so many that the 400 keys of one, of 100 000 keys in one namespace, are looked through in less time than one is written, and
-// so few that keys share one when there are 100 000 in 100 namespaces.
+// buckets is the number of buckets. With 100 000 keys in one namespace, a bucket has 400, which list filters in less time than one write
+// takes. With 100 000 keys in 100 namespaces, the keys still share buckets.
 const buckets = 256
 
 var bucketSeed = maphash.MakeSeed()
 
-func bucketOf(text string) string {
-	return strconv.FormatUint(maphash.String(bucketSeed, text)%buckets, 10)
+func bucketOf(value string) string {
+	return strconv.FormatUint(maphash.String(bucketSeed, value)%buckets, 10)
 }
 
-// Index adds the indexes that List needs to a cache of APIKeys. It must be called once, before the cache starts.
+// Index adds the indexes that [ListConflicting] needs to a cache of APIKeys. Call it once, before the cache starts.
 func Index(ctx context.Context, indexer client.FieldIndexer) error {
-	for _, by := range []index{byAppName, byTokenHash} {
+	for _, by := range indexes {
 		if err := indexer.IndexField(ctx, &v1alpha1.APIKey{}, by.field, by.bucketsOf); err != nil {
 			return fmt.Errorf("index APIKeys by %s: %w", by.field, err)
 		}
@@ -52,51 +52,72 @@ func Index(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-func (by index) bucketsOf(object client.Object) []string {
-	found := by.texts(object.(*v1alpha1.APIKey))
-	for i, text := range found {
-		found[i] = bucketOf(text)
+func (by *index) bucketsOf(object client.Object) []string {
+	values := by.values(object.(*v1alpha1.APIKey))
+	for i, value := range values {
+		values[i] = bucketOf(value)
 	}
-	return found
+	return values
 }
 
-// List returns the keys of the key's namespace that have its app name or share a token hash with it. The key itself is among them
-// when the reader knows it; a key that shares both may be there twice. They are the cache's own: nobody may change them. List waits for no
-// write of this process that the cache has not seen yet.
-func List(ctx context.Context, reader client.Reader, key *v1alpha1.APIKey) ([]v1alpha1.APIKey, error) {
-	var found []v1alpha1.APIKey
-	for _, by := range []index{byAppName, byTokenHash} {
-		for _, text := range by.texts(key) {
-			having, err := by.list(ctx, reader, key.Namespace, text)
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, having...)
+// ListConflicting returns the keys of the key's namespace that have its app name or one of its token hashes. The result includes the key
+// itself if the cache has it, and a key with both in common twice. The keys belong to the cache: callers must not change them.
+// ListConflicting does not wait for writes of this process that the cache has not seen yet.
+func ListConflicting(ctx context.Context, reader client.Reader, key *v1alpha1.APIKey) ([]v1alpha1.APIKey, error) {
+	return listGroups(key, func(of group) ([]v1alpha1.APIKey, error) { return of.list(ctx, reader) })
+}
+
+// ListByHash returns the keys of the namespace that have the token hash, as [ListConflicting] does.
+func ListByHash(ctx context.Context, reader client.Reader, namespace, hash string) ([]v1alpha1.APIKey, error) {
+	return group{byTokenHash, namespace, hash}.list(ctx, reader)
+}
+
+// group identifies the keys of a namespace that have one value in common.
+type group struct {
+	*index
+	namespace, value string
+}
+
+// groupsOf returns the groups that the key belongs to.
+func groupsOf(key *v1alpha1.APIKey) []group {
+	var groups []group
+	for _, by := range indexes {
+		for _, value := range by.values(key) {
+			groups = append(groups, group{by, key.Namespace, value})
 		}
+	}
+	return groups
+}
+
+// listGroups lists the groups of the key, one after the other.
+func listGroups(key *v1alpha1.APIKey, list func(group) ([]v1alpha1.APIKey, error)) ([]v1alpha1.APIKey, error) {
+	var found []v1alpha1.APIKey
+	for _, of := range groupsOf(key) {
+		keys, err := list(of)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, keys...)
 	}
 	return found, nil
 }
 
-// ListByHash returns the keys of a namespace that declare or record a token hash, as List does.
-func ListByHash(ctx context.Context, reader client.Reader, namespace, hash string) ([]v1alpha1.APIKey, error) {
-	return byTokenHash.list(ctx, reader, namespace, hash)
-}
-
-func (by index) list(ctx context.Context, reader client.Reader, namespace, text string) ([]v1alpha1.APIKey, error) {
+// list returns the keys of the group.
+func (g group) list(ctx context.Context, reader client.Reader) ([]v1alpha1.APIKey, error) {
 	var keys v1alpha1.APIKeyList
 	if err := reader.List(ctx, &keys,
-		client.InNamespace(namespace),
-		client.MatchingFields{by.field: bucketOf(text)},
+		client.InNamespace(g.namespace),
+		client.MatchingFields{g.field: bucketOf(g.value)},
 		client.DisableReadYourWritesConsistency,
-		client.UnsafeDisableDeepCopy, // each of many competitors looks at all the others
+		client.UnsafeDisableDeepCopy, // every key of a large group may list all the others
 	); err != nil {
-		return nil, fmt.Errorf("list the APIKeys that compete: %w", err)
+		return nil, fmt.Errorf("list the conflicting APIKeys: %w", err)
 	}
-	having := keys.Items[:0]
+	matching := keys.Items[:0]
 	for i := range keys.Items {
-		if slices.Contains(by.texts(&keys.Items[i]), text) {
-			having = append(having, keys.Items[i])
+		if slices.Contains(g.values(&keys.Items[i]), g.value) {
+			matching = append(matching, keys.Items[i])
 		}
 	}
-	return having, nil
+	return matching, nil
 }

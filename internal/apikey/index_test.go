@@ -47,7 +47,7 @@ func TestInvariant2_EveryCompetitorIsFoundAndNobodyElse(t *testing.T) {
 
 	filled := fakecache.Cache(t, cache.Options{}, keys)
 	for i := range keys {
-		found, err := apikey.List(t.Context(), filled, &keys[i])
+		found, err := apikey.ListConflicting(t.Context(), filled, &keys[i])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func BenchmarkList(b *testing.B) {
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		if _, err := apikey.List(b.Context(), filled, &keys[i%len(keys)]); err != nil {
+		if _, err := apikey.ListConflicting(b.Context(), filled, &keys[i%len(keys)]); err != nil {
 			b.Fatal(err)
 		}
 		i++

@@ -10,35 +10,35 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// State says whether a key is active. It says nothing of its token: an active key is accepted once it is issued.
+// State is the state of a key. Authenticators accept a key that is active and issued.
 type State string
 
-// The states of a key. StateDeactivated and StateExpired are final.
+// The states of a key.
 const (
 	StateActive      State = "Active"
 	StateDeactivated State = "Deactivated"
 	StateExpired     State = "Expired"
-	// StateUnreadable is that of a key whose end may be declared or on record, in a field that cannot be read. It is not accepted.
+	// StateUnreadable is the state of a key that may have ended: a field that says so is unreadable. Authenticators do not accept it.
 	StateUnreadable State = "Unreadable"
 )
 
-// NeverExpires is the Validity.ExpiresAt of a key without spec.expiresAt.
+// NeverExpires is the [Validity] ExpiresAt of a key without spec.expiresAt.
 const NeverExpires = math.MaxInt64
 
-// Validity is all that decides whether a key is active. It is a value of its own so that an authenticator can keep it without the
-// object.
+// Validity holds the fields of a key that determine its state. It is a type of its own so that an authenticator can store it without the
+// APIKey.
 type Validity struct {
-	// Deactivated is true when the owner wants the key no more: spec.active is false, or the object is being deleted.
+	// Deactivated is true if spec.active is false or the APIKey is being deleted.
 	Deactivated bool
-	// Ended is true when the status records the end of the key.
+	// Ended is true if the status records that the key was deactivated or has expired.
 	Ended bool
-	// Unreadable is true when a field that decides cannot be read. ExpiresAt has passed then, for those who only look at that.
+	// Unreadable is true if one of these fields is unreadable. ExpiresAt is then 0, which is in the past.
 	Unreadable bool
-	// ExpiresAt is the instant from which the key is expired, in seconds since 1970; NeverExpires is no such instant.
+	// ExpiresAt is the time from which the key is expired, in seconds since 1970, or NeverExpires.
 	ExpiresAt int64
 }
 
-// State is the one rule that says whether a key is active at the instant now.
+// State returns the state of the key at the time now.
 func (v Validity) State(now time.Time) State {
 	switch {
 	case v.Deactivated:
@@ -54,7 +54,7 @@ func (v Validity) State(now time.Time) State {
 	}
 }
 
-// ValidityOf returns what decides whether the key is active.
+// ValidityOf returns the validity of the key.
 func ValidityOf(key *v1alpha1.APIKey) Validity {
 	v := Validity{
 		Deactivated: key.DeletionTimestamp != nil || (key.Spec.Active != nil && !*key.Spec.Active),
@@ -70,17 +70,17 @@ func ValidityOf(key *v1alpha1.APIKey) Validity {
 	return v
 }
 
-// StateOf says whether the key is active at the instant now.
+// StateOf returns the state of the key at the time now.
 func StateOf(key *v1alpha1.APIKey, now time.Time) State {
 	return ValidityOf(key).State(now)
 }
 
-// IsIssued says whether the key's newest token was settled and handed over.
+// IsIssued reports whether the key's newest token was handed over or imported.
 func IsIssued(key *v1alpha1.APIKey) bool {
 	return IsClaimed(key) && key.Status.Tokens[0].NotBefore != nil
 }
 
-// IsClaimed says whether a token hash is recorded for the key, handed over or not.
+// IsClaimed reports whether the status records a token hash, whether or not its token was issued.
 func IsClaimed(key *v1alpha1.APIKey) bool {
 	return len(key.Status.Tokens) > 0
 }

@@ -49,7 +49,7 @@ func (v *APIKeyValidator) ValidateCreate(ctx context.Context, key *v1alpha1.APIK
 	if apikey.IsRetired(key) {
 		return warnings, nil // it asks for nothing
 	}
-	others, err := apikey.List(ctx, v.Keys, key)
+	others, err := apikey.ListConflicting(ctx, v.Keys, key)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "admitted an APIKey without a look at the others: the controller will take that look")
 		return warnings, nil

@@ -39,10 +39,10 @@ func TestOfManyKeysOnlyTheFirstMatters(t *testing.T) {
 		keys = append(keys, keyOf("few", i+1))
 	}
 	filled := fakecache.Cache(t, cache.Options{}, keys)
-	var leaders apikey.Leaders
+	var leaders apikey.FirstKeys
 	list := func(key v1alpha1.APIKey) []v1alpha1.APIKey {
 		t.Helper()
-		found, err := leaders.List(t.Context(), filled, &key)
+		found, err := leaders.ListConflicting(t.Context(), filled, &key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func TestOfManyKeysOnlyTheFirstMatters(t *testing.T) {
 		{"one of few is changed", &keys[101], &keys[101], true},
 	} {
 		list(keys[50])
-		if got := leaders.Changed(test.former, test.key); got != test.want {
+		if got := leaders.Invalidate(test.former, test.key); got != test.want {
 			t.Errorf("when %s, the first changes: %t, want %t", test.event, got, test.want)
 		}
 	}
