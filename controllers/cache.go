@@ -13,20 +13,20 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// CacheOptions are what the cache of the controller's manager is to be built with, since there may be very many keys.
+// CacheOptions returns the options of the manager's cache. They bound the memory that each key takes.
 func CacheOptions() cache.Options {
 	return cache.Options{
-		ByObject:         map[client.Object]cache.ByObject{&v1alpha1.APIKey{}: {Transform: slim}},
+		ByObject:         map[client.Object]cache.ByObject{&v1alpha1.APIKey{}: {Transform: trimKey}},
 		DefaultTransform: cache.TransformStripManagedFields(),
 	}
 }
 
-// slim takes from a key all metadata that is not read here, which may be of any size, and has it share with others the texts that most have
-// in common. What was taken is not lost: the controller writes only the status, and the API server keeps the rest as it is.
-func slim(object any) (any, error) {
+// trimKey removes the metadata that the controller does not read, which may have any size, and interns the strings that most keys have in
+// common. The API server keeps the removed metadata, because the controller writes only the status.
+func trimKey(object any) (any, error) {
 	key, ok := object.(*v1alpha1.APIKey)
 	if !ok {
-		return object, nil // what is known of a deleted key
+		return object, nil // the tombstone of a deleted key
 	}
 	key.ObjectMeta = metav1.ObjectMeta{
 		Namespace:         key.Namespace,
@@ -37,21 +37,21 @@ func slim(object any) (any, error) {
 		CreationTimestamp: key.CreationTimestamp,
 		DeletionTimestamp: key.DeletionTimestamp,
 	}
-	share(&key.Kind)
-	share(&key.APIVersion)
-	share(&key.Namespace)
+	intern(&key.Kind)
+	intern(&key.APIVersion)
+	intern(&key.Namespace)
 	if key.Spec.Secret != nil {
-		share(&key.Spec.Secret.Key)
+		intern(&key.Spec.Secret.Key)
 	}
 	for i := range key.Status.Conditions {
 		condition := &key.Status.Conditions[i]
-		share(&condition.Type)
-		share(&condition.Reason)
-		share(&condition.Message)
-		share(&condition.Status)
+		intern(&condition.Type)
+		intern(&condition.Reason)
+		intern(&condition.Message)
+		intern(&condition.Status)
 	}
 	return key, nil
 }
 
-// share puts an equal text in the place of one, which all have in common that are told to share theirs.
-func share[S ~string](text *S) { *text = unique.Make(*text).Value() }
+// intern replaces the string by the copy that all equal strings share.
+func intern[S ~string](s *S) { *s = unique.Make(*s).Value() }

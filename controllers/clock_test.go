@@ -30,7 +30,7 @@ import (
 )
 
 // clockNotTrusted is the note of the event ClockNotTrusted. Clocks an hour apart may differ by as little as a second less.
-var clockNotTrusted = regexp.MustCompile(`^What is due waits until the controller can trust its clock, and is tried again every 15s: ` +
+var clockNotTrusted = regexp.MustCompile(`^The controller delays this action and retries every 15s, because it cannot trust its clock: ` +
 	`the controller's clock is (1h0m0s|59m59s) (ahead of|behind) the API server's: set the clocks of their nodes by NTP\.$`)
 
 // startControllerBy does what startController does, with a controller whose local clock is the one given. It counts how often the
@@ -153,13 +153,13 @@ func TestInvariant3_AClockThatIsWrongVoidsNoClaim(t *testing.T) {
 	framework.Must(f, f.Env.Client.Status().Update(t.Context(), key))
 	f.clock.advance(time.Hour)
 	f.startControllerBy(f.clock, nil)
-	f.awaitMessage("frontend", "Waiting for a handover that was begun to end.")
+	f.awaitMessage("frontend", "Waiting for the end of an earlier handover.")
 
 	f.updateStatus("frontend", func(status *v1alpha1.APIKeyStatus) {
 		status.Tokens[0].ClaimedAt = new(metav1.NewTime(time.Now().Add(-time.Minute)))
 	})
 	key = f.awaitMessage("frontend",
-		"Waiting for the clocks of the controller and the API server to agree: a handover that was begun may not have ended.")
+		"Waiting until the controller's clock agrees with the API server's: an earlier handover may be in progress.")
 	f.awaitClockWarning("frontend")
 	if len(key.Status.Tokens) != 1 || key.Status.Tokens[0].Hash != hash || f.Secret("frontend-token") != nil {
 		t.Errorf("the claim was replaced: %v", key.Status.Tokens)
@@ -195,7 +195,7 @@ func TestInvariant3_ControllersWhoseClocksDifferMintOneToken(t *testing.T) {
 			claim := f.GetKey("frontend").Status.Tokens
 			f.assertNow("claimedAt", claim[0].ClaimedAt)
 			f.startControllerBy(&clock{ahead: test.second}, nil)
-			f.awaitMessage("frontend", "Waiting for a handover that was begun to end.")
+			f.awaitMessage("frontend", "Waiting for the end of an earlier handover.")
 			goOn()
 			key := f.WaitForReady("frontend", v1alpha1.ReasonIssued)
 			f.assertIssued(key, "frontend-token")

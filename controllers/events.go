@@ -4,29 +4,87 @@
 package controllers
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
+// Actions of events.
 const (
-	// maxNoteLength is how many bytes the note of an event may have: the API server refuses a longer one, and the recorder then drops the
+	actionIssue    = "Issue"
+	actionHandOver = "HandOver"
+	actionEnd      = "End"
+)
+
+// recordTransition records a new reason of the key's Ready condition as an event, a log line and a metric. Call it after the status was
+// written.
+func (r *APIKeyReconciler) recordTransition(ctx context.Context, before, key *v1alpha1.APIKey) {
+	reason := readyReason(key)
+	if reason == readyReason(before) {
+		return
+	}
+	log.FromContext(ctx).Info("the state of the key changed", "uid", key.UID, "reason", reason)
+	switch {
+	case reason == v1alpha1.ReasonIssued:
+		issuedTotal.Inc()
+		r.recordEvent(key, corev1.EventTypeNormal, reason, actionIssue, readyMessage(key))
+	case slices.Contains(endReasons, reason):
+		endedTotal.WithLabelValues(reason).Inc()
+		r.recordEvent(key, corev1.EventTypeNormal, reason, actionEnd, readyMessage(key))
+	case slices.Contains(conflictReasons, reason):
+		conflictsTotal.WithLabelValues(reason).Inc()
+		r.recordEvent(key, corev1.EventTypeWarning, reason, actionIssue, readyMessage(key))
+	}
+}
+
+// recordSecretDeleted records that the controller deleted the one-time Secret after its ttl.
+func (r *APIKeyReconciler) recordSecretDeleted(key *v1alpha1.APIKey, name string) {
+	r.recordEvent(key, corev1.EventTypeNormal, "SecretRemoved", actionHandOver,
+		fmt.Sprintf("The controller deleted the one-time Secret %q: its ttl has passed.", name))
+}
+
+// recordClockWarning records that the controller delays an action because it cannot trust its clock.
+func (r *APIKeyReconciler) recordClockWarning(key *v1alpha1.APIKey, action string, reason error) {
+	r.recordEvent(key, corev1.EventTypeWarning, "ClockNotTrusted", action,
+		fmt.Sprintf("The controller delays this action and retries every %s, because it cannot trust its clock: %v.", clockDelay, reason))
+}
+
+// recordReissue records that the controller mints a token although the status records a hash. No Secret has the token of that hash, so it
+// was never handed over.
+func (r *APIKeyReconciler) recordReissue(key *v1alpha1.APIKey) {
+	reissuedTotal.Inc()
+	r.recordEvent(key, corev1.EventTypeWarning, "Reissued", actionIssue,
+		"An earlier token of this key was never handed over and is void: the controller mints a new one.")
+}
+
+func (r *APIKeyReconciler) recordEvent(key *v1alpha1.APIKey, eventType, reason, action, note string) {
+	r.Events.Eventf(key, nil, eventType, reason, action, "%s", note)
+}
+
+const (
+	// maxNoteLength is the maximum length of an event's note, in bytes. The API server rejects longer ones, and the recorder then drops the
 	// event.
 	maxNoteLength = 1024
 
 	ellipsis = "…"
 )
 
-// NewEventRecorder returns the recorder that all events of the controller's process are recorded with.
+// NewEventRecorder returns the event recorder of the controller's process.
 func NewEventRecorder(mgr manager.Manager) events.EventRecorder {
 	return boundedRecorder{mgr.GetEventRecorder("apikey-controller")}
 }
 
-// boundedRecorder shortens notes that the API server would refuse. What else an event has is short: reasons and actions are constants, and
-// client-go names an event by a UUID where the object's name leaves no room.
+// boundedRecorder shortens the notes that the API server would reject. The other fields of an event are short: reasons and actions are
+// constants, and client-go generates the event's name.
 type boundedRecorder struct{ events.EventRecorder }
 
 // Eventf records an event.
@@ -34,12 +92,12 @@ func (r boundedRecorder) Eventf(regarding, related runtime.Object, eventType, re
 	r.EventRecorder.Eventf(regarding, related, eventType, reason, action, "%s", shorten(fmt.Sprintf(note, args...), maxNoteLength))
 }
 
-// shorten returns the text in at most this many bytes. It ends with an ellipsis, and between two characters, where it was cut.
-func shorten(text string, bytes int) string {
-	if len(text) <= bytes {
+// shorten returns the text, cut between two characters and with an ellipsis if it is longer than the limit in bytes.
+func shorten(text string, limit int) string {
+	if len(text) <= limit {
 		return text
 	}
-	end := bytes - len(ellipsis)
+	end := limit - len(ellipsis)
 	for !utf8.RuneStart(text[end]) {
 		end--
 	}

@@ -165,10 +165,10 @@ func (f *fixture) plant(key *v1alpha1.APIKey) *corev1.Secret {
 	}
 }
 
-// maxRetryDelay is what passes at most before the controller tries again to write a Secret.
-const maxRetryDelay = 5 * time.Minute
+// maxBackoff is what passes at most before the controller tries again to write a Secret.
+const maxBackoff = 5 * time.Minute
 
-const inTheWay = `Secret "frontend-token" exists already and was not written for this key: delete it if nobody needs it, or create this key with another spec.secret.name. The controller tries again at intervals that grow from 15s to 5m.`
+const inTheWay = `Secret "frontend-token" already exists and was not written for this key: delete it if it is unused, or create this key with another spec.secret.name. The controller retries at intervals that grow from 15s to 5m.`
 
 const ofAnother = `Secret "frontend-token" hands over the token of APIKey "another": create this key with another spec.secret.name.`
 
@@ -209,7 +209,7 @@ func TestAPlantedSecretIsNeverAdoptedOverwrittenOrDeleted(t *testing.T) {
 			f.assertStandsBackFrom(planted, test.message)
 
 			framework.Must(f, f.Env.Client.Delete(t.Context(), planted))
-			f.clock.advance(maxRetryDelay)
+			f.clock.advance(maxBackoff)
 			f.touch("frontend", "after the deletion")
 			f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 		})
@@ -374,12 +374,12 @@ func TestARefusedSecretStallsTheKeyAndNamesWhoRefused(t *testing.T) {
 			f.CreateKey("frontend")
 			key := f.WaitForReady("frontend", v1alpha1.ReasonSecretRefused)
 			f.assertConditions(key, stalled(v1alpha1.ReasonSecretRefused, `Secret "frontend-token" was refused (`+refuser+
-				`): nothing is issued until it is let through. The controller tries again at intervals that grow from 15s to 5m.`))
+				`): allow the controller to create it. The controller retries at intervals that grow from 15s to 5m.`))
 			if apikey.IsClaimed(key) || key.Status.SecretName != "" {
 				t.Error("a key whose Secret was refused has a token")
 			}
 			refuse.Store(false)
-			f.clock.advance(maxRetryDelay)
+			f.clock.advance(maxBackoff)
 			f.touch("frontend", "let through")
 			f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 		})
@@ -405,7 +405,7 @@ func TestTheSecretOfAFormerKeyOfTheNameIsWaitedFor(t *testing.T) {
 			return send()
 		}}
 	})
-	const waiting = `Waiting for Secret "frontend-token" of a former key of this name to be removed.`
+	const waiting = `Waiting for the deletion of Secret "frontend-token", which belongs to a former key of this name.`
 	framework.Eventually(f, "the key waits", func() bool {
 		ready := meta.FindStatusCondition(f.GetKey("frontend").Status.Conditions, v1alpha1.ConditionReady)
 		return ready.Reason == v1alpha1.ReasonPending && ready.Message == waiting
@@ -415,7 +415,7 @@ func TestTheSecretOfAFormerKeyOfTheNameIsWaitedFor(t *testing.T) {
 	f.assertConditions(f.WaitForReady("frontend", v1alpha1.ReasonSecretConflict), stalled(v1alpha1.ReasonSecretConflict,
 		`Secret "frontend-token" hands over the token of APIKey "frontend": create this key with another spec.secret.name.`))
 	stillThere.Store(false)
-	f.clock.advance(maxRetryDelay)
+	f.clock.advance(maxBackoff)
 	f.touch("frontend", "collected")
 	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 }
@@ -437,7 +437,7 @@ func TestAClaimThatAnotherMadeIsLeftAloneUntilItIsVoid(t *testing.T) {
 	f.startController(nil)
 	framework.Eventually(f, "the key waits", func() bool {
 		ready := meta.FindStatusCondition(f.GetKey("frontend").Status.Conditions, v1alpha1.ConditionReady)
-		return ready.Message == "Waiting for a handover that was begun to end."
+		return ready.Message == "Waiting for the end of an earlier handover."
 	})
 	if hash := f.GetKey("frontend").Status.Tokens[0].Hash; hash != token.Hash("on its way") {
 		t.Error("the claim was replaced")

@@ -20,37 +20,38 @@ import (
 )
 
 const (
-	// formerSecretPatience is how old a key may be until a person is told that the Secret of a former key of its name is still there.
-	formerSecretPatience = time.Minute
+	// formerSecretTimeout is the age of a key from which the Secret of a former key of its name counts as a conflict.
+	formerSecretTimeout = time.Minute
 
-	// secretTimeout bounds the creation of a Secret. It leaves the reconcile the time to record what became of it.
+	// secretTimeout bounds the creation of a Secret. It leaves the reconcile time to record the result.
 	secretTimeout = reconcileTimeout - 2*time.Second
 
-	// clockDifference is what the clocks of two controllers may differ by.
+	// clockDifference is the maximum difference between the clocks of two controllers.
 	clockDifference = 5 * time.Second
 
-	// claimLifetime is how long a claim is left alone by all but the one who made it, whose calls have ended by then.
+	// claimLifetime is the time during which only the process that wrote a claim may hand over its token. All calls of that process have ended
+	// after it.
 	claimLifetime = reconcileTimeout + clockDifference
 )
 
 var (
-	// errRivalClaim means that another key claims the same app name or hash at this time, and that neither is issued yet.
-	errRivalClaim = errors.New("another key claims the same app name or token hash")
+	// errConflictingClaim means that a key with the same app name or hash has claimed too, and that neither is issued yet.
+	errConflictingClaim = errors.New("another key claims the same app name or token hash")
 
-	// errHandoverUnderWay means that another controller may be handing over a token of this key at this time.
-	errHandoverUnderWay = errors.New("a token of this key may be on its way to its Secret")
+	// errHandoverInProgress means that another controller may be handing over a token of this key.
+	errHandoverInProgress = errors.New("a handover of this key may be in progress")
 
-	// errClaimMayBeLive means that only a clock that cannot be trusted says that a claim is void.
-	errClaimMayBeLive = errors.New("the clock that says that a handover has ended cannot be trusted")
+	// errClaimMayBeValid means that a claim is void only according to a clock that cannot be trusted.
+	errClaimMayBeValid = errors.New("the claim of this key may be valid: the clock cannot be trusted")
 
-	// errFormerSecret means that the Secret of a former key of the same name is about to be collected.
-	errFormerSecret = errors.New("the Secret of a former key of this name is still there")
+	// errFormerSecret means that the garbage collector has not deleted the Secret of a former key of the same name yet.
+	errFormerSecret = errors.New("the Secret of a former key of this name still exists")
 
-	// errClaimNotSeen means that the cache lacks the claim that was just written: ClientOptions are not in force.
+	// errClaimNotSeen means that the cache lacks the claim that was just written: the client was not built with ClientOptions.
 	errClaimNotSeen = errors.New("the cache of APIKeys has not seen the claim that was just written")
 )
 
-// issue hands over the token of a key that has none yet, or says why not.
+// issue hands over a token to a key that has none, or records the reason why it cannot.
 func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
 	err := r.claimAndHandOver(ctx, key)
 	var conflict *apikey.Conflict
@@ -58,41 +59,41 @@ func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctr
 	case err == nil:
 		return r.accept(key), nil
 	case errors.As(err, &conflict):
-		return r.standBack(ctx, key, conflict), nil
-	case errors.Is(err, errRivalClaim):
-		return r.withdraw(key, rivalClaim, "Waiting for another key with the same app name or token hash to be settled."), nil
-	case errors.Is(err, errHandoverUnderWay):
+		return r.stall(ctx, key, conflict), nil
+	case errors.Is(err, errConflictingClaim):
+		return r.withdraw(key, conflictingClaim, "Waiting for another key that claims the same app name or token hash."), nil
+	case errors.Is(err, errHandoverInProgress):
 		return r.awaitHandover(key), nil
-	case errors.Is(err, errClaimMayBeLive):
-		setPending(key, "Waiting for the clocks of the controller and the API server to agree: a handover that was begun may not have ended.")
-		r.postpone(key, clockDelay)
+	case errors.Is(err, errClaimMayBeValid):
+		setPending(key, "Waiting until the controller's clock agrees with the API server's: an earlier handover may be in progress.")
+		r.delay(key, clockDelay)
 		return ctrl.Result{RequeueAfter: clockDelay}, nil
 	case errors.Is(err, errFormerSecret):
 		return r.withdraw(key, formerSecret,
-			fmt.Sprintf("Waiting for Secret %q of a former key of this name to be removed.", secretName(key))), nil
-	case wasOvertaken(err):
+			fmt.Sprintf("Waiting for the deletion of Secret %q, which belongs to a former key of this name.", secretName(key))), nil
+	case isConflict(err):
 		return ctrl.Result{}, err
 	default:
-		setPending(key, fmt.Sprintf("The token could not be handed over yet (%s): the controller tries again.", failureOf(err)))
+		setPending(key, fmt.Sprintf("The controller could not hand over the token (%s) and retries.", failureOf(err)))
 		return ctrl.Result{}, err
 	}
 }
 
-// claimAndHandOver hands over a token: hash first, then the token.
+// claimAndHandOver hands over a token. It writes the hash to the status before it writes the token to a Secret.
 //
-// Two controllers may work at once, each from a cache that lags behind. What makes that safe is the order of claim and look: every
-// key writes its hash (the claim), then looks at the competing keys in a cache that has seen this write, and goes on only when it
-// sees no other claim. Of two claims one is the later write, and whoever made it sees the earlier one. A key that went on keeps its
-// claim, which becomes its token, so that all who come later see it; nobody else touches the claim of a minted token until whoever made
-// it must have stopped.
+// Two controllers may do this at the same time, each with a stale cache. The order of writes and reads makes that safe. Each key first
+// writes its hash, which is its claim. Then it lists the conflicting keys from a cache that contains this write, and continues only if none
+// of them has a claim. Of two claims, one was written later, and the process that wrote it finds the earlier one. A key that continues
+// keeps its claim, so that all later lists contain it. No other process replaces the claim of a minted token until claimLifetime has
+// passed.
 func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.APIKey) error {
 	if done, err := r.wasHandedOver(ctx, key); done || err != nil {
-		return err // done: and then the controller was stopped before it could say so
+		return err // done: an earlier controller stopped before it could record the handover
 	}
 	if err := r.checkClaimIsVoid(ctx, key); err != nil {
 		return err
 	}
-	if err := r.settle(ctx, key); err != nil {
+	if err := r.checkConflict(ctx, key); err != nil {
 		return err
 	}
 	if err := r.clearSecretName(ctx, key); err != nil {
@@ -102,33 +103,33 @@ func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.A
 	if err != nil {
 		return err
 	}
-	if err := r.lookAgain(ctx, key); err != nil {
+	if err := r.recheckConflict(ctx, key); err != nil {
 		return err
 	}
 	return r.handOver(ctx, key, minted)
 }
 
-// checkClaimIsVoid returns errHandoverUnderWay or errClaimMayBeLive while the controller that claimed for the key may still
-// hand over its token.
+// checkClaimIsVoid returns errHandoverInProgress or errClaimMayBeValid while the controller that wrote the key's claim may still hand over
+// its token.
 func (r *APIKeyReconciler) checkClaimIsVoid(ctx context.Context, key *v1alpha1.APIKey) error {
-	if !isDated(key) {
+	if !hasClaimTime(key) {
 		return nil
 	}
-	clockErr := r.CheckClock(ctx) // before Now is used, which goes by what this learns
+	clockErr := r.CheckClock(ctx) // before Now, which uses the API server's time that this reads
 	switch {
 	case r.untilClaimIsVoid(key) > 0:
-		return errHandoverUnderWay
+		return errHandoverInProgress
 	case clockErr != nil:
 		r.recordClockWarning(key, actionIssue, clockErr)
-		return errClaimMayBeLive
+		return errClaimMayBeValid
 	default:
 		return nil
 	}
 }
 
-// settle returns the conflict when another key holds the app name or the hash, as far as the cache knows. It waits for no write: what the
-// cache has not seen yet, lookAgain sees.
-func (r *APIKeyReconciler) settle(ctx context.Context, key *v1alpha1.APIKey) error {
+// checkConflict returns the conflict if, according to the cache, another key holds the app name or the hash. The cache may be stale:
+// recheckConflict finds what it has not seen yet.
+func (r *APIKeyReconciler) checkConflict(ctx context.Context, key *v1alpha1.APIKey) error {
 	conflict, err := r.findConflict(ctx, key)
 	if conflict != nil {
 		return conflict
@@ -136,8 +137,8 @@ func (r *APIKeyReconciler) settle(ctx context.Context, key *v1alpha1.APIKey) err
 	return err
 }
 
-// claim writes the hash of the key's token to its status. It returns the token when it minted one: from here until it is in the
-// Secret, it exists in this variable only.
+// claim writes the hash of the key's token to its status, and returns the token if it minted one. Until the token is in the Secret, it
+// exists only in this variable.
 func (r *APIKeyReconciler) claim(ctx context.Context, key *v1alpha1.APIKey) (minted string, err error) {
 	claimed := key.DeepCopy()
 	if key.Spec.TokenHash != "" {
@@ -152,15 +153,15 @@ func (r *APIKeyReconciler) claim(ctx context.Context, key *v1alpha1.APIKey) (min
 		return "", err
 	}
 	if apikey.IsClaimed(key) && minted != "" {
-		r.announceMintedAgain(key)
+		r.recordReissue(key)
 	}
 	*key = *claimed
 	return minted, nil
 }
 
-// lookAgain returns the conflict or errRivalClaim when the key must not go on, from a cache that has seen the key's claim.
-func (r *APIKeyReconciler) lookAgain(ctx context.Context, key *v1alpha1.APIKey) error {
-	if err := r.awaitClaim(ctx, key); err != nil {
+// recheckConflict returns the conflict or errConflictingClaim if the key must not be issued, according to a cache that has seen its claim.
+func (r *APIKeyReconciler) recheckConflict(ctx context.Context, key *v1alpha1.APIKey) error {
+	if err := r.waitForClaim(ctx, key); err != nil {
 		return err
 	}
 	others, err := apikey.ListConflicting(ctx, r, key)
@@ -170,15 +171,15 @@ func (r *APIKeyReconciler) lookAgain(ctx context.Context, key *v1alpha1.APIKey) 
 	if conflict := apikey.FindConflict(key, others); conflict != nil {
 		return conflict
 	}
-	if rival := apikey.FindConflictingClaim(key, others); rival != nil {
-		return errRivalClaim
+	if apikey.FindConflictingClaim(key, others) != nil {
+		return errConflictingClaim
 	}
 	return nil
 }
 
-// awaitClaim returns when the cache has seen the key's claim, and with it all that was written before. It waits for no other write: a
-// consistent list would wait for all that this process has begun.
-func (r *APIKeyReconciler) awaitClaim(ctx context.Context, key *v1alpha1.APIKey) error {
+// waitForClaim returns when the cache has seen the key's claim, and with it all earlier writes. A list with read-your-writes consistency
+// would also wait for all other writes of this process.
+func (r *APIKeyReconciler) waitForClaim(ctx context.Context, key *v1alpha1.APIKey) error {
 	seen := &v1alpha1.APIKey{}
 	if err := r.Get(ctx, client.ObjectKeyFromObject(key), seen); err != nil {
 		return err
@@ -189,7 +190,7 @@ func (r *APIKeyReconciler) awaitClaim(ctx context.Context, key *v1alpha1.APIKey)
 	return nil
 }
 
-// handOver writes the minted token to the one-time Secret. A brought token needs none.
+// handOver writes the minted token to the one-time Secret. An imported token has no Secret.
 func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, minted string) error {
 	if minted == "" {
 		return nil
@@ -198,7 +199,7 @@ func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, m
 	defer cancel()
 	err := r.createSecret(creation, key, minted)
 	if apierrors.IsAlreadyExists(err) {
-		// By this very call, when its first answer was lost and the client repeated it, or by somebody else meanwhile.
+		// This call created it if the first response was lost and the client retried. Else another client did.
 		if done, err := r.wasHandedOver(ctx, key); done || err != nil {
 			return err
 		}
@@ -212,44 +213,44 @@ func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, m
 		return nil
 	case wasRefused(err):
 		return secretRefused(secretName(key), err)
-	default: // the Secret may be there all the same: the claim stays until that is known
+	default: // the Secret may exist: keep the claim until that is known
 		return &writeError{secret: secretName(key), failure: failureOf(err)}
 	}
 }
 
-// accept makes the token count.
+// accept records that the token is accepted.
 func (r *APIKeyReconciler) accept(key *v1alpha1.APIKey) ctrl.Result {
 	key.Status.Tokens[0].NotBefore = new(r.timestamp())
 	key.Status.Tokens[0].ClaimedAt = nil
 	setIssued(key)
-	return ctrl.Result{RequeueAfter: r.untilNextInstant(key)}
+	return ctrl.Result{RequeueAfter: r.untilNextDeadline(key)}
 }
 
-// standBack gives up the claim, if there is one, until a person has solved the conflict.
-func (r *APIKeyReconciler) standBack(ctx context.Context, key *v1alpha1.APIKey, conflict *apikey.Conflict) ctrl.Result {
+// stall drops the claim, if one exists, until a user has resolved the conflict.
+func (r *APIKeyReconciler) stall(ctx context.Context, key *v1alpha1.APIKey, conflict *apikey.Conflict) ctrl.Result {
 	dropClaim(key)
-	setStalled(key, conflict)
-	if waitsForItsSecret(key) {
-		return ctrl.Result{RequeueAfter: soonest(r.tryAgain(key, secretUnwritable), r.untilExpiry(key))}
+	setStalled(key, metav1.ConditionFalse, conflict.Reason, conflict.Message)
+	if waitsForSecret(key) {
+		return ctrl.Result{RequeueAfter: soonest(r.backOff(key, secretUnwritable), r.untilExpiry(key))}
 	}
-	r.hastenEnd(ctx, client.ObjectKey{Namespace: key.Namespace, Name: conflict.Holder})
-	return ctrl.Result{RequeueAfter: soonest(r.untilExpiry(key))} // standingChanged wakes the key when it is the next in line
+	r.enqueueExpired(ctx, client.ObjectKey{Namespace: key.Namespace, Name: conflict.Holder})
+	return ctrl.Result{RequeueAfter: soonest(r.untilExpiry(key))} // enqueueConflicting enqueues the key when it can be issued
 }
 
-// withdraw gives up the claim, if there is one, to claim again after a delay: what the key waits for goes without a person.
+// withdraw drops the claim, if one exists, and retries with a backoff: no user needs to act.
 func (r *APIKeyReconciler) withdraw(key *v1alpha1.APIKey, why cause, waiting string) ctrl.Result {
 	dropClaim(key)
 	setPending(key, waiting)
-	return ctrl.Result{RequeueAfter: r.tryAgain(key, why)}
+	return ctrl.Result{RequeueAfter: r.backOff(key, why)}
 }
 
-// awaitHandover waits until the claim is void. When this controller made the claim, the status says already why it waits.
+// awaitHandover requeues the key for when its claim is void. If this controller wrote the claim, the status already has the reason.
 func (r *APIKeyReconciler) awaitHandover(key *v1alpha1.APIKey) ctrl.Result {
-	if !r.retries.canWait(client.ObjectKeyFromObject(key), r.phaseOf(key)) {
-		setPending(key, "Waiting for a handover that was begun to end.")
+	if !r.backoffs.isDeferred(client.ObjectKeyFromObject(key), r.phaseOf(key)) {
+		setPending(key, "Waiting for the end of an earlier handover.")
 	}
 	wait := r.untilClaimIsVoid(key)
-	r.postpone(key, wait)
+	r.delay(key, wait)
 	return ctrl.Result{RequeueAfter: soonest(wait, r.untilExpiry(key))}
 }
 
@@ -258,7 +259,7 @@ func dropClaim(key *v1alpha1.APIKey) {
 	key.Status.SecretName = ""
 }
 
-// timestamp is the current instant as the API server stores it.
+// timestamp returns the current time as the API server stores it.
 func (r *APIKeyReconciler) timestamp() metav1.Time {
 	return metav1.NewTime(r.Now().Truncate(time.Second))
 }

@@ -29,9 +29,9 @@ import (
 
 const (
 	acceptedMinted  = "The token is accepted. It was handed over in a Secret."
-	acceptedBrought = "The token that was brought is accepted."
-	deactivated     = "The key was deactivated and is accepted no more."
-	expired         = "The key has expired and is accepted no more."
+	acceptedBrought = "The imported token is accepted."
+	deactivated     = "The key was deactivated and is no longer accepted."
+	expired         = "The key has expired and is no longer accepted."
 )
 
 func conditions(ready, active metav1.ConditionStatus, reason, message string) map[string]string {
@@ -187,8 +187,8 @@ func TestAFreshControllerMintsAgainWhatWasNeverHandedOver(t *testing.T) {
 
 	f.startController(nil)
 	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
-	const want = "A token of this key was minted earlier but never handed over: it is void, and a new one is minted."
-	if eventType, note := f.awaitEvent("frontend", "MintedAgain"); eventType != corev1.EventTypeWarning || note != want {
+	const want = "An earlier token of this key was never handed over and is void: the controller mints a new one."
+	if eventType, note := f.awaitEvent("frontend", "Reissued"); eventType != corev1.EventTypeWarning || note != want {
 		t.Errorf("the event is %s: %s", eventType, note)
 	}
 }
@@ -214,7 +214,7 @@ func TestTheSecretGoesWhenItsTimeToLiveIsOver(t *testing.T) {
 	})
 	key := f.GetKey("frontend")
 	f.assertConditions(key, conditions(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, acceptedMinted))
-	if _, note := f.awaitEvent("frontend", "SecretRemoved"); note != `The one-time Secret "frontend-token" was removed: its time to live is over.` {
+	if _, note := f.awaitEvent("frontend", "SecretRemoved"); note != `The controller deleted the one-time Secret "frontend-token": its ttl has passed.` {
 		t.Errorf("the event says %q", note)
 	}
 }
@@ -255,7 +255,7 @@ func TestAKeyThatIsBeingDeletedLosesItsSecretAndFreesItsName(t *testing.T) {
 	f.WaitForReady("second", v1alpha1.ReasonAppNameConflict)
 	framework.Must(f, f.Env.Client.Delete(t.Context(), first))
 	f.assertConditions(f.WaitForReady("first", v1alpha1.ReasonDeactivated), conditions(metav1.ConditionTrue, metav1.ConditionFalse,
-		v1alpha1.ReasonDeactivated, "The key is being deleted and is accepted no more."))
+		v1alpha1.ReasonDeactivated, "The key is being deleted and is no longer accepted."))
 	if f.Secret("first-token") != nil {
 		t.Error("the Secret is still there")
 	}
@@ -342,7 +342,7 @@ func TestOneHashInOneNamespaceCountsOnce(t *testing.T) {
 	first := f.CreateKey("first", tokenHash(hash))
 	f.WaitForReady("first", v1alpha1.ReasonIssued)
 	f.CreateKey("second", tokenHash(hash))
-	const held = `The token hash is that of APIKey "first": delete that key, or bring another token.`
+	const held = `APIKey "first" already has this token hash: delete that key, or import another token.`
 	f.assertConditions(f.WaitForReady("second", v1alpha1.ReasonTokenHashConflict), stalled(v1alpha1.ReasonTokenHashConflict, held))
 
 	f.Deactivate("first")

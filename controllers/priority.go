@@ -17,29 +17,29 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// The order in which keys are reconciled, the first first.
+// The priorities of keys in the queue, highest first.
 const (
-	// priorityNew is that of keys that may be issued: their owners wait for them.
+	// priorityNew is the priority of keys that can be issued: their owners wait for them.
 	priorityNew = 200
-	// priorityDeadline is that of issued keys whose one-time Secret is to be deleted now.
+	// priorityDeadline is the priority of issued keys whose one-time Secret is due for deletion.
 	priorityDeadline = 100
-	// priorityUpdate is that of all other changes of issued keys.
+	// priorityUpdate is the priority of all other changes of issued keys.
 	priorityUpdate = 0
-	// priorityDeferred is that of what can wait: the end of a key, which authenticators know without its record; the next try of a key
-	// that failed before; a key that waits for another one; a key that did not change.
+	// priorityDeferred is the priority of work that can wait: recording the end of a key, which authenticators determine themselves; the
+	// next attempt for a key that has failed; a key that waits for another one; a key that has not changed.
 	priorityDeferred = handler.LowPriority
 )
 
-// canWait says whether work of a priority has only the few workers for work that can wait.
-func canWait(priority int) bool { return priority <= priorityDeferred }
+// isDeferred reports whether work of the priority may use only the few workers for deferred work.
+func isDeferred(priority int) bool { return priority <= priorityDeferred }
 
-// priorityOf returns how urgent it is to reconcile a key that was created or changed.
+// priorityOf returns the priority of a key that was created or changed.
 func (r *APIKeyReconciler) priorityOf(key *v1alpha1.APIKey) int {
 	switch {
 	case apikey.StateOf(key, r.Now()) != apikey.StateActive || isStalled(key):
 		return priorityDeferred
 	case !apikey.IsIssued(key):
-		return r.priorityOfNextInLine(key)
+		return r.priorityToIssue(key)
 	case r.secretIsDue(key):
 		return priorityDeadline
 	default:
@@ -47,26 +47,26 @@ func (r *APIKeyReconciler) priorityOf(key *v1alpha1.APIKey) int {
 	}
 }
 
-// priorityOfNextInLine returns how urgent it is to issue a key that nothing stands in the way of, as far as its competitors go.
-func (r *APIKeyReconciler) priorityOfNextInLine(key *v1alpha1.APIKey) int {
-	if r.retries.canWait(client.ObjectKeyFromObject(key), r.phaseOf(key)) {
+// priorityToIssue returns the priority of a key that has no token and no conflict with another key.
+func (r *APIKeyReconciler) priorityToIssue(key *v1alpha1.APIKey) int {
+	if r.backoffs.isDeferred(client.ObjectKeyFromObject(key), r.phaseOf(key)) {
 		return priorityDeferred
 	}
 	return priorityNew
 }
 
-// priorityOfNext returns how urgent the key will be when its time comes by itself.
-func (r *APIKeyReconciler) priorityOfNext(key *v1alpha1.APIKey) int {
-	if due, ok := secretDue(key); ok && due.Sub(r.Now()) < r.untilExpiry(key) {
+// priorityOfRequeue returns the priority of the key at its next deadline.
+func (r *APIKeyReconciler) priorityOfRequeue(key *v1alpha1.APIKey) int {
+	if due, ok := secretDeadline(key); ok && due.Sub(r.Now()) < r.untilExpiry(key) {
 		return priorityDeadline
 	}
 	if apikey.IsIssued(key) {
-		return priorityDeferred // it expires
+		return priorityDeferred // the deadline is its expiry
 	}
 	return r.priorityOf(key)
 }
 
-// enqueueByPriority adds the keys of events to the queue.
+// enqueueByPriority enqueues the key of each event at its priority.
 func (r *APIKeyReconciler) enqueueByPriority() handler.EventHandler {
 	return handler.Funcs{
 		CreateFunc: func(_ context.Context, e event.CreateEvent, queue requestQueue) {
@@ -76,7 +76,7 @@ func (r *APIKeyReconciler) enqueueByPriority() handler.EventHandler {
 			r.enqueue(queue, e.ObjectNew.(*v1alpha1.APIKey), e.ObjectOld.GetResourceVersion() == e.ObjectNew.GetResourceVersion())
 		},
 		DeleteFunc: func(_ context.Context, e event.DeleteEvent, queue requestQueue) {
-			add(queue, client.ObjectKeyFromObject(e.Object), priorityDeferred) // to forget its retries
+			add(queue, client.ObjectKeyFromObject(e.Object), priorityDeferred) // to forget its backoff
 		},
 	}
 }

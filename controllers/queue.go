@@ -15,9 +15,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// How many reconciles run at a time. They wait for the API server more than they work, and what they wait for may be slow because of
-// what a tenant did: an admission webhook that refuses each Secret after 10 seconds holds a worker for as long. So a namespace has few
-// of the workers, and work that can wait, which is all that fails again and again, has fewer.
+// The numbers of workers. A tenant can make calls of the API server slow: an admission webhook that refuses each Secret after 10 seconds
+// occupies a worker for as long. So a namespace may use only some of the workers. Deferred work, to which all repeated failures belong, may
+// use even fewer.
 const (
 	workers             = 32
 	workersPerNamespace = 8
@@ -26,35 +26,35 @@ const (
 	deferredWorkersPerNamespace = 2
 )
 
-// fairQueue is the priority queue of controller-runtime with limits: it parks a request whose namespace, or whose class, has all the
-// workers that it may have, until one of them is done. As many requests of a namespace may be ready, at each priority: a namespace is not
-// behind the many keys of another one either.
+// fairQueue is the priority queue of controller-runtime with limits for each namespace and for deferred work. It throttles a request that
+// exceeds a limit: the request waits outside the priority queue until a worker of its namespace is done. The limits also apply to the
+// requests in the priority queue, so that the many keys of one namespace do not delay those of another.
 type fairQueue struct {
 	priorityqueue.PriorityQueue[reconcile.Request]
 
 	mu      sync.Mutex
-	running map[reconcile.Request]int // their priorities
+	running map[reconcile.Request]int // the priorities of the requests that workers process
 	busy    map[string]busyWorkers    // by namespace
-	// deferred is how many workers do work that can wait, in all namespaces.
-	deferred int
-	ready    map[reconcile.Request]int // the priorities of those that were added
-	share    map[class]int             // how many of them each class has
-	parked   map[string]parkedRequests // by namespace
+	// deferred is the number of workers that do deferred work, in all namespaces.
+	deferred  int
+	ready     map[reconcile.Request]int    // the priorities of the requests in the priority queue
+	share     map[class]int                // the number of ready requests of each class
+	throttled map[string]throttledRequests // by namespace
 }
 
-// busyWorkers are the workers of one namespace.
+// busyWorkers counts the workers that process requests of one namespace.
 type busyWorkers struct{ all, deferred int }
 
-// class is the requests of one namespace at one priority.
+// class identifies the requests of one namespace that have the same priority.
 type class struct {
 	namespace string
 	priority  int
 }
 
-// parkedRequests are those of one namespace: each once, at the highest priority that it was added with.
-type parkedRequests struct {
+// throttledRequests holds the throttled requests of one namespace, each at the highest priority with which it was added.
+type throttledRequests struct {
 	priority map[reconcile.Request]int
-	inOrder  map[int][]reconcile.Request // by priority; a request whose priority was raised is in two
+	inOrder  map[int][]reconcile.Request // by priority; a request whose priority was raised is in two of them
 }
 
 func newFairQueue(
@@ -64,20 +64,20 @@ func newFairQueue(
 		PriorityQueue: priorityqueue.New(controller, func(o *priorityqueue.Opts[reconcile.Request]) {
 			o.Log, o.RateLimiter = log, limiter
 		}),
-		running: map[reconcile.Request]int{},
-		busy:    map[string]busyWorkers{},
-		ready:   map[reconcile.Request]int{},
-		share:   map[class]int{},
-		parked:  map[string]parkedRequests{},
+		running:   map[reconcile.Request]int{},
+		busy:      map[string]busyWorkers{},
+		ready:     map[reconcile.Request]int{},
+		share:     map[class]int{},
+		throttled: map[string]throttledRequests{},
 	}
 }
 
-// Add adds a request at the priority 0.
+// Add adds a request with the priority 0.
 func (q *fairQueue) Add(request reconcile.Request) {
 	q.AddWithOpts(priorityqueue.AddOpts{}, request)
 }
 
-// AddWithOpts adds requests, or parks those that are ready at once when their namespace has its share of the queue.
+// AddWithOpts adds the requests. It throttles those without a delay whose namespace already has its share of the queue.
 func (q *fairQueue) AddWithOpts(options priorityqueue.AddOpts, requests ...reconcile.Request) {
 	for _, request := range requests {
 		if options.After > 0 || options.RateLimited || q.mayBeReady(request, ptr.Deref(options.Priority, 0)) {
@@ -103,27 +103,27 @@ func (q *fairQueue) GetWithPriority() (request reconcile.Request, priority int, 
 	}
 }
 
-// Done ends the run of a request, and puts parked ones, which may run now, back into the queue.
+// Done marks a request as processed, and adds the throttled requests that may run now.
 func (q *fairQueue) Done(request reconcile.Request) {
-	resumed := q.end(request) // first: from Done on, the request may run again
+	resumed := q.end(request) // before Done, after which the request may run again
 	q.PriorityQueue.Done(request)
 	for next, priority := range resumed {
 		q.AddWithOpts(priorityqueue.AddOpts{Priority: &priority}, next)
 	}
 }
 
-// Len returns how many requests are ready or parked.
+// Len returns the number of ready and throttled requests.
 func (q *fairQueue) Len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	length := q.PriorityQueue.Len()
-	for _, parked := range q.parked {
-		length += len(parked.priority)
+	for _, throttled := range q.throttled {
+		length += len(throttled.priority)
 	}
 	return length
 }
 
-// mayBeReady counts a request among those that are ready, or parks it.
+// mayBeReady counts the request as ready, or throttles it and returns false.
 func (q *fairQueue) mayBeReady(request reconcile.Request, priority int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -131,10 +131,10 @@ func (q *fairQueue) mayBeReady(request reconcile.Request, priority int) bool {
 		return true
 	}
 	if _, running := q.running[request]; running {
-		return true // the queue keeps it until it is done
+		return true // the priority queue keeps it until it is done
 	}
 	if !q.hasShare(request.Namespace, priority) {
-		q.parked[request.Namespace] = q.parked[request.Namespace].add(request, priority)
+		q.throttled[request.Namespace] = q.throttled[request.Namespace].add(request, priority)
 		return false
 	}
 	q.ready[request] = priority
@@ -142,15 +142,16 @@ func (q *fairQueue) mayBeReady(request reconcile.Request, priority int) bool {
 	return true
 }
 
+// hasShare reports whether one more request of the namespace and priority may be ready.
 func (q *fairQueue) hasShare(namespace string, priority int) bool {
 	ready, busy := q.share[class{namespace, priority}], q.busy[namespace]
-	if canWait(priority) {
+	if isDeferred(priority) {
 		return ready+busy.deferred < deferredWorkersPerNamespace
 	}
 	return ready+busy.all < workersPerNamespace
 }
 
-// start counts a request among those that run, or parks it.
+// start counts the request as running, or throttles it and returns false.
 func (q *fairQueue) start(request reconcile.Request, priority int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -161,22 +162,22 @@ func (q *fairQueue) start(request reconcile.Request, priority int) bool {
 			delete(q.share, of)
 		}
 	}
-	parked := q.parked[request.Namespace]
+	throttled := q.throttled[request.Namespace]
 	if !q.mayRun(request.Namespace, priority) {
-		q.parked[request.Namespace] = parked.add(request, priority)
+		q.throttled[request.Namespace] = throttled.add(request, priority)
 		return false
 	}
-	if parked.remove(request); len(parked.priority) == 0 {
-		delete(q.parked, request.Namespace)
+	if throttled.remove(request); len(throttled.priority) == 0 {
+		delete(q.throttled, request.Namespace)
 	}
 	q.running[request] = priority
 	q.count(request.Namespace, priority, 1)
 	return true
 }
 
-// end takes a request off those that run, and returns the parked ones that may run instead, with their priorities: one of its namespace,
-// and when a worker for work that can wait is free, one of that work. The worker may have been free before: a request that was resumed for
-// it may have become urgent meanwhile.
+// end removes the request from the running ones, and returns the throttled requests that may run instead, with their priorities: one of its
+// namespace, and one of any namespace's deferred work if a worker for that is free. That worker may have been free before, because a request
+// that was resumed for it may have got a higher priority since.
 func (q *fairQueue) end(request reconcile.Request) map[reconcile.Request]int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -189,8 +190,8 @@ func (q *fairQueue) end(request reconcile.Request) map[reconcile.Request]int {
 	resumed := map[reconcile.Request]int{}
 	q.resume(request.Namespace, anyPriority, resumed)
 	if q.deferred < deferredWorkers {
-		for namespace := range q.parked { // in no order: each has the same chance
-			if q.resume(namespace, canWait, resumed) {
+		for namespace := range q.throttled { // in random order, so that each has the same chance
+			if q.resume(namespace, isDeferred, resumed) {
 				break
 			}
 		}
@@ -200,31 +201,32 @@ func (q *fairQueue) end(request reconcile.Request) map[reconcile.Request]int {
 
 func anyPriority(int) bool { return true }
 
-// resume takes the first parked request of a namespace, of those whose priority matches, that may run. It says whether there is one.
+// resume moves the first throttled request of the namespace that matches and may run to the map, and reports whether it found one.
 func (q *fairQueue) resume(namespace string, matches func(priority int) bool, into map[reconcile.Request]int) (found bool) {
-	parked, ok := q.parked[namespace]
+	throttled, ok := q.throttled[namespace]
 	if !ok {
 		return false
 	}
-	for _, priority := range slices.Backward(slices.Sorted(maps.Keys(parked.inOrder))) {
+	for _, priority := range slices.Backward(slices.Sorted(maps.Keys(throttled.inOrder))) {
 		if !matches(priority) || !q.mayRun(namespace, priority) || !q.hasShare(namespace, priority) {
 			continue
 		}
-		if request, ok := parked.first(priority); ok {
+		if request, ok := throttled.first(priority); ok {
 			into[request] = priority
 			found = true
 			break
 		}
 	}
-	if len(parked.priority) == 0 {
-		delete(q.parked, namespace)
+	if len(throttled.priority) == 0 {
+		delete(q.throttled, namespace)
 	}
 	return found
 }
 
+// mayRun reports whether a worker may process one more request of the namespace and priority.
 func (q *fairQueue) mayRun(namespace string, priority int) bool {
 	busy := q.busy[namespace]
-	if canWait(priority) && (busy.deferred >= deferredWorkersPerNamespace || q.deferred >= deferredWorkers) {
+	if isDeferred(priority) && (busy.deferred >= deferredWorkersPerNamespace || q.deferred >= deferredWorkers) {
 		return false
 	}
 	return busy.all < workersPerNamespace
@@ -233,7 +235,7 @@ func (q *fairQueue) mayRun(namespace string, priority int) bool {
 func (q *fairQueue) count(namespace string, priority, change int) {
 	busy := q.busy[namespace]
 	busy.all += change
-	if canWait(priority) {
+	if isDeferred(priority) {
 		busy.deferred += change
 		q.deferred += change
 	}
@@ -242,14 +244,14 @@ func (q *fairQueue) count(namespace string, priority, change int) {
 	}
 }
 
-// add returns the parked requests with one more.
-func (p parkedRequests) add(request reconcile.Request, priority int) parkedRequests {
+// add returns the requests with one more.
+func (p throttledRequests) add(request reconcile.Request, priority int) throttledRequests {
 	if p.priority == nil {
-		p = parkedRequests{priority: map[reconcile.Request]int{}, inOrder: map[int][]reconcile.Request{}}
+		p = throttledRequests{priority: map[reconcile.Request]int{}, inOrder: map[int][]reconcile.Request{}}
 	}
 	former, ok := p.priority[request]
 	if !ok {
-		parkedKeys.Inc()
+		throttledKeys.Inc()
 	}
 	if !ok || former < priority {
 		p.priority[request] = priority
@@ -258,15 +260,15 @@ func (p parkedRequests) add(request reconcile.Request, priority int) parkedReque
 	return p
 }
 
-func (p parkedRequests) remove(request reconcile.Request) {
+func (p throttledRequests) remove(request reconcile.Request) {
 	if _, ok := p.priority[request]; ok {
-		parkedKeys.Dec()
+		throttledKeys.Dec()
 		delete(p.priority, request)
 	}
 }
 
-// first takes the first request of a priority.
-func (p parkedRequests) first(priority int) (reconcile.Request, bool) {
+// first removes and returns the first request of the priority.
+func (p throttledRequests) first(priority int) (reconcile.Request, bool) {
 	for len(p.inOrder[priority]) > 0 {
 		request := p.inOrder[priority][0]
 		p.inOrder[priority] = p.inOrder[priority][1:]

@@ -126,8 +126,8 @@ func TestInvariant10_EachParkedRequestRunsInTheEnd(t *testing.T) {
 		for len(q.running) > 0 {
 			done[q.finish()] = true
 		}
-		if len(done) != want || q.Len() != 0 || len(q.parked) != 0 || len(q.busy) != 0 || q.deferred != 0 {
-			t.Errorf("%d of %d requests ran, %d are left; parked %v, busy %v, %d", len(done), want, q.Len(), q.parked, q.busy, q.deferred)
+		if len(done) != want || q.Len() != 0 || len(q.throttled) != 0 || len(q.busy) != 0 || q.deferred != 0 {
+			t.Errorf("%d of %d requests ran, %d are left; throttled %v, busy %v, %d", len(done), want, q.Len(), q.throttled, q.busy, q.deferred)
 		}
 	})
 }

@@ -15,12 +15,11 @@ import (
 // never is a duration that does not end.
 const never = time.Duration(math.MaxInt64)
 
-// clockDelay passes before the controller tries again to do what the clock demands, after that clock could not be trusted.
+// clockDelay is the delay before the controller checks its clock again, after it could not trust it.
 const clockDelay = 15 * time.Second
 
-// mayGoByClock says whether something may be done to the key that cannot be undone because its time has come. If not, the key has an
-// event that says why.
-func (r *APIKeyReconciler) mayGoByClock(ctx context.Context, key *v1alpha1.APIKey, action string) bool {
+// isClockTrusted reports whether the clock allows an irreversible change that is due. If not, it records an event with the reason.
+func (r *APIKeyReconciler) isClockTrusted(ctx context.Context, key *v1alpha1.APIKey, action string) bool {
 	err := r.CheckClock(ctx)
 	if err != nil {
 		r.recordClockWarning(key, action, err)
@@ -28,10 +27,10 @@ func (r *APIKeyReconciler) mayGoByClock(ctx context.Context, key *v1alpha1.APIKe
 	return err == nil
 }
 
-// untilNextInstant is how long nothing happens to an issued key by itself: until it expires, or its Secret's time is over.
-func (r *APIKeyReconciler) untilNextInstant(key *v1alpha1.APIKey) time.Duration {
+// untilNextDeadline returns the time until an issued key expires or its Secret is due for deletion, as a RequeueAfter.
+func (r *APIKeyReconciler) untilNextDeadline(key *v1alpha1.APIKey) time.Duration {
 	untilSecretIsDue := never
-	if due, ok := secretDue(key); ok {
+	if due, ok := secretDeadline(key); ok {
 		untilSecretIsDue = due.Sub(r.Now())
 	}
 	return soonest(r.untilExpiry(key), untilSecretIsDue)
@@ -44,10 +43,10 @@ func (r *APIKeyReconciler) untilExpiry(key *v1alpha1.APIKey) time.Duration {
 	return key.Spec.ExpiresAt.Sub(r.Now())
 }
 
-// untilClaimIsVoid is how long whoever claimed for the key may still be handing over its token; 0 or less when nobody is. A claim from
-// further ahead than clocks may differ by was dated by a clock that was wrong, and is void.
+// untilClaimIsVoid returns how long the process that claimed for the key may still hand over its token; 0 or less means that the claim is
+// void. A claim that is further in the future than clocks may differ has the time of a wrong clock, and is void.
 func (r *APIKeyReconciler) untilClaimIsVoid(key *v1alpha1.APIKey) time.Duration {
-	if !isDated(key) {
+	if !hasClaimTime(key) {
 		return 0
 	}
 	remaining := key.Status.Tokens[0].ClaimedAt.Add(claimLifetime).Sub(r.Now())
@@ -57,12 +56,12 @@ func (r *APIKeyReconciler) untilClaimIsVoid(key *v1alpha1.APIKey) time.Duration 
 	return remaining
 }
 
-// isDated says whether the key has a claim that is void only after a while.
-func isDated(key *v1alpha1.APIKey) bool {
+// hasClaimTime reports whether the key has a claim that becomes void only after claimLifetime.
+func hasClaimTime(key *v1alpha1.APIKey) bool {
 	return apikey.IsClaimed(key) && key.Status.Tokens[0].ClaimedAt != nil
 }
 
-// soonest returns the shortest of the durations as a RequeueAfter, where 0 means that there is nothing to wait for.
+// soonest returns the shortest duration as a RequeueAfter, which is 0 if all of them are never.
 func soonest(durations ...time.Duration) time.Duration {
 	shortest := never
 	for _, duration := range durations {

@@ -23,15 +23,15 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// Annotations of a one-time Secret: the key and the token that the controller wrote it for. They stay when the key is deleted without its
-// Secret, which takes the owner reference away.
+// Annotations of a one-time Secret, which identify its key and token. They stay if the key is deleted without its Secret, which removes the
+// owner reference.
 const (
 	annotationKeyName   = "keys.squirrel.dev/apikey"
 	annotationKeyUID    = "keys.squirrel.dev/apikey-uid"
 	annotationTokenHash = "keys.squirrel.dev/token-hash"
 )
 
-// secretName is the name of the key's one-time Secret.
+// secretName returns the name of the key's one-time Secret.
 func secretName(key *v1alpha1.APIKey) string {
 	if key.Spec.Secret != nil && key.Spec.Secret.Name != "" {
 		return key.Spec.Secret.Name
@@ -39,7 +39,7 @@ func secretName(key *v1alpha1.APIKey) string {
 	return key.Name + "-token"
 }
 
-// newSecret is the one-time Secret that hands over the minted token. It belongs to the key, and goes when the key goes.
+// newSecret returns the one-time Secret that hands over the minted token. The key owns it, so that it is deleted with the key.
 func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 	owner := *metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))
 	owner.BlockOwnerDeletion = new(false)
@@ -59,28 +59,27 @@ func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 	}
 }
 
-// createSecret creates the one-time Secret.
 func (r *APIKeyReconciler) createSecret(ctx context.Context, key *v1alpha1.APIKey, minted string) error {
 	writesTotal.WithLabelValues(writtenSecret).Inc()
 	return r.Secrets.Create(ctx, newSecret(key, minted))
 }
 
-// isOurs says whether the Secret is the one that this controller wrote for the key.
-func isOurs(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
-	_, ours := apikey.TokenIn(key, secret)
-	return ours
+// holdsToken reports whether the Secret holds the newest token of the key.
+func holdsToken(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
+	_, ok := apikey.TokenIn(key, secret)
+	return ok
 }
 
-// wasHandedOver says whether the key's Secret is there already, with a token of the recorded hash.
+// wasHandedOver reports whether the key's Secret exists and holds a token of the recorded hash.
 func (r *APIKeyReconciler) wasHandedOver(ctx context.Context, key *v1alpha1.APIKey) (bool, error) {
 	if !apikey.IsClaimed(key) || key.Spec.TokenHash != "" {
 		return false, nil
 	}
 	secret, err := r.readSecret(ctx, key)
-	return secret != nil && isOurs(secret, key), err
+	return secret != nil && holdsToken(secret, key), err
 }
 
-// clearSecretName removes a void Secret from the place of the one that is to be written, and returns a conflict when another one is there.
+// clearSecretName deletes a void Secret that has the name of the key's Secret. It returns a conflict if another Secret has the name.
 func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.APIKey) error {
 	if key.Spec.TokenHash != "" {
 		return nil
@@ -89,9 +88,9 @@ func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.AP
 	if secret == nil || err != nil {
 		return err
 	}
-	if removed, err := r.removeVoidSecret(ctx, key, secret); removed || err != nil {
-		if uid, _ := writtenFor(secret, key); uid == key.UID && err == nil && !apikey.IsClaimed(key) { // of a claimed one, claim says so
-			r.announceMintedAgain(key)
+	if deleted, err := r.deleteVoidSecret(ctx, key, secret); deleted || err != nil {
+		if uid, _ := writtenFor(secret, key); uid == key.UID && err == nil && !apikey.IsClaimed(key) { // else claim records it
+			r.recordReissue(key)
 		}
 		return err
 	}
@@ -101,16 +100,16 @@ func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.AP
 	return secretConflict(secret, key)
 }
 
-// isOfFormerKey says whether the Secret belongs to a former key of this name, and the garbage collector can be expected to remove it.
+// isOfFormerKey reports whether the Secret belongs to a former key of this name and the garbage collector will probably delete it soon.
 func (r *APIKeyReconciler) isOfFormerKey(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
 	owner := owningKey(secret)
 	return owner != nil && owner.Name == key.Name && owner.UID != key.UID &&
-		r.Now().Sub(key.CreationTimestamp.Time) < formerSecretPatience
+		r.Now().Sub(key.CreationTimestamp.Time) < formerSecretTimeout
 }
 
-// writtenFor returns the UID of the key, of this key's name, that the controller wrote the Secret for, and the hash of the token in it.
-// Both are empty when it wrote it for no such key, or when it is not as the controller wrote it. Earlier controllers left no annotations:
-// what they wrote for this very key is known by its owner.
+// writtenFor returns the UID of the key, of this key's name, for which the controller wrote the Secret, and the hash of the token in it.
+// Both are empty if the controller did not write the Secret for such a key, or if the Secret was changed since. Earlier versions of the
+// controller wrote no annotations: the owner reference then identifies the key.
 func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, hash string) {
 	if secret.Type != v1alpha1.SecretTypeToken || !ptr.Deref(secret.Immutable, false) || len(secret.Data) != 1 {
 		return "", ""
@@ -131,13 +130,13 @@ func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, has
 	}
 }
 
-// removeVoidSecret deletes the Secret if its token cannot be accepted any more: if the controller wrote it for a former key of this name,
-// or for this key and a hash that is not on record, and no other key has that hash. A controller that was stopped for long wrote it, or
-// its key was deleted without it.
+// deleteVoidSecret deletes the Secret if its token can never be accepted. The controller must have written it for a former key of this
+// name, or for this key and a hash that the status does not record, and no other key may have that hash. Such a Secret remains if a
+// controller was paused for long, or if its key was deleted without it.
 //
-// The key is read again, after the Secret and from the API server: a hash is put on record before its Secret is written. So if it is not
-// on record now, it was given up, and the write that would accept it fails, since it is made on the condition that it is still there.
-func (r *APIKeyReconciler) removeVoidSecret(ctx context.Context, key *v1alpha1.APIKey, secret *corev1.Secret) (removed bool, err error) {
+// The key is read from the API server after the Secret: a controller records a hash before it writes the Secret. A hash that is not
+// recorded now was therefore dropped. The write that would accept its token fails, because it requires the resource version with the hash.
+func (r *APIKeyReconciler) deleteVoidSecret(ctx context.Context, key *v1alpha1.APIKey, secret *corev1.Secret) (deleted bool, err error) {
 	uid, hash := writtenFor(secret, key)
 	if uid == "" || slices.Contains(apikey.HashesOf(key), hash) {
 		return false, nil
@@ -148,26 +147,25 @@ func (r *APIKeyReconciler) removeVoidSecret(ctx context.Context, key *v1alpha1.A
 	}
 	if current.UID != key.UID || current.IsUnreadable(recordedFields...) || slices.Contains(apikey.HashesOf(current), hash) {
 		return false, apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("apikeys").GroupResource(), key.Name,
-			errors.New("the key is not as the cache has it"))
+			errors.New("the key has changed since the cache read it"))
 	}
 	holders, err := apikey.ListByHash(ctx, r, key.Namespace, hash)
 	if err != nil {
 		return false, err
 	}
 	if slices.ContainsFunc(holders, func(holder v1alpha1.APIKey) bool { return holder.UID != key.UID }) {
-		return false, nil // it became the token of another key, by its hash
+		return false, nil // another key imported the token
 	}
 	writesTotal.WithLabelValues(writtenSecret).Inc()
 	err = r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
-	if err != nil && !isGone(err) {
+	if err != nil && !isNotFound(err) {
 		return false, fmt.Errorf("delete the void Secret %q: %w", secret.Name, err)
 	}
-	log.FromContext(ctx).Info("removed a Secret whose token was never accepted or whose key is gone", "secret", secret.Name,
-		"uid", uid)
+	log.FromContext(ctx).Info("deleted a Secret whose token was never accepted or whose key was deleted", "secret", secret.Name, "uid", uid)
 	return true, nil
 }
 
-// owningKey returns the reference to the APIKey that controls the Secret, or nil.
+// owningKey returns the owner reference to the APIKey that controls the Secret, or nil.
 func owningKey(secret *corev1.Secret) *metav1.OwnerReference {
 	owner := metav1.GetControllerOf(secret)
 	if owner == nil || owner.Kind != "APIKey" || secret.Type != v1alpha1.SecretTypeToken {
@@ -176,24 +174,25 @@ func owningKey(secret *corev1.Secret) *metav1.OwnerReference {
 	return owner
 }
 
-// secretConflict says what to do about a Secret that is in the way of the key's own.
+// secretConflict returns the conflict with a Secret that has the name of the key's Secret.
 func secretConflict(secret *corev1.Secret, key *v1alpha1.APIKey) *apikey.Conflict {
-	message := fmt.Sprintf("Secret %q exists already and was not written for this key: "+
-		"delete it if nobody needs it, or create this key with another spec.secret.name. %s",
-		secret.Name, triesAgain)
+	message := fmt.Sprintf("Secret %q already exists and was not written for this key: "+
+		"delete it if it is unused, or create this key with another spec.secret.name. %s",
+		secret.Name, retriesWithBackoff)
 	if owner := owningKey(secret); owner != nil && owner.UID != key.UID {
 		message = fmt.Sprintf("Secret %q hands over the token of APIKey %q: create this key with another spec.secret.name.",
 			secret.Name, owner.Name)
 	}
-	if left := secret.Annotations[annotationKeyName]; left != "" && left != key.Name && metav1.GetControllerOf(secret) == nil {
-		message = fmt.Sprintf("Secret %q was left behind by APIKey %q: delete it, or create this key with another spec.secret.name. "+
-			"%s", secret.Name, left, triesAgain)
+	if former := secret.Annotations[annotationKeyName]; former != "" && former != key.Name && metav1.GetControllerOf(secret) == nil {
+		message = fmt.Sprintf("Secret %q belonged to APIKey %q, which was deleted without it: "+
+			"delete it, or create this key with another spec.secret.name. %s", secret.Name, former, retriesWithBackoff)
 	}
 	return &apikey.Conflict{Reason: v1alpha1.ReasonSecretConflict, Holder: secret.Name, Message: message}
 }
 
-// removeSecret deletes the key's one-time Secret, if it is there and is ours, and takes it from the record. It says whether it deleted.
-func (r *APIKeyReconciler) removeSecret(ctx context.Context, key *v1alpha1.APIKey) (removed bool, err error) {
+// deleteSecret deletes the key's one-time Secret, if it exists and is the controller's, and removes its name from the status. It reports
+// whether it deleted a Secret.
+func (r *APIKeyReconciler) deleteSecret(ctx context.Context, key *v1alpha1.APIKey) (deleted bool, err error) {
 	if key.Status.SecretName == "" {
 		return false, nil
 	}
@@ -203,28 +202,23 @@ func (r *APIKeyReconciler) removeSecret(ctx context.Context, key *v1alpha1.APIKe
 	}
 	switch {
 	case secret == nil:
-	case isOurs(secret, key):
+	case holdsToken(secret, key):
 		writesTotal.WithLabelValues(writtenSecret).Inc()
 		err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
-		if err != nil && !isGoneOrReplaced(err) {
+		if err != nil && !isNotFoundOrConflict(err) {
 			return false, fmt.Errorf("delete the one-time Secret %q: %w", secret.Name, err)
 		}
-		removed = err == nil
+		deleted = err == nil
 	default:
-		if removed, err = r.removeVoidSecret(ctx, key, secret); err != nil {
+		if deleted, err = r.deleteVoidSecret(ctx, key, secret); err != nil {
 			return false, err
 		}
 	}
 	key.Status.SecretName = ""
-	return removed, nil
+	return deleted, nil
 }
 
-// isGoneOrReplaced says whether a deletion failed because the object of that UID is not there any more.
-func isGoneOrReplaced(err error) bool {
-	return isGone(err) || wasOvertaken(err)
-}
-
-// readSecret reads the key's Secret from the API server itself; nil when there is none.
+// readSecret reads the key's Secret from the API server, or returns nil if it does not exist.
 func (r *APIKeyReconciler) readSecret(ctx context.Context, key *v1alpha1.APIKey) (*corev1.Secret, error) {
 	secret := &corev1.Secret{}
 	err := r.Secrets.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: secretName(key)}, secret)
@@ -238,8 +232,9 @@ func (r *APIKeyReconciler) readSecret(ctx context.Context, key *v1alpha1.APIKey)
 	}
 }
 
-// secretDue returns when the one-time Secret of a key is to go, if the key is issued and the Secret is there and has a time to live.
-func secretDue(key *v1alpha1.APIKey) (time.Time, bool) {
+// secretDeadline returns when the one-time Secret of an issued key is due for deletion. ok is false if the Secret has no ttl or was
+// deleted.
+func secretDeadline(key *v1alpha1.APIKey) (due time.Time, ok bool) {
 	if !apikey.IsIssued(key) || key.Status.SecretName == "" || key.Spec.Secret == nil || key.Spec.Secret.TTL == nil {
 		return time.Time{}, false
 	}
@@ -247,6 +242,6 @@ func secretDue(key *v1alpha1.APIKey) (time.Time, bool) {
 }
 
 func (r *APIKeyReconciler) secretIsDue(key *v1alpha1.APIKey) bool {
-	due, ok := secretDue(key)
+	due, ok := secretDeadline(key)
 	return ok && !r.Now().Before(due)
 }

@@ -12,86 +12,93 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// setPending says that the controller is at work. A key whose Secret could not be written stays Stalled until it is known what became of
-// the next try.
+// setPending records that the controller is working. A key whose Secret could not be written stays stalled until the next attempt is known
+// to have succeeded or failed.
 func setPending(key *v1alpha1.APIKey, message string) {
-	if waitsForItsSecret(key) {
+	if waitsForSecret(key) {
 		return
 	}
-	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonPending, message)
-	setCondition(key, v1alpha1.ConditionActive, metav1.ConditionFalse, v1alpha1.ReasonPending, message)
-	meta.RemoveStatusCondition(&key.Status.Conditions, v1alpha1.ConditionStalled)
+	setConditions(key, conditions{
+		ready: metav1.ConditionUnknown, active: metav1.ConditionFalse, reason: v1alpha1.ReasonPending, message: message,
+	})
 }
 
-// setIssued says that the key is accepted.
+// setIssued records that the key is accepted.
 func setIssued(key *v1alpha1.APIKey) {
 	message := "The token is accepted. It was handed over in a Secret."
 	if key.Spec.TokenHash != "" {
-		message = "The token that was brought is accepted."
+		message = "The imported token is accepted."
 	}
-	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonIssued, message)
-	setCondition(key, v1alpha1.ConditionActive, metav1.ConditionTrue, v1alpha1.ReasonIssued, message)
-	meta.RemoveStatusCondition(&key.Status.Conditions, v1alpha1.ConditionStalled)
+	setConditions(key, conditions{
+		ready: metav1.ConditionTrue, active: metav1.ConditionTrue, reason: v1alpha1.ReasonIssued, message: message,
+	})
 }
 
-// setEnded says that the key is accepted no more, as its owner declared.
+// setEnded records that the key is no longer accepted, as its spec declares.
 func setEnded(key *v1alpha1.APIKey, state apikey.State) {
-	reason, message := v1alpha1.ReasonDeactivated, "The key was deactivated and is accepted no more."
+	reason, message := v1alpha1.ReasonDeactivated, "The key was deactivated and is no longer accepted."
 	switch {
 	case state == apikey.StateExpired:
-		reason, message = v1alpha1.ReasonExpired, "The key has expired and is accepted no more."
+		reason, message = v1alpha1.ReasonExpired, "The key has expired and is no longer accepted."
 	case !key.DeletionTimestamp.IsZero():
-		message = "The key is being deleted and is accepted no more."
+		message = "The key is being deleted and is no longer accepted."
 	}
-	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionTrue, reason, message)
-	setCondition(key, v1alpha1.ConditionActive, metav1.ConditionFalse, reason, message)
-	meta.RemoveStatusCondition(&key.Status.Conditions, v1alpha1.ConditionStalled)
+	setConditions(key, conditions{ready: metav1.ConditionTrue, active: metav1.ConditionFalse, reason: reason, message: message})
 }
 
-// setStalled says what a person must do before the key can be issued.
-func setStalled(key *v1alpha1.APIKey, conflict *apikey.Conflict) {
-	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionFalse, conflict.Reason, conflict.Message)
-	setCondition(key, v1alpha1.ConditionActive, metav1.ConditionFalse, conflict.Reason, conflict.Message)
-	setCondition(key, v1alpha1.ConditionStalled, metav1.ConditionTrue, conflict.Reason, conflict.Message)
+// setStalled records what a user must do before the controller continues, and whether the key is accepted until then.
+func setStalled(key *v1alpha1.APIKey, active metav1.ConditionStatus, reason, message string) {
+	setConditions(key, conditions{
+		ready: metav1.ConditionFalse, active: active, stalled: true, reason: reason, message: message,
+	})
 }
 
-// setUnreadable says what a person must do before anything is done with the key, and whether its token is accepted until then.
-func setUnreadable(key *v1alpha1.APIKey, accepted metav1.ConditionStatus, message string) {
-	setCondition(key, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonUnreadable, message)
-	setCondition(key, v1alpha1.ConditionActive, accepted, v1alpha1.ReasonUnreadable, message)
-	setCondition(key, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonUnreadable, message)
+// conditions are the conditions of a key. All have the same reason and message.
+type conditions struct {
+	ready, active   metav1.ConditionStatus
+	stalled         bool
+	reason, message string
 }
 
-// observeGeneration says that the conditions hold for the key as its owner changed it.
+func setConditions(key *v1alpha1.APIKey, c conditions) {
+	set := func(conditionType string, status metav1.ConditionStatus) {
+		meta.SetStatusCondition(&key.Status.Conditions, metav1.Condition{
+			Type: conditionType, Status: status, Reason: c.reason, Message: c.message, ObservedGeneration: key.Generation,
+		})
+	}
+	set(v1alpha1.ConditionReady, c.ready)
+	set(v1alpha1.ConditionActive, c.active)
+	if c.stalled {
+		set(v1alpha1.ConditionStalled, metav1.ConditionTrue)
+	} else {
+		meta.RemoveStatusCondition(&key.Status.Conditions, v1alpha1.ConditionStalled)
+	}
+}
+
+// observeGeneration records that the conditions apply to the current spec.
 func observeGeneration(key *v1alpha1.APIKey) {
 	for i := range key.Status.Conditions {
 		key.Status.Conditions[i].ObservedGeneration = key.Generation
 	}
 }
 
-// isStalled says whether the key waits until a person acts.
+// isStalled reports whether the key waits for a user to act.
 func isStalled(key *v1alpha1.APIKey) bool {
 	return meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionStalled)
 }
 
-// waitsForItsSecret says whether the key is stalled because its Secret could not be written: it is tried again by and by.
-func waitsForItsSecret(key *v1alpha1.APIKey) bool {
+// waitsForSecret reports whether the key is stalled because its Secret could not be written. The controller retries such keys.
+func waitsForSecret(key *v1alpha1.APIKey) bool {
 	reason := readyReason(key)
 	return isStalled(key) && (reason == v1alpha1.ReasonSecretConflict || reason == v1alpha1.ReasonSecretRefused)
 }
 
-func setCondition(key *v1alpha1.APIKey, conditionType string, status metav1.ConditionStatus, reason, message string) {
-	meta.SetStatusCondition(&key.Status.Conditions, metav1.Condition{
-		Type: conditionType, Status: status, Reason: reason, Message: message, ObservedGeneration: key.Generation,
-	})
-}
+// readyReason returns the reason of the key's Ready condition.
+func readyReason(key *v1alpha1.APIKey) string { return readyCondition(key).Reason }
 
-// readyReason is the reason of the key's Ready condition.
-func readyReason(key *v1alpha1.APIKey) string { return ready(key).Reason }
+// readyMessage returns the message of the key's Ready condition.
+func readyMessage(key *v1alpha1.APIKey) string { return readyCondition(key).Message }
 
-// readyMessage is the message of the key's Ready condition.
-func readyMessage(key *v1alpha1.APIKey) string { return ready(key).Message }
-
-func ready(key *v1alpha1.APIKey) metav1.Condition {
+func readyCondition(key *v1alpha1.APIKey) metav1.Condition {
 	return ptr.Deref(meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady), metav1.Condition{})
 }

@@ -20,41 +20,41 @@ import (
 )
 
 var (
-	// recordedFields are the fields of a status that the controller could not make again.
+	// recordedFields are the fields of the status that the controller cannot restore.
 	recordedFields = []string{"status.tokens", "status.secretName", "status.deactivatedAt"}
 
-	// decisiveFields are the fields that the controller acts upon.
+	// decisiveFields are the fields that determine what the controller does.
 	decisiveFields = append([]string{"metadata.deletionTimestamp", "spec"}, recordedFields...)
 )
 
-// reportUnreadable reports the fields of a key that cannot be read. Nothing else is done with the key until they are corrected: what they
-// were meant to say is not known, and a token that was issued, or an end that was recorded, could not be taken back.
+// reportUnreadable reports the unreadable fields of a key. The controller does nothing else with the key until a user corrects them, because
+// it can neither withdraw a token that it issued nor an end that it recorded.
 func (r *APIKeyReconciler) reportUnreadable(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
-	message := fmt.Sprintf("The controller leaves this key alone, because fields of it cannot be read (%s): "+
-		"correct them as 'kubectl explain apikey --recursive' has them, or delete the key.", strings.Join(key.Unreadable, ", "))
-	log.FromContext(ctx).Error(nil, "cannot read fields of the key", "uid", key.UID, "fields", key.Unreadable)
+	message := fmt.Sprintf("The controller does nothing with this key, because it cannot read some of its fields (%s): "+
+		"correct them as 'kubectl explain apikey --recursive' describes them, or delete the key.", strings.Join(key.Unreadable, ", "))
+	log.FromContext(ctx).Error(nil, "cannot read some fields of the key: correct them, or delete the key", "uid", key.UID, "fields", key.Unreadable)
 	err := r.writeUnreadable(ctx, key, message)
 	switch {
-	case err == nil && apikey.StateOf(key, r.Now()) == apikey.StateActive: // until it is not accepted any more
+	case err == nil && apikey.StateOf(key, r.Now()) == apikey.StateActive: // its Active condition changes when it expires
 		return ctrl.Result{RequeueAfter: soonest(r.untilExpiry(key))}, nil
 	case err == nil:
 		return ctrl.Result{}, nil
-	case wasOvertaken(err):
+	case isConflict(err):
 		return ctrl.Result{RequeueAfter: conflictDelay}, nil
-	case errors.Is(err, errStatusUnreadable), apierrors.IsInvalid(err): // then an event has to do
+	case errors.Is(err, errStatusUnreadable), apierrors.IsInvalid(err): // the status cannot be written: record only the event
 		conflictsTotal.WithLabelValues(v1alpha1.ReasonUnreadable).Inc()
-		r.Events.Eventf(key, nil, corev1.EventTypeWarning, v1alpha1.ReasonUnreadable, actionIssue, "%s", message)
+		r.recordEvent(key, corev1.EventTypeWarning, v1alpha1.ReasonUnreadable, actionIssue, message)
 		return ctrl.Result{}, nil
 	default:
 		return ctrl.Result{}, err
 	}
 }
 
-// errStatusUnreadable means that a write of the status would lose what cannot be read of it.
-var errStatusUnreadable = errors.New("the status has fields that cannot be read")
+// errStatusUnreadable means that a write of the status would remove its unreadable fields.
+var errStatusUnreadable = errors.New("the status has unreadable fields")
 
-// writeUnreadable writes to the status that the key waits for a person. The API server refuses that as invalid when it cannot check the
-// rest of the object.
+// writeUnreadable writes to the status that the key waits for a user to act. The API server rejects the write as invalid if the unreadable
+// fields violate the schema.
 func (r *APIKeyReconciler) writeUnreadable(ctx context.Context, key *v1alpha1.APIKey, message string) error {
 	if key.IsUnreadable(recordedFields...) {
 		return errStatusUnreadable
@@ -64,10 +64,10 @@ func (r *APIKeyReconciler) writeUnreadable(ctx context.Context, key *v1alpha1.AP
 	if apikey.IsIssued(key) && apikey.StateOf(key, r.Now()) == apikey.StateActive {
 		accepted = metav1.ConditionTrue
 	}
-	setUnreadable(key, accepted, message)
+	setStalled(key, accepted, v1alpha1.ReasonUnreadable, message)
 	if err := r.writeStatus(ctx, before, key); err != nil {
 		return err
 	}
-	r.announce(ctx, before, key)
+	r.recordTransition(ctx, before, key)
 	return nil
 }

@@ -33,8 +33,8 @@ func (f field) set(object map[string]any) {
 }
 
 func unreadableMessage(fields string) string {
-	return "The controller leaves this key alone, because fields of it cannot be read (" + fields + "): " +
-		"correct them as 'kubectl explain apikey --recursive' has them, or delete the key."
+	return "The controller does nothing with this key, because it cannot read some of its fields (" + fields + "): " +
+		"correct them as 'kubectl explain apikey --recursive' describes them, or delete the key."
 }
 
 func TestInvariant10_AFieldThatCannotBeReadStopsOnlyItsOwnKey(t *testing.T) {

@@ -67,8 +67,8 @@ func TestInvariant3_ASecretOfAnAbandonedClaimIsReplaced(t *testing.T) {
 			f.Create(void)
 			f.startController(nil)
 			f.assertReplaced(void)
-			const want = "A token of this key was minted earlier but never handed over: it is void, and a new one is minted."
-			if eventType, note := f.awaitEvent("frontend", "MintedAgain"); eventType != corev1.EventTypeWarning || note != want {
+			const want = "An earlier token of this key was never handed over and is void: the controller mints a new one."
+			if eventType, note := f.awaitEvent("frontend", "Reissued"); eventType != corev1.EventTypeWarning || note != want {
 				t.Errorf("the event is %s: %s", eventType, note)
 			}
 		})
@@ -175,8 +175,8 @@ func TestTheSecretOfAFormerKeyOfAnotherNameIsNotReplaced(t *testing.T) {
 	f.Create(left)
 	f.CreateKey("frontend")
 	f.startController(nil)
-	f.assertStandsBackFrom(left, `Secret "frontend-token" was left behind by APIKey "former": delete it, or create this key with another `+
-		`spec.secret.name. The controller tries again at intervals that grow from 15s to 5m.`)
+	f.assertStandsBackFrom(left, `Secret "frontend-token" belonged to APIKey "former", which was deleted without it: delete it, or create this key with another `+
+		`spec.secret.name. The controller retries at intervals that grow from 15s to 5m.`)
 }
 
 func TestTheSecretOfAKeyThatIsDeletedWithoutItGoes(t *testing.T) {

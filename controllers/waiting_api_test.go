@@ -117,7 +117,7 @@ func TestABlockedKeyHoldsNoAppName(t *testing.T) {
 			f.WaitForReady("blocker", reason)
 			f.CreateKey("waiting", appName("Frontend"))
 			f.assertIssued(f.WaitForReady("waiting", v1alpha1.ReasonIssued), "waiting-token")
-			f.clock.advance(maxRetryDelay)
+			f.clock.advance(maxBackoff)
 			f.touch("blocker", "its time has come")
 			if reason != v1alpha1.ReasonTokenHashConflict {
 				f.WaitForReady("blocker", v1alpha1.ReasonAppNameConflict)

@@ -185,8 +185,8 @@ func TestInvariant10_AKeyThatWaitsCausesNoLoad(t *testing.T) {
 				}
 				synctest.Wait()
 
-				if got := s.get(key); fmt.Sprint(ready(got).Status, " ", ready(got).Reason) != wait.want {
-					t.Errorf("the key is %s %s (%s), want %s", ready(got).Status, ready(got).Reason, ready(got).Message, wait.want)
+				if got := s.get(key); fmt.Sprint(readyCondition(got).Status, " ", readyCondition(got).Reason) != wait.want {
+					t.Errorf("the key is %s %s (%s), want %s", readyCondition(got).Status, readyCondition(got).Reason, readyCondition(got).Message, wait.want)
 				}
 				s.assertNoLoop(wait.retried)
 			})
@@ -262,7 +262,7 @@ func newSimulation(t *testing.T) *simulation {
 	})
 	s.reconciler = &APIKeyReconciler{Client: counted, Secrets: counted, Events: s.events, Now: time.Now,
 		CheckClock: func(context.Context) error { return nil }}
-	s.handlers = []handler.EventHandler{s.reconciler.enqueueByPriority(), s.reconciler.enqueueCompetitors()}
+	s.handlers = []handler.EventHandler{s.reconciler.enqueueByPriority(), s.reconciler.enqueueConflicting()}
 	return s
 }
 
@@ -384,7 +384,7 @@ func (s *simulation) assertNoLoop(retried bool) {
 		s.Errorf("there were only %d tries, and the Secret was read only %d times", len(tries), len(s.reads))
 	case !retried && len(tries) > 2:
 		s.Errorf("there were writes at %s", s.writes)
-	case retried && (len(tries) > 40 || (len(gaps) > 2 && slices.Max(gaps) < maxRetryDelay)):
+	case retried && (len(tries) > 40 || (len(gaps) > 2 && slices.Max(gaps) < maxBackoff)):
 		s.Errorf("there were %d tries, %s apart", len(tries), gaps)
 	case len(s.reads) > 2*len(tries)+40:
 		s.Errorf("the Secret was read %d times", len(s.reads))
@@ -394,7 +394,7 @@ func (s *simulation) assertNoLoop(retried bool) {
 		told[strings.Join(strings.Fields(<-s.events.Events)[:2], " ")]++
 	}
 	for reason, times := range told {
-		if times > 1 && reason != "Warning MintedAgain" {
+		if times > 1 && reason != "Warning Reissued" {
 			s.Errorf("event %q was repeated %d times", reason, times)
 		}
 	}
@@ -467,5 +467,5 @@ func claimed(hash string, at *metav1.Time) func(*v1alpha1.APIKey) {
 }
 
 func blocked(reason string) func(*v1alpha1.APIKey) {
-	return func(key *v1alpha1.APIKey) { setStalled(key, &apikey.Conflict{Reason: reason, Message: "no"}) }
+	return func(key *v1alpha1.APIKey) { setStalled(key, metav1.ConditionFalse, reason, "no") }
 }

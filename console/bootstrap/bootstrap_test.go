@@ -258,7 +258,7 @@ func TestTheFormerKeyIsGoodUntilTheNewOneIsAccepted(t *testing.T) {
 func TestAKeyThatAnotherAPIKeyHasIsGivenUpAndTheFormerOneStaysGood(t *testing.T) {
 	conflict := &apikey.Conflict{
 		Reason:  v1alpha1.ReasonTokenHashConflict,
-		Message: `The token hash is that of APIKey "holder": delete that key, or bring another token.`,
+		Message: `APIKey "holder" already has this token hash: delete that key, or import another token.`,
 	}
 	for finder, refusal := range map[string]error{
 		"the controller": nil, "the admission webhook": &apierrors.StatusError{ErrStatus: conflict.Status()},
@@ -295,7 +295,7 @@ func testTakenKey(f *fixture, refusal error) {
 
 	f.run(key) // which ends, and is ready
 	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
-		`err="the key of the file %s is that of another APIKey (The token hash is that of APIKey \"holder\": delete that key, or bring `+
+		`err="the key of the file %s is that of another APIKey (APIKey \"holder\" already has this token hash: delete that key, or import `+
 		`another token): delete that APIKey, or delete the file so that a new key is made, and restart"`, f.file)))
 	g.Expect(f.only().Name).To(Equal(nameOf(former)), "nothing is left of the key that is given up")
 	g.Expect(*f.only().Spec.Active).To(BeTrue())
@@ -456,7 +456,7 @@ func TestARunningProcessGivesUpADeletedKeyWhoseHashAnEndedKeyHas(t *testing.T) {
 	g.Eventually(ended).WithTimeout(framework.Timeout).Should(Receive(BeNil()))
 	g.Expect(key.Ready()).To(Succeed(), "other keys count")
 	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
-		`err="the key of the file %s is that of another APIKey (The token hash is that of APIKey \"copy\": delete that key, or bring `+
+		`err="the key of the file %s is that of another APIKey (APIKey \"copy\" already has this token hash: delete that key, or import `+
 		`another token): delete that APIKey, or delete the file so that a new key is made, and restart"`, f.file)))
 	g.Expect(f.labelled()).To(BeEmpty())
 }

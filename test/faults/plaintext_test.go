@@ -426,7 +426,7 @@ func (r *wholeRun) assertItWasAWholeRun() {
 	}
 	for place, content := range map[string]string{
 		"calls of the controller":      "PUT /apis/keys.squirrel.dev/v1alpha1/namespaces/" + r.Namespace + "/apikeys/plain/status",
-		"refusal of the webhook":       "The token hash is that of APIKey",
+		"refusal of the webhook":       "already has this token hash",
 		"answers":                      "X-Auth-Key-Id",
 		"answers to what is no HTTP":   "400 Bad Request",
 		"kubectl events":               v1alpha1.ReasonSecretRefused,

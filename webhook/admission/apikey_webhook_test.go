@@ -163,7 +163,7 @@ func TestWhatTheWebhookSaysOfNewKeys(t *testing.T) {
 		"a brought hash":               {key: u.key("second", brought("new")), warnings: []string{hashWarning}},
 		"a hash of a minted token":     {key: u.key("second", brought("new"), hinted("sq_KnIr"))},
 		"a hash of another token":      {key: u.key("second", brought("new"), hinted("KnIr")), warnings: []string{hashWarning}},
-		"a hash in use":                {key: u.key("second", brought("brought")), err: denied + `The token hash is that of APIKey "first": delete that key, or bring another token.`, warnings: []string{hashWarning}},
+		"a hash in use":                {key: u.key("second", brought("brought")), err: denied + `APIKey "first" already has this token hash: delete that key, or import another token.`, warnings: []string{hashWarning}},
 		"a hash in use in another's":   {key: elsewhere.key("second", brought("brought")), warnings: []string{hashWarning}},
 		"an expiry in the past":        {key: u.key("second", expiring(-time.Hour)), warnings: []string{pastWarning}},
 		"an expiry in the future":      {key: u.key("second", expiring(time.Hour))},

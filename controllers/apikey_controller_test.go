@@ -37,14 +37,14 @@ func TestOfKeysThatAreOnlyToldOfThoseAreQueuedThatHaveWork(t *testing.T) {
 		describeIssued(key)
 		test.change(key)
 		former := key.DeepCopy()
-		if got := r.worthALook().Create(event.CreateEvent{Object: key}); got != test.want {
+		if got := r.filterUnchanged().Create(event.CreateEvent{Object: key}); got != test.want {
 			t.Errorf("%s: first seen, it is queued: %t, want %t", name, got, test.want)
 		}
-		if got := r.worthALook().Update(event.UpdateEvent{ObjectOld: former, ObjectNew: key}); got != test.want {
+		if got := r.filterUnchanged().Update(event.UpdateEvent{ObjectOld: former, ObjectNew: key}); got != test.want {
 			t.Errorf("%s: seen again as it was, it is queued: %t, want %t", name, got, test.want)
 		}
 		former.ResourceVersion = "6"
-		if !r.worthALook().Update(event.UpdateEvent{ObjectOld: former, ObjectNew: key}) {
+		if !r.filterUnchanged().Update(event.UpdateEvent{ObjectOld: former, ObjectNew: key}) {
 			t.Errorf("%s: changed, it is not queued", name)
 		}
 	}

@@ -1,0 +1,72 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+var (
+	// endReasons are the reasons of keys that have ended.
+	endReasons = []string{v1alpha1.ReasonDeactivated, v1alpha1.ReasonExpired}
+	// conflictReasons are the reasons of keys that wait for a user to act.
+	conflictReasons = []string{
+		v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict, v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretRefused,
+		v1alpha1.ReasonUnreadable,
+	}
+)
+
+// Values of the label object of writesTotal.
+const (
+	writtenStatus = "status"
+	writtenSecret = "secret"
+)
+
+var (
+	writesTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apikey_writes_total",
+		Help: "Writes of API key statuses and one-time Secrets that the controller sent to the Kubernetes API.",
+	}, []string{"object"})
+	retryingKeys = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "apikey_retrying_keys",
+		Help: "API keys that the controller retries with a growing backoff.",
+	})
+	throttledKeys = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "apikey_throttled_keys",
+		Help: "API keys that wait because their namespace, or deferred work, has all the workers that it may have. They are not in workqueue_depth.",
+	})
+	issuedTotal = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "apikey_issued_total",
+		Help: "API keys issued: minted tokens handed over and imported tokens accepted.",
+	})
+	reissuedTotal = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "apikey_reissued_total",
+		Help: "Tokens minted for a key whose earlier token was never handed over.",
+	})
+	endedTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apikey_ended_total",
+		Help: "API keys that were deactivated or expired, by reason.",
+	}, []string{"reason"})
+	conflictsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apikey_conflicts_total",
+		Help: "API keys that the controller cannot issue until a user acts, by reason.",
+	}, []string{"reason"})
+)
+
+// RegisterMetrics adds the controller's metrics to a registry. It creates all counters with the value 0: Prometheus detects no increase of a
+// counter that starts at 1.
+func RegisterMetrics(registry prometheus.Registerer) {
+	for _, reason := range endReasons {
+		endedTotal.WithLabelValues(reason)
+	}
+	for _, reason := range conflictReasons {
+		conflictsTotal.WithLabelValues(reason)
+	}
+	for _, object := range []string{writtenStatus, writtenSecret} {
+		writesTotal.WithLabelValues(object)
+	}
+	registry.MustRegister(writesTotal, retryingKeys, throttledKeys, issuedTotal, reissuedTotal, endedTotal, conflictsTotal)
+}
