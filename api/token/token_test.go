@@ -4,6 +4,7 @@
 package token_test
 
 import (
+	"crypto/sha256"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,26 +12,25 @@ import (
 	"squirrel.dev/apikey-operator/api/token"
 )
 
-func TestNewMintsDistinctTokensOfTheDocumentedShape(t *testing.T) {
-	shape := regexp.MustCompile(`^sq_[A-Za-z0-9_-]{43}$`)
+func TestNew_MintsDistinctTokensOfTheDocumentedFormat(t *testing.T) {
+	format := regexp.MustCompile(`^sq_[A-Za-z0-9_-]{43}$`)
 	seen := map[string]bool{}
 	for range 1000 {
 		minted := token.New()
-		if !shape.MatchString(minted) || len(minted) != token.Length || token.Length != 46 {
-			t.Fatalf("New() has the wrong shape: %d characters", len(minted))
+		if !format.MatchString(minted) || len(minted) != token.Length || token.Length != 46 {
+			t.Fatalf("New() returned a token of another format, with %d characters", len(minted))
 		}
 		if seen[minted] {
-			t.Fatal("New() minted a token twice")
+			t.Fatal("New() returned the same token twice")
 		}
 		seen[minted] = true
 	}
 }
 
-func TestHashIsTheSHA256OfTheWholeToken(t *testing.T) {
+func TestHash_IsTheSHA256OfTheWholeToken(t *testing.T) {
 	// printf %s sq_KnIrtn1btDx-LXyyjI11-ypUrcJpQmCTm09muyQIeG8 | sha256sum
-	const documented = "sq_KnIrtn1btDx-LXyyjI11-ypUrcJpQmCTm09muyQIeG8"
 	const want = "sha256:a8720d49488c4443c7264f039a5d4d2053ef200feec7638f86bcc7587109e272"
-	if got := token.Hash(documented); got != want {
+	if got := token.Hash(exampleToken); got != want {
 		t.Errorf("Hash() = %q, want %q", got, want)
 	}
 	if got := token.Hash(""); got != "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" {
@@ -52,7 +52,7 @@ func TestHint(t *testing.T) {
 	}
 }
 
-func TestParseHashRefusesEveryOtherForm(t *testing.T) {
+func TestParseHash_RejectsOtherForms(t *testing.T) {
 	const message = `a token hash is "sha256:" followed by 64 lower-case hexadecimal digits`
 	digits := strings.Repeat("0a", 32)
 	for _, input := range []string{"", "sha256:", digits, "sha512:" + digits, "sha256:" + digits[1:], "sha256:" + digits + "00",
@@ -63,10 +63,21 @@ func TestParseHashRefusesEveryOtherForm(t *testing.T) {
 	}
 }
 
-func TestSumDoesNotAllocate(t *testing.T) {
-	minted := token.New()
-	if allocations := testing.AllocsPerRun(100, func() { token.Sum(minted) }); allocations != 0 {
-		t.Errorf("Sum allocates %v times", allocations)
+func TestSum_DoesNotAllocate(t *testing.T) {
+	for _, length := range []int{1, 32, 33, token.Length, 64, 65, 512, 10_000} {
+		long := strings.Repeat("x", length)
+		if allocations := testing.AllocsPerRun(100, func() { token.Sum(long) }); allocations != 0 {
+			t.Errorf("Sum of %d bytes allocates %v times", length, allocations)
+		}
+	}
+}
+
+func TestSum_HashesTokensOfAnyLength(t *testing.T) {
+	for length := range 300 {
+		text := strings.Repeat("x", length)
+		if got, want := token.Sum(text), token.Digest(sha256.Sum256([]byte(text))); got != want || !got.Equal(&want) {
+			t.Errorf("Sum of %d bytes is %s, want %s", length, got, want)
+		}
 	}
 }
 
@@ -77,7 +88,7 @@ func FuzzParseHash(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input string) {
 		digest, err := token.ParseHash(input)
 		if err == nil && digest.String() != input {
-			t.Errorf("ParseHash(%q) reads another hash: %q", input, digest)
+			t.Errorf("ParseHash(%q) returned the digest of another hash: %q", input, digest)
 		}
 	})
 }
