@@ -135,7 +135,9 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 }
 
 // requeueInBackoff requeues a key for its next attempt. If the key's spec has changed, it updates the status to describe the new spec.
-func (r *APIKeyReconciler) requeueInBackoff(ctx context.Context, key *v1alpha1.APIKey, wait time.Duration, changed bool) (ctrl.Result, error) {
+func (r *APIKeyReconciler) requeueInBackoff(
+	ctx context.Context, key *v1alpha1.APIKey, wait time.Duration, changed bool,
+) (ctrl.Result, error) {
 	active := apikey.StateOf(key, r.Now()) == apikey.StateActive
 	if active {
 		wait = soonest(wait, r.untilExpiry(key))

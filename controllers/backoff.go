@@ -108,8 +108,8 @@ func (b *backoffs) delayUntil(key *v1alpha1.APIKey, in phase, due time.Time) {
 	b.put(name, former)
 }
 
-// remaining returns the time until the key's next attempt, which is 0 or less if the key need not wait, and whether the key's spec has
-// changed since the last call.
+// remaining returns the time until the key's next attempt, and whether its spec has changed since the last call. The key need not wait if
+// the time is 0 or less.
 func (b *backoffs) remaining(key *v1alpha1.APIKey, in phase, now time.Time) (wait time.Duration, changed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

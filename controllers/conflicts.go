@@ -58,9 +58,9 @@ func (r *APIKeyReconciler) enqueueConflicting() handler.EventHandler {
 	}
 }
 
-// enqueueAfterChange enqueues the key that can be issued next after another key changed. The status of the other waiting keys must name the
-// new holder if the holder changed permanently: they are enqueued at a low priority. Only the first key of a large group affects the others,
-// so that a change of a waiting key causes no work.
+// enqueueAfterChange enqueues the key that can be issued next after another key changed. If the holder changed permanently, it also
+// enqueues the other waiting keys at a low priority, because their status must name the new holder. Only the first key of a large group
+// affects the others, so that a change of a waiting key causes no work.
 func (r *APIKeyReconciler) enqueueAfterChange(ctx context.Context, queue requestQueue, former, key *v1alpha1.APIKey) {
 	firstChanged := r.firstKeys.Invalidate(former, key)
 	before, after := conflictStateOf(former), conflictStateOf(key)

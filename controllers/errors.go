@@ -16,8 +16,8 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// The API server's response to the write of a Secret may repeat the request, and with it the token, because webhooks and policies choose the
-// text of their refusals. The controller therefore writes no such text to a log, an event or a condition.
+// The API server's response to the write of a Secret may repeat the request, and with it the token, because webhooks and policies choose
+// the text of their refusals. The controller therefore writes no such text to a log, an event or a condition.
 
 // writeError is the error of a write of a Secret that may have had an effect.
 type writeError struct{ secret, failure string }

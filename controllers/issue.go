@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// formerSecretTimeout is the age of a key from which the Secret of a former key of its name counts as a conflict.
+	// formerSecretTimeout is the maximum age of a key that waits for the deletion of a former Secret. Then the Secret counts as a conflict.
 	formerSecretTimeout = time.Minute
 
 	// secretTimeout bounds the creation of a Secret. It leaves the reconcile time to record the result.

@@ -36,7 +36,7 @@ var (
 	})
 	throttledKeys = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "apikey_throttled_keys",
-		Help: "API keys that wait because their namespace, or deferred work, has all the workers that it may have. They are not in workqueue_depth.",
+		Help: "API keys that wait for a worker, because their namespace or deferred work has reached its limit. workqueue_depth excludes them.",
 	})
 	issuedTotal = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "apikey_issued_total",
@@ -56,8 +56,8 @@ var (
 	}, []string{"reason"})
 )
 
-// RegisterMetrics adds the controller's metrics to a registry. It creates all counters with the value 0: Prometheus detects no increase of a
-// counter that starts at 1.
+// RegisterMetrics adds the controller's metrics to a registry. It creates all counters with the value 0: Prometheus detects no increase of
+// a counter that starts at 1.
 func RegisterMetrics(registry prometheus.Registerer) {
 	for _, reason := range endReasons {
 		endedTotal.WithLabelValues(reason)

@@ -25,8 +25,8 @@ const (
 	priorityDeadline = 100
 	// priorityUpdate is the priority of all other changes of issued keys.
 	priorityUpdate = 0
-	// priorityDeferred is the priority of work that can wait: recording the end of a key, which authenticators determine themselves; the
-	// next attempt for a key that has failed; a key that waits for another one; a key that has not changed.
+	// priorityDeferred is the priority of work that can wait. Keys have it that failed before, wait for another key or have not changed. Keys
+	// that ended have it too, because authenticators reject them without their record.
 	priorityDeferred = handler.LowPriority
 )
 

@@ -175,9 +175,9 @@ func (q *fairQueue) start(request reconcile.Request, priority int) bool {
 	return true
 }
 
-// end removes the request from the running ones, and returns the throttled requests that may run instead, with their priorities: one of its
-// namespace, and one of any namespace's deferred work if a worker for that is free. That worker may have been free before, because a request
-// that was resumed for it may have got a higher priority since.
+// end removes the request from the running ones, and returns the throttled requests that may run instead, with their priorities. One is of
+// its namespace. Another one is deferred work of any namespace, if a worker for that is free. That worker may have been free before,
+// because a request that was resumed for it may have got a higher priority since.
 func (q *fairQueue) end(request reconcile.Request) map[reconcile.Request]int {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -107,9 +107,9 @@ func (r *APIKeyReconciler) isOfFormerKey(secret *corev1.Secret, key *v1alpha1.AP
 		r.Now().Sub(key.CreationTimestamp.Time) < formerSecretTimeout
 }
 
-// writtenFor returns the UID of the key, of this key's name, for which the controller wrote the Secret, and the hash of the token in it.
-// Both are empty if the controller did not write the Secret for such a key, or if the Secret was changed since. Earlier versions of the
-// controller wrote no annotations: the owner reference then identifies the key.
+// writtenFor returns the UID of the former or current key of this name that the controller wrote the Secret for, and the hash of the token
+// in it. Both are empty if the controller did not write the Secret, or if the Secret was changed since. Earlier versions of the controller
+// wrote no annotations: the owner reference then identifies the key.
 func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, hash string) {
 	if secret.Type != v1alpha1.SecretTypeToken || !ptr.Deref(secret.Immutable, false) || len(secret.Data) != 1 {
 		return "", ""
@@ -131,8 +131,8 @@ func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, has
 }
 
 // deleteVoidSecret deletes the Secret if its token can never be accepted. The controller must have written it for a former key of this
-// name, or for this key and a hash that the status does not record, and no other key may have that hash. Such a Secret remains if a
-// controller was paused for long, or if its key was deleted without it.
+// name, or for this key and a hash that the status does not record. No other key may have that hash. Such a Secret remains if a controller
+// was paused for long, or if its key was deleted without it.
 //
 // The key is read from the API server after the Secret: a controller records a hash before it writes the Secret. A hash that is not
 // recorded now was therefore dropped. The write that would accept its token fails, because it requires the resource version with the hash.

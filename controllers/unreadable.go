@@ -27,12 +27,13 @@ var (
 	decisiveFields = append([]string{"metadata.deletionTimestamp", "spec"}, recordedFields...)
 )
 
-// reportUnreadable reports the unreadable fields of a key. The controller does nothing else with the key until a user corrects them, because
-// it can neither withdraw a token that it issued nor an end that it recorded.
+// reportUnreadable reports the unreadable fields of a key. The controller does nothing else with the key until a user corrects them,
+// because it can neither withdraw a token that it issued nor an end that it recorded.
 func (r *APIKeyReconciler) reportUnreadable(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
 	message := fmt.Sprintf("The controller does nothing with this key, because it cannot read some of its fields (%s): "+
 		"correct them as 'kubectl explain apikey --recursive' describes them, or delete the key.", strings.Join(key.Unreadable, ", "))
-	log.FromContext(ctx).Error(nil, "cannot read some fields of the key: correct them, or delete the key", "uid", key.UID, "fields", key.Unreadable)
+	log.FromContext(ctx).Error(nil, "cannot read some fields of the key: correct them, or delete the key",
+		"uid", key.UID, "fields", key.Unreadable)
 	err := r.writeUnreadable(ctx, key, message)
 	switch {
 	case err == nil && apikey.StateOf(key, r.Now()) == apikey.StateActive: // its Active condition changes when it expires

@@ -82,8 +82,9 @@ type APIKeySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf || !self",message="a deactivated key stays deactivated: create a new APIKey instead"
 	Active *bool `json:"active,omitempty"`
 
-	// expiresAt is the time (RFC 3339) from which the key is no longer accepted. Fractions of a second are ignored. It can be
-	// changed until the controller records that the key has expired (status.deactivatedAt). After that, changes have no effect.
+	// expiresAt is the time (RFC 3339) at which the key expires. An expired key is not accepted. Fractions of a second are ignored.
+	// expiresAt can be changed until the controller records that the key has expired (status.deactivatedAt). After that, changes have
+	// no effect.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('9999-12-31T00:00:00Z')",message="expiresAt must be a date and time in the years 1970 to 9999, such as 2027-06-01T00:00:00Z"
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
@@ -185,7 +186,7 @@ type TokenRecord struct {
 	// +optional
 	NotBefore *metav1.Time `json:"notBefore,omitempty"`
 
-	// notAfter is the time from which a superseded token is no longer accepted.
+	// notAfter is the time at which a superseded token expires.
 	// +optional
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
 }

@@ -14,9 +14,9 @@ import (
 	"sigs.k8s.io/json"
 )
 
-// UnmarshalJSON decodes an APIKey like any other type of the Kubernetes API, except that it skips a field whose value has the wrong type
-// and lists the field's path in Unreadable. The schema rejects such values, but etcd may hold one that was stored before the schema
-// changed. Clients decode a list as a whole: without this method, one such key would make every list fail.
+// UnmarshalJSON decodes an APIKey like any other type of the Kubernetes API. But it skips a field whose value has the wrong type, and lists
+// the path of the field in Unreadable. The schema rejects such values, but etcd may hold one that was stored before the schema changed.
+// Clients decode a list as a whole: without this method, one such key would make every list fail.
 func (k *APIKey) UnmarshalJSON(data []byte) error {
 	type plain APIKey // has no UnmarshalJSON
 	k.Unreadable = nil

@@ -40,7 +40,7 @@ func (c *Conflict) Status() metav1.Status {
 	}
 }
 
-// ConflictIn returns the conflict because of which the API server returned the error, or nil.
+// ConflictIn returns the conflict that an error of the API server contains, or nil.
 func ConflictIn(err error) *Conflict {
 	for _, reason := range []string{v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict} {
 		if cause, ok := apierrors.StatusCause(err, metav1.CauseType(reason)); ok {
@@ -97,14 +97,14 @@ func HashesOf(key *v1alpha1.APIKey) []string {
 	return hashes
 }
 
-// IsRetired reports whether the key was deactivated or its end is recorded in the status. An expired key is not retired before the
-// controller has recorded that: until then it keeps its app name, because its owner may still change spec.expiresAt.
+// IsRetired reports whether the key was deactivated or its end is recorded in the status. An expired key keeps its app name until the
+// controller has recorded that it expired, because its owner may still change spec.expiresAt.
 func IsRetired(key *v1alpha1.APIKey) bool {
 	validity := ValidityOf(key)
 	return validity.Deactivated || validity.Ended
 }
 
-// CanonicalAppName returns the form in which app names are compared (Unicode NFC). Names that users cannot distinguish, such as "Café"
+// CanonicalAppName returns the form that app names are compared in (Unicode NFC). Names that users cannot distinguish, such as "Café"
 // with a composed and with a decomposed é, have the same form.
 func CanonicalAppName(name string) string { return norm.NFC.String(name) }
 
@@ -126,8 +126,8 @@ func shareAppName(key, other *v1alpha1.APIKey) bool {
 		CanonicalAppName(key.Spec.AppName) == CanonicalAppName(other.Spec.AppName)
 }
 
-// reservesAppName reports whether no later key may be issued for the app name of this key. A blocked key reserves its app name only if it
-// has claimed a token hash: of two blocked keys that ignore each other, the one that claims later detects the other's claim.
+// reservesAppName reports whether the key prevents later keys from being issued for its app name. A blocked key does so only if it has
+// claimed a token hash. Two blocked keys may ignore each other: the one that claims later detects the other's claim.
 func reservesAppName(key *v1alpha1.APIKey) bool {
 	return !IsRetired(key) && (IsClaimed(key) || !IsBlocked(key))
 }
@@ -169,8 +169,8 @@ func mayBeIssued(key *v1alpha1.APIKey) bool {
 	return IsIssued(key) || key.IsUnreadable("status.tokens")
 }
 
-// precedes reports whether key a precedes key b: issued keys precede claimed ones, claimed ones precede the rest, then the older key
-// precedes the younger, then the lower UID precedes the higher. The order is total, so that every process determines the same first key.
+// precedes reports whether key a precedes key b. Issued keys are first, then claimed ones, then the older ones, then those with the lower
+// UID. The order is total, so that every process determines the same first key.
 func precedes(a, b *v1alpha1.APIKey) bool {
 	switch {
 	case mayBeIssued(a) != mayBeIssued(b):

@@ -14,7 +14,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// largeGroup is the number of keys from which FirstKeys caches the first key of a group. Smaller groups are listed each time.
+// largeGroup is the minimum size of a group whose first key is cached. Smaller groups are listed each time.
 const largeGroup = 16
 
 // FirstKeys caches the first key, by precedence, of each large group of keys that have an app name or a token hash in common. Without it,
@@ -87,8 +87,8 @@ func (f *FirstKeys) list(ctx context.Context, reader client.Reader, of group) ([
 	return listed.keys, nil
 }
 
-// begin returns the cached group, or adds a placeholder for a list that starts now. Invalidate drops the placeholder, and with it the result
-// of the list.
+// begin returns the cached group, or adds a placeholder for a list that starts now. Invalidate drops the placeholder, and end then discards
+// the result of the list.
 func (f *FirstKeys) begin(of group) *cachedGroup {
 	f.mu.Lock()
 	defer f.mu.Unlock()

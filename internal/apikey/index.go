@@ -15,9 +15,9 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// index finds the keys that have a value, by the bucket that the value's hash falls into. A cache stores each value of an index twice, with
-// a set of keys: an entry for each of 100 000 app names and hashes would take more memory than the keys themselves. Buckets need little
-// memory, and list filters out the keys whose values only share the bucket.
+// index finds the keys that have a value by the bucket of the value's hash. A cache stores each value of an index twice, each time with a
+// set of keys. With 100 000 different app names and hashes, these sets would take more memory than the keys. With buckets they take little,
+// and the caller skips the keys that have another value of the bucket.
 type index struct {
 	field  string
 	values func(*v1alpha1.APIKey) []string
@@ -26,7 +26,9 @@ type index struct {
 }
 
 var (
-	byAppName   = &index{"spec.appName", func(key *v1alpha1.APIKey) []string { return []string{CanonicalAppName(key.Spec.AppName)} }, FirstForName}
+	byAppName = &index{"spec.appName", func(key *v1alpha1.APIKey) []string {
+		return []string{CanonicalAppName(key.Spec.AppName)}
+	}, FirstForName}
 	byTokenHash = &index{"status.tokens.hash", HashesOf, FirstForHash}
 
 	indexes = []*index{byAppName, byTokenHash}

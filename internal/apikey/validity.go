@@ -18,15 +18,14 @@ const (
 	StateActive      State = "Active"
 	StateDeactivated State = "Deactivated"
 	StateExpired     State = "Expired"
-	// StateUnreadable is the state of a key that may have ended: a field that says so is unreadable. Authenticators do not accept it.
+	// StateUnreadable is the state of a key that may have ended, because a field of its validity is unreadable. It is not accepted.
 	StateUnreadable State = "Unreadable"
 )
 
 // NeverExpires is the [Validity] ExpiresAt of a key without spec.expiresAt.
 const NeverExpires = math.MaxInt64
 
-// Validity holds the fields of a key that determine its state. It is a type of its own so that an authenticator can store it without the
-// APIKey.
+// Validity holds what determines the state of a key. Authenticators store it without the APIKey.
 type Validity struct {
 	// Deactivated is true if spec.active is false or the APIKey is being deleted.
 	Deactivated bool
@@ -34,7 +33,7 @@ type Validity struct {
 	Ended bool
 	// Unreadable is true if one of these fields is unreadable. ExpiresAt is then 0, which is in the past.
 	Unreadable bool
-	// ExpiresAt is the time from which the key is expired, in seconds since 1970, or NeverExpires.
+	// ExpiresAt is the time at which the key expires, in seconds since 1970, or NeverExpires.
 	ExpiresAt int64
 }
 
