@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-func TestALongNoteIsCutBetweenTwoCharacters(t *testing.T) {
+func TestShorten_CutsBetweenTwoCharacters(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                      "",
 		strings.Repeat("a", 1024):               strings.Repeat("a", 1024),

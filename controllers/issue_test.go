@@ -28,10 +28,10 @@ import (
 )
 
 const (
-	acceptedMinted  = "The token is accepted. It was handed over in a Secret."
-	acceptedBrought = "The imported token is accepted."
-	deactivated     = "The key was deactivated and is no longer accepted."
-	expired         = "The key has expired and is no longer accepted."
+	acceptedMinted   = "The token is accepted. It was handed over in a Secret."
+	acceptedImported = "The imported token is accepted."
+	deactivated      = "The key was deactivated and is no longer accepted."
+	expired          = "The key has expired and is no longer accepted."
 )
 
 func conditions(ready, active metav1.ConditionStatus, reason, message string) map[string]string {
@@ -60,7 +60,7 @@ func (f *fixture) assertKstatus(key *v1alpha1.APIKey, want status.Status) {
 	}
 }
 
-func TestAKeyIsIssuedThroughAOneTimeSecret(t *testing.T) {
+func TestReconcile_IssuesAKeyInAOneTimeSecret(t *testing.T) {
 	f := newFixture(t)
 	f.CreateKey("frontend")
 	f.assertKstatus(f.GetKey("frontend"), status.InProgressStatus)
@@ -77,7 +77,7 @@ func TestAKeyIsIssuedThroughAOneTimeSecret(t *testing.T) {
 	secret := f.Secret("frontend-token")
 	minted := string(secret.Data["token"])
 	if len(secret.Data) != 1 || len(minted) != token.Length || key.Status.Tokens[0].Hint != minted[:7] {
-		t.Errorf("the Secret holds %d entries and a token of %d characters; the hint is %q", len(secret.Data), len(minted), key.Status.Tokens[0].Hint)
+		t.Errorf("the Secret has %d data keys and a token of %d characters; the hint is %q", len(secret.Data), len(minted), key.Status.Tokens[0].Hint)
 	}
 	wantOwner := []metav1.OwnerReference{{
 		APIVersion: "keys.squirrel.dev/v1alpha1", Kind: "APIKey", Name: "frontend", UID: key.UID,
@@ -92,12 +92,12 @@ func TestAKeyIsIssuedThroughAOneTimeSecret(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"}, secret.Labels); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
-	if eventType, note := f.awaitEvent("frontend", v1alpha1.ReasonIssued); eventType != corev1.EventTypeNormal || note != acceptedMinted {
+	if eventType, note := f.waitForEvent("frontend", v1alpha1.ReasonIssued); eventType != corev1.EventTypeNormal || note != acceptedMinted {
 		t.Errorf("the event is %s: %s", eventType, note)
 	}
 }
 
-func TestTheSecretHasTheDeclaredNameAndKey(t *testing.T) {
+func TestReconcile_TheSecretHasTheDeclaredNameAndKey(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	f.CreateKey("frontend", func(key *v1alpha1.APIKey) {
@@ -106,7 +106,7 @@ func TestTheSecretHasTheDeclaredNameAndKey(t *testing.T) {
 	key := f.WaitForReady("frontend", v1alpha1.ReasonIssued)
 	secret := f.Secret("elsewhere")
 	if secret == nil || token.Hash(string(secret.Data["api.key"])) != key.Status.Tokens[0].Hash || key.Status.SecretName != "elsewhere" {
-		t.Errorf("the token is not in entry api.key of Secret elsewhere; status.secretName is %q", key.Status.SecretName)
+		t.Errorf("the token is not in the data key api.key of Secret elsewhere; status.secretName is %q", key.Status.SecretName)
 	}
 }
 
@@ -121,10 +121,10 @@ func TestInvariant3_AnIssuedKeyIsNeverMintedAgain(t *testing.T) {
 		"labels are edited": func() {
 			f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Labels = map[string]string{"a": "b"} })
 		},
-		"annotations are removed":   func() { f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Annotations = nil }) },
-		"the key is applied again":  func() { f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec = f.Key("frontend").Spec }) },
-		"its access is changed":     func() { f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = true }) },
-		"the controller starts new": func() { stop(); stop = f.startController(nil) },
+		"annotations are removed":  func() { f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Annotations = nil }) },
+		"the key is applied again": func() { f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec = f.Key("frontend").Spec }) },
+		"its access is changed":    func() { f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = true }) },
+		"the controller restarts":  func() { stop(); stop = f.startController(nil) },
 	}
 	for name, provoke := range maps.All(provocations) {
 		provoke()
@@ -137,17 +137,17 @@ func TestInvariant3_AnIssuedKeyIsNeverMintedAgain(t *testing.T) {
 		}
 	}
 	if f.Secret("frontend-token") != nil {
-		t.Error("the deleted Secret is there again")
+		t.Error("the deleted Secret exists again")
 	}
 }
 
-func TestAFreshControllerSeesWhatHappenedToIssuedKeysWhileNoneRan(t *testing.T) {
+func TestReconcile_ANewControllerReconcilesEarlierChanges(t *testing.T) {
 	f := newFixture(t)
 	stop := f.startController(nil)
 	f.CreateKey("untouched")
 	f.CreateKey("deactivated")
 	f.CreateKey("altered")
-	f.CreateKey("hinted", tokenHash(token.Hash("brought")))
+	f.CreateKey("hinted", tokenHash(token.Hash("imported")))
 	f.CreateKey("expired", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour))) })
 	f.CreateKey("due", func(key *v1alpha1.APIKey) {
 		key.Spec.Secret = &v1alpha1.TokenSecret{TTL: &metav1.Duration{Duration: time.Hour}}
@@ -162,23 +162,23 @@ func TestAFreshControllerSeesWhatHappenedToIssuedKeysWhileNoneRan(t *testing.T) 
 	altered := f.GetKey("altered")
 	altered.Status.Conditions = altered.Status.Conditions[:1]
 	framework.Must(f, f.Env.Client.Status().Update(t.Context(), altered))
-	f.UpdateKey("hinted", func(key *v1alpha1.APIKey) { key.Spec.TokenHint = "brought" })
+	f.UpdateKey("hinted", func(key *v1alpha1.APIKey) { key.Spec.TokenHint = "hint" })
 	f.clock.advance(2 * time.Hour)
 
 	f.startController(nil)
 	f.WaitForReady("deactivated", v1alpha1.ReasonDeactivated)
 	f.WaitForReady("expired", v1alpha1.ReasonExpired)
-	framework.Eventually(f, "the Secret is removed", func() bool { return f.Secret("due-token") == nil })
+	framework.Eventually(f, "the Secret is deleted", func() bool { return f.Secret("due-token") == nil })
 	framework.Eventually(f, "the condition is restored", func() bool { return len(f.GetKey("altered").Status.Conditions) == 2 })
-	if hint := f.WaitForReady("hinted", v1alpha1.ReasonIssued).Status.Tokens[0].Hint; hint != "brought" {
+	if hint := f.WaitForReady("hinted", v1alpha1.ReasonIssued).Status.Tokens[0].Hint; hint != "hint" {
 		t.Errorf("the hint is %q", hint)
 	}
 	if version := f.GetKey("untouched").ResourceVersion; version != untouched.ResourceVersion {
-		t.Errorf("the key that nothing happened to is at version %s, which was %s", version, untouched.ResourceVersion)
+		t.Errorf("the unchanged key has the resource version %s, which was %s", version, untouched.ResourceVersion)
 	}
 }
 
-func TestAFreshControllerMintsAgainWhatWasNeverHandedOver(t *testing.T) {
+func TestReconcile_ReissuesATokenThatWasNeverHandedOver(t *testing.T) {
 	f := newFixture(t)
 	key := f.CreateKey("frontend")
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("lost"), Hint: "sq_lost"}}
@@ -188,12 +188,12 @@ func TestAFreshControllerMintsAgainWhatWasNeverHandedOver(t *testing.T) {
 	f.startController(nil)
 	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 	const want = "An earlier token of this key was never handed over and is void: the controller mints a new one."
-	if eventType, note := f.awaitEvent("frontend", "Reissued"); eventType != corev1.EventTypeWarning || note != want {
+	if eventType, note := f.waitForEvent("frontend", "Reissued"); eventType != corev1.EventTypeWarning || note != want {
 		t.Errorf("the event is %s: %s", eventType, note)
 	}
 }
 
-func TestTheSecretGoesWhenItsTimeToLiveIsOver(t *testing.T) {
+func TestReconcile_DeletesTheSecretAfterItsTTL(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	f.CreateKey("frontend", func(key *v1alpha1.APIKey) {
@@ -205,21 +205,21 @@ func TestTheSecretGoesWhenItsTimeToLiveIsOver(t *testing.T) {
 	f.CreateKey("canary")
 	f.WaitForReady("canary", v1alpha1.ReasonIssued)
 	if f.Secret("frontend-token") == nil {
-		t.Fatal("the Secret went before its time")
+		t.Fatal("the Secret was deleted before its ttl had passed")
 	}
 	f.clock.advance(2 * time.Minute)
 	f.touch("frontend", "late")
-	framework.Eventually(f, "the Secret is gone, and off the record", func() bool {
+	framework.Eventually(f, "the Secret and its name in the status are deleted", func() bool {
 		return f.Secret("frontend-token") == nil && f.GetKey("frontend").Status.SecretName == ""
 	})
 	key := f.GetKey("frontend")
 	f.assertConditions(key, conditions(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, acceptedMinted))
-	if _, note := f.awaitEvent("frontend", "SecretRemoved"); note != `The controller deleted the one-time Secret "frontend-token": its ttl has passed.` {
-		t.Errorf("the event says %q", note)
+	if _, note := f.waitForEvent("frontend", "SecretRemoved"); note != `The controller deleted the one-time Secret "frontend-token": its ttl has passed.` {
+		t.Errorf("the note of the event is %q", note)
 	}
 }
 
-func TestADeactivatedKeyLosesItsSecretAndFreesItsName(t *testing.T) {
+func TestReconcile_ADeactivatedKeyReleasesItsAppName(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	f.CreateKey("first", appName("Frontend"))
@@ -230,9 +230,9 @@ func TestADeactivatedKeyLosesItsSecretAndFreesItsName(t *testing.T) {
 	f.assertConditions(second, stalled(v1alpha1.ReasonAppNameConflict, held))
 	f.assertKstatus(second, status.FailedStatus)
 	if apikey.IsClaimed(second) || f.Secret("second-token") != nil {
-		t.Error("the key that stands back has a token")
+		t.Error("the stalled key has a token")
 	}
-	if eventType, note := f.awaitEvent("second", v1alpha1.ReasonAppNameConflict); eventType != corev1.EventTypeWarning || note != held {
+	if eventType, note := f.waitForEvent("second", v1alpha1.ReasonAppNameConflict); eventType != corev1.EventTypeWarning || note != held {
 		t.Errorf("the event is %s: %s", eventType, note)
 	}
 
@@ -246,7 +246,7 @@ func TestADeactivatedKeyLosesItsSecretAndFreesItsName(t *testing.T) {
 	f.assertIssued(f.WaitForReady("second", v1alpha1.ReasonIssued), "second-token")
 }
 
-func TestAKeyThatIsBeingDeletedLosesItsSecretAndFreesItsName(t *testing.T) {
+func TestReconcile_AKeyThatIsBeingDeletedReleasesItsAppName(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	first := f.CreateKey("first", appName("Frontend"), func(key *v1alpha1.APIKey) { key.Finalizers = []string{"example.com/keep"} })
@@ -257,12 +257,12 @@ func TestAKeyThatIsBeingDeletedLosesItsSecretAndFreesItsName(t *testing.T) {
 	f.assertConditions(f.WaitForReady("first", v1alpha1.ReasonDeactivated), conditions(metav1.ConditionTrue, metav1.ConditionFalse,
 		v1alpha1.ReasonDeactivated, "The key is being deleted and is no longer accepted."))
 	if f.Secret("first-token") != nil {
-		t.Error("the Secret is still there")
+		t.Error("the Secret still exists")
 	}
 	f.assertIssued(f.WaitForReady("second", v1alpha1.ReasonIssued), "second-token")
 }
 
-func TestADeletedKeyFreesItsName(t *testing.T) {
+func TestReconcile_ADeletedKeyReleasesItsAppName(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	first := f.CreateKey("first", appName("Frontend"))
@@ -273,7 +273,7 @@ func TestADeletedKeyFreesItsName(t *testing.T) {
 	f.assertIssued(f.WaitForReady("second", v1alpha1.ReasonIssued), "second-token")
 }
 
-func TestAKeyCreatedInactiveNeverGetsAToken(t *testing.T) {
+func TestReconcile_AKeyCreatedInactiveGetsNoToken(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	f.CreateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) })
@@ -283,7 +283,7 @@ func TestAKeyCreatedInactiveNeverGetsAToken(t *testing.T) {
 	}
 }
 
-func TestExpiryIsAtTheInstantAndFinal(t *testing.T) {
+func TestReconcile_ExpiryIsOnTimeAndFinal(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	f.CreateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour))) })
@@ -294,21 +294,21 @@ func TestExpiryIsAtTheInstantAndFinal(t *testing.T) {
 	key := f.WaitForReady("frontend", v1alpha1.ReasonExpired)
 	f.assertConditions(key, conditions(metav1.ConditionTrue, metav1.ConditionFalse, v1alpha1.ReasonExpired, expired))
 	if late := key.Status.DeactivatedAt.Sub(expiry.Time); late < 0 || late > 2*time.Second {
-		t.Errorf("the expiry is recorded %s after the instant", late)
+		t.Errorf("the expiry is recorded after %s", late)
 	}
 	if f.Secret("frontend-token") != nil {
-		t.Error("the Secret of an expired key is still there")
+		t.Error("the Secret of an expired key still exists")
 	}
 
 	f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour))) })
 	if key := f.WaitForReady("frontend", v1alpha1.ReasonExpired); apikey.StateOf(key, time.Now()) != apikey.StateExpired {
-		t.Error("a later expiry brings an expired key back")
+		t.Error("a later expiry reactivates an expired key")
 	}
 	f.Deactivate("frontend")
 	f.WaitForReady("frontend", v1alpha1.ReasonExpired) // it had ended before
 }
 
-func TestAKeyThatExpiredBeforeItsCreationNeverGetsAToken(t *testing.T) {
+func TestReconcile_AKeyCreatedExpiredGetsNoToken(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	f.CreateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(-time.Hour))) })
@@ -318,27 +318,27 @@ func TestAKeyThatExpiredBeforeItsCreationNeverGetsAToken(t *testing.T) {
 	}
 }
 
-func TestABroughtHashCountsWithoutASecret(t *testing.T) {
+func TestReconcile_AnImportedTokenHasNoSecret(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
-	hash := token.Hash("brought")
+	hash := token.Hash("imported")
 	f.CreateKey("frontend", tokenHash(hash), func(key *v1alpha1.APIKey) { key.Spec.TokenHint = "old" })
 	key := f.WaitForReady("frontend", v1alpha1.ReasonIssued)
-	f.assertConditions(key, conditions(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, acceptedBrought))
+	f.assertConditions(key, conditions(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, acceptedImported))
 	if record := key.Status.Tokens[0]; record.Hash != hash || record.Hint != "old" || record.NotBefore == nil {
 		t.Errorf("the record is %v", record)
 	}
 	if key.Status.SecretName != "" || f.Secret("frontend-token") != nil {
-		t.Error("a brought hash has a Secret")
+		t.Error("an imported token has a Secret")
 	}
 	f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.TokenHint = "new" })
-	framework.Eventually(f, "the hint follows", func() bool { return f.GetKey("frontend").Status.Tokens[0].Hint == "new" })
+	framework.Eventually(f, "the hint is updated", func() bool { return f.GetKey("frontend").Status.Tokens[0].Hint == "new" })
 }
 
-func TestOneHashInOneNamespaceCountsOnce(t *testing.T) {
+func TestReconcile_OneKeyOfANamespaceHasATokenHash(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
-	hash := token.Hash("brought")
+	hash := token.Hash("imported")
 	first := f.CreateKey("first", tokenHash(hash))
 	f.WaitForReady("first", v1alpha1.ReasonIssued)
 	f.CreateKey("second", tokenHash(hash))
@@ -350,7 +350,7 @@ func TestOneHashInOneNamespaceCountsOnce(t *testing.T) {
 	f.touch("second", "after the deactivation")
 	f.CreateKey("canary")
 	f.WaitForReady("canary", v1alpha1.ReasonIssued)
-	f.assertConditions(f.GetKey("second"), stalled(v1alpha1.ReasonTokenHashConflict, held)) // a revoked token does not come back
+	f.assertConditions(f.GetKey("second"), stalled(v1alpha1.ReasonTokenHashConflict, held)) // a revoked token is not accepted again
 
 	framework.Must(f, f.Env.Client.Delete(t.Context(), first))
 	if key := f.WaitForReady("second", v1alpha1.ReasonIssued); key.Status.Tokens[0].Hash != hash {
@@ -358,8 +358,8 @@ func TestOneHashInOneNamespaceCountsOnce(t *testing.T) {
 	}
 }
 
-func TestOneHashInTwoNamespacesCountsInBoth(t *testing.T) {
-	hash := token.Hash("brought in two namespaces")
+func TestReconcile_KeysOfTwoNamespacesMayHaveTheSameTokenHash(t *testing.T) {
+	hash := token.Hash("imported in two namespaces")
 	one := newSecondFixture(t)
 	two := newSecondFixture(t)
 	for _, f := range []*fixture{one, two} {
@@ -372,10 +372,10 @@ func TestOneHashInTwoNamespacesCountsInBoth(t *testing.T) {
 	two.WaitForReady("frontend", v1alpha1.ReasonIssued)
 }
 
-func TestInvariant2_OneActiveKeyPerNameHoweverManyAreCreatedAtOnce(t *testing.T) {
+func TestInvariant2_OneActiveKeyOfManyCreatedAtOnce(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
-	f.startController(nil) // two that both work, as if each took itself for the leader
+	f.startController(nil) // two controllers, as if both were the leader
 	const count = 60
 	var creations sync.WaitGroup
 	for i := range count {
@@ -384,7 +384,7 @@ func TestInvariant2_OneActiveKeyPerNameHoweverManyAreCreatedAtOnce(t *testing.T)
 	creations.Wait()
 
 	var holder string
-	framework.Eventually(f, "one key holds the name, and the others say so", func() bool {
+	framework.Eventually(f, "one key holds the name, and the others name it", func() bool {
 		settled := 0
 		for _, key := range f.Keys() {
 			if apikey.IsIssued(&key) {
@@ -407,19 +407,19 @@ func (f *fixture) assertOneHandover(holder string) {
 	f.Helper()
 	for _, key := range f.Keys() {
 		if key.Name != holder && (apikey.IsClaimed(&key) || key.Status.SecretName != "") {
-			f.Errorf("key %s has a token beside the holder %s", key.Name, holder)
+			f.Errorf("key %s has a token although %s holds the name", key.Name, holder)
 		}
 	}
 	secrets := &corev1.SecretList{}
 	framework.Must(f, f.Env.Client.List(f.Context(), secrets, client.InNamespace(f.Namespace)))
 	for _, secret := range secrets.Items {
 		if secret.Name != holder+"-token" {
-			f.Errorf("there is a second Secret, %s", secret.Name)
+			f.Errorf("a second Secret exists: %s", secret.Name)
 		}
 	}
 }
 
-func TestAnAppNameIsTheSameHoweverItsAccentsAreWritten(t *testing.T) {
+func TestReconcile_ComparesAppNamesInUnicodeNFC(t *testing.T) {
 	const composed, decomposed = "Caf\u00e9", "Cafe\u0301"
 	f := newFixture(t)
 	stop := f.startController(nil)
@@ -429,7 +429,7 @@ func TestAnAppNameIsTheSameHoweverItsAccentsAreWritten(t *testing.T) {
 	f.assertConditions(f.WaitForReady("second", v1alpha1.ReasonAppNameConflict), stalled(v1alpha1.ReasonAppNameConflict,
 		"App name \""+decomposed+"\" is held by APIKey \"first\": deactivate or delete that key, or create this one with another app name."))
 
-	stop() // and a controller that compared names as they are written issues both
+	stop() // and an earlier version, which compared names byte by byte, issues both
 	twin := f.GetKey("second")
 	twin.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("the twin's"), NotBefore: new(metav1.Now())}}
 	framework.Must(f, f.Env.Client.Status().Update(t.Context(), twin))
@@ -443,7 +443,7 @@ func TestAnAppNameIsTheSameHoweverItsAccentsAreWritten(t *testing.T) {
 	f.assertIssued(f.WaitForReady("third", v1alpha1.ReasonIssued), "third-token")
 }
 
-func TestTheEventOfAConflictComesHoweverLongTheNamesAre(t *testing.T) {
+func TestReconcile_RecordsTheEventOfAConflictOfLongNames(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	appOfKeys := appName(strings.Repeat("\U0001F511", 255))
@@ -452,8 +452,8 @@ func TestTheEventOfAConflictComesHoweverLongTheNamesAre(t *testing.T) {
 	f.WaitForReady(holder, v1alpha1.ReasonIssued)
 	f.CreateKey(waiting, appOfKeys)
 	ready := meta.FindStatusCondition(f.WaitForReady(waiting, v1alpha1.ReasonAppNameConflict).Status.Conditions, v1alpha1.ConditionReady)
-	_, note := f.awaitEvent(waiting, v1alpha1.ReasonAppNameConflict)
+	_, note := f.waitForEvent(waiting, v1alpha1.ReasonAppNameConflict)
 	if cut, isCut := strings.CutSuffix(note, "…"); !isCut || !strings.HasPrefix(ready.Message, cut) || len(note) < 1000 {
-		t.Errorf("the event says %q of %q", note, ready.Message)
+		t.Errorf("the note of the event is %q, the message %q", note, ready.Message)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// queueUnderTest is the queue, and what its workers, of which each keeps a request until it is done, are given.
+// queueUnderTest is the queue and its workers. A worker keeps its request until the test finishes it.
 type queueUnderTest struct {
 	*fairQueue
 	idle    chan struct{}
@@ -51,7 +51,7 @@ func newQueueUnderTest(t *testing.T) *queueUnderTest {
 	return q
 }
 
-// add adds requests, and returns how many of the namespace run then.
+// add adds requests, and returns the number of running requests of the namespace.
 func (q *queueUnderTest) add(namespace string, count, priority int) int {
 	for i := range count {
 		name := types.NamespacedName{Namespace: namespace, Name: fmt.Sprint(priority, "-", i)}
@@ -73,7 +73,7 @@ func (q *queueUnderTest) runningOf(namespace string) (count int) {
 	return count
 }
 
-// finish ends what runs first, and returns it.
+// finish ends the request that has run the longest, and returns it.
 func (q *queueUnderTest) finish() reconcile.Request {
 	first := q.running[0]
 	q.running = q.running[1:]
@@ -90,16 +90,16 @@ func TestInvariant10_NoNamespaceHoldsAllWorkers(t *testing.T) {
 			t.Errorf("a namespace has %d workers, want %d", got, workersPerNamespace)
 		}
 		if got := q.add("refused", 1_000, priorityDeferred); got != deferredWorkersPerNamespace {
-			t.Errorf("work of a namespace that can wait has %d workers, want %d", got, deferredWorkersPerNamespace)
+			t.Errorf("deferred work of a namespace has %d workers, want %d", got, deferredWorkersPerNamespace)
 		}
 		if got := q.add("refused", 1, priorityNew); got != deferredWorkersPerNamespace+1 {
-			t.Error("a new key waits for work that can wait")
+			t.Error("a new key waits for deferred work")
 		}
 		for i := range 20 {
 			q.add(fmt.Sprint("refused-", i), 10, priorityDeferred)
 		}
 		if q.deferred != deferredWorkers {
-			t.Errorf("work that can wait has %d workers, want %d", q.deferred, deferredWorkers)
+			t.Errorf("deferred work has %d workers, want %d", q.deferred, deferredWorkers)
 		}
 		if got := q.add("other", 1, priorityNew); got != 1 {
 			t.Error("a new key of another namespace waits")
@@ -110,7 +110,7 @@ func TestInvariant10_NoNamespaceHoldsAllWorkers(t *testing.T) {
 	})
 }
 
-func TestInvariant10_EachParkedRequestRunsInTheEnd(t *testing.T) {
+func TestInvariant10_EveryThrottledRequestRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueueUnderTest(t)
 		want := 0
@@ -118,7 +118,7 @@ func TestInvariant10_EachParkedRequestRunsInTheEnd(t *testing.T) {
 			namespace := fmt.Sprint("namespace-", i)
 			for _, priority := range []int{priorityDeferred, priorityUpdate, priorityNew} {
 				q.add(namespace, 30, priority)
-				q.add(namespace, 30, priority) // again, as events do
+				q.add(namespace, 30, priority) // again, like events
 				want += 30
 			}
 		}
@@ -132,7 +132,7 @@ func TestInvariant10_EachParkedRequestRunsInTheEnd(t *testing.T) {
 	})
 }
 
-func TestAParkedRequestThatBecomesUrgentIsTheNext(t *testing.T) {
+func TestFairQueue_AThrottledRequestOfAHigherPriorityIsNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueueUnderTest(t)
 		q.add("busy", workersPerNamespace+20, priorityUpdate)
@@ -141,12 +141,12 @@ func TestAParkedRequestThatBecomesUrgentIsTheNext(t *testing.T) {
 		synctest.Wait()
 		q.finish()
 		if got := q.running[len(q.running)-1]; got != urgent {
-			t.Errorf("the next is %s, want %s", got, urgent)
+			t.Errorf("the next request is %s, want %s", got, urgent)
 		}
 	})
 }
 
-// eagerQueue hands a request out again before its Done returns.
+// eagerQueue returns a request again before its Done returns.
 type eagerQueue struct {
 	priorityqueue.PriorityQueue[reconcile.Request]
 	afterDone func()
@@ -157,7 +157,7 @@ func (q eagerQueue) Done(request reconcile.Request) {
 	q.afterDone()
 }
 
-func TestInvariant10_ARequestThatRunsAgainAtOnceKeepsNoWorker(t *testing.T) {
+func TestInvariant10_ARequestThatRunsAgainAtOnceReleasesItsWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](time.Millisecond, time.Second)
 		q := newFairQueue("test", limiter, logr.Discard())
@@ -168,18 +168,18 @@ func TestInvariant10_ARequestThatRunsAgainAtOnceKeepsNoWorker(t *testing.T) {
 		deferred := priorityqueue.AddOpts{Priority: new(priorityDeferred)}
 		q.AddWithOpts(deferred, request)
 		q.Get()
-		q.AddWithOpts(deferred, request) // while it runs, as the event of its own write does
+		q.AddWithOpts(deferred, request) // while it runs, like the event of its status write
 		q.Done(request)
 		q.Done(request)
 		if len(q.running) != 0 || len(q.busy) != 0 || q.deferred != 0 {
-			t.Errorf("nothing runs, but the queue counts %v, %v and %d", q.running, q.busy, q.deferred)
+			t.Errorf("no request runs, but the queue counts %v, %v and %d", q.running, q.busy, q.deferred)
 		}
 	})
 }
 
-// TestInvariant10_WorkThatBecomesUrgentLeavesItsWorkerToOtherWork has half of the requests resumed as work that can wait, and then run at a
-// higher priority: that of a later time at which they are to run anyway.
-func TestInvariant10_WorkThatBecomesUrgentLeavesItsWorkerToOtherWork(t *testing.T) {
+// TestInvariant10_DeferredWorkOfAHigherPriorityReleasesItsWorker resumes half of the requests as deferred work. They then run at a higher
+// priority, with which they were added before for a later time.
+func TestInvariant10_DeferredWorkOfAHigherPriorityReleasesItsWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueueUnderTest(t)
 		for i := range deferredWorkers {

@@ -82,7 +82,7 @@ func (f *fixture) startController(transport func(http.RoundTripper) http.RoundTr
 		restConfig.Wrap(transport)
 	}
 	return runcontroller.StartWith(f, f.Env, restConfig, f.Namespace, func(r *controllers.APIKeyReconciler) {
-		r.Now, r.CheckClock = f.clock.Now, func(context.Context) error { return nil } // the API server's clock goes with it
+		r.Now, r.CheckClock = f.clock.Now, func(context.Context) error { return nil } // as if the API server's clock were the same
 	})
 }
 
@@ -94,22 +94,22 @@ func tokenHash(hash string) func(*v1alpha1.APIKey) {
 	return func(key *v1alpha1.APIKey) { key.Spec.TokenHash = hash }
 }
 
-// touch makes the controller look at a key without changing what it declares.
+// touch makes the controller reconcile a key without changing its spec.
 func (f *fixture) touch(name, value string) {
 	f.Helper()
 	f.UpdateKey(name, func(key *v1alpha1.APIKey) { metav1.SetMetaDataAnnotation(&key.ObjectMeta, "test/touched", value) })
 }
 
-// touchSpec makes the controller look at a key without changing its metadata.
+// touchSpec makes the controller reconcile a key without changing its metadata.
 func (f *fixture) touchSpec(name string) {
 	f.Helper()
 	f.UpdateKey(name, func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = !key.Spec.WriteAccess })
 }
 
-// awaitEvent waits for an event about a key and returns its type and note.
-func (f *fixture) awaitEvent(name, reason string) (eventType, note string) {
+// waitForEvent waits for an event about a key and returns its type and note.
+func (f *fixture) waitForEvent(name, reason string) (eventType, note string) {
 	f.Helper()
-	framework.Eventually(f, "event "+reason+" of "+name, func() bool {
+	framework.Eventually(f, name+" has the event "+reason, func() bool {
 		list := &eventsv1.EventList{}
 		framework.Must(f, f.Env.Client.List(f.Context(), list, client.InNamespace(f.Namespace)))
 		for i := range list.Items {
@@ -140,7 +140,7 @@ func (f *fixture) assertIssued(key *v1alpha1.APIKey, secretName string) {
 	secret := f.Secret(secretName)
 	switch {
 	case secret == nil:
-		f.Fatalf("there is no Secret %q", secretName)
+		f.Fatalf("Secret %q does not exist", secretName)
 	case !apikey.IsIssued(key) || len(key.Status.Tokens) != 1:
 		f.Fatalf("the key is not issued with one token: %v", key.Status.Tokens)
 	case key.Status.Tokens[0].Hash != token.Hash(string(secret.Data["token"])):

@@ -15,7 +15,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// field is an object in the place of a field that cannot be read, and where that field is.
+// field is a field of an object, and a value that makes it unreadable.
 type field struct {
 	parents []string
 	name    string
@@ -37,10 +37,10 @@ func unreadableMessage(fields string) string {
 		"correct them as 'kubectl explain apikey --recursive' describes them, or delete the key."
 }
 
-func TestInvariant10_AFieldThatCannotBeReadStopsOnlyItsOwnKey(t *testing.T) {
+func TestInvariant10_AnUnreadableFieldStopsOnlyItsKey(t *testing.T) {
 	unreadable := map[string]struct {
 		field
-		says string
+		path string
 	}{
 		"ttl":            {field{[]string{"spec", "secret"}, "ttl", "a while"}, "spec.secret.ttl"},
 		"read-access":    {field{[]string{"spec"}, "readAccess", "true"}, "spec.readAccess"},
@@ -75,14 +75,14 @@ func TestInvariant10_AFieldThatCannotBeReadStopsOnlyItsOwnKey(t *testing.T) {
 	for name, test := range unreadable {
 		for _, issued := range []bool{false, true} {
 			key := map[bool]string{false: "new-", true: "issued-"}[issued] + name
-			if _, note := f.awaitEvent(key, v1alpha1.ReasonUnreadable); note != unreadableMessage(test.says) {
-				t.Errorf("the event of %s says %q, want %q", key, note, unreadableMessage(test.says))
+			if _, note := f.waitForEvent(key, v1alpha1.ReasonUnreadable); note != unreadableMessage(test.path) {
+				t.Errorf("the note of the event of %s is %q, want %q", key, note, unreadableMessage(test.path))
 			}
 			kept := func(key *v1alpha1.APIKey) []any {
 				return []any{key.Spec, key.Status.Tokens, key.Status.SecretName, key.Status.DeactivatedAt, key.Unreadable}
 			}
 			if diff := cmp.Diff(kept(stored[key]), kept(f.GetKey(key))); diff != "" {
-				t.Errorf("of %s was changed (-before +after):\n%s", key, diff)
+				t.Errorf("%s has changed (-before +after):\n%s", key, diff)
 			}
 			if hasSecret := f.Secret(key+"-token") != nil; hasSecret != issued {
 				t.Errorf("%s has a Secret: %t", key, hasSecret)
@@ -91,7 +91,7 @@ func TestInvariant10_AFieldThatCannotBeReadStopsOnlyItsOwnKey(t *testing.T) {
 	}
 }
 
-func TestAKeyGoesOnOnceItCanBeRead(t *testing.T) {
+func TestReconcile_ContinuesAfterAnUnreadableFieldIsCorrected(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	f.CreateKey("issued")
@@ -114,7 +114,7 @@ func TestAKeyGoesOnOnceItCanBeRead(t *testing.T) {
 	f.WaitForReady("new", v1alpha1.ReasonDeactivated)
 }
 
-func TestAKeyThatCannotBeReadIsInactiveOnceItExpires(t *testing.T) {
+func TestReconcile_AnUnreadableKeyIsInactiveAfterItExpires(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	f.CreateKey("frontend")

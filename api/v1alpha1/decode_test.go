@@ -18,7 +18,7 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// stored has every field of an APIKey that is decoded.
+// stored is an APIKey with every field that is decoded.
 const stored = `{"apiVersion": "keys.squirrel.dev/v1alpha1", "kind": "APIKey", "metadata": {"namespace": "shop", "name": "frontend",
 	"uid": "1234", "resourceVersion": "5", "generation": 1, "creationTimestamp": "2027-01-01T00:00:00Z",
 	"deletionTimestamp": "2027-02-01T00:00:00Z", "labels": {"tier": "web"}, "annotations": {"team": "shop"}, "finalizers": ["kept"],
@@ -32,7 +32,7 @@ const stored = `{"apiVersion": "keys.squirrel.dev/v1alpha1", "kind": "APIKey", "
 	"conditions": [{"type": "Ready", "status": "True", "reason": "Issued", "message": "", "observedGeneration": 1,
 	"lastTransitionTime": "2027-01-01T00:00:00Z"}]}}`
 
-// eachValue calls a function with the path of each value in a JSON value, and with what puts another value there.
+// eachValue calls a function for each value in a JSON value, with the value's path and a function that replaces it.
 func eachValue(value any, path string, do func(path string, set func(any))) {
 	switch value := value.(type) {
 	case map[string]any:
@@ -74,40 +74,40 @@ func encode(t *testing.T, value any) []byte {
 	return data
 }
 
-func TestOfAnAPIKeyOnlyWhatCannotBeReadIsLeftOut(t *testing.T) {
+func TestUnmarshalJSON_SkipsOnlyUnreadableFields(t *testing.T) {
 	if key := decode(t, []byte(stored)); key.Unreadable != nil {
-		t.Fatalf("of a sound key, %v is left out", key.Unreadable)
+		t.Fatalf("a valid key has the unreadable fields %v", key.Unreadable)
 	}
 	var object any
 	if err := json.Unmarshal([]byte(stored), &object); err != nil {
 		t.Fatal(err)
 	}
-	leftOut := 0
+	unreadableValues := 0
 	eachValue(object, "", func(path string, set func(any)) {
-		set(nil) // which is read as the absence of a value
+		set(nil) // decoded like an absent value
 		absent := decode(t, encode(t, object))
 		for _, value := range []any{true, 7.5, "", "text", []any{7.5}, map[string]any{"field": 7.5}} {
 			set(value)
 			key := decode(t, encode(t, object))
 			switch unreadable := key.Unreadable; {
-			case unreadable == nil: // it is of the type of the field
+			case unreadable == nil: // the value has the type of the field
 				continue
 			case !key.IsUnreadable(path):
-				t.Errorf("with %v at %s, %v is left out", value, path, unreadable)
+				t.Errorf("with %v at %s, %v is unreadable", value, path, unreadable)
 			case slices.Equal(unreadable, []string{path}) && !strings.HasSuffix(path, ".notAfter"):
 				if diff := cmp.Diff(string(encode(t, absent)), string(encode(t, key))); diff != "" {
-					t.Errorf("with %v at %s, more is left out (-want +got):\n%s", value, path, diff)
+					t.Errorf("with %v at %s, other fields are missing too (-want +got):\n%s", value, path, diff)
 				}
 			}
-			leftOut++
+			unreadableValues++
 		}
 	})
-	if leftOut < 200 {
-		t.Errorf("only %d values could not be read", leftOut)
+	if unreadableValues < 200 {
+		t.Errorf("only %d values were unreadable, want at least 200", unreadableValues)
 	}
 }
 
-func TestInvariant7_WhatCannotBeReadMakesNoKeyGood(t *testing.T) {
+func TestInvariant7_AnUnreadableFieldDoesNotMakeAKeyActive(t *testing.T) {
 	const long, day = "2027-01-01T00:00:00Z", "2027-06-01T00:00:00Z"
 	now := time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)
 	for fields, want := range map[string]struct {
@@ -142,7 +142,7 @@ func TestInvariant7_WhatCannotBeReadMakesNoKeyGood(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoObjectIsNoAPIKey(t *testing.T) {
+func TestUnmarshalJSON_RejectsWhatIsNotAnObject(t *testing.T) {
 	for data, want := range map[string]string{
 		"7":    "an APIKey must be a JSON object: json: cannot unmarshal number into Go value of type map[string]json.RawMessage",
 		`[{}]`: "an APIKey must be a JSON object: json: cannot unmarshal array into Go value of type map[string]json.RawMessage",
@@ -153,8 +153,8 @@ func TestWhatIsNoObjectIsNoAPIKey(t *testing.T) {
 	}
 }
 
-// FuzzUnmarshalAPIKey has any JSON object decoded, and what came of it decoded again.
-func FuzzUnmarshalAPIKey(f *testing.F) {
+// FuzzUnmarshalJSON decodes any JSON object, and then what it decoded. The second time, all fields must be readable.
+func FuzzUnmarshalJSON(f *testing.F) {
 	f.Add([]byte(stored))
 	f.Add([]byte(`{"metadata": [], "spec": {"secret": {"ttl": 7}}, "status": {"tokens": [{"notAfter": {}}, [], null]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -164,7 +164,7 @@ func FuzzUnmarshalAPIKey(f *testing.F) {
 		key := decode(t, data)
 		again := decode(t, encode(t, key))
 		if again.Unreadable != nil {
-			t.Errorf("of what was decoded, %v cannot be read", again.Unreadable)
+			t.Errorf("decoded again, %v is unreadable", again.Unreadable)
 		}
 	})
 }

@@ -26,7 +26,7 @@ var (
 	hashB = "sha256:" + strings.Repeat("0b", 32)
 )
 
-// key makes an APIKey of the namespace shop with the app name "App", created in this minute, whose UID is its name.
+// key returns an APIKey of the namespace shop with the app name "App", created in this minute. Its UID is its name.
 func key(name string, minute int, changes ...func(*v1alpha1.APIKey)) v1alpha1.APIKey {
 	key := v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{
@@ -50,7 +50,7 @@ func unreadable(fields ...string) func(*v1alpha1.APIKey) {
 	return func(k *v1alpha1.APIKey) { k.Unreadable = fields }
 }
 func uid(uid types.UID) func(*v1alpha1.APIKey) { return func(k *v1alpha1.APIKey) { k.UID = uid } }
-func brings(hash string) func(*v1alpha1.APIKey) {
+func imports(hash string) func(*v1alpha1.APIKey) {
 	return func(k *v1alpha1.APIKey) { k.Spec.TokenHash = hash }
 }
 func claimed(hash string) func(*v1alpha1.APIKey) { return records(v1alpha1.TokenRecord{Hash: hash}) }
@@ -96,9 +96,9 @@ func TestFindConflict(t *testing.T) {
 		others keys
 		want   *apikey.Conflict
 	}{
-		{"nobody else", key("me", 5), nil, nil},
+		{"no other keys", key("me", 5), nil, nil},
 		{"itself among the others", key("me", 5), keys{key("me", 5)}, nil},
-		{"itself among the others, as it was before", key("me", 5), keys{key("me", 5, issued(hashA))}, nil},
+		{"an earlier state of itself among the others", key("me", 5), keys{key("me", 5, issued(hashA))}, nil},
 		{"another app name", key("me", 5), keys{key("other", 1, app("Other"))}, nil},
 		{"the app name, composed otherwise", key("me", 5, app("Cafe\u0301")), keys{key("old", 1, app("Caf\u00e9"))}, &apikey.Conflict{
 			Reason: v1alpha1.ReasonAppNameConflict, Holder: "old",
@@ -109,58 +109,58 @@ func TestFindConflict(t *testing.T) {
 
 		{"the older holds the name", key("me", 5), keys{key("old", 1)}, nameHeldBy("old")},
 		{"the younger does not", key("me", 5), keys{key("new", 9)}, nil},
-		{"the younger, whose tokens cannot be read", key("me", 5), keys{key("new", 9, unreadable("status.tokens"))}, nameHeldBy("new")},
+		{"the younger, whose tokens are unreadable", key("me", 5), keys{key("new", 9, unreadable("status.tokens"))}, nameHeldBy("new")},
 		{"of the same age, the lower UID", key("me", 5, uid("b")), keys{key("twin", 5, uid("a"))}, nameHeldBy("twin")},
 		{"of the same age, the higher UID does not", key("me", 5, uid("a")), keys{key("twin", 5, uid("b"))}, nil},
 		{"claimed before older", key("me", 1), keys{key("claimer", 9, claimed(hashA))}, nameHeldBy("claimer")},
 		{"issued before claimed", key("me", 1, claimed(hashB)), keys{key("holder", 9, issued(hashA))}, nameHeldBy("holder")},
 		{"both claimed: the older", key("me", 5, claimed(hashB)), keys{key("old", 1, claimed(hashA))}, nameHeldBy("old")},
 		{"both issued: the older", key("me", 5, issued(hashB)), keys{key("old", 1, issued(hashA))}, nameHeldBy("old")},
-		{"issued, it stands back behind no older one", key("me", 5, issued(hashB)), keys{key("old", 1), key("older", 0, claimed(hashA))}, nil},
-		{"claimed, it stands back behind no older one", key("me", 5, claimed(hashB)), keys{key("old", 1)}, nil},
+		{"issued, it has no conflict with older ones", key("me", 5, issued(hashB)), keys{key("old", 1), key("older", 0, claimed(hashA))}, nil},
+		{"claimed, it has no conflict with an older one", key("me", 5, claimed(hashB)), keys{key("old", 1)}, nil},
 		{"the first of several is named", key("me", 5), keys{key("b", 2), key("a", 1), key("c", 3)}, nameHeldBy("a")},
 		{"the issued one of several is named", key("me", 5), keys{key("b", 2), key("a", 1), key("c", 9, issued(hashA))}, nameHeldBy("c")},
 
-		{"deactivated, it frees the name", key("me", 5), keys{key("old", 1, issued(hashA), deactivated)}, nil},
-		{"its end on record, it frees the name", key("me", 5), keys{key("old", 1, issued(hashA), endRecorded)}, nil},
-		{"being deleted, it frees the name", key("me", 5), keys{key("old", 1, issued(hashA), beingDeleted)}, nil},
-		{"expired, its end not on record, it holds the name", key("me", 5), keys{key("old", 1, issued(hashA), expired)}, nameHeldBy("old")},
-		{"expired, its end on record, it frees the name", key("me", 5), keys{key("old", 1, issued(hashA), expired, endRecorded)}, nil},
-		{"behind a deactivated one, the next holds the name", key("me", 5), keys{key("old", 1, deactivated), key("next", 2)}, nameHeldBy("next")},
+		{"deactivated, it releases the name", key("me", 5), keys{key("old", 1, issued(hashA), deactivated)}, nil},
+		{"its end recorded, it releases the name", key("me", 5), keys{key("old", 1, issued(hashA), endRecorded)}, nil},
+		{"being deleted, it releases the name", key("me", 5), keys{key("old", 1, issued(hashA), beingDeleted)}, nil},
+		{"expired, its end not recorded, it holds the name", key("me", 5), keys{key("old", 1, issued(hashA), expired)}, nameHeldBy("old")},
+		{"expired, its end recorded, it releases the name", key("me", 5), keys{key("old", 1, issued(hashA), expired, endRecorded)}, nil},
+		{"after a deactivated one, the next holds the name", key("me", 5), keys{key("old", 1, deactivated), key("next", 2)}, nameHeldBy("next")},
 
-		{"stalled by its hash, it holds no name", key("me", 5), keys{key("old", 1, stalled(v1alpha1.ReasonTokenHashConflict))}, nil},
-		{"stalled by a Secret in the way, it holds no name", key("me", 5), keys{key("old", 1, stalled(v1alpha1.ReasonSecretConflict))}, nil},
-		{"its Secret refused, it holds no name", key("me", 5), keys{key("old", 1, stalled(v1alpha1.ReasonSecretRefused))}, nil},
-		{"stalled by its name, it holds its place in line", key("me", 5),
+		{"stalled by its hash, it does not reserve the name", key("me", 5), keys{key("old", 1, stalled(v1alpha1.ReasonTokenHashConflict))}, nil},
+		{"stalled by another Secret, it does not reserve the name", key("me", 5), keys{key("old", 1, stalled(v1alpha1.ReasonSecretConflict))}, nil},
+		{"its Secret refused, it does not reserve the name", key("me", 5), keys{key("old", 1, stalled(v1alpha1.ReasonSecretRefused))}, nil},
+		{"stalled by its name, it keeps its precedence", key("me", 5),
 			keys{key("old", 1, stalled(v1alpha1.ReasonAppNameConflict))}, nameHeldBy("old")},
-		{"its Secret refused, it counts while it is tried again", key("me", 5),
+		{"its Secret refused, it reserves the name while it has a claim", key("me", 5),
 			keys{key("old", 1, stalled(v1alpha1.ReasonSecretRefused), claimed(hashA))}, nameHeldBy("old")},
 		{"issued, it holds the name, stalled or not", key("me", 5),
 			keys{key("old", 1, stalled(v1alpha1.ReasonTokenHashConflict), issued(hashA))}, nameHeldBy("old")},
-		{"behind one that is passed over, the next holds the name", key("me", 5),
+		{"after a blocked one, the next holds the name", key("me", 5),
 			keys{key("old", 1, stalled(v1alpha1.ReasonSecretRefused)), key("next", 2)}, nameHeldBy("next")},
 
-		{"a brought hash that another brought", key("me", 5, brings(hashA)),
-			keys{key("old", 1, app("Other"), brings(hashA))}, hashHeldBy("old")},
-		{"a brought hash that another was issued", key("me", 5, brings(hashA)),
+		{"an imported hash that another imported", key("me", 5, imports(hashA)),
+			keys{key("old", 1, app("Other"), imports(hashA))}, hashHeldBy("old")},
+		{"an imported hash that another was issued", key("me", 5, imports(hashA)),
 			keys{key("old", 1, app("Other"), issued(hashA))}, hashHeldBy("old")},
-		{"a brought hash that the younger brought", key("me", 5, brings(hashA)),
-			keys{key("new", 9, app("Other"), brings(hashA))}, nil},
-		{"a brought hash that the younger was issued", key("me", 5, brings(hashA)),
-			keys{key("new", 9, app("Other"), brings(hashA), issued(hashA))}, hashHeldBy("new")},
-		{"a recorded hash that another brought", key("me", 5, claimed(hashA)),
-			keys{key("old", 1, app("Other"), brings(hashA), claimed(hashA))}, hashHeldBy("old")},
-		{"a hash that a superseded token had", key("me", 5, brings(hashA)),
+		{"an imported hash that the younger imported", key("me", 5, imports(hashA)),
+			keys{key("new", 9, app("Other"), imports(hashA))}, nil},
+		{"an imported hash that the younger was issued", key("me", 5, imports(hashA)),
+			keys{key("new", 9, app("Other"), imports(hashA), issued(hashA))}, hashHeldBy("new")},
+		{"a recorded hash that another imported", key("me", 5, claimed(hashA)),
+			keys{key("old", 1, app("Other"), imports(hashA), claimed(hashA))}, hashHeldBy("old")},
+		{"a hash that a superseded token had", key("me", 5, imports(hashA)),
 			keys{key("old", 1, app("Other"), issued(hashB), issued(hashA))}, hashHeldBy("old")},
-		{"another hash", key("me", 5, brings(hashB)), keys{key("old", 1, app("Other"), issued(hashA))}, nil},
-		{"a deactivated key keeps its hash", key("me", 5, brings(hashA)),
+		{"another hash", key("me", 5, imports(hashB)), keys{key("old", 1, app("Other"), issued(hashA))}, nil},
+		{"a deactivated key keeps its hash", key("me", 5, imports(hashA)),
 			keys{key("old", 1, issued(hashA), deactivated)}, hashHeldBy("old")},
-		{"a key whose end is on record keeps its hash", key("me", 5, brings(hashA)),
+		{"a key whose end is recorded keeps its hash", key("me", 5, imports(hashA)),
 			keys{key("old", 1, issued(hashA), expired, endRecorded)}, hashHeldBy("old")},
-		{"a key being deleted keeps its hash until it is gone", key("me", 5, brings(hashA)),
+		{"a key that is being deleted keeps its hash", key("me", 5, imports(hashA)),
 			keys{key("old", 1, issued(hashA), beingDeleted)}, hashHeldBy("old")},
-		{"the name is told before the hash", key("me", 5, brings(hashA)),
-			keys{key("hash", 1, app("Other"), brings(hashA)), key("name", 2)}, nameHeldBy("name")},
+		{"the conflict of names precedes that of hashes", key("me", 5, imports(hashA)),
+			keys{key("hash", 1, app("Other"), imports(hashA)), key("name", 2)}, nameHeldBy("name")},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
 			got := apikey.FindConflict(&test.key, test.others)
@@ -168,14 +168,14 @@ func TestFindConflict(t *testing.T) {
 				t.Errorf("FindConflict (-want +got):\n%s", diff)
 			}
 			if got != nil && (strings.Contains(got.Message, "shop") || got.Error() != got.Message) {
-				t.Errorf("the message must name no namespace, and be the error: %s", got.Message)
+				t.Errorf("the message must not contain the namespace, and must be the error: %s", got.Message)
 			}
 		})
 	}
 }
 
-// Whoever looks, in whatever order: of all keys that compete for a name, exactly one does not stand back, and all others name it.
-func TestFindConflictLeavesExactlyOneHolder(t *testing.T) {
+// In any order of the keys of one app name, exactly one has no conflict, and all others name it as the holder.
+func TestFindConflict_ExactlyOneKeyHasNoConflict(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	hashes := func(k *v1alpha1.APIKey) string { return "sha256:" + string(k.UID) }
 	for range 500 {
@@ -193,26 +193,27 @@ func TestFindConflictLeavesExactlyOneHolder(t *testing.T) {
 		}
 		random.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
 
-		competing := slices.DeleteFunc(slices.Clone(keys), func(k v1alpha1.APIKey) bool { return apikey.IsRetired(&k) })
+		active := slices.DeleteFunc(slices.Clone(keys), func(k v1alpha1.APIKey) bool { return apikey.IsRetired(&k) })
 		var holders, named []string
-		for i := range competing {
-			if conflict := apikey.FindConflict(&competing[i], keys); conflict == nil {
-				holders = append(holders, competing[i].Name)
+		for i := range active {
+			if conflict := apikey.FindConflict(&active[i], keys); conflict == nil {
+				holders = append(holders, active[i].Name)
 			} else {
 				named = append(named, conflict.Holder)
 			}
 		}
-		if len(competing) > 0 && len(holders) != 1 {
-			t.Fatalf("holders: %v of %+v", holders, competing)
+		if len(active) > 0 && len(holders) != 1 {
+			t.Fatalf("holders: %v of %+v", holders, active)
 		}
 		if slices.ContainsFunc(named, func(name string) bool { return name != holders[0] }) {
-			t.Fatalf("%v holds the name, but the others name %v: %+v", holders, named, competing)
+			t.Fatalf("%v holds the name, but the others name %v: %+v", holders, named, active)
 		}
 	}
 }
 
-// TestInvariant2_KeysThatPassEachOtherOverMeetWhenTheyClaim has two keys of one name, in any states: when both claim, at most one goes on.
-func TestInvariant2_KeysThatPassEachOtherOverMeetWhenTheyClaim(t *testing.T) {
+// TestInvariant2_BlockedKeysDetectEachOthersClaims checks two keys of one app name in all states. If both have claimed, at most one may
+// continue.
+func TestInvariant2_BlockedKeysDetectEachOthersClaims(t *testing.T) {
 	reasons := []string{
 		"", v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict, v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretRefused,
 	}
@@ -221,21 +222,21 @@ func TestInvariant2_KeysThatPassEachOtherOverMeetWhenTheyClaim(t *testing.T) {
 			keys := []v1alpha1.APIKey{key("a", 1, stalled(first), claimed(hashA)), key("b", 2, stalled(second), claimed(hashB))}
 			for i := range keys {
 				if apikey.FindConflict(&keys[i], keys) == nil && apikey.FindConflictingClaim(&keys[i], keys) == nil {
-					t.Errorf("stalled by %q and %q, key %s goes on while both have claimed", first, second, keys[i].Name)
+					t.Errorf("stalled by %q and %q, key %s continues while both have claimed", first, second, keys[i].Name)
 				}
 			}
 		}
 	}
 }
 
-// Of any keys of one name, the first alone shows each of them the conflict that they all show it.
-func TestTheFirstKeyShowsTheSameConflictAsAllDo(t *testing.T) {
+// Each key of one app name has the same conflict with the first key alone as with all of them.
+func TestFindConflict_TheFirstKeyCausesTheSameConflictAsAllKeys(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	reasons := []string{v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict, v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretRefused}
 	for range 2_000 {
 		keys := make([]v1alpha1.APIKey, 1+random.IntN(6))
 		for i := range keys {
-			keys[i] = key(string(rune('a'+i)), random.IntN(3), brings(hashA))
+			keys[i] = key(string(rune('a'+i)), random.IntN(3), imports(hashA))
 			switch random.IntN(5) {
 			case 0:
 				claimed(hashA)(&keys[i])
@@ -262,7 +263,7 @@ func TestTheFirstKeyShowsTheSameConflictAsAllDo(t *testing.T) {
 	}
 }
 
-func TestFindRivalClaim(t *testing.T) {
+func TestFindConflictingClaim(t *testing.T) {
 	type keys = []v1alpha1.APIKey
 	for _, test := range []struct {
 		rule   string
@@ -270,23 +271,23 @@ func TestFindRivalClaim(t *testing.T) {
 		others keys
 		want   string
 	}{
-		{"nobody else", key("me", 5, claimed(hashA)), nil, ""},
+		{"no other keys", key("me", 5, claimed(hashA)), nil, ""},
 		{"itself among the others", key("me", 5, claimed(hashA)), keys{key("me", 5, claimed(hashA))}, ""},
-		{"a rival that has claimed nothing", key("me", 5, claimed(hashA)), keys{key("old", 1)}, ""},
-		{"an older rival that has claimed", key("me", 5, claimed(hashA)), keys{key("old", 1, claimed(hashB))}, "old"},
-		{"a younger rival that has claimed", key("me", 5, claimed(hashA)), keys{key("new", 9, claimed(hashB))}, "new"},
-		{"a rival that was issued", key("me", 5, claimed(hashA)), keys{key("new", 9, issued(hashB))}, "new"},
-		{"a rival that is retired", key("me", 5, claimed(hashA)), keys{key("old", 1, claimed(hashB), deactivated)}, ""},
-		{"one of another app name", key("me", 5, claimed(hashA)), keys{key("old", 1, app("Other"), claimed(hashB))}, ""},
-		{"one of another app name with the same hash", key("me", 5, brings(hashA), claimed(hashA)),
-			keys{key("old", 1, app("Other"), brings(hashA), claimed(hashA))}, "old"},
-		{"a retired one with the same hash", key("me", 5, brings(hashA), claimed(hashA)),
+		{"a conflicting key without a claim", key("me", 5, claimed(hashA)), keys{key("old", 1)}, ""},
+		{"an older conflicting key with a claim", key("me", 5, claimed(hashA)), keys{key("old", 1, claimed(hashB))}, "old"},
+		{"a younger conflicting key with a claim", key("me", 5, claimed(hashA)), keys{key("new", 9, claimed(hashB))}, "new"},
+		{"a conflicting key that was issued", key("me", 5, claimed(hashA)), keys{key("new", 9, issued(hashB))}, "new"},
+		{"a retired key of the same app name", key("me", 5, claimed(hashA)), keys{key("old", 1, claimed(hashB), deactivated)}, ""},
+		{"a key of another app name", key("me", 5, claimed(hashA)), keys{key("old", 1, app("Other"), claimed(hashB))}, ""},
+		{"a key of another app name with the same hash", key("me", 5, imports(hashA), claimed(hashA)),
+			keys{key("old", 1, app("Other"), imports(hashA), claimed(hashA))}, "old"},
+		{"a retired key with the same hash", key("me", 5, imports(hashA), claimed(hashA)),
 			keys{key("old", 1, app("Other"), issued(hashA), endRecorded)}, "old"},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
 			got := ""
-			if rival := apikey.FindConflictingClaim(&test.key, test.others); rival != nil {
-				got = rival.Name
+			if other := apikey.FindConflictingClaim(&test.key, test.others); other != nil {
+				got = other.Name
 			}
 			if got != test.want {
 				t.Errorf("FindConflictingClaim = %q, want %q", got, test.want)
@@ -295,37 +296,37 @@ func TestFindRivalClaim(t *testing.T) {
 	}
 }
 
-func TestHashesAreThoseDeclaredAndRecorded(t *testing.T) {
+func TestHashesOf(t *testing.T) {
 	for _, test := range []struct {
 		rule string
 		key  v1alpha1.APIKey
 		want []string
 	}{
 		{"none", key("me", 0), nil},
-		{"declared", key("me", 0, brings(hashA)), []string{hashA}},
-		{"declared and recorded", key("me", 0, brings(hashA), issued(hashA)), []string{hashA}},
+		{"declared", key("me", 0, imports(hashA)), []string{hashA}},
+		{"declared and recorded", key("me", 0, imports(hashA), issued(hashA)), []string{hashA}},
 		{"recorded", key("me", 0, claimed(hashB), issued(hashA)), []string{hashB, hashA}},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, apikey.HashesOf(&test.key)); diff != "" {
-				t.Errorf("Hashes() (-want +got):\n%s", diff)
+				t.Errorf("HashesOf (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-func TestAConflictIsFoundInTheAnswerThatTellsOfIt(t *testing.T) {
+func TestConflictIn_ReadsTheStatusOfAConflict(t *testing.T) {
 	for _, conflict := range []*apikey.Conflict{nameHeldBy("first"), hashHeldBy("first")} {
-		answer := &apierrors.StatusError{ErrStatus: conflict.Status()}
+		denial := &apierrors.StatusError{ErrStatus: conflict.Status()}
 		want := &apikey.Conflict{Reason: conflict.Reason, Message: conflict.Message}
-		if diff := cmp.Diff(want, apikey.ConflictIn(fmt.Errorf("create: %w", answer))); diff != "" {
+		if diff := cmp.Diff(want, apikey.ConflictIn(fmt.Errorf("create: %w", denial))); diff != "" {
 			t.Errorf("conflict (-want +got):\n%s", diff)
 		}
-		if !apierrors.IsForbidden(answer) {
-			t.Error("the answer is not the webhook's usual one")
+		if !apierrors.IsForbidden(denial) {
+			t.Error("the status is not that of a webhook's denial")
 		}
 	}
-	for _, err := range []error{nil, errors.New("no answer"), apierrors.NewBadRequest("no"), apierrors.NewUnauthorized("no")} {
+	for _, err := range []error{nil, errors.New("no response"), apierrors.NewBadRequest("no"), apierrors.NewUnauthorized("no")} {
 		if conflict := apikey.ConflictIn(err); conflict != nil {
 			t.Errorf("a conflict in %v", err)
 		}

@@ -18,7 +18,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/fakecache"
 )
 
-func TestOfManyKeysOnlyTheFirstMatters(t *testing.T) {
+func TestFirstKeys_CachesTheFirstKeyOfALargeGroup(t *testing.T) {
 	t.Parallel()
 	created := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	keyOf := func(app string, number int) v1alpha1.APIKey {
@@ -39,20 +39,20 @@ func TestOfManyKeysOnlyTheFirstMatters(t *testing.T) {
 		keys = append(keys, keyOf("few", i+1))
 	}
 	filled := fakecache.Cache(t, cache.Options{}, keys)
-	var leaders apikey.FirstKeys
+	var firstKeys apikey.FirstKeys
 	list := func(key v1alpha1.APIKey) []v1alpha1.APIKey {
 		t.Helper()
-		found, err := leaders.ListConflicting(t.Context(), filled, &key)
+		found, err := firstKeys.ListConflicting(t.Context(), filled, &key)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return found
 	}
 	if found := list(keys[50]); len(found) != 1 || found[0].Name != "many-001" {
-		t.Errorf("of many there are %d, the first is %s", len(found), found[0].Name)
+		t.Errorf("of a large group, %d keys are listed, the first is %s", len(found), found[0].Name)
 	}
 	if found := list(keys[101]); len(found) != 3 {
-		t.Errorf("of few there are %d", len(found))
+		t.Errorf("of a small group, %d keys are listed, want 3", len(found))
 	}
 	claimed := keys[50]
 	claimed.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("claimed")}}
@@ -62,18 +62,18 @@ func TestOfManyKeysOnlyTheFirstMatters(t *testing.T) {
 		former, key *v1alpha1.APIKey
 		want        bool
 	}{
-		{"one that waits is changed", &keys[50], &keys[50], false},
-		{"one that waits is deleted", &keys[50], nil, false},
-		{"a younger one is created", nil, new(keyOf("many", 200)), false},
-		{"an older one is created", nil, &older, true},
-		{"the first is changed", &keys[0], &keys[0], true},
-		{"the first is deleted", &keys[0], nil, true},
-		{"one that waits claims a hash", &keys[50], &claimed, true},
-		{"one of few is changed", &keys[101], &keys[101], true},
+		{"a waiting key is changed", &keys[50], &keys[50], false},
+		{"a waiting key is deleted", &keys[50], nil, false},
+		{"a younger key is created", nil, new(keyOf("many", 200)), false},
+		{"an older key is created", nil, &older, true},
+		{"the first key is changed", &keys[0], &keys[0], true},
+		{"the first key is deleted", &keys[0], nil, true},
+		{"a waiting key claims a hash", &keys[50], &claimed, true},
+		{"a key of a small group is changed", &keys[101], &keys[101], true},
 	} {
 		list(keys[50])
-		if got := leaders.Invalidate(test.former, test.key); got != test.want {
-			t.Errorf("when %s, the first changes: %t, want %t", test.event, got, test.want)
+		if got := firstKeys.Invalidate(test.former, test.key); got != test.want {
+			t.Errorf("when %s, the first key may have changed: %t, want %t", test.event, got, test.want)
 		}
 	}
 }

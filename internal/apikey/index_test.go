@@ -19,9 +19,9 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/fakecache"
 )
 
-// TestInvariant2_EveryCompetitorIsFoundAndNobodyElse has many more keys than the indexes have buckets, in two namespaces. Some share an app
-// name, some a hash, declared by one and recorded by another, and most of them nothing.
-func TestInvariant2_EveryCompetitorIsFoundAndNobodyElse(t *testing.T) {
+// TestInvariant2_ListConflictingReturnsAllConflictingKeysAndNoOthers has far more keys than the indexes have buckets, in two namespaces.
+// Some have an app name in common, some a hash in their spec or status, and most of them neither.
+func TestInvariant2_ListConflictingReturnsAllConflictingKeysAndNoOthers(t *testing.T) {
 	t.Parallel()
 	const count = 3_000
 	keys := make([]v1alpha1.APIKey, count)
@@ -38,10 +38,10 @@ func TestInvariant2_EveryCompetitorIsFoundAndNobodyElse(t *testing.T) {
 			key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: hash}, {Hash: token.Hash(fmt.Sprint("former ", i%700))}}
 		}
 	}
-	having := map[string][]string{} // the names of the keys, by what they have
+	named := map[string][]string{} // the names of the keys, by app name and hash
 	for i := range keys {
-		for _, text := range textsOf(&keys[i]) {
-			having[text] = append(having[text], keys[i].Name)
+		for _, value := range valuesOf(&keys[i]) {
+			named[value] = append(named[value], keys[i].Name)
 		}
 	}
 
@@ -55,28 +55,28 @@ func TestInvariant2_EveryCompetitorIsFoundAndNobodyElse(t *testing.T) {
 		for j := range found {
 			got = append(got, found[j].Name)
 		}
-		for _, text := range textsOf(&keys[i]) {
-			want = append(want, having[text]...)
+		for _, value := range valuesOf(&keys[i]) {
+			want = append(want, named[value]...)
 		}
 		slices.Sort(got)
 		slices.Sort(want)
 		if diff := cmp.Diff(slices.Compact(want), slices.Compact(got)); diff != "" {
-			t.Fatalf("the competitors of %s (-want +got):\n%s", keys[i].Name, diff)
+			t.Fatalf("the keys that conflict with %s (-want +got):\n%s", keys[i].Name, diff)
 		}
 	}
 }
 
-// textsOf returns what the key and those that compete with it have in common.
-func textsOf(key *v1alpha1.APIKey) []string {
-	texts := []string{key.Namespace + "/" + key.Spec.AppName}
+// valuesOf returns the app name and the hashes of the key, in its namespace.
+func valuesOf(key *v1alpha1.APIKey) []string {
+	values := []string{key.Namespace + "/" + key.Spec.AppName}
 	for _, hash := range apikey.HashesOf(key) {
-		texts = append(texts, key.Namespace+"/"+hash)
+		values = append(values, key.Namespace+"/"+hash)
 	}
-	return texts
+	return values
 }
 
-// BenchmarkList looks for the competitors of one of very many keys of a namespace.
-func BenchmarkList(b *testing.B) {
+// BenchmarkListConflicting lists the conflicting keys of one of 100 000 keys in a namespace.
+func BenchmarkListConflicting(b *testing.B) {
 	keys := make([]v1alpha1.APIKey, 100_000)
 	for i := range keys {
 		keys[i].ObjectMeta = metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprint("k", i), UID: types.UID(fmt.Sprint("uid-", i)), ResourceVersion: "1"}

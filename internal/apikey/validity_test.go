@@ -13,7 +13,7 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-func TestStateAtTheInstant(t *testing.T) {
+func TestStateOf(t *testing.T) {
 	instant := func(text string) *metav1.Time {
 		parsed, err := time.Parse(time.RFC3339, text)
 		if err != nil {
@@ -34,10 +34,10 @@ func TestStateAtTheInstant(t *testing.T) {
 		{rule: "active is the default", now: "2026-06-01T00:00:00Z", want: active},
 		{rule: "active, written out", active: new(true), now: "2026-06-01T00:00:00Z", want: active},
 		{rule: "deactivated by spec alone", active: new(false), now: "2026-06-01T00:00:00Z", want: deactivated},
-		{rule: "deactivated, on record", active: new(false), deactivatedAt: "2026-05-01T00:00:00Z",
+		{rule: "deactivated, and recorded", active: new(false), deactivatedAt: "2026-05-01T00:00:00Z",
 			now: "2026-06-01T00:00:00Z", want: deactivated},
 		{rule: "being deleted", deletedAt: "2026-06-01T00:00:00Z", now: "2026-06-01T00:00:00Z", want: deactivated},
-		{rule: "being deleted at a time to come", deletedAt: "2026-06-02T00:00:00Z", now: "2026-06-01T00:00:00Z", want: deactivated},
+		{rule: "being deleted at a future time", deletedAt: "2026-06-02T00:00:00Z", now: "2026-06-01T00:00:00Z", want: deactivated},
 		{rule: "a second before it expires", expiresAt: "2026-06-01T00:00:00Z", now: "2026-05-31T23:59:59Z", want: active},
 		{rule: "a nanosecond before it expires", expiresAt: "2026-06-01T00:00:00Z", now: "2026-05-31T23:59:59.999999999Z", want: active},
 		{rule: "at the instant it expires", expiresAt: "2026-06-01T00:00:00Z", now: "2026-06-01T00:00:00Z", want: expired},
@@ -45,15 +45,15 @@ func TestStateAtTheInstant(t *testing.T) {
 		{rule: "a second before it expires in another zone", expiresAt: "2026-06-01T02:00:00+02:00", now: "2026-05-31T23:59:59Z", want: active},
 		{rule: "a fraction of a second counts as the whole", expiresAt: "2026-06-01T00:00:00.9Z", now: "2026-06-01T00:00:00Z", want: expired},
 		{rule: "expires in 1970", expiresAt: "1970-01-01T00:00:00Z", now: "2026-06-01T00:00:00Z", want: expired},
-		{rule: "expires in 1970, looked at in 1969", expiresAt: "1970-01-01T00:00:00Z", now: "1969-12-31T23:59:59Z", want: active},
+		{rule: "expires in 1970, checked in 1969", expiresAt: "1970-01-01T00:00:00Z", now: "1969-12-31T23:59:59Z", want: active},
 		{rule: "expires in 9999", expiresAt: "9999-12-30T23:59:59Z", now: "2026-06-01T00:00:00Z", want: active},
-		{rule: "expires in 9999, looked at then", expiresAt: "9999-12-30T23:59:59Z", now: "9999-12-30T23:59:59Z", want: expired},
-		{rule: "never expires, looked at in 9999", now: "9999-12-31T23:59:59Z", want: active},
-		{rule: "a recorded end stays the end though expiresAt was moved", expiresAt: "2027-01-01T00:00:00Z",
+		{rule: "expires in 9999, checked then", expiresAt: "9999-12-30T23:59:59Z", now: "9999-12-30T23:59:59Z", want: expired},
+		{rule: "never expires, checked in 9999", now: "9999-12-31T23:59:59Z", want: active},
+		{rule: "a recorded end is final though expiresAt was changed", expiresAt: "2027-01-01T00:00:00Z",
 			deactivatedAt: "2026-01-01T00:00:00Z", now: "2026-06-01T00:00:00Z", want: expired},
-		{rule: "a recorded end stays the end though expiresAt was removed", deactivatedAt: "2026-01-01T00:00:00Z",
+		{rule: "a recorded end is final though expiresAt was removed", deactivatedAt: "2026-01-01T00:00:00Z",
 			now: "2026-06-01T00:00:00Z", want: expired},
-		{rule: "a recorded end stays the end though the clock went back", expiresAt: "2026-01-01T00:00:00Z",
+		{rule: "a recorded end is final though the clock was set back", expiresAt: "2026-01-01T00:00:00Z",
 			deactivatedAt: "2026-01-01T00:00:00Z", now: "2025-12-31T00:00:00Z", want: expired},
 		{rule: "deactivated after it expired", active: new(false), expiresAt: "2026-01-01T00:00:00Z",
 			deactivatedAt: "2026-01-01T00:00:00Z", now: "2026-06-01T00:00:00Z", want: deactivated},
@@ -71,22 +71,22 @@ func TestStateAtTheInstant(t *testing.T) {
 			}
 			now := instant(test.now).Time
 			if got := apikey.StateOf(key, now); got != test.want {
-				t.Errorf("State() = %s, want %s", got, test.want)
+				t.Errorf("StateOf = %s, want %s", got, test.want)
 			}
 			if got := apikey.ValidityOf(key).State(now); got != test.want {
-				t.Errorf("Validity().State() = %s, want %s", got, test.want)
+				t.Errorf("ValidityOf.State() = %s, want %s", got, test.want)
 			}
 		})
 	}
 }
 
-func TestValidityOfAKeyThatNeverExpires(t *testing.T) {
+func TestValidityOf_AKeyThatNeverExpires(t *testing.T) {
 	if got, want := apikey.ValidityOf(&v1alpha1.APIKey{}), (apikey.Validity{ExpiresAt: apikey.NeverExpires}); got != want {
-		t.Errorf("Validity() = %+v, want %+v", got, want)
+		t.Errorf("ValidityOf = %+v, want %+v", got, want)
 	}
 }
 
-func TestClaimedAndIssued(t *testing.T) {
+func TestIsClaimedAndIsIssued(t *testing.T) {
 	now := new(metav1.Now())
 	for _, test := range []struct {
 		rule            string
@@ -96,12 +96,12 @@ func TestClaimedAndIssued(t *testing.T) {
 		{"no token", nil, false, false},
 		{"a hash alone", []v1alpha1.TokenRecord{{Hash: hashA}}, true, false},
 		{"a token that was handed over", []v1alpha1.TokenRecord{{Hash: hashA, NotBefore: now}}, true, true},
-		{"a newer token that was not", []v1alpha1.TokenRecord{{Hash: hashB}, {Hash: hashA, NotBefore: now}}, true, false},
+		{"a newer token that was not handed over", []v1alpha1.TokenRecord{{Hash: hashB}, {Hash: hashA, NotBefore: now}}, true, false},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
 			key := &v1alpha1.APIKey{Status: v1alpha1.APIKeyStatus{Tokens: test.tokens}}
 			if apikey.IsClaimed(key) != test.claimed || apikey.IsIssued(key) != test.issued {
-				t.Errorf("Claimed() = %v, Issued() = %v, want %v, %v", apikey.IsClaimed(key), apikey.IsIssued(key), test.claimed, test.issued)
+				t.Errorf("IsClaimed = %v, IsIssued = %v, want %v, %v", apikey.IsClaimed(key), apikey.IsIssued(key), test.claimed, test.issued)
 			}
 		})
 	}

@@ -27,28 +27,28 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-var errInjected = errors.New("the connection broke, as this test wants")
+var errInjected = errors.New("this test closed the connection")
 
-// intercept is a transport that shows the calls by which the controller works on a key (all but watches, lists, events) to a function
-// that answers them, with or without the API server.
+// intercept is a transport that passes the controller's calls for Secrets and statuses to a function. The function returns the response,
+// with or without the API server.
 type intercept struct {
-	next   http.RoundTripper
-	answer func(call string, send func() (*http.Response, error)) (*http.Response, error)
+	next    http.RoundTripper
+	respond func(call string, send func() (*http.Response, error)) (*http.Response, error)
 }
 
 func (i *intercept) RoundTrip(request *http.Request) (*http.Response, error) {
 	send := func() (*http.Response, error) { return i.next.RoundTrip(request) }
 	switch path := request.URL.Path; {
 	case strings.Contains(path, "/secrets/"), strings.HasSuffix(path, "/secrets"):
-		return i.answer(request.Method+" secret", send)
+		return i.respond(request.Method+" secret", send)
 	case strings.HasSuffix(path, "/status"):
-		return i.answer(request.Method+" status", send)
+		return i.respond(request.Method+" status", send)
 	default:
 		return send()
 	}
 }
 
-// crash is a controller process that dies around one of its calls: from then on none of its calls arrives.
+// crash is a controller process that crashes before or after one of its calls. None of its later calls arrives.
 type crash struct {
 	mu     sync.Mutex
 	at     int
@@ -58,7 +58,7 @@ type crash struct {
 	happen chan struct{}
 }
 
-func (c *crash) answer(call string, send func() (*http.Response, error)) (*http.Response, error) {
+func (c *crash) respond(call string, send func() (*http.Response, error)) (*http.Response, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
@@ -81,16 +81,16 @@ func (c *crash) answer(call string, send func() (*http.Response, error)) (*http.
 }
 
 func (c *crash) transport(next http.RoundTripper) http.RoundTripper {
-	return &intercept{next: next, answer: c.answer}
+	return &intercept{next: next, respond: c.respond}
 }
 
-// The calls of a key's life, in their order. The tests below fail when the controller makes others.
+// The controller's calls for a key, in order.
 var (
 	callsOfIssuing = []string{"GET secret", "PUT status", "POST secret", "PUT status"}
 	callsOfEnding  = []string{"GET secret", "DELETE secret", "PUT status"}
 )
 
-func TestTheCallsOfAKeysLife(t *testing.T) {
+func TestReconcile_CallsOfTheKubernetesAPI(t *testing.T) {
 	f := newFixture(t)
 	observed := &crash{at: -1}
 	f.startController(observed.transport)
@@ -105,7 +105,7 @@ func TestTheCallsOfAKeysLife(t *testing.T) {
 	}
 }
 
-func TestInvariant3_OneTokenWhicheverCallOfIssuingFails(t *testing.T) {
+func TestInvariant3_OneTokenAfterACrashAtAnyCall(t *testing.T) {
 	for at, call := range callsOfIssuing {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d %s after=%v", at, call, after), func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestInvariant3_OneTokenWhicheverCallOfIssuingFails(t *testing.T) {
 				<-crash.happen
 				stop()
 
-				f.clock.advance(time.Minute) // the fresh controller leaves a claim alone while the one who made it may go on
+				f.clock.advance(time.Minute) // the new controller keeps a claim while the one that wrote it may continue
 				f.startController(nil)
 				f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 				f.assertOneHandover("frontend")
@@ -125,7 +125,7 @@ func TestInvariant3_OneTokenWhicheverCallOfIssuingFails(t *testing.T) {
 	}
 }
 
-func TestAKeyEndsWhicheverCallOfEndingFails(t *testing.T) {
+func TestReconcile_EndsAKeyAfterACrashAtAnyCall(t *testing.T) {
 	for at, call := range callsOfEnding {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d %s after=%v", at, call, after), func(t *testing.T) {
@@ -142,7 +142,7 @@ func TestAKeyEndsWhicheverCallOfEndingFails(t *testing.T) {
 
 				f.startController(nil)
 				f.WaitForReady("frontend", v1alpha1.ReasonDeactivated)
-				framework.Eventually(f, "the Secret is gone, and off the record", func() bool {
+				framework.Eventually(f, "the Secret and its name in the status are deleted", func() bool {
 					return f.Secret("frontend-token") == nil && f.GetKey("frontend").Status.SecretName == ""
 				})
 			})
@@ -150,8 +150,8 @@ func TestAKeyEndsWhicheverCallOfEndingFails(t *testing.T) {
 	}
 }
 
-// plant returns a Secret that looks like the one-time Secret of the key, with a token that somebody else made.
-func (f *fixture) plant(key *v1alpha1.APIKey) *corev1.Secret {
+// forge returns a Secret that resembles the key's one-time Secret, with a token that the controller did not mint.
+func (f *fixture) forge(key *v1alpha1.APIKey) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: f.Namespace,
@@ -165,50 +165,50 @@ func (f *fixture) plant(key *v1alpha1.APIKey) *corev1.Secret {
 	}
 }
 
-// maxBackoff is what passes at most before the controller tries again to write a Secret.
+// maxBackoff is the controller's maximum delay between two attempts to write a Secret.
 const maxBackoff = 5 * time.Minute
 
-const inTheWay = `Secret "frontend-token" already exists and was not written for this key: delete it if it is unused, or create this key with another spec.secret.name. The controller retries at intervals that grow from 15s to 5m.`
+const foreignSecret = `Secret "frontend-token" already exists and was not written for this key: delete it if it is unused, or create this key with another spec.secret.name. The controller retries at intervals that grow from 15s to 5m.`
 
-const ofAnother = `Secret "frontend-token" hands over the token of APIKey "another": create this key with another spec.secret.name.`
+const secretOfAnotherKey = `Secret "frontend-token" hands over the token of APIKey "another": create this key with another spec.secret.name.`
 
-func TestAPlantedSecretIsNeverAdoptedOverwrittenOrDeleted(t *testing.T) {
-	forgeries := map[string]struct {
-		forge   func(planted *corev1.Secret, another *v1alpha1.APIKey)
+func TestReconcile_AForgedSecretIsNeverUsedOverwrittenOrDeleted(t *testing.T) {
+	tests := map[string]struct {
+		change  func(forged *corev1.Secret, another *v1alpha1.APIKey)
 		message string
 	}{
 		"with everything forged": {
-			forge:   func(*corev1.Secret, *v1alpha1.APIKey) {},
-			message: inTheWay,
+			change:  func(*corev1.Secret, *v1alpha1.APIKey) {},
+			message: foreignSecret,
 		},
 		"with the name only": {
-			forge: func(planted *corev1.Secret, _ *v1alpha1.APIKey) {
-				planted.Type, planted.OwnerReferences = corev1.SecretTypeOpaque, nil
+			change: func(forged *corev1.Secret, _ *v1alpha1.APIKey) {
+				forged.Type, forged.OwnerReferences = corev1.SecretTypeOpaque, nil
 			},
-			message: inTheWay,
+			message: foreignSecret,
 		},
 		"with name and type": {
-			forge:   func(planted *corev1.Secret, _ *v1alpha1.APIKey) { planted.OwnerReferences = nil },
-			message: inTheWay,
+			change:  func(forged *corev1.Secret, _ *v1alpha1.APIKey) { forged.OwnerReferences = nil },
+			message: foreignSecret,
 		},
 		"with another key as its owner": {
-			forge: func(planted *corev1.Secret, another *v1alpha1.APIKey) {
-				planted.OwnerReferences[0].Name, planted.OwnerReferences[0].UID = another.Name, another.UID
+			change: func(forged *corev1.Secret, another *v1alpha1.APIKey) {
+				forged.OwnerReferences[0].Name, forged.OwnerReferences[0].UID = another.Name, another.UID
 			},
-			message: ofAnother,
+			message: secretOfAnotherKey,
 		},
 	}
-	for name, test := range forgeries {
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			planted := f.plant(f.CreateKey("frontend"))
-			test.forge(planted, f.CreateKey("another"))
-			f.Create(planted)
+			forged := f.forge(f.CreateKey("frontend"))
+			test.change(forged, f.CreateKey("another"))
+			f.Create(forged)
 
 			f.startController(nil)
-			f.assertStandsBackFrom(planted, test.message)
+			f.assertSecretConflict(forged, test.message)
 
-			framework.Must(f, f.Env.Client.Delete(t.Context(), planted))
+			framework.Must(f, f.Env.Client.Delete(t.Context(), forged))
 			f.clock.advance(maxBackoff)
 			f.touch("frontend", "after the deletion")
 			f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
@@ -216,59 +216,59 @@ func TestAPlantedSecretIsNeverAdoptedOverwrittenOrDeleted(t *testing.T) {
 	}
 }
 
-func TestASecretPlantedDuringTheHandoverIsNeverAdopted(t *testing.T) {
+func TestReconcile_ASecretForgedDuringTheHandoverIsNeverUsed(t *testing.T) {
 	f := newFixture(t)
 	key := f.CreateKey("frontend")
-	planted := f.plant(key)
-	var plantOnce sync.Once
+	forged := f.forge(key)
+	var forgeOnce sync.Once
 	f.startController(func(next http.RoundTripper) http.RoundTripper {
-		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+		return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 			if call == "POST secret" {
-				plantOnce.Do(func() { f.Create(planted) })
+				forgeOnce.Do(func() { f.Create(forged) })
 			}
 			return send()
 		}}
 	})
-	f.assertStandsBackFrom(planted, inTheWay)
+	f.assertSecretConflict(forged, foreignSecret)
 }
 
-func TestAForeignSecretOutlivesTheKeysEnd(t *testing.T) {
+func TestReconcile_TheEndOfAKeyDoesNotDeleteAForgedSecret(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	key := f.CreateKey("frontend")
 	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
 	framework.Must(f, f.Env.Client.Delete(t.Context(), f.Secret("frontend-token")))
-	planted := f.plant(key)
-	f.Create(planted)
+	forged := f.forge(key)
+	f.Create(forged)
 	f.Deactivate("frontend")
 	f.WaitForReady("frontend", v1alpha1.ReasonDeactivated)
-	if secret := f.Secret("frontend-token"); secret == nil || secret.UID != planted.UID {
-		t.Error("a Secret that somebody else wrote was deleted")
+	if secret := f.Secret("frontend-token"); secret == nil || secret.UID != forged.UID {
+		t.Error("a Secret that the controller did not write was deleted")
 	}
 }
 
-func (f *fixture) assertStandsBackFrom(planted *corev1.Secret, message string) {
+func (f *fixture) assertSecretConflict(forged *corev1.Secret, message string) {
 	f.Helper()
 	key := f.WaitForReady("frontend", v1alpha1.ReasonSecretConflict)
 	f.assertConditions(key, stalled(v1alpha1.ReasonSecretConflict, message))
 	if apikey.IsClaimed(key) || key.Status.SecretName != "" {
 		f.Error("the key has a token")
 	}
-	if secret := f.Secret("frontend-token"); secret == nil || secret.ResourceVersion != planted.ResourceVersion {
-		f.Error("the planted Secret was changed or deleted")
+	if secret := f.Secret("frontend-token"); secret == nil || secret.ResourceVersion != forged.ResourceVersion {
+		f.Error("the forged Secret was changed or deleted")
 	}
 }
 
-// TestInvariant2_TwoClaimsAtOnce lets another controller claim for a second key at the instant at which this one claims for the first.
-// Whoever hands over while both claims stand makes two active keys.
-func TestInvariant2_TwoClaimsAtOnce(t *testing.T) {
-	for _, otherGoesOn := range []bool{true, false} {
-		t.Run(fmt.Sprintf("other controller goes on=%v", otherGoesOn), func(t *testing.T) {
+// TestInvariant2_OneHandoverForTwoConcurrentClaims lets another controller claim for a second key while this one claims for the first. A
+// handover while both claims exist would result in two active keys.
+func TestInvariant2_OneHandoverForTwoConcurrentClaims(t *testing.T) {
+	for _, otherContinues := range []bool{true, false} {
+		t.Run(fmt.Sprintf("other controller continues=%v", otherContinues), func(t *testing.T) {
 			f := newFixture(t)
 			f.CreateKey("first", appName("Frontend"))
 			var claimOnce sync.Once
 			transport := func(next http.RoundTripper) http.RoundTripper {
-				return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+				return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 					switch call {
 					case "PUT status":
 						claimOnce.Do(func() { f.claimElsewhere(f.CreateKey("second", appName("Frontend"))) })
@@ -279,10 +279,10 @@ func TestInvariant2_TwoClaimsAtOnce(t *testing.T) {
 				}}
 			}
 			f.startController(transport)
-			if otherGoesOn {
+			if otherContinues {
 				f.startController(transport)
 			}
-			framework.Eventually(f, "one key is issued, and the other stands back", func() bool {
+			framework.Eventually(f, "one key is issued, and the other is stalled", func() bool {
 				keys := f.Keys()
 				return len(keys) == 2 && apikey.IsIssued(&keys[0]) != apikey.IsIssued(&keys[1]) &&
 					(len(keys[0].Status.Conditions) == 3 || len(keys[1].Status.Conditions) == 3)
@@ -297,7 +297,7 @@ func TestInvariant2_TwoClaimsAtOnce(t *testing.T) {
 	}
 }
 
-// assertOneClaim checks, at the instant of a handover, that only one key claims or holds the name.
+// assertOneClaim checks, during a handover, that only one key has claimed or was issued.
 func (f *fixture) assertOneClaim() {
 	claims := 0
 	for _, key := range f.Keys() {
@@ -306,18 +306,18 @@ func (f *fixture) assertOneClaim() {
 		}
 	}
 	if claims != 1 {
-		f.Errorf("a token is handed over while %d keys claim the name", claims)
+		f.Errorf("a token is handed over while %d keys have a claim", claims)
 	}
 }
 
-// claimElsewhere writes the claim of a controller that minted a token and has not handed it over yet.
+// claimElsewhere writes the claim of another controller, which has not handed over its token yet.
 func (f *fixture) claimElsewhere(key *v1alpha1.APIKey) {
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(token.New())}}
 	key.Status.SecretName = key.Name + "-token"
 	framework.Must(f, f.Env.Client.Status().Update(f.Context(), key))
 }
 
-// failure returns what an API server answers when a call fails.
+// failure returns the response of an API server to a call that fails.
 func failure(status *metav1.Status, header http.Header) *http.Response {
 	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
 	body, err := json.Marshal(status)
@@ -328,12 +328,12 @@ func failure(status *metav1.Status, header http.Header) *http.Response {
 	return &http.Response{StatusCode: int(status.Code), Header: header, Body: io.NopCloser(bytes.NewReader(body))}
 }
 
-func TestInvariant3_OneTokenWhenTheClientRepeatsACallThatTookEffect(t *testing.T) {
+func TestInvariant3_OneTokenIfTheClientRetriesACallThatSucceeded(t *testing.T) {
 	f := newFixture(t)
 	f.CreateKey("frontend")
 	var failOnce sync.Once
 	f.startController(func(next http.RoundTripper) http.RoundTripper {
-		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+		return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 			response, err := send()
 			if call == "POST secret" {
 				failOnce.Do(func() {
@@ -349,20 +349,20 @@ func TestInvariant3_OneTokenWhenTheClientRepeatsACallThatTookEffect(t *testing.T
 	f.assertOneHandover("frontend")
 }
 
-func TestARefusedSecretStallsTheKeyAndNamesWhoRefused(t *testing.T) {
+func TestReconcile_ARefusedSecretStallsTheKeyAndNamesThePolicy(t *testing.T) {
 	const repeated = "sq_a-token-that-a-refusal-may-repeat"
-	for refusal, refuser := range map[string]string{
+	for refusal, policy := range map[string]string{
 		`secrets "frontend-token" is forbidden: exceeded quota: few, requested: count/secrets=1`:               "exceeded quota: few",
 		`admission webhook "v.example.com" denied the request: ` + repeated:                                    `admission webhook "v.example.com" denied the request`,
 		`secrets "x" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: ` + repeated: `ValidatingAdmissionPolicy 'p' with binding 'b' denied request`,
 		`secrets "x" is forbidden: ` + repeated:                                                                "Forbidden",
 	} {
-		t.Run(refuser, func(t *testing.T) {
+		t.Run(policy, func(t *testing.T) {
 			f := newFixture(t)
 			var refuse atomic.Bool
 			refuse.Store(true)
 			f.startController(func(next http.RoundTripper) http.RoundTripper {
-				return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+				return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 					if call == "POST secret" && refuse.Load() {
 						return failure(&metav1.Status{
 							Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: refusal,
@@ -373,32 +373,32 @@ func TestARefusedSecretStallsTheKeyAndNamesWhoRefused(t *testing.T) {
 			})
 			f.CreateKey("frontend")
 			key := f.WaitForReady("frontend", v1alpha1.ReasonSecretRefused)
-			f.assertConditions(key, stalled(v1alpha1.ReasonSecretRefused, `Secret "frontend-token" was refused (`+refuser+
+			f.assertConditions(key, stalled(v1alpha1.ReasonSecretRefused, `Secret "frontend-token" was refused (`+policy+
 				`): allow the controller to create it. The controller retries at intervals that grow from 15s to 5m.`))
 			if apikey.IsClaimed(key) || key.Status.SecretName != "" {
 				t.Error("a key whose Secret was refused has a token")
 			}
 			refuse.Store(false)
 			f.clock.advance(maxBackoff)
-			f.touch("frontend", "let through")
+			f.touch("frontend", "no longer refused")
 			f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 		})
 	}
 }
 
-func TestTheSecretOfAFormerKeyOfTheNameIsWaitedFor(t *testing.T) {
+func TestReconcile_WaitsForTheDeletionOfAFormerKeysSecret(t *testing.T) {
 	f := newFixture(t)
 	key := f.CreateKey("frontend")
-	former := f.plant(key)
+	former := f.forge(key)
 	former.OwnerReferences[0].UID = "former"
 	former.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
 	body, err := json.Marshal(former)
 	framework.Must(f, err)
-	var stillThere atomic.Bool
-	stillThere.Store(true)
+	var exists atomic.Bool
+	exists.Store(true)
 	f.startController(func(next http.RoundTripper) http.RoundTripper {
-		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
-			if call == "GET secret" && stillThere.Load() {
+		return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+			if call == "GET secret" && exists.Load() {
 				header := http.Header{"Content-Type": {"application/json"}}
 				return &http.Response{StatusCode: http.StatusOK, Header: header, Body: io.NopCloser(bytes.NewReader(body))}, nil
 			}
@@ -414,13 +414,13 @@ func TestTheSecretOfAFormerKeyOfTheNameIsWaitedFor(t *testing.T) {
 	f.touch("frontend", "later")
 	f.assertConditions(f.WaitForReady("frontend", v1alpha1.ReasonSecretConflict), stalled(v1alpha1.ReasonSecretConflict,
 		`Secret "frontend-token" hands over the token of APIKey "frontend": create this key with another spec.secret.name.`))
-	stillThere.Store(false)
+	exists.Store(false)
 	f.clock.advance(maxBackoff)
-	f.touch("frontend", "collected")
+	f.touch("frontend", "garbage-collected")
 	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 }
 
-func TestAClaimDatedByAWrongClockIsVoid(t *testing.T) {
+func TestReconcile_AClaimFarInTheFutureIsVoid(t *testing.T) {
 	f := newFixture(t)
 	key := f.CreateKey("frontend")
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("lost"), ClaimedAt: new(metav1.NewTime(time.Now().Add(24 * time.Hour)))}}
@@ -429,17 +429,17 @@ func TestAClaimDatedByAWrongClockIsVoid(t *testing.T) {
 	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 }
 
-func TestAClaimThatAnotherMadeIsLeftAloneUntilItIsVoid(t *testing.T) {
+func TestReconcile_KeepsTheClaimOfAnotherControllerUntilItIsVoid(t *testing.T) {
 	f := newFixture(t)
 	key := f.CreateKey("frontend")
-	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("on its way"), ClaimedAt: new(metav1.Now())}}
+	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("in progress"), ClaimedAt: new(metav1.Now())}}
 	framework.Must(f, f.Env.Client.Status().Update(t.Context(), key))
 	f.startController(nil)
 	framework.Eventually(f, "the key waits", func() bool {
 		ready := meta.FindStatusCondition(f.GetKey("frontend").Status.Conditions, v1alpha1.ConditionReady)
 		return ready.Message == "Waiting for the end of an earlier handover."
 	})
-	if hash := f.GetKey("frontend").Status.Tokens[0].Hash; hash != token.Hash("on its way") {
+	if hash := f.GetKey("frontend").Status.Tokens[0].Hash; hash != token.Hash("in progress") {
 		t.Error("the claim was replaced")
 	}
 	f.clock.advance(time.Minute)

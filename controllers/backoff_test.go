@@ -40,64 +40,64 @@ var (
 	secrets      = schema.GroupResource{Resource: "secrets"}
 )
 
-// refusal returns what the API server answers to the creation of a Secret that something refuses.
+// refusal returns the error of the API server for a refused Secret.
 func refusal(code int32, reason metav1.StatusReason, message string) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message}}
 }
 
-// refusedAsConflict returns what the API server answers when a webhook refuses with the code of a conflict, which it may choose.
+// refusedAsConflict returns the error of a webhook that refuses with the code of a conflict.
 func refusedAsConflict() error {
 	return refusal(409, metav1.StatusReasonConflict, `admission webhook "v.example.com" denied the request: no`)
 }
 
-// refusedAsNotFound returns the same of the code of an object that is gone.
+// refusedAsNotFound returns the error of a webhook that refuses with the code of a missing object.
 func refusedAsNotFound() error {
 	return refusal(404, metav1.StatusReasonNotFound, `admission webhook "v.example.com" denied the request: no`)
 }
 
-// wait is a way in which a key can wait.
+// wait is a state of a waiting key.
 type wait struct {
 	change func(*v1alpha1.APIKey)
-	beside []client.Object
-	// onCreate, onDelete and onStatus answer these calls in place of the API server.
+	others []client.Object
+	// onCreate, onDelete and onStatus return the responses to these calls in place of the API server.
 	onCreate, onDelete, onStatus func(context.Context) error
-	// want is what the Ready condition says in the end.
+	// want is the status and the reason of the Ready condition at the end.
 	want string
-	// retried is true when the controller tries again for as long as the key waits.
+	// retried is true if the controller reattempts as long as the key waits.
 	retried bool
 }
 
-// waits returns all ways in which a key can wait.
+// waits returns all states of waiting keys.
 func waits() map[string]wait {
 	return map[string]wait{
-		"issued":                                 {want: "True Issued"},
-		"issued, the Secret's time to live ends": {change: ttl(5 * time.Minute), want: "True Issued"},
+		"issued":                          {want: "True Issued"},
+		"issued, the Secret's ttl passes": {change: ttl(5 * time.Minute), want: "True Issued"},
 		"issued, the Secret's deletion is refused": {
 			change: ttl(5 * time.Minute), want: "True Issued", retried: true,
-			onDelete: answer(apierrors.NewForbidden(secrets, "key-token", fmt.Errorf("no"))),
+			onDelete: returns(apierrors.NewForbidden(secrets, "key-token", fmt.Errorf("no"))),
 		},
 		"expires":                 {change: expiresIn(5 * time.Minute), want: "True Expired"},
 		"expired at its creation": {change: expiresIn(-time.Hour), want: "True Expired"},
 		"expires while it is refused": {
-			change: expiresIn(22 * time.Minute), want: "True Expired", retried: true, onCreate: answer(refusal(403, metav1.StatusReasonForbidden, "no")),
+			change: expiresIn(22 * time.Minute), want: "True Expired", retried: true, onCreate: returns(refusal(403, metav1.StatusReasonForbidden, "no")),
 		},
 		"expires, the Secret's deletion is refused": {
 			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true,
-			onDelete: answer(refusal(403, metav1.StatusReasonForbidden, "no")),
+			onDelete: returns(refusal(403, metav1.StatusReasonForbidden, "no")),
 		},
-		"expires, the Secret's deletion is not answered": {
+		"expires, the Secret's deletion gets no response": {
 			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true, onDelete: hang,
 		},
 		"expires, the Secret's deletion is refused as a conflict": {
-			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true, onDelete: answer(refusedAsConflict()),
+			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true, onDelete: returns(refusedAsConflict()),
 		},
 		"expires, the Secret's deletion is refused as not found": {
-			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true, onDelete: answer(refusedAsNotFound()),
+			change: expiresIn(5 * time.Minute), want: "True Expired", retried: true, onDelete: returns(refusedAsNotFound()),
 		},
-		"deactivated, its Secret has the token in another entry": {want: "True Deactivated", change: func(key *v1alpha1.APIKey) {
+		"deactivated, its Secret has the token in another data key": {want: "True Deactivated", change: func(key *v1alpha1.APIKey) {
 			issued(hashA)(key)
 			key.Spec.Active, key.Status.SecretName = new(false), "key-token"
-		}, beside: []client.Object{&corev1.Secret{
+		}, others: []client.Object{&corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "key-token", OwnerReferences: []metav1.OwnerReference{
 				{Kind: "APIKey", Name: "key", UID: "key", Controller: new(true)},
 			}},
@@ -108,55 +108,55 @@ func waits() map[string]wait {
 			key.Finalizers, key.DeletionTimestamp = []string{"example.com/keep"}, new(metav1.Now())
 		}},
 
-		"AppNameConflict with an issued key": {beside: other(appName("App"), issued(hashA)), want: "False AppNameConflict"},
-		"AppNameConflict with a claim":       {beside: other(appName("App"), claimed(hashA, nil)), want: "False AppNameConflict"},
+		"AppNameConflict with an issued key": {others: other(appName("App"), issued(hashA)), want: "False AppNameConflict"},
+		"AppNameConflict with a claim":       {others: other(appName("App"), claimed(hashA, nil)), want: "False AppNameConflict"},
 		"AppNameConflict with a claim, stalled": {
-			beside: other(appName("App"), claimed(hashA, nil), blocked(v1alpha1.ReasonSecretRefused)), want: "False AppNameConflict"},
+			others: other(appName("App"), claimed(hashA, nil), blocked(v1alpha1.ReasonSecretRefused)), want: "False AppNameConflict"},
 		"TokenHashConflict": {
-			change: tokenHash(hashA), beside: other(issued(hashA)), want: "False TokenHashConflict",
+			change: tokenHash(hashA), others: other(issued(hashA)), want: "False TokenHashConflict",
 		},
 		"TokenHashConflict with an ended key": {
-			change: tokenHash(hashA), beside: other(issued(hashA), func(key *v1alpha1.APIKey) { key.Status.DeactivatedAt = new(metav1.Now()) }),
+			change: tokenHash(hashA), others: other(issued(hashA), func(key *v1alpha1.APIKey) { key.Status.DeactivatedAt = new(metav1.Now()) }),
 			want: "False TokenHashConflict",
 		},
-		"SecretConflict": {beside: secret(nil), want: "False SecretConflict", retried: true},
-		"SecretConflict with another key": {beside: secret(&metav1.OwnerReference{
+		"SecretConflict": {others: secret(nil), want: "False SecretConflict", retried: true},
+		"SecretConflict with another key": {others: secret(&metav1.OwnerReference{
 			Kind: "APIKey", Name: "other", UID: "other", Controller: new(true),
 		}), want: "False SecretConflict", retried: true},
-		"the Secret of a former key stays": {beside: secret(&metav1.OwnerReference{
+		"the Secret of a former key is not deleted": {others: secret(&metav1.OwnerReference{
 			Kind: "APIKey", Name: "key", UID: "former", Controller: new(true),
 		}), want: "False SecretConflict", retried: true},
 
 		"SecretRefused by a quota": {want: "False SecretRefused", retried: true,
-			onCreate: answer(refusal(403, metav1.StatusReasonForbidden, `secrets "key-token" is forbidden: exceeded quota: few`))},
+			onCreate: returns(refusal(403, metav1.StatusReasonForbidden, `secrets "key-token" is forbidden: exceeded quota: few`))},
 		"SecretRefused by a webhook": {want: "False SecretRefused", retried: true,
-			onCreate: answer(refusal(403, metav1.StatusReasonForbidden, `admission webhook "v.example.com" denied the request: no`))},
+			onCreate: returns(refusal(403, metav1.StatusReasonForbidden, `admission webhook "v.example.com" denied the request: no`))},
 		"SecretRefused by a webhook, as a conflict": {want: "False SecretRefused", retried: true,
-			onCreate: answer(refusedAsConflict())},
+			onCreate: returns(refusedAsConflict())},
 		"SecretRefused by a webhook, as a failure": {want: "False SecretRefused", retried: true,
-			onCreate: answer(refusal(500, metav1.StatusReasonInternalError, `admission webhook "v.example.com" denied the request: no`))},
+			onCreate: returns(refusal(500, metav1.StatusReasonInternalError, `admission webhook "v.example.com" denied the request: no`))},
 		"SecretRefused by a webhook, slowly": {want: "False SecretRefused", retried: true, onCreate: func(context.Context) error {
 			time.Sleep(5 * time.Second)
 			return refusal(403, metav1.StatusReasonForbidden, `admission webhook "v.example.com" denied the request: no`)
 		}},
 		"SecretRefused by a policy": {want: "False SecretRefused", retried: true,
-			onCreate: answer(refusal(422, metav1.StatusReasonInvalid, "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"))},
+			onCreate: returns(refusal(422, metav1.StatusReasonInvalid, "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"))},
 		"SecretRefused, the namespace is terminating": {want: "False SecretRefused", retried: true,
-			onCreate: answer(refusal(403, metav1.StatusReasonForbidden, "unable to create new content because it is being terminated"))},
-		"SecretRefused, the namespace is gone": {want: "False SecretRefused", retried: true, onCreate: answer(apierrors.NewNotFound(secrets, "x"))},
+			onCreate: returns(refusal(403, metav1.StatusReasonForbidden, "unable to create new content because it is being terminated"))},
+		"SecretRefused, the namespace is deleted": {want: "False SecretRefused", retried: true, onCreate: returns(apierrors.NewNotFound(secrets, "x"))},
 		"SecretRefused as too large": {want: "False SecretRefused", retried: true,
-			onCreate: answer(apierrors.NewRequestEntityTooLargeError("no"))},
+			onCreate: returns(apierrors.NewRequestEntityTooLargeError("no"))},
 
 		"the creation of the Secret fails": {want: "Unknown Pending", retried: true,
-			onCreate: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
-		"the creation of the Secret is not answered": {want: "Unknown Pending", retried: true, onCreate: hang},
-		"the creation of a Secret with a time to live fails": {change: ttl(5 * time.Minute), want: "Unknown Pending", retried: true,
-			onCreate: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
-		"the API server is overloaded":        {want: "Unknown Pending", retried: true, onCreate: answer(apierrors.NewTooManyRequests("no", 1))},
-		"the status cannot be written":        {want: " ", retried: true, onStatus: answer(apierrors.NewInternalError(fmt.Errorf("no")))},
-		"the status is refused as not found":  {want: " ", retried: true, onStatus: answer(refusedAsNotFound())},
-		"the status is refused as a conflict": {want: " ", retried: true, onStatus: answer(refusedAsConflict())},
-		"the status is not accepted":          {want: " ", retried: true, onStatus: answer(refusal(403, metav1.StatusReasonForbidden, "no"))},
+			onCreate: returns(apierrors.NewInternalError(fmt.Errorf("no")))},
+		"the creation of the Secret gets no response": {want: "Unknown Pending", retried: true, onCreate: hang},
+		"the creation of a Secret with a ttl fails": {change: ttl(5 * time.Minute), want: "Unknown Pending", retried: true,
+			onCreate: returns(apierrors.NewInternalError(fmt.Errorf("no")))},
+		"the API server is overloaded":        {want: "Unknown Pending", retried: true, onCreate: returns(apierrors.NewTooManyRequests("no", 1))},
+		"the status cannot be written":        {want: " ", retried: true, onStatus: returns(apierrors.NewInternalError(fmt.Errorf("no")))},
+		"the status is refused as not found":  {want: " ", retried: true, onStatus: returns(refusedAsNotFound())},
+		"the status is refused as a conflict": {want: " ", retried: true, onStatus: returns(refusedAsConflict())},
+		"the status is forbidden":             {want: " ", retried: true, onStatus: returns(refusal(403, metav1.StatusReasonForbidden, "no"))},
 		"another controller is handing over":  {change: claimed(hashB, new(metav1.Now())), want: "True Issued"},
 		"another controller stopped before the handover": {
 			change: claimed(hashB, nil), want: "True Issued",
@@ -164,20 +164,20 @@ func waits() map[string]wait {
 	}
 }
 
-// TestInvariant10_AKeyThatWaitsCausesNoLoad has a key wait in each way for 25 minutes, during which something wakes it every 15 seconds. It
-// counts the writes of the controller: 4 at most for reaching a state, and none while it lasts, but for tries at growing intervals.
-func TestInvariant10_AKeyThatWaitsCausesNoLoad(t *testing.T) {
+// TestInvariant10_AWaitingKeyCausesNoLoad runs each kind of waiting key for 25 minutes with an event every 15 seconds. It counts the
+// controller's writes. A change of state may take 4. Afterwards only reattempts with a growing backoff may write.
+func TestInvariant10_AWaitingKeyCausesNoLoad(t *testing.T) {
 	for name := range waits() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				wait := waits()[name] // by the clock of this test
+				wait := waits()[name] // here, because it uses the fake clock
 				s := newSimulation(t)
 				s.onCreate, s.onDelete, s.onStatus = wait.onCreate, wait.onDelete, wait.onStatus
 				key := newKey("key", appName("App"))
 				if wait.change != nil {
 					wait.change(key)
 				}
-				s.add(append(wait.beside, key)...)
+				s.add(append(wait.others, key)...)
 				s.start()
 				for range 100 {
 					time.Sleep(15 * time.Second)
@@ -194,10 +194,10 @@ func TestInvariant10_AKeyThatWaitsCausesNoLoad(t *testing.T) {
 	}
 }
 
-func TestInvariant10_AnIssuedKeyThatCannotBeReadIsReportedOnce(t *testing.T) {
+func TestInvariant10_AnUnreadableIssuedKeyIsReportedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSimulation(t)
-		s.handlers = nil // the fake API holds no fields that cannot be read, by which the controller would know the key again
+		s.handlers = nil // the fake API cannot store unreadable fields
 		s.add(newKey("key", issued(hashA)))
 		for range 3 {
 			key := s.get(newKey("key"))
@@ -207,12 +207,12 @@ func TestInvariant10_AnIssuedKeyThatCannotBeReadIsReportedOnce(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		if len(s.writes) != 1 {
-			t.Errorf("there were %d writes, want 1", len(s.writes))
+			t.Errorf("%d writes, want 1", len(s.writes))
 		}
 	})
 }
 
-// simulation runs the controller on its real queue, with a fake API and a fake clock. All that is written comes back as an event.
+// simulation runs the controller with its real queue, a fake API and a fake clock. Each status write causes an event.
 type simulation struct {
 	*testing.T
 	api        client.Client
@@ -266,7 +266,7 @@ func newSimulation(t *testing.T) *simulation {
 	return s
 }
 
-// indexer gives the fake API the indexes of the cache.
+// indexer adds the indexes of the cache to the fake API.
 type indexer struct{ builder *fake.ClientBuilder }
 
 func (i indexer) IndexField(_ context.Context, object client.Object, field string, extract client.IndexerFunc) error {
@@ -274,7 +274,7 @@ func (i indexer) IndexField(_ context.Context, object client.Object, field strin
 	return nil
 }
 
-// start runs the controller for the time of the test.
+// start runs the controller until the end of the test.
 func (s *simulation) start() {
 	s.Helper()
 	options := s.reconciler.options(logr.Discard())
@@ -323,7 +323,7 @@ func (s *simulation) add(objects ...client.Object) {
 	}
 }
 
-// wake does what a repeated write of an annotation does.
+// wake sends the event of a changed annotation.
 func (s *simulation) wake(key client.Object) {
 	object := s.get(key)
 	former := object.DeepCopy()
@@ -358,56 +358,58 @@ func (s *simulation) get(object client.Object) *v1alpha1.APIKey {
 	return key
 }
 
-// assertNoLoop checks the writes that were counted, try by try.
+// assertNoLoop checks the writes of each attempt, and the delays between the attempts.
 func (s *simulation) assertNoLoop(retried bool) {
 	s.Helper()
-	var tries [][]time.Time
+	var attempts [][]time.Time
 	for _, at := range s.writes {
-		if last := len(tries) - 1; last >= 0 && at.Sub(tries[last][len(tries[last])-1]) < time.Second {
-			tries[last] = append(tries[last], at)
+		if last := len(attempts) - 1; last >= 0 && at.Sub(attempts[last][len(attempts[last])-1]) < time.Second {
+			attempts[last] = append(attempts[last], at)
 			continue
 		}
-		tries = append(tries, []time.Time{at})
+		attempts = append(attempts, []time.Time{at})
 	}
 	var gaps []time.Duration
-	for i, try := range tries {
-		if len(try) > 4 {
-			s.Errorf("try %d made %d writes", i, len(try))
+	for i, attempt := range attempts {
+		if len(attempt) > 4 {
+			s.Errorf("attempt %d made %d writes", i, len(attempt))
 		}
 		if i > 0 {
-			gaps = append(gaps, try[0].Sub(tries[i-1][0]))
+			gaps = append(gaps, attempt[0].Sub(attempts[i-1][0]))
 		}
 	}
-	s.Logf("%d tries, %d writes, %d reads; the last gaps: %s", len(tries), len(s.writes), len(s.reads), gaps[max(0, len(gaps)-12):])
+	s.Logf("%d attempts, %d writes, %d reads; the last gaps: %s", len(attempts), len(s.writes), len(s.reads), gaps[max(0, len(gaps)-12):])
 	switch {
-	case retried && len(tries)+len(s.reads) < 10:
-		s.Errorf("there were only %d tries, and the Secret was read only %d times", len(tries), len(s.reads))
-	case !retried && len(tries) > 2:
-		s.Errorf("there were writes at %s", s.writes)
-	case retried && (len(tries) > 40 || (len(gaps) > 2 && slices.Max(gaps) < maxBackoff)):
-		s.Errorf("there were %d tries, %s apart", len(tries), gaps)
-	case len(s.reads) > 2*len(tries)+40:
+	case retried && len(attempts)+len(s.reads) < 10:
+		s.Errorf("only %d attempts, and the Secret was read only %d times", len(attempts), len(s.reads))
+	case !retried && len(attempts) > 2:
+		s.Errorf("unexpected writes at %s", s.writes)
+	case retried && (len(attempts) > 40 || (len(gaps) > 2 && slices.Max(gaps) < maxBackoff)):
+		s.Errorf("%d attempts, %s apart", len(attempts), gaps)
+	case len(s.reads) > 2*len(attempts)+40:
 		s.Errorf("the Secret was read %d times", len(s.reads))
 	}
-	told := map[string]int{}
+	counts := map[string]int{}
 	for len(s.events.Events) > 0 {
-		told[strings.Join(strings.Fields(<-s.events.Events)[:2], " ")]++
+		counts[strings.Join(strings.Fields(<-s.events.Events)[:2], " ")]++
 	}
-	for reason, times := range told {
+	for reason, times := range counts {
 		if times > 1 && reason != "Warning Reissued" {
 			s.Errorf("event %q was repeated %d times", reason, times)
 		}
 	}
 }
 
-func answer(err error) func(context.Context) error { return func(context.Context) error { return err } }
+func returns(err error) func(context.Context) error {
+	return func(context.Context) error { return err }
+}
 
 func hang(ctx context.Context) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-// newKey returns a key of this name, which is its UID too. Its app name is its name.
+// newKey returns a key whose name is also its UID and its app name.
 func newKey(name string, changes ...func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
 	key := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{
@@ -425,7 +427,7 @@ func other(changes ...func(*v1alpha1.APIKey)) []client.Object {
 	return []client.Object{newKey("other", changes...)}
 }
 
-// secret returns a Secret that is in the way of the key's.
+// secret returns a Secret that has the name of the key's Secret.
 func secret(owner *metav1.OwnerReference) []client.Object {
 	found := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "key-token"}, Type: v1alpha1.SecretTypeToken}
 	if owner != nil {

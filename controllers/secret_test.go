@@ -20,9 +20,9 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// late returns the Secret that a controller writes for the key, of a token that it minted before it was stopped.
+// late returns the Secret that a controller writes for the key if it was paused after it minted the token.
 func (f *fixture) late(key *v1alpha1.APIKey) *corev1.Secret {
-	secret := f.plant(key)
+	secret := f.forge(key)
 	minted := string(secret.Data["token"])
 	secret.Immutable = new(true)
 	secret.Annotations = map[string]string{
@@ -38,37 +38,37 @@ func (f *fixture) claim(key *v1alpha1.APIKey, hash string, at time.Time) {
 	framework.Must(f, f.Env.Client.Status().Update(f.Context(), key))
 }
 
-// assertReplaced checks that the key was issued by another Secret than this one.
+// assertReplaced checks that the key was issued with a Secret that replaced this one.
 func (f *fixture) assertReplaced(void *corev1.Secret) {
 	f.Helper()
 	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 	if secret := f.Secret("frontend-token"); secret.UID == void.UID {
-		f.Error("the Secret is still there")
+		f.Error("the Secret still exists")
 	}
 	f.assertOneHandover("frontend")
 }
 
-func TestInvariant3_ASecretOfAnAbandonedClaimIsReplaced(t *testing.T) {
-	for name, test := range map[string]struct{ claimed, unmarked bool }{
-		"the claim was given up":                                   {},
-		"another claim took its place":                             {claimed: true},
-		"the claim was given up, by a version that leaves no mark": {unmarked: true},
+func TestInvariant3_TheSecretOfADroppedClaimIsReplaced(t *testing.T) {
+	for name, test := range map[string]struct{ claimed, unannotated bool }{
+		"the claim was dropped":                                   {},
+		"another claim replaced it":                               {claimed: true},
+		"the claim was dropped, by a version without annotations": {unannotated: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			key := f.CreateKey("frontend")
 			if test.claimed {
-				f.claim(key, token.Hash("lost too"), time.Now().Add(-time.Minute))
+				f.claim(key, token.Hash("lost"), time.Now().Add(-time.Minute))
 			}
 			void := f.late(key)
-			if test.unmarked {
+			if test.unannotated {
 				void.Annotations = nil
 			}
 			f.Create(void)
 			f.startController(nil)
 			f.assertReplaced(void)
 			const want = "An earlier token of this key was never handed over and is void: the controller mints a new one."
-			if eventType, note := f.awaitEvent("frontend", "Reissued"); eventType != corev1.EventTypeWarning || note != want {
+			if eventType, note := f.waitForEvent("frontend", "Reissued"); eventType != corev1.EventTypeWarning || note != want {
 				t.Errorf("the event is %s: %s", eventType, note)
 			}
 		})
@@ -78,11 +78,11 @@ func TestInvariant3_ASecretOfAnAbandonedClaimIsReplaced(t *testing.T) {
 func TestInvariant3_ALateSecretDuringTheHandoverIsReplaced(t *testing.T) {
 	f := newFixture(t)
 	void := f.late(f.CreateKey("frontend"))
-	var arriveOnce sync.Once
+	var createOnce sync.Once
 	f.startController(func(next http.RoundTripper) http.RoundTripper {
-		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+		return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 			if call == "POST secret" {
-				arriveOnce.Do(func() { f.Create(void) })
+				createOnce.Do(func() { f.Create(void) })
 			}
 			return send()
 		}}
@@ -90,15 +90,15 @@ func TestInvariant3_ALateSecretDuringTheHandoverIsReplaced(t *testing.T) {
 	f.assertReplaced(void)
 }
 
-func TestInvariant3_ASecretWhoseTokenMayStillBeAcceptedIsLeftAlone(t *testing.T) {
+func TestInvariant3_ASecretWhoseTokenMayBeAcceptedIsNotReplaced(t *testing.T) {
 	f := newFixture(t)
 	key := f.CreateKey("frontend")
 	handedOver := f.late(key)
-	var overtakeOnce sync.Once
+	var claimOnce sync.Once
 	f.startController(func(next http.RoundTripper) http.RoundTripper {
-		return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+		return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 			if call == "GET secret" {
-				overtakeOnce.Do(func() { // another controller claims and hands over; the cache of this one has not seen the claim
+				claimOnce.Do(func() { // another controller claims and hands over, and the cache of this one has not seen the claim
 					f.claim(key, handedOver.Annotations["keys.squirrel.dev/token-hash"], time.Now())
 					f.Create(handedOver)
 				})
@@ -113,17 +113,17 @@ func TestInvariant3_ASecretWhoseTokenMayStillBeAcceptedIsLeftAlone(t *testing.T)
 	}
 }
 
-func TestASecretThatIsNotAsTheControllerWroteItIsNeverReplaced(t *testing.T) {
+func TestReconcile_AChangedSecretIsNeverReplaced(t *testing.T) {
 	for name, edit := range map[string]func(*corev1.Secret){
-		"another token":       func(s *corev1.Secret) { s.Data["token"] = []byte(token.New()) },
-		"one more entry":      func(s *corev1.Secret) { s.Data["user"] = []byte("me") },
-		"not immutable":       func(s *corev1.Secret) { s.Immutable = nil },
-		"only half a mark":    func(s *corev1.Secret) { delete(s.Annotations, "keys.squirrel.dev/apikey") },
-		"no mark, no owner":   func(s *corev1.Secret) { s.Annotations, s.OwnerReferences = nil, nil },
-		"the mark of another": func(s *corev1.Secret) { s.Annotations["keys.squirrel.dev/apikey"] = "another" },
-		"another UID":         func(s *corev1.Secret) { s.Annotations["keys.squirrel.dev/apikey-uid"] = "another" },
-		"another owner":       func(s *corev1.Secret) { s.OwnerReferences[0].Kind, s.OwnerReferences[0].UID = "ConfigMap", "another" },
-		"another type":        func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque },
+		"another token":            func(s *corev1.Secret) { s.Data["token"] = []byte(token.New()) },
+		"a second data key":        func(s *corev1.Secret) { s.Data["user"] = []byte("me") },
+		"not immutable":            func(s *corev1.Secret) { s.Immutable = nil },
+		"an annotation less":       func(s *corev1.Secret) { delete(s.Annotations, "keys.squirrel.dev/apikey") },
+		"no annotations, no owner": func(s *corev1.Secret) { s.Annotations, s.OwnerReferences = nil, nil },
+		"another annotation":       func(s *corev1.Secret) { s.Annotations["keys.squirrel.dev/apikey"] = "another" },
+		"another UID":              func(s *corev1.Secret) { s.Annotations["keys.squirrel.dev/apikey-uid"] = "another" },
+		"another owner":            func(s *corev1.Secret) { s.OwnerReferences[0].Kind, s.OwnerReferences[0].UID = "ConfigMap", "another" },
+		"another type":             func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -131,12 +131,12 @@ func TestASecretThatIsNotAsTheControllerWroteItIsNeverReplaced(t *testing.T) {
 			edit(edited)
 			f.Create(edited)
 			f.startController(nil)
-			f.assertStandsBackFrom(edited, inTheWay)
+			f.assertSecretConflict(edited, foreignSecret)
 		})
 	}
 }
 
-func TestTheSecretOfAFormerKeyOfTheNameIsReplaced(t *testing.T) {
+func TestReconcile_ReplacesTheSecretOfAFormerKey(t *testing.T) {
 	for name, leave := range map[string]func(*corev1.Secret){
 		"its key was deleted without it":  func(s *corev1.Secret) { s.OwnerReferences = nil },
 		"it was restored from a backup":   func(*corev1.Secret) {},
@@ -156,7 +156,7 @@ func TestTheSecretOfAFormerKeyOfTheNameIsReplaced(t *testing.T) {
 	}
 }
 
-func TestTheSecretOfAFormerKeyStaysWhileAnotherKeyHasItsToken(t *testing.T) {
+func TestReconcile_KeepsTheSecretOfAFormerKeyWhoseTokenWasImported(t *testing.T) {
 	f := newFixture(t)
 	former := f.CreateKey("frontend")
 	former.UID = "former"
@@ -165,58 +165,58 @@ func TestTheSecretOfAFormerKeyStaysWhileAnotherKeyHasItsToken(t *testing.T) {
 	f.Create(left)
 	f.CreateKey("imported", tokenHash(token.Hash(string(left.Data["token"]))))
 	f.startController(nil)
-	f.assertStandsBackFrom(left, inTheWay)
+	f.assertSecretConflict(left, foreignSecret)
 }
 
-func TestTheSecretOfAFormerKeyOfAnotherNameIsNotReplaced(t *testing.T) {
+func TestReconcile_KeepsTheSecretOfAFormerKeyOfAnotherName(t *testing.T) {
 	f := newFixture(t)
 	left := f.late(f.CreateKey("former", func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) }))
 	left.OwnerReferences, left.Name = nil, "frontend-token"
 	f.Create(left)
 	f.CreateKey("frontend")
 	f.startController(nil)
-	f.assertStandsBackFrom(left, `Secret "frontend-token" belonged to APIKey "former", which was deleted without it: delete it, or create this key with another `+
+	f.assertSecretConflict(left, `Secret "frontend-token" belonged to APIKey "former", which was deleted without it: delete it, or create this key with another `+
 		`spec.secret.name. The controller retries at intervals that grow from 15s to 5m.`)
 }
 
-func TestTheSecretOfAKeyThatIsDeletedWithoutItGoes(t *testing.T) {
+func TestReconcile_DeletesTheOrphanedSecretOfAKeyThatIsBeingDeleted(t *testing.T) {
 	f := newFixture(t)
 	stop := f.startController(nil)
 	key := f.CreateKey("frontend", func(key *v1alpha1.APIKey) { key.Finalizers = []string{"example.com/keep"} })
 	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
-	stop() // so that the garbage collector is faster
+	stop() // so that the garbage collector removes the owner reference first
 	framework.Must(f, f.Env.Client.Delete(t.Context(), key, client.PropagationPolicy(metav1.DeletePropagationOrphan)))
 	framework.Eventually(f, "the Secret is an orphan", func() bool { return f.Secret("frontend-token").OwnerReferences == nil })
 
 	f.startController(nil)
 	f.WaitForReady("frontend", v1alpha1.ReasonDeactivated)
 	if f.Secret("frontend-token") != nil {
-		t.Error("the Secret is still there")
+		t.Error("the Secret still exists")
 	}
 	f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Finalizers = nil })
 }
 
-func TestTheSecretOfAKeyThatWasDeletedWithoutItIsReplacedByTheNextKeyOfTheName(t *testing.T) {
+func TestReconcile_ReplacesTheOrphanedSecretOfADeletedKey(t *testing.T) {
 	f := newFixture(t)
 	stop := f.startController(nil)
 	key := f.CreateKey("frontend")
 	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
 	stop()
 	framework.Must(f, f.Env.Client.Delete(t.Context(), key, client.PropagationPolicy(metav1.DeletePropagationOrphan)))
-	framework.Eventually(f, "the key is gone", func() bool { return len(f.Keys()) == 0 })
+	framework.Eventually(f, "the key is deleted", func() bool { return len(f.Keys()) == 0 })
 	left := f.Secret("frontend-token")
 	if left == nil || left.OwnerReferences != nil {
-		t.Fatalf("the Secret is no orphan: %v", left)
+		t.Fatalf("the Secret is not an orphan: %v", left)
 	}
 	f.CreateKey("frontend")
 	f.startController(nil)
 	f.assertReplaced(left)
 }
 
-func TestALateSecretGoesWithTheTimeToLiveAndTheEndOfItsKey(t *testing.T) {
+func TestReconcile_DeletesALateSecretAtItsTTLAndAtTheEndOfItsKey(t *testing.T) {
 	for name, end := range map[string]func(f *fixture){
-		"time to live": func(f *fixture) { f.clock.advance(2 * time.Hour); f.touchSpec("frontend") },
-		"end":          func(f *fixture) { f.Deactivate("frontend") },
+		"ttl": func(f *fixture) { f.clock.advance(2 * time.Hour); f.touchSpec("frontend") },
+		"end": func(f *fixture) { f.Deactivate("frontend") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -228,17 +228,17 @@ func TestALateSecretGoesWithTheTimeToLiveAndTheEndOfItsKey(t *testing.T) {
 			framework.Must(f, f.Env.Client.Delete(t.Context(), f.Secret("frontend-token")))
 			f.Create(f.late(issued))
 			end(f)
-			framework.Eventually(f, "the late Secret is gone", func() bool {
+			framework.Eventually(f, "the late Secret is deleted", func() bool {
 				return f.Secret("frontend-token") == nil && f.GetKey("frontend").Status.SecretName == ""
 			})
 		})
 	}
 }
 
-func TestTheSecretSaysWhichKeyAndTokenItIsOf(t *testing.T) {
+func TestReconcile_TheSecretHasAnnotationsOfItsKeyAndToken(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
-	name := strings.Repeat("a", 247) // no label could hold it
+	name := strings.Repeat("a", 247) // longer than a label value
 	f.CreateKey(name)
 	key := f.WaitForReady(name, v1alpha1.ReasonIssued)
 	got := f.Secret(name + "-token").Annotations

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,13 +22,13 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// Hashes of nothing in particular.
+// Token hashes that are well-formed.
 var (
 	hashA = "sha256:" + strings.Repeat("0a", 32)
 	hashB = "sha256:" + strings.Repeat("0b", 32)
 )
 
-// Causes that several tests expect.
+// Causes of refusals that several tests expect.
 const (
 	secretPresenceImmutable = "spec: Invalid value: spec.secret cannot be added or removed after creation: " +
 		"create a new APIKey, and deactivate this one"
@@ -38,18 +39,18 @@ const (
 	deactivationIsFinal = "spec.active: Invalid value: true: a deactivated key stays deactivated: create a new APIKey instead"
 	noAccess            = "spec: Invalid value: a key needs at least one of readAccess and writeAccess"
 
-	// rulesNotChecked is added by the API server when a field is so wrong that it does not run the rules.
+	// rulesNotChecked is the cause that the API server adds if it does not run the rules because of an invalid field.
 	rulesNotChecked = "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; " +
 		"correct the existing errors to complete validation"
 )
 
-// step is one write of a whole spec, in YAML, and the causes for which the API server refuses it. None: it accepts.
+// step is a write of a whole spec, in YAML, and the causes of its refusal. Without causes, the API server accepts it.
 type step struct {
 	spec string
 	want []string
 }
 
-// history of one object: the first step creates it, each later one updates it.
+// history is the writes of one object: the first step creates it, the later ones update it.
 type history struct {
 	rule  string
 	steps []step
@@ -63,8 +64,8 @@ func onUpdate(rule string, create step, rest ...step) history {
 	return history{rule, append([]step{create}, rest...)}
 }
 
-// check lives through the histories, each with an object of its own, and expects each write to be answered in exactly these words.
-// Whatever is accepted must be readable by Go programs too: one object that is not would stop them from listing all others.
+// check writes the objects of the histories, and compares the API server's responses. Accepted objects must be readable by Go programs: one
+// unreadable object would make every list fail.
 func check(t *testing.T, histories ...history) {
 	t.Helper()
 	env := testenv.Shared(t)
@@ -78,7 +79,7 @@ func check(t *testing.T, histories ...history) {
 				key.Object["spec"] = parse(t, step.spec)
 				err := write()
 				if got, want := messageOf(err), invalid(key.GetName(), step.want); got != want {
-					t.Fatalf("the API server's answer to %s:\n got: %s\nwant: %s", step.spec, got, want)
+					t.Fatalf("the API server's response to %s:\n got: %s\nwant: %s", step.spec, got, want)
 				}
 				if err != nil {
 					key = before
@@ -110,7 +111,7 @@ func parse(t *testing.T, document string) map[string]any {
 	return object
 }
 
-// invalid is the message with which the API server refuses an object for these causes.
+// invalid returns the message with which the API server refuses an object for these causes.
 func invalid(name string, causes []string) string {
 	switch len(causes) {
 	case 0:
@@ -129,7 +130,7 @@ func messageOf(err error) string {
 	return err.Error()
 }
 
-func TestAppNameIsRequiredAndBounded(t *testing.T) {
+func TestSchema_AppNameIsRequiredAndBounded(t *testing.T) {
 	named := func(name string) string { return fmt.Sprintf("{appName: %q, readAccess: true}", name) }
 	tooLong := []string{"spec.appName: Too long: may not be more than 255 bytes", rulesNotChecked}
 	check(t,
@@ -148,7 +149,7 @@ func TestAppNameIsRequiredAndBounded(t *testing.T) {
 	)
 }
 
-func TestAppNameIsPrintableInAnyLanguage(t *testing.T) {
+func TestSchema_AppNameIsPrintableInAnyLanguage(t *testing.T) {
 	var histories []history
 	spec := func(name string) string { return fmt.Sprintf("{appName: %+q, readAccess: true}", name) }
 	for rule, name := range map[string]string{
@@ -204,7 +205,7 @@ func TestAppNameIsPrintableInAnyLanguage(t *testing.T) {
 	check(t, histories...)
 }
 
-func TestAppNameIsImmutable(t *testing.T) {
+func TestSchema_AppNameIsImmutable(t *testing.T) {
 	const immutable = "appName is immutable: create a new APIKey, and deactivate this one"
 	check(t,
 		onUpdate("changed", accepted("{appName: a, readAccess: true}"),
@@ -218,7 +219,7 @@ func TestAppNameIsImmutable(t *testing.T) {
 	)
 }
 
-func TestAccessIsAtLeastOneRight(t *testing.T) {
+func TestSchema_AtLeastOneAccessIsTrue(t *testing.T) {
 	check(t,
 		onCreate("neither", refused("{appName: a}", noAccess)),
 		onCreate("both false", refused("{appName: a, readAccess: false, writeAccess: false}", noAccess)),
@@ -235,7 +236,7 @@ func TestAccessIsAtLeastOneRight(t *testing.T) {
 	)
 }
 
-func TestDeactivationIsFinal(t *testing.T) {
+func TestSchema_DeactivationIsFinal(t *testing.T) {
 	check(t,
 		onCreate("not a boolean", refused("{appName: a, readAccess: true, active: 'no'}",
 			`spec.active: Invalid value: "string": spec.active in body must be of type boolean: "string"`, rulesNotChecked)),
@@ -255,7 +256,7 @@ func TestDeactivationIsFinal(t *testing.T) {
 	)
 }
 
-func TestExpiresAtIsADateAndTime(t *testing.T) {
+func TestSchema_ExpiresAtIsADateAndTime(t *testing.T) {
 	const rule = "expiresAt must be a date and time in the years 1970 to 9999, such as 2027-06-01T00:00:00Z"
 	at := func(instant string) string {
 		return fmt.Sprintf("{appName: a, readAccess: true, expiresAt: %q}", instant)
@@ -283,7 +284,7 @@ func TestExpiresAtIsADateAndTime(t *testing.T) {
 		onCreate("on 30 February", refused(at("2027-02-30T00:00:00Z"), format("2027-02-30T00:00:00Z")...)),
 		onCreate("at 25 o'clock", refused(at("2027-06-01T25:00:00Z"), format("2027-06-01T25:00:00Z")...)),
 		onCreate("a number", refused("{appName: a, readAccess: true, expiresAt: 1811808000}", format("int64")...)),
-		// The next ones pass as date-time, but no Go program could read them.
+		// The following have the format date-time, but Go programs cannot decode them.
 		onCreate("in lower case", refused(at("2027-06-01t00:00:00z"),
 			`spec.expiresAt: Invalid value: "string": Invalid date-time formatted string 2027-06-01t00:00:00z: `+
 				`parsing time "2027-06-01t00:00:00z" as "2006-01-02T15:04:05": cannot parse "t00:00:00z" as "T" evaluating rule: `+rule)),
@@ -302,7 +303,7 @@ func TestExpiresAtIsADateAndTime(t *testing.T) {
 	)
 }
 
-func TestSecretIsImmutableInItsPresence(t *testing.T) {
+func TestSchema_SecretIsNeitherAddedNorRemoved(t *testing.T) {
 	const without, with = "{appName: a, readAccess: true}", "{appName: a, readAccess: true, secret: {}}"
 	check(t,
 		onCreate("not an object", refused("{appName: a, readAccess: true, secret: token}",
@@ -313,11 +314,11 @@ func TestSecretIsImmutableInItsPresence(t *testing.T) {
 		onUpdate("removed, then another added", accepted("{appName: a, readAccess: true, secret: {name: one}}"),
 			refused(without, secretPresenceImmutable),
 			refused("{appName: a, readAccess: true, secret: {name: other}}", secretNameImmutable)),
-		onUpdate("null is as good as left out", accepted(without), accepted("{appName: a, readAccess: true, secret: null}")),
+		onUpdate("null is the same as left out", accepted(without), accepted("{appName: a, readAccess: true, secret: null}")),
 	)
 }
 
-func TestSecretNameIsOneAndImmutable(t *testing.T) {
+func TestSchema_SecretNameIsValidAndImmutable(t *testing.T) {
 	named := func(name string) string {
 		return fmt.Sprintf("{appName: a, readAccess: true, secret: {name: %q}}", name)
 	}
@@ -351,7 +352,7 @@ func TestSecretNameIsOneAndImmutable(t *testing.T) {
 	)
 }
 
-func TestSecretKeyIsOneAndImmutable(t *testing.T) {
+func TestSchema_SecretKeyIsValidAndImmutable(t *testing.T) {
 	keyed := func(key string) string { return fmt.Sprintf("{appName: a, readAccess: true, secret: {key: %q}}", key) }
 	malformed := func(key string) string {
 		return fmt.Sprintf("spec.secret.key: Invalid value: %q: secret.key must consist of letters, digits, '-', '_' and '.', "+
@@ -388,7 +389,7 @@ func TestSecretKeyIsOneAndImmutable(t *testing.T) {
 	)
 }
 
-func TestSecretTTLIsAtLeastAMinuteAndMutable(t *testing.T) {
+func TestSchema_SecretTTLIsAtLeastAMinuteAndMutable(t *testing.T) {
 	lasting := func(ttl string) string { return fmt.Sprintf("{appName: a, readAccess: true, secret: {ttl: %q}}", ttl) }
 	malformed := func(ttl string) string {
 		return fmt.Sprintf("spec.secret.ttl: Invalid value: %q: secret.ttl must be a duration of at least 1m, such as 90s, 30m or 24h", ttl)
@@ -417,8 +418,8 @@ func TestSecretTTLIsAtLeastAMinuteAndMutable(t *testing.T) {
 	)...)
 }
 
-func TestTokenHashIsOneAndImmutable(t *testing.T) {
-	brought := func(hash string) string { return fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hash) }
+func TestSchema_TokenHashIsValidAndImmutable(t *testing.T) {
+	imported := func(hash string) string { return fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hash) }
 	malformed := func(hash string) string {
 		return fmt.Sprintf(`spec.tokenHash: Invalid value: %q: tokenHash must be "sha256:" followed by 64 lower-case hexadecimal digits`, hash)
 	}
@@ -426,28 +427,28 @@ func TestTokenHashIsOneAndImmutable(t *testing.T) {
 	const minted = "{appName: a, readAccess: true}"
 	digits := strings.TrimPrefix(hashA, "sha256:")
 	check(t,
-		onCreate("well-formed", accepted(brought(hashA))),
-		onCreate("empty", refused(brought(""), malformed(""))),
-		onCreate("a token", refused(brought("sq_KnIrtn1btDx"), malformed("sq_KnIrtn1btDx"))),
-		onCreate("without prefix", refused(brought(digits), malformed(digits))),
-		onCreate("another algorithm", refused(brought("sha512:"+digits), malformed("sha512:"+digits))),
-		onCreate("63 digits", refused(brought(hashA[:70]), malformed(hashA[:70]))),
-		onCreate("65 digits", refused(brought(hashA+"0"), tooLong...)),
-		onCreate("upper-case digits", refused(brought("sha256:"+strings.ToUpper(digits)), malformed("sha256:"+strings.ToUpper(digits)))),
-		onCreate("another letter", refused(brought("sha256:"+digits[:63]+"g"), malformed("sha256:"+digits[:63]+"g"))),
-		onCreate("newline at the end", refused(brought(hashA[:70]+"\n"), malformed(hashA[:70]+"\n"))),
-		onUpdate("changed", accepted(brought(hashA)), refused(brought(hashB), tokenHashImmutable)),
-		onUpdate("added", accepted(minted), refused(brought(hashA), tokenHashImmutable)),
-		onUpdate("removed", accepted(brought(hashA)), refused(minted, tokenHashImmutable)),
-		onUpdate("set to null", accepted(brought(hashA)), refused("{appName: a, readAccess: true, tokenHash: null}", tokenHashImmutable)),
-		onUpdate("removed, then another added", accepted(brought(hashA)),
+		onCreate("well-formed", accepted(imported(hashA))),
+		onCreate("empty", refused(imported(""), malformed(""))),
+		onCreate("a token", refused(imported("sq_KnIrtn1btDx"), malformed("sq_KnIrtn1btDx"))),
+		onCreate("without prefix", refused(imported(digits), malformed(digits))),
+		onCreate("another algorithm", refused(imported("sha512:"+digits), malformed("sha512:"+digits))),
+		onCreate("63 digits", refused(imported(hashA[:70]), malformed(hashA[:70]))),
+		onCreate("65 digits", refused(imported(hashA+"0"), tooLong...)),
+		onCreate("upper-case digits", refused(imported("sha256:"+strings.ToUpper(digits)), malformed("sha256:"+strings.ToUpper(digits)))),
+		onCreate("another letter", refused(imported("sha256:"+digits[:63]+"g"), malformed("sha256:"+digits[:63]+"g"))),
+		onCreate("newline at the end", refused(imported(hashA[:70]+"\n"), malformed(hashA[:70]+"\n"))),
+		onUpdate("changed", accepted(imported(hashA)), refused(imported(hashB), tokenHashImmutable)),
+		onUpdate("added", accepted(minted), refused(imported(hashA), tokenHashImmutable)),
+		onUpdate("removed", accepted(imported(hashA)), refused(minted, tokenHashImmutable)),
+		onUpdate("set to null", accepted(imported(hashA)), refused("{appName: a, readAccess: true, tokenHash: null}", tokenHashImmutable)),
+		onUpdate("removed, then another added", accepted(imported(hashA)),
 			refused(minted, tokenHashImmutable),
-			refused(brought(hashB), tokenHashImmutable),
-			accepted(brought(hashA))),
+			refused(imported(hashB), tokenHashImmutable),
+			accepted(imported(hashA))),
 	)
 }
 
-func TestTokenHintStandsBesideATokenHash(t *testing.T) {
+func TestSchema_TokenHintNeedsATokenHash(t *testing.T) {
 	const withoutHash = "spec: Invalid value: spec.tokenHint describes an imported token: set it only together with spec.tokenHash"
 	hinted := func(hint string) string {
 		return fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q, tokenHint: %q}", hashA, hint)
@@ -468,7 +469,7 @@ func TestTokenHintStandsBesideATokenHash(t *testing.T) {
 		onCreate("without a hash", refused("{appName: a, readAccess: true, tokenHint: sq_KnIr}", withoutHash)),
 		onUpdate("added without a hash", accepted("{appName: a, readAccess: true}"),
 			refused("{appName: a, readAccess: true, tokenHint: sq_KnIr}", withoutHash)),
-		onUpdate("left behind by its hash", accepted(hinted("sq_KnIr")),
+		onUpdate("not removed with its hash", accepted(hinted("sq_KnIr")),
 			refused("{appName: a, readAccess: true, tokenHint: sq_KnIr}", tokenHashImmutable, withoutHash)),
 		onUpdate("added, changed, removed and added again", accepted(unhinted),
 			accepted(hinted("sq_KnIr")),
@@ -478,7 +479,7 @@ func TestTokenHintStandsBesideATokenHash(t *testing.T) {
 	)
 }
 
-func TestSecretAndTokenHashExcludeEachOther(t *testing.T) {
+func TestSchema_SecretAndTokenHashAreMutuallyExclusive(t *testing.T) {
 	const both = "spec: Invalid value: spec.secret and spec.tokenHash are mutually exclusive: " +
 		"set spec.secret for a minted token, or spec.tokenHash for an imported one"
 	const onlySecret = "{appName: a, readAccess: true, secret: {}}"
@@ -486,13 +487,13 @@ func TestSecretAndTokenHashExcludeEachOther(t *testing.T) {
 	onlyHash := fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hashA)
 	check(t,
 		onCreate("both", refused(withBoth, both)),
-		onUpdate("a secret beside the hash", accepted(onlyHash), refused(withBoth, secretPresenceImmutable, both)),
-		onUpdate("a hash beside the secret", accepted(onlySecret), refused(withBoth, tokenHashImmutable, both)),
-		onUpdate("one for the other", accepted(onlySecret), refused(onlyHash, secretPresenceImmutable, tokenHashImmutable)),
+		onUpdate("a secret added to the hash", accepted(onlyHash), refused(withBoth, secretPresenceImmutable, both)),
+		onUpdate("a hash added to the secret", accepted(onlySecret), refused(withBoth, tokenHashImmutable, both)),
+		onUpdate("the hash in place of the secret", accepted(onlySecret), refused(onlyHash, secretPresenceImmutable, tokenHashImmutable)),
 	)
 }
 
-func TestSpecIsRequired(t *testing.T) {
+func TestSchema_SpecIsRequired(t *testing.T) {
 	env := testenv.Shared(t)
 	key := newObject(env.Namespace(t), "key")
 	want := invalid("key", []string{"spec: Required value", rulesNotChecked})
@@ -509,13 +510,13 @@ func TestSpecIsRequired(t *testing.T) {
 	}
 }
 
-func TestObjectNameLeavesRoomForTheDefaultSecretName(t *testing.T) {
+func TestSchema_ObjectNameLeavesRoomForTheDefaultSecretName(t *testing.T) {
 	const tooLong = "<nil>: Invalid value: metadata.name is longer than 247 characters, which leaves no room for the Secret's default name " +
 		"(<metadata.name>-token): shorten it or set spec.secret.name"
 	const usual = "{appName: a, readAccess: true}"
 	const unnamed = "{appName: a, readAccess: true, secret: {ttl: 1h}}"
 	const named = "{appName: a, readAccess: true, secret: {name: short}}"
-	brought := fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hashA)
+	imported := fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hashA)
 	const length254 = `metadata.name: Invalid value: %q: must be no more than 253 characters`
 	for _, test := range []struct {
 		length int
@@ -528,11 +529,11 @@ func TestObjectNameLeavesRoomForTheDefaultSecretName(t *testing.T) {
 		{248, usual, []string{tooLong}},
 		{248, unnamed, []string{tooLong}},
 		{248, named, nil},
-		{248, brought, nil},
+		{248, imported, nil},
 		{253, usual, []string{tooLong}},
 		{253, unnamed, []string{tooLong}},
 		{253, named, nil},
-		{253, brought, nil},
+		{253, imported, nil},
 		{254, named, []string{fmt.Sprintf(length254, strings.Repeat("n", 254))}},
 	} {
 		t.Run(fmt.Sprintf("%d characters with %s", test.length, test.spec), func(t *testing.T) {
@@ -540,13 +541,13 @@ func TestObjectNameLeavesRoomForTheDefaultSecretName(t *testing.T) {
 			key := newObject(env.Namespace(t), strings.Repeat("n", test.length))
 			key.Object["spec"] = parse(t, test.spec)
 			if got, want := messageOf(env.Client.Create(t.Context(), key)), invalid(key.GetName(), test.want); got != want {
-				t.Errorf("the API server's answer:\n got: %s\nwant: %s", got, want)
+				t.Errorf("the API server's response:\n got: %s\nwant: %s", got, want)
 			}
 		})
 	}
 }
 
-func TestGeneratedNameIsAccepted(t *testing.T) {
+func TestSchema_AcceptsAGeneratedName(t *testing.T) {
 	env := testenv.Shared(t)
 	key := newObject(env.Namespace(t), "")
 	key.SetGenerateName("frontend-")
@@ -556,7 +557,7 @@ func TestGeneratedNameIsAccepted(t *testing.T) {
 	}
 }
 
-func TestDefaultsAreWrittenOut(t *testing.T) {
+func TestSchema_StoresDefaults(t *testing.T) {
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
 	for i, test := range []struct{ rule, spec, want string }{
@@ -583,7 +584,7 @@ func TestDefaultsAreWrittenOut(t *testing.T) {
 	}
 }
 
-func TestUnknownFieldsAreNamed(t *testing.T) {
+func TestSchema_StrictValidationNamesUnknownFields(t *testing.T) {
 	env := testenv.Shared(t)
 	key := newObject(env.Namespace(t), "key")
 	key.Object["spec"] = parse(t, "{appName: a, readAccess: true, expires: soon, secret: {namespace: other}}")
@@ -591,7 +592,7 @@ func TestUnknownFieldsAreNamed(t *testing.T) {
 		`unknown field "spec.expires", unknown field "spec.secret.namespace"`
 	err := env.Client.Create(t.Context(), key.DeepCopy(), client.FieldValidation(metav1.FieldValidationStrict))
 	if got := messageOf(err); !apierrors.IsBadRequest(err) || got != want {
-		t.Errorf("with strict validation, as kubectl asks for:\n got: %s\nwant: %s", got, want)
+		t.Errorf("with strict validation, which kubectl requests:\n got: %s\nwant: %s", got, want)
 	}
 	if err := env.Client.Create(t.Context(), key, client.FieldValidation(metav1.FieldValidationIgnore)); err != nil {
 		t.Fatal(err)
@@ -602,8 +603,8 @@ func TestUnknownFieldsAreNamed(t *testing.T) {
 	}
 }
 
-// A manifest in Git that loses a field is the usual way in which one is removed.
-func TestFieldsRemovedFromAnAppliedManifest(t *testing.T) {
+// Owners usually remove a field by deleting it from a manifest in Git.
+func TestSchema_FieldsRemovedFromAnAppliedManifest(t *testing.T) {
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
 	for i, test := range []struct {
@@ -634,8 +635,106 @@ func TestFieldsRemovedFromAnAppliedManifest(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got, want := messageOf(apply(test.after)), invalid(fmt.Sprintf("key-%d", i), test.want); got != want {
-				t.Errorf("the API server's answer to %s:\n got: %s\nwant: %s", test.after, got, want)
+				t.Errorf("the API server's response to %s:\n got: %s\nwant: %s", test.after, got, want)
 			}
 		})
 	}
+}
+
+func TestSchema_StatusOfANewKeyIsPending(t *testing.T) {
+	env := testenv.Shared(t)
+	key := newObject(env.Namespace(t), "frontend")
+	key.Object["spec"] = parse(t, "{appName: Frontend App, readAccess: true}")
+	key.Object["status"] = parse(t, "{secretName: planted, conditions: []}") // the API server ignores it: only the status subresource has a status
+	if err := env.Client.Create(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+
+	want := parse(t, `{conditions: [{type: Ready, status: Unknown, reason: Pending, message: Waiting for the controller.,
+		lastTransitionTime: "1970-01-01T00:00:00Z"}]}`)
+	if diff := cmp.Diff(want, key.Object["status"]); diff != "" {
+		t.Errorf("the status that the creation returned (-want +got):\n%s", diff)
+	}
+	if err := env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), key); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, key.Object["status"]); diff != "" {
+		t.Errorf("the status that is read (-want +got):\n%s", diff)
+	}
+	result, err := status.Compute(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result.Status != status.InProgressStatus || result.Message != "Waiting for the controller." {
+		t.Errorf("kstatus computes %s: %q", result.Status, result.Message)
+	}
+}
+
+func TestPrinterColumns(t *testing.T) {
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	untouched := newObject(namespace, "untouched")
+	untouched.Object["spec"] = parse(t, "{appName: untouched, writeAccess: true}")
+	issued := newObject(namespace, "issued")
+	issued.Object["spec"] = parse(t, "{appName: issued, readAccess: true, expiresAt: '2999-06-01T00:00:00Z'}")
+	for _, key := range []client.Object{untouched, issued} {
+		if err := env.Client.Create(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	issued.Object["status"] = parse(t, `{secretName: issued-token, tokens: [{hash: "`+hashA+`", hint: sq_KnIr}], conditions: [
+		{type: Ready, status: "True", reason: Issued, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"},
+		{type: Active, status: "True", reason: Issued, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]}`)
+	if err := env.Client.Status().Update(t.Context(), issued); err != nil {
+		t.Fatal(err)
+	}
+
+	const age = "AGE" // replaces every age
+	for _, test := range []struct {
+		args []string
+		want [][]string
+	}{
+		{nil, [][]string{
+			{"NAME", "APP", "READ", "WRITE", "ACTIVE", "HINT", "AGE"},
+			{"issued", "issued", "true", "false", "True", "sq_KnIr", age},
+			{"untouched", "untouched", "false", "true", "", "", age},
+		}},
+		{[]string{"--output=wide"}, [][]string{
+			{"NAME", "APP", "READ", "WRITE", "ACTIVE", "HINT", "AGE", "REASON", "SECRET", "EXPIRES"},
+			{"issued", "issued", "true", "false", "True", "sq_KnIr", age, "Issued", "issued-token", "2999-06-01T00:00:00Z"},
+			{"untouched", "untouched", "false", "true", "", "", age, "Pending", "", ""},
+		}},
+	} {
+		output, err := env.Kubectl(t, append([]string{"get", "ak", "--namespace", namespace}, test.args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		table := readTable(output)
+		for _, row := range table[1:] {
+			row[6] = age
+		}
+		if diff := cmp.Diff(test.want, table); diff != "" {
+			t.Errorf("kubectl get ak %v (-want +got):\n%s\n%s", test.args, diff, output)
+		}
+	}
+}
+
+// readTable splits kubectl's output into cells at the columns of its header.
+func readTable(output string) [][]string {
+	lines := strings.Split(strings.TrimRight(output, "\n"), "\n")
+	var starts []int
+	for word := range strings.FieldsSeq(lines[0]) {
+		starts = append(starts, strings.Index(lines[0], word))
+	}
+	table := make([][]string, len(lines))
+	for i, line := range lines {
+		for j, start := range starts {
+			end := len(line)
+			if j+1 < len(starts) {
+				end = min(end, starts[j+1])
+			}
+			table[i] = append(table[i], strings.TrimSpace(line[min(start, len(line)):end]))
+		}
+	}
+	return table
 }

@@ -29,13 +29,12 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 )
 
-// clockNotTrusted is the note of the event ClockNotTrusted. Clocks an hour apart may differ by as little as a second less.
+// clockNotTrusted is the note of the event ClockNotTrusted. Clocks that differ by an hour may seem to differ by a second less.
 var clockNotTrusted = regexp.MustCompile(`^The controller delays this action and retries every 15s, because it cannot trust its clock: ` +
 	`the controller's clock is (1h0m0s|59m59s) (ahead of|behind) the API server's: set the clocks of their nodes by NTP\.$`)
 
-// startControllerBy does what startController does, with a controller whose local clock is the one given. It counts how often the
-// controller checks that clock.
-func (f *fixture) startControllerBy(local *clock, transport func(http.RoundTripper) http.RoundTripper) (checks *atomic.Int64) {
+// startControllerWithClock starts a controller with this local clock, as startController does, and counts how often it checks the clock.
+func (f *fixture) startControllerWithClock(local *clock, transport func(http.RoundTripper) http.RoundTripper) (checks *atomic.Int64) {
 	f.Helper()
 	checks = &atomic.Int64{}
 	restConfig := rest.CopyConfig(f.Env.Config)
@@ -54,21 +53,21 @@ func (f *fixture) startControllerBy(local *clock, transport func(http.RoundTripp
 	return checks
 }
 
-// updateStatus changes the status of a key, however often the controller writes it meanwhile.
+// updateStatus changes the status of a key, and retries if the controller writes it at the same time.
 func (f *fixture) updateStatus(name string, change func(*v1alpha1.APIKeyStatus)) {
 	f.Helper()
-	framework.Eventually(f, "update the status of "+name, func() bool {
+	framework.Eventually(f, "the status of "+name+" is updated", func() bool {
 		key := f.GetKey(name)
 		change(&key.Status)
 		return f.Env.Client.Status().Update(f.Context(), key) == nil
 	})
 }
 
-// awaitMessage waits until the key's Ready condition says this.
-func (f *fixture) awaitMessage(name, message string) *v1alpha1.APIKey {
+// waitForMessage waits until the key's Ready condition has this message.
+func (f *fixture) waitForMessage(name, message string) *v1alpha1.APIKey {
 	f.Helper()
 	var key *v1alpha1.APIKey
-	framework.Eventually(f, fmt.Sprintf("%s says %q", name, message), func() bool {
+	framework.Eventually(f, fmt.Sprintf("%s has the message %q", name, message), func() bool {
 		key = f.GetKey(name)
 		ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
 		return ready != nil && ready.Message == message
@@ -76,14 +75,14 @@ func (f *fixture) awaitMessage(name, message string) *v1alpha1.APIKey {
 	return key
 }
 
-func (f *fixture) awaitClockWarning(name string) {
+func (f *fixture) waitForClockWarning(name string) {
 	f.Helper()
-	if eventType, note := f.awaitEvent(name, "ClockNotTrusted"); eventType != corev1.EventTypeWarning || !clockNotTrusted.MatchString(note) {
+	if eventType, note := f.waitForEvent(name, "ClockNotTrusted"); eventType != corev1.EventTypeWarning || !clockNotTrusted.MatchString(note) {
 		f.Errorf("the event of %s is %s: %s", name, eventType, note)
 	}
 }
 
-// assertNow checks that a timestamp was written by a clock that is right.
+// assertNow checks that a timestamp is of a correct clock.
 func (f *fixture) assertNow(what string, at *metav1.Time) {
 	f.Helper()
 	if at == nil || time.Since(at.Time).Abs() > time.Minute {
@@ -95,12 +94,12 @@ func expiresIn(d time.Duration) func(*v1alpha1.APIKey) {
 	return func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(d))) }
 }
 
-func TestNothingThatCannotBeUndoneIsDoneByAClockThatIsWrong(t *testing.T) {
+func TestReconcile_AWrongClockCausesNoIrreversibleChange(t *testing.T) {
 	for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
 		t.Run(ahead.String(), func(t *testing.T) {
 			f := newFixture(t)
 			f.clock.advance(ahead)
-			checks := f.startControllerBy(f.clock, nil)
+			checks := f.startControllerWithClock(f.clock, nil)
 			ttl := func(key *v1alpha1.APIKey) {
 				key.Spec.Secret = &v1alpha1.TokenSecret{TTL: &metav1.Duration{Duration: time.Minute}}
 			}
@@ -116,8 +115,8 @@ func TestNothingThatCannotBeUndoneIsDoneByAClockThatIsWrong(t *testing.T) {
 			f.updateStatus("due", func(status *v1alpha1.APIKeyStatus) {
 				status.Tokens[0].NotBefore = new(metav1.NewTime(time.Now().Add(-2 * time.Minute)))
 			})
-			f.awaitClockWarning("expired")
-			f.awaitClockWarning("due")
+			f.waitForClockWarning("expired")
+			f.waitForClockWarning("due")
 			f.UpdateKey("early", func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = true })
 			f.assertIssued(f.WaitForReady("early", v1alpha1.ReasonIssued), "early-token")
 			f.assertIssued(f.GetKey("expired"), "expired-token")
@@ -131,46 +130,46 @@ func TestNothingThatCannotBeUndoneIsDoneByAClockThatIsWrong(t *testing.T) {
 			f.Deactivate("deactivated")
 			f.assertNow("deactivatedAt", f.WaitForReady("deactivated", v1alpha1.ReasonDeactivated).Status.DeactivatedAt)
 
-			if count := checks.Load(); count > 20 { // each try is one check, and each key was tried for a few reasons
+			if count := checks.Load(); count > 20 { // each attempt is one check, and each key has a few attempts
 				t.Errorf("the clock was checked %d times", count)
 			}
 
 			f.clock.advance(-ahead)
-			f.touch("expired", "with the clock set right")
-			f.touch("due", "with the clock set right")
+			f.touch("expired", "after the clock was corrected")
+			f.touch("due", "after the clock was corrected")
 			f.WaitForReady("expired", v1alpha1.ReasonExpired)
-			framework.Eventually(f, "the Secret that is due is gone", func() bool { return f.Secret("due-token") == nil })
+			framework.Eventually(f, "the Secret that is due is deleted", func() bool { return f.Secret("due-token") == nil })
 			f.assertIssued(f.WaitForReady("early", v1alpha1.ReasonIssued), "early-token")
 		})
 	}
 }
 
-func TestInvariant3_AClockThatIsWrongVoidsNoClaim(t *testing.T) {
+func TestInvariant3_AWrongClockVoidsNoClaim(t *testing.T) {
 	f := newFixture(t)
 	key := f.CreateKey("frontend")
-	hash := token.Hash("on its way")
+	hash := token.Hash("in progress")
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: hash, ClaimedAt: new(metav1.Now())}}
 	framework.Must(f, f.Env.Client.Status().Update(t.Context(), key))
 	f.clock.advance(time.Hour)
-	f.startControllerBy(f.clock, nil)
-	f.awaitMessage("frontend", "Waiting for the end of an earlier handover.")
+	f.startControllerWithClock(f.clock, nil)
+	f.waitForMessage("frontend", "Waiting for the end of an earlier handover.")
 
 	f.updateStatus("frontend", func(status *v1alpha1.APIKeyStatus) {
 		status.Tokens[0].ClaimedAt = new(metav1.NewTime(time.Now().Add(-time.Minute)))
 	})
-	key = f.awaitMessage("frontend",
+	key = f.waitForMessage("frontend",
 		"Waiting until the controller's clock agrees with the API server's: an earlier handover may be in progress.")
-	f.awaitClockWarning("frontend")
+	f.waitForClockWarning("frontend")
 	if len(key.Status.Tokens) != 1 || key.Status.Tokens[0].Hash != hash || f.Secret("frontend-token") != nil {
 		t.Errorf("the claim was replaced: %v", key.Status.Tokens)
 	}
 
 	f.clock.advance(-time.Hour)
-	f.touch("frontend", "with the clock set right")
+	f.touch("frontend", "after the clock was corrected")
 	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
 }
 
-// One controller has claimed for a key and is about to hand over its token when another one, which reads another time, sees the claim.
+// A controller has claimed for a key and is about to hand over its token. Then a second one, whose clock differs, reads the claim.
 func TestInvariant3_ControllersWhoseClocksDifferMintOneToken(t *testing.T) {
 	for _, test := range []struct{ first, second time.Duration }{
 		{time.Hour, 0}, {0, time.Hour}, {-time.Hour, 0}, {0, -time.Hour}, {-time.Hour, time.Hour}, {time.Hour, -time.Hour},
@@ -179,11 +178,11 @@ func TestInvariant3_ControllersWhoseClocksDifferMintOneToken(t *testing.T) {
 			f := newFixture(t)
 			f.CreateKey("frontend")
 			claimed, handOver := make(chan struct{}), make(chan struct{})
-			goOn := sync.OnceFunc(func() { close(handOver) })
-			t.Cleanup(goOn)
+			proceed := sync.OnceFunc(func() { close(handOver) })
+			t.Cleanup(proceed)
 			var claimOnce sync.Once
-			f.startControllerBy(&clock{ahead: test.first}, func(next http.RoundTripper) http.RoundTripper {
-				return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+			f.startControllerWithClock(&clock{ahead: test.first}, func(next http.RoundTripper) http.RoundTripper {
+				return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 					if call == "POST secret" {
 						claimOnce.Do(func() { close(claimed) })
 						<-handOver
@@ -194,13 +193,13 @@ func TestInvariant3_ControllersWhoseClocksDifferMintOneToken(t *testing.T) {
 			<-claimed
 			claim := f.GetKey("frontend").Status.Tokens
 			f.assertNow("claimedAt", claim[0].ClaimedAt)
-			f.startControllerBy(&clock{ahead: test.second}, nil)
-			f.awaitMessage("frontend", "Waiting for the end of an earlier handover.")
-			goOn()
+			f.startControllerWithClock(&clock{ahead: test.second}, nil)
+			f.waitForMessage("frontend", "Waiting for the end of an earlier handover.")
+			proceed()
 			key := f.WaitForReady("frontend", v1alpha1.ReasonIssued)
 			f.assertIssued(key, "frontend-token")
 			if diff := cmp.Diff(claim[0].Hash, key.Status.Tokens[0].Hash); diff != "" {
-				t.Errorf("the token is another one than was claimed first (-claimed +issued):\n%s", diff)
+				t.Errorf("the token is not the one that was claimed first (-claimed +issued):\n%s", diff)
 			}
 		})
 	}

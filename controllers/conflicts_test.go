@@ -20,14 +20,14 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// calls counts calls, and refuses the Secrets that are to be refused.
+// calls counts the controller's writes, and refuses Secrets if refuse returns true.
 type calls struct {
 	statusWrites, secretWrites atomic.Int64
 	refuse                     func() bool
 }
 
 func (c *calls) transport(next http.RoundTripper) http.RoundTripper {
-	return &intercept{next: next, answer: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+	return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 		switch call {
 		case "PUT status":
 			c.statusWrites.Add(1)
@@ -42,7 +42,7 @@ func (c *calls) transport(next http.RoundTripper) http.RoundTripper {
 	}}
 }
 
-func TestInvariant10_ANewKeyIsIssuedBesideRefusedOnes(t *testing.T) {
+func TestInvariant10_RefusedKeysDoNotDelayANewKey(t *testing.T) {
 	f := newFixture(t)
 	var refuse atomic.Bool
 	refuse.Store(true)
@@ -58,12 +58,12 @@ func TestInvariant10_ANewKeyIsIssuedBesideRefusedOnes(t *testing.T) {
 	refuse.Store(false)
 	f.CreateKey("new")
 	f.assertIssued(f.WaitForReady("new", v1alpha1.ReasonIssued), "new-token")
-	if writes := c.secretWrites.Load(); writes > 2*count+1 { // each once, and a second time if all this took more than 15 seconds
+	if writes := c.secretWrites.Load(); writes > 2*count+1 { // each is retried if the test takes more than 15 seconds
 		t.Errorf("%d Secrets were written for %d refused keys", writes, count)
 	}
 }
 
-func TestInvariant10_ANewKeyIsIssuedBesideKeysThatExpireAtOnce(t *testing.T) {
+func TestInvariant10_KeysThatExpireAtOnceDoNotDelayANewKey(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	const count = 200
@@ -79,18 +79,17 @@ func TestInvariant10_ANewKeyIsIssuedBesideKeysThatExpireAtOnce(t *testing.T) {
 		f.WaitForReady(fmt.Sprint("old-", i), v1alpha1.ReasonIssued)
 	}
 	f.clock.advance(2 * time.Hour)
-	for i := range count { // as their timers do
+	for i := range count { // like their timers
 		creations.Go(func() { f.touch(fmt.Sprint("old-", i), "expired") })
 	}
 	f.CreateKey("new")
 	f.WaitForReady("new", v1alpha1.ReasonIssued)
-	f.CreateKey("heir", appName("App old-7")) // the end of the former one is recorded for it
+	f.CreateKey("heir", appName("App old-7")) // the controller records the end of old-7 because heir waits
 	f.WaitForReady("heir", v1alpha1.ReasonIssued)
 	creations.Wait()
 }
 
-// A key that cannot be issued keeps no other one from having its app name.
-func TestABlockedKeyHoldsNoAppName(t *testing.T) {
+func TestReconcile_ABlockedKeyDoesNotReserveItsAppName(t *testing.T) {
 	for reason, block := range map[string]func(f *fixture, c *calls){
 		v1alpha1.ReasonTokenHashConflict: func(f *fixture, _ *calls) {
 			f.CreateKey("owner", tokenHash(token.Hash("shared")))
@@ -98,9 +97,9 @@ func TestABlockedKeyHoldsNoAppName(t *testing.T) {
 			f.CreateKey("blocker", appName("Frontend"), tokenHash(token.Hash("shared")))
 		},
 		v1alpha1.ReasonSecretConflict: func(f *fixture, _ *calls) {
-			planted := f.plant(f.Key("blocker"))
-			planted.OwnerReferences = nil
-			f.Create(planted)
+			forged := f.forge(f.Key("blocker"))
+			forged.OwnerReferences = nil
+			f.Create(forged)
 			f.CreateKey("blocker", appName("Frontend"))
 		},
 		v1alpha1.ReasonSecretRefused: func(f *fixture, c *calls) {
@@ -118,7 +117,7 @@ func TestABlockedKeyHoldsNoAppName(t *testing.T) {
 			f.CreateKey("waiting", appName("Frontend"))
 			f.assertIssued(f.WaitForReady("waiting", v1alpha1.ReasonIssued), "waiting-token")
 			f.clock.advance(maxBackoff)
-			f.touch("blocker", "its time has come")
+			f.touch("blocker", "after its backoff")
 			if reason != v1alpha1.ReasonTokenHashConflict {
 				f.WaitForReady("blocker", v1alpha1.ReasonAppNameConflict)
 			}
@@ -129,11 +128,12 @@ func TestABlockedKeyHoldsNoAppName(t *testing.T) {
 	}
 }
 
-// TestInvariant2_OneActiveKeyOfManyWhoseSecretsAreRefusedNowAndThen has two controllers that both work. Keys of one name pass each other over.
-func TestInvariant2_OneActiveKeyOfManyWhoseSecretsAreRefusedNowAndThen(t *testing.T) {
+// TestInvariant2_OneActiveKeyOfManyWhoseSecretsAreSometimesRefused runs two controllers at once. Refused keys do not reserve their app
+// name, so that several keys of one name may be on their way to a handover.
+func TestInvariant2_OneActiveKeyOfManyWhoseSecretsAreSometimesRefused(t *testing.T) {
 	f := newFixture(t)
-	var tries atomic.Int64
-	c := &calls{refuse: func() bool { return tries.Add(1)%4 != 0 }}
+	var attempts atomic.Int64
+	c := &calls{refuse: func() bool { return attempts.Add(1)%4 != 0 }}
 	f.startController(c.transport)
 	f.startController(c.transport)
 	const count = 20
@@ -143,7 +143,7 @@ func TestInvariant2_OneActiveKeyOfManyWhoseSecretsAreRefusedNowAndThen(t *testin
 	}
 	creations.Wait()
 	holder := ""
-	framework.Eventually(f, "one key is issued, and no other one claims", func() bool {
+	framework.Eventually(f, "one key is issued, and no other has a claim", func() bool {
 		active, claims := 0, 0
 		for _, key := range f.Keys() {
 			if apikey.IsIssued(&key) {
@@ -162,8 +162,8 @@ func TestInvariant2_OneActiveKeyOfManyWhoseSecretsAreRefusedNowAndThen(t *testin
 	f.assertOneHandover(holder)
 }
 
-// Of many keys of one name, the next is issued when the holder ends; each other one is written once, to name its new holder.
-func TestInvariant10_AHandoverOfANameWakesTheNextAndTellsTheOthersOnce(t *testing.T) {
+// When the holder of an app name ends, the next of many keys is issued. Each other key is written once, to name the new holder.
+func TestInvariant10_TheEndOfAHolderEnqueuesTheNextKeyAndWritesTheOthersOnce(t *testing.T) {
 	f := newFixture(t)
 	c := &calls{}
 	f.startController(c.transport)
@@ -198,6 +198,6 @@ func TestInvariant10_AHandoverOfANameWakesTheNextAndTellsTheOthersOnce(t *testin
 	})
 	framework.Eventually(f, "the others wait for the next", name(holder))
 	if writes := c.statusWrites.Load() - before; writes > count+10 {
-		t.Errorf("a handover took %d writes for %d keys", writes, count)
+		t.Errorf("the next key took %d writes of %d keys", writes, count)
 	}
 }
