@@ -43,11 +43,6 @@ func isConflict(err error) bool {
 	return apierrors.IsConflict(err) && !refusals.MatchString(err.Error())
 }
 
-// isNotFoundOrConflict reports whether the API server deleted nothing because no object has the UID of the precondition.
-func isNotFoundOrConflict(err error) bool {
-	return isNotFound(err) || isConflict(err)
-}
-
 // secretRefused returns the conflict that names the webhook, policy or quota that refused the Secret.
 func secretRefused(name string, err error) *apikey.Conflict {
 	return &apikey.Conflict{

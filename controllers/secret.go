@@ -118,12 +118,12 @@ func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, has
 		hash = token.Hash(string(plaintext))
 	}
 	owner := metav1.GetControllerOf(secret)
-	marked, isMarked := secret.Annotations[annotationTokenHash]
+	annotated, isAnnotated := secret.Annotations[annotationTokenHash]
 	uid = types.UID(secret.Annotations[annotationKeyUID])
 	switch {
-	case !isMarked && metav1.IsControlledBy(secret, key):
+	case !isAnnotated && metav1.IsControlledBy(secret, key):
 		return key.UID, hash
-	case !isMarked, marked != hash, secret.Annotations[annotationKeyName] != key.Name, owner != nil && owner.UID != uid:
+	case !isAnnotated, annotated != hash, secret.Annotations[annotationKeyName] != key.Name, owner != nil && owner.UID != uid:
 		return "", ""
 	default:
 		return uid, hash
@@ -205,7 +205,7 @@ func (r *APIKeyReconciler) deleteSecret(ctx context.Context, key *v1alpha1.APIKe
 	case holdsToken(secret, key):
 		writesTotal.WithLabelValues(writtenSecret).Inc()
 		err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
-		if err != nil && !isNotFoundOrConflict(err) {
+		if err != nil && !isNotFound(err) && !isConflict(err) {
 			return false, fmt.Errorf("delete the one-time Secret %q: %w", secret.Name, err)
 		}
 		deleted = err == nil
