@@ -26,13 +26,13 @@ type index struct {
 }
 
 var (
-	byAppName = &index{"spec.appName", func(key *v1alpha1.APIKey) []string {
-		return []string{CanonicalAppName(key.Spec.AppName)}
-	}, FirstForName}
-	byTokenHash = &index{"status.tokens.hash", HashesOf, FirstForHash}
+	byAppName   = &index{field: "spec.appName", values: appNamesOf, first: FirstForName}
+	byTokenHash = &index{field: "status.tokens.hash", values: HashesOf, first: FirstForHash}
 
 	indexes = []*index{byAppName, byTokenHash}
 )
+
+func appNamesOf(key *v1alpha1.APIKey) []string { return []string{CanonicalAppName(key.Spec.AppName)} }
 
 // buckets is the number of buckets. With 100 000 keys in one namespace, a bucket has 400, which list filters in less time than one write
 // takes. With 100 000 keys in 100 namespaces, the keys still share buckets.
