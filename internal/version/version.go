@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package version tells which version of this repository a program was built from.
+// Package version reports the version of a build.
 package version
 
 import "runtime/debug"
@@ -9,7 +9,7 @@ import "runtime/debug"
 // release is set by the linker: -ldflags="-X squirrel.dev/apikey-operator/internal/version.release=v1.2.3".
 var release string
 
-// String returns the version of the release, or else what Go recorded of the source.
+// String returns the version of the release, or that of the main module in the build information.
 func String() string {
 	if release != "" {
 		return release

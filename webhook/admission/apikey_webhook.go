@@ -1,8 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package admission tells users early what the controller would find out later: a name or a token hash that is in use, and
-// declarations that are legal but unwise. It is a courtesy: the controller holds the same rules without it.
+// Package admission serves the admission webhook of APIKeys. It rejects at creation what the controller would reject later: an app name or
+// a token hash that is in use. It also warns of valid but risky declarations. The controller enforces the same rules without it.
 package admission
 
 import (
@@ -21,21 +21,21 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// Warnings of what is legal but unwise.
+// Warnings about valid but risky declarations.
 const (
-	warningBroughtHash = "spec.tokenHash is safe only for a token of at least 128 random bits: a guessable token can be found from its hash"
-	warningExpired     = "spec.expiresAt has passed: the key is not accepted, and that is final"
+	warningImportedHash = "spec.tokenHash is safe only for a token of at least 128 random bits: a guessable token can be found from its hash"
+	warningExpired      = "spec.expiresAt is in the past: the key has expired, and an expired key cannot become valid again"
 )
 
-// APIKeyValidator refuses APIKeys that cannot be issued because of others, and warns of unwise ones.
+// APIKeyValidator rejects APIKeys that conflict with others, and warns of risky declarations.
 type APIKeyValidator struct {
-	// Keys is a cache of APIKeys that is indexed by apikey.Index.
+	// Keys is a cache of APIKeys with the index of apikey.Index.
 	Keys client.Reader
 	// Now is the clock.
 	Now func() time.Time
 }
 
-// SetupWebhookWithManager serves the validator at the manager's webhook server. The manager's cache must be indexed by
+// SetupWebhookWithManager registers the validator with the manager's webhook server. The manager's cache must have the index of
 // apikey.Index.
 func SetupWebhookWithManager(mgr manager.Manager) error {
 	return ctrl.NewWebhookManagedBy(mgr, &v1alpha1.APIKey{}).
@@ -43,15 +43,15 @@ func SetupWebhookWithManager(mgr manager.Manager) error {
 		Complete()
 }
 
-// ValidateCreate refuses a key whose app name or token hash is in use.
+// ValidateCreate rejects a key whose app name or token hash is in use.
 func (v *APIKeyValidator) ValidateCreate(ctx context.Context, key *v1alpha1.APIKey) (admission.Warnings, error) {
 	warnings := v.warnings(key)
 	if apikey.IsRetired(key) {
-		return warnings, nil // it asks for nothing
+		return warnings, nil // it claims neither
 	}
 	others, err := apikey.ListConflicting(ctx, v.Keys, key)
 	if err != nil {
-		log.FromContext(ctx).Error(err, "admitted an APIKey without a look at the others: the controller will take that look")
+		log.FromContext(ctx).Error(err, "admitted an APIKey without the check for conflicts, which the controller will do")
 		return warnings, nil
 	}
 	if conflict := apikey.FindConflict(key, others); conflict != nil {
@@ -60,7 +60,7 @@ func (v *APIKeyValidator) ValidateCreate(ctx context.Context, key *v1alpha1.APIK
 	return warnings, nil
 }
 
-// ValidateUpdate refuses nothing: what a key competes for is immutable.
+// ValidateUpdate rejects no update, because app names and token hashes are immutable.
 func (v *APIKeyValidator) ValidateUpdate(_ context.Context, before, key *v1alpha1.APIKey) (admission.Warnings, error) {
 	if before.Spec.ExpiresAt.Equal(key.Spec.ExpiresAt) {
 		return nil, nil
@@ -68,16 +68,16 @@ func (v *APIKeyValidator) ValidateUpdate(_ context.Context, before, key *v1alpha
 	return v.expiryWarning(key), nil
 }
 
-// ValidateDelete refuses nothing.
+// ValidateDelete rejects no deletion.
 func (v *APIKeyValidator) ValidateDelete(context.Context, *v1alpha1.APIKey) (admission.Warnings, error) {
 	return nil, nil
 }
 
 func (v *APIKeyValidator) warnings(key *v1alpha1.APIKey) admission.Warnings {
 	warnings := v.expiryWarning(key)
-	// The hint of a minted token vouches for it: a key that a client minted, or that was brought from another cluster, gives no warning.
+	// The hint of a minted token shows that it is random: a key that a client minted, or that another cluster exported, gets no warning.
 	if key.Spec.TokenHash != "" && !strings.HasPrefix(key.Spec.TokenHint, token.Prefix) {
-		warnings = append(warnings, warningBroughtHash)
+		warnings = append(warnings, warningImportedHash)
 	}
 	return warnings
 }

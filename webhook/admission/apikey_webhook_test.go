@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-// user is somebody who creates keys in one namespace, and reads the warnings.
+// user is a client that creates keys in one namespace and collects warnings.
 type user struct {
 	client.Client
 	namespace string
@@ -42,7 +42,7 @@ type user struct {
 	warnings []string
 }
 
-// HandleWarningHeaderWithContext collects what kubectl would print.
+// HandleWarningHeaderWithContext implements rest.WarningHandlerWithContext.
 func (u *user) HandleWarningHeaderWithContext(_ context.Context, _ int, _ string, text string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -79,7 +79,7 @@ func (u *user) key(name string, change ...func(*v1alpha1.APIKey)) *v1alpha1.APIK
 	return key
 }
 
-// startWebhook serves the admission webhook until the test ends, and returns when the API server reaches it.
+// startWebhook serves the admission webhook until the test ends, and returns when the API server calls it.
 func startWebhook(t *testing.T, env *testenv.Env) {
 	t.Helper()
 	port, certDir := env.Webhook(t, "../../config/webhook/validating.yaml")
@@ -108,25 +108,25 @@ func startWebhook(t *testing.T, env *testenv.Env) {
 		}
 	})
 	probe := newUser(t, env)
-	gomega.NewWithT(t).Eventually(func() []string { // the API server takes a moment to see the webhook
-		_ = probe.Create(ctx, probe.key("probe", brought("probe")), client.DryRunAll)
+	gomega.NewWithT(t).Eventually(func() []string { // the API server loads the configuration after a moment
+		_ = probe.Create(ctx, probe.key("probe", withHashOf("probe")), client.DryRunAll)
 		return probe.takeWarnings()
 	}, 30*time.Second, 50*time.Millisecond).ShouldNot(gomega.BeEmpty())
 }
 
-func appName(name string) func(*v1alpha1.APIKey) {
+func withAppName(name string) func(*v1alpha1.APIKey) {
 	return func(key *v1alpha1.APIKey) { key.Spec.AppName = name }
 }
 
-func brought(plaintext string) func(*v1alpha1.APIKey) {
+func withHashOf(plaintext string) func(*v1alpha1.APIKey) {
 	return func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(plaintext) }
 }
 
-func hinted(hint string) func(*v1alpha1.APIKey) {
+func withHint(hint string) func(*v1alpha1.APIKey) {
 	return func(key *v1alpha1.APIKey) { key.Spec.TokenHint = hint }
 }
 
-func expiring(in time.Duration) func(*v1alpha1.APIKey) {
+func expiringIn(in time.Duration) func(*v1alpha1.APIKey) {
 	return func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(in))) }
 }
 
@@ -135,47 +135,47 @@ func inactive(key *v1alpha1.APIKey) { key.Spec.Active = new(false) }
 const (
 	denied      = `admission webhook "apikeys.keys.squirrel.dev" denied the request: `
 	hashWarning = "spec.tokenHash is safe only for a token of at least 128 random bits: a guessable token can be found from its hash"
-	pastWarning = "spec.expiresAt has passed: the key is not accepted, and that is final"
+	pastWarning = "spec.expiresAt is in the past: the key has expired, and an expired key cannot become valid again"
 )
 
-func TestWhatTheWebhookSaysOfNewKeys(t *testing.T) {
+func TestValidateCreate(t *testing.T) {
 	env := testenv.Shared(t)
 	startWebhook(t, env)
 	u := newUser(t, env)
-	elsewhere := newUser(t, env)
+	other := newUser(t, env)
 
-	// Two keys that are there already: issued, as the controller would say. A third one has ended.
-	issue(t, u, u.key("first", appName("Frontend"), brought("brought")))
-	issue(t, elsewhere, elsewhere.key("elsewhere", appName("Backend")))
-	issue(t, u, u.key("ended", appName("Ended"), inactive))
-	awaitSeen(t, u)
+	// Two issued keys, and an inactive one.
+	issue(t, u, u.key("first", withAppName("Frontend"), withHashOf("imported")))
+	issue(t, other, other.key("other", withAppName("Backend")))
+	issue(t, u, u.key("ended", withAppName("Ended"), inactive))
+	waitForCache(t, u)
 
 	for name, test := range map[string]struct {
 		key      *v1alpha1.APIKey
 		err      string
 		warnings []string
 	}{
-		"a free name":                  {key: u.key("second")},
-		"a name in use":                {key: u.key("second", appName("Frontend")), err: denied + `App name "Frontend" is held by APIKey "first": deactivate or delete that key, or create this one with another app name.`},
-		"the name of another's":        {key: u.key("second", appName("Backend"))},
-		"the name of an ended key":     {key: u.key("second", appName("Ended"))},
-		"a name in use, but inactive":  {key: u.key("second", appName("Frontend"), inactive)},
-		"a brought hash":               {key: u.key("second", brought("new")), warnings: []string{hashWarning}},
-		"a hash of a minted token":     {key: u.key("second", brought("new"), hinted("sq_KnIr"))},
-		"a hash of another token":      {key: u.key("second", brought("new"), hinted("KnIr")), warnings: []string{hashWarning}},
-		"a hash in use":                {key: u.key("second", brought("brought")), err: denied + `APIKey "first" already has this token hash: delete that key, or import another token.`, warnings: []string{hashWarning}},
-		"a hash in use in another's":   {key: elsewhere.key("second", brought("brought")), warnings: []string{hashWarning}},
-		"an expiry in the past":        {key: u.key("second", expiring(-time.Hour)), warnings: []string{pastWarning}},
-		"an expiry in the future":      {key: u.key("second", expiring(time.Hour))},
-		"the same object created anew": {key: u.key("first", appName("Frontend")), err: denied + `App name "Frontend" is held by APIKey "first": deactivate or delete that key, or create this one with another app name.`},
+		"a free app name":             {key: u.key("second")},
+		"an app name in use":          {key: u.key("second", withAppName("Frontend")), err: denied + `App name "Frontend" is held by APIKey "first": deactivate or delete that key, or create this one with another app name.`},
+		"one of another namespace":    {key: u.key("second", withAppName("Backend"))},
+		"one of an inactive key":      {key: u.key("second", withAppName("Ended"))},
+		"one in use, but inactive":    {key: u.key("second", withAppName("Frontend"), inactive)},
+		"an imported hash":            {key: u.key("second", withHashOf("new")), warnings: []string{hashWarning}},
+		"a hash of a minted token":    {key: u.key("second", withHashOf("new"), withHint("sq_KnIr"))},
+		"a hash of another token":     {key: u.key("second", withHashOf("new"), withHint("KnIr")), warnings: []string{hashWarning}},
+		"a hash in use":               {key: u.key("second", withHashOf("imported")), err: denied + `APIKey "first" already has this token hash: delete that key, or import another token.`, warnings: []string{hashWarning}},
+		"one of another namespace's":  {key: other.key("second", withHashOf("imported")), warnings: []string{hashWarning}},
+		"an expiry in the past":       {key: u.key("second", expiringIn(-time.Hour)), warnings: []string{pastWarning}},
+		"an expiry in the future":     {key: u.key("second", expiringIn(time.Hour))},
+		"the name of an existing key": {key: u.key("first", withAppName("Frontend")), err: denied + `App name "Frontend" is held by APIKey "first": deactivate or delete that key, or create this one with another app name.`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := u.Create(t.Context(), test.key, client.DryRunAll)
 			if got := messageOf(err); got != test.err {
-				t.Errorf("the answer is %q, want %q", got, test.err)
+				t.Errorf("the error is %q, want %q", got, test.err)
 			}
 			if conflict := apikey.ConflictIn(err); err != nil && (conflict == nil || denied+conflict.Message != test.err) {
-				t.Errorf("the conflict in the answer is %v", conflict)
+				t.Errorf("the conflict in the error is %v", conflict)
 			}
 			if diff := cmp.Diff(test.warnings, u.takeWarnings()); diff != "" {
 				t.Errorf("warnings (-want +got):\n%s", diff)
@@ -184,11 +184,11 @@ func TestWhatTheWebhookSaysOfNewKeys(t *testing.T) {
 	}
 }
 
-func TestWhatTheWebhookSaysOfChanges(t *testing.T) {
+func TestValidateUpdate(t *testing.T) {
 	env := testenv.Shared(t)
 	startWebhook(t, env)
 	u := newUser(t, env)
-	key := u.key("frontend", brought("brought elsewhere"))
+	key := u.key("frontend", withHashOf("imported"))
 	issue(t, u, key)
 	u.takeWarnings()
 
@@ -197,8 +197,8 @@ func TestWhatTheWebhookSaysOfChanges(t *testing.T) {
 		warnings []string
 	}{
 		{change: func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = true }},
-		{change: expiring(time.Hour)},
-		{change: expiring(-time.Hour), warnings: []string{pastWarning}},
+		{change: expiringIn(time.Hour)},
+		{change: expiringIn(-time.Hour), warnings: []string{pastWarning}},
 		{change: func(key *v1alpha1.APIKey) { key.Labels = map[string]string{"a": "b"} }},
 		{change: inactive},
 	} {
@@ -215,7 +215,7 @@ func TestWhatTheWebhookSaysOfChanges(t *testing.T) {
 	}
 }
 
-// issue creates a key and writes the status that the controller would give it.
+// issue creates a key with the status of an issued one.
 func issue(t *testing.T, u *user, key *v1alpha1.APIKey) {
 	t.Helper()
 	if err := u.Create(t.Context(), key); err != nil {
@@ -231,12 +231,12 @@ func issue(t *testing.T, u *user, key *v1alpha1.APIKey) {
 	}
 }
 
-// awaitSeen waits until the webhook's cache has caught up with the last key that was issued.
-func awaitSeen(t *testing.T, u *user) {
+// waitForCache waits until the webhook's cache holds all issued keys.
+func waitForCache(t *testing.T, u *user) {
 	t.Helper()
-	issue(t, u, u.key("last", brought("last")))
+	issue(t, u, u.key("last", withHashOf("last")))
 	gomega.NewWithT(t).Eventually(func() error {
-		return u.Create(t.Context(), u.key("probe", brought("last")), client.DryRunAll)
+		return u.Create(t.Context(), u.key("probe", withHashOf("last")), client.DryRunAll)
 	}, 30*time.Second, 20*time.Millisecond).ShouldNot(gomega.Succeed())
 	u.takeWarnings()
 }
