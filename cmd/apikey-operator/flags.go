@@ -27,13 +27,13 @@ import (
 	"squirrel.dev/apikey-operator/internal/serving"
 )
 
-// podNamespaceFile is where Kubernetes tells a pod its own namespace.
+// podNamespaceFile holds the namespace of the pod.
 const podNamespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
-// off is the address of a server that is not wanted.
+// off disables a server if it is the server's address.
 const off = "0"
 
-// operationsFlags are what every process needs to be run and watched.
+// operationsFlags are the flags of probes, monitoring and the Kubernetes API.
 type operationsFlags struct {
 	metricsAddress string
 	healthAddress  string
@@ -41,8 +41,9 @@ type operationsFlags struct {
 
 func (f *operationsFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.metricsAddress, "metrics-bind-address", off,
-		"Address of /metrics for Prometheus over plain HTTP, such as :8080; 0 is none.")
-	flags.StringVar(&f.healthAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz over plain HTTP; 0 is none.")
+		"The address on which to serve /metrics over plain HTTP, for example :8080; 0 disables it.")
+	flags.StringVar(&f.healthAddress, "health-probe-bind-address", ":8081",
+		"The address on which to serve /healthz and /readyz over plain HTTP; 0 disables it.")
 	flags.AddGoFlag(flag.Lookup(config.KubeconfigFlagName))
 }
 
@@ -53,7 +54,7 @@ func (f *operationsFlags) validate() error {
 	)
 }
 
-// addServers adds the servers of those who run and watch the process.
+// addServers adds the servers of probes and monitoring.
 func (f *operationsFlags) addServers(servers *serving.Process, ready func() error) {
 	if f.metricsAddress != off {
 		servers.AddOperationsServer("metrics", f.metricsAddress, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
@@ -63,20 +64,20 @@ func (f *operationsFlags) addServers(servers *serving.Process, ready func() erro
 	}
 }
 
-// kubernetesConfig finds the Kubernetes API: --kubeconfig, KUBECONFIG, the cluster this runs in, or ~/.kube/config. The API server's
-// audit log tells the processes apart by their user agent.
+// kubernetesConfig returns the configuration of clients of the Kubernetes API, from --kubeconfig, KUBECONFIG, the pod, or ~/.kube/config.
+// The user agent identifies the process in the audit log of the API server.
 func kubernetesConfig(process string) (*rest.Config, error) {
 	kubernetes, err := ctrl.GetConfig()
 	if err != nil {
-		return nil, fmt.Errorf("no Kubernetes API is configured, by --kubeconfig, KUBECONFIG or the cluster that this runs in: %w", err)
+		return nil, fmt.Errorf("find the Kubernetes API by --kubeconfig, KUBECONFIG or the ServiceAccount of the pod: %w", err)
 	}
-	kubeapi.Harden(kubernetes, kubeapi.DefaultBounds(), kubeapi.NewMetrics(metrics.Registry), slog.Default())
+	kubeapi.Harden(kubernetes, kubeapi.DefaultTimeouts(), kubeapi.NewMetrics(metrics.Registry), slog.Default())
 	return rest.AddUserAgent(kubernetes, process), nil
 }
 
 func validateAddress(flag, address string) error {
 	if _, err := portOf(address); err != nil {
-		return fmt.Errorf("--%s=%q is no address: give host:port or :port", flag, address)
+		return fmt.Errorf("--%s=%q is not an address: use host:port or :port", flag, address)
 	}
 	return nil
 }
@@ -86,7 +87,7 @@ func validateAddressOrOff(flag, address string) error {
 		return nil
 	}
 	if err := validateAddress(flag, address); err != nil {
-		return fmt.Errorf("%w, or 0 for none", err)
+		return fmt.Errorf("%w, or 0 to disable the server", err)
 	}
 	return nil
 }
@@ -96,19 +97,19 @@ func validateNamespace(flag, namespace string) error {
 		return nil
 	}
 	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
-		return fmt.Errorf("--%s=%q is no namespace: %s", flag, namespace, problems[0])
+		return fmt.Errorf("--%s=%q is not a namespace: %s", flag, namespace, problems[0])
 	}
 	return nil
 }
 
-// podNamespace returns the namespace of this pod, which a flag is given by default.
+// podNamespace returns the namespace of the pod, the default of a flag.
 func podNamespace(flag string) (string, error) {
 	content, err := os.ReadFile(podNamespaceFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("--%s is required outside a cluster", flag)
 	case err != nil:
-		return "", fmt.Errorf("the namespace of this pod cannot be read, so give --%s: %w", flag, err)
+		return "", fmt.Errorf("cannot read the namespace of the pod: set --%s: %w", flag, err)
 	}
 	return strings.TrimSpace(string(content)), nil
 }

@@ -13,16 +13,16 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 )
 
-// body is the body of an answer. Reading it fails when the API server is silent for too long.
+// body is a response body with an idle timeout.
 type body struct {
 	content io.ReadCloser
 	ctx     context.Context // of the call
 	cancel  context.CancelCauseFunc
 	timer   *time.Timer
-	silence time.Duration
+	idle    time.Duration
 }
 
-// Read fails when the API server is silent for too long.
+// Read fails with errIdle when the idle timeout has passed.
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.content.Read(p)
 	if err != nil {
@@ -30,16 +30,16 @@ func (b *body) Read(p []byte) (int, error) {
 		if !errors.Is(err, io.EOF) {
 			err = causeOf(b.ctx, err)
 		}
-	} else if isProgress(p[:n]) {
-		b.timer.Reset(b.silence)
+	} else if hasContent(p[:n]) {
+		b.timer.Reset(b.idle)
 	}
 	return n, err
 }
 
-// isProgress says whether what was read is more than the white space by which proxies keep a connection open.
-func isProgress(read []byte) bool { return len(bytes.TrimSpace(read)) > 0 }
+// hasContent reports whether data is more than the white space with which proxies keep a connection open.
+func hasContent(data []byte) bool { return len(bytes.TrimSpace(data)) > 0 }
 
-// Close ends the call.
+// Close cancels the call.
 func (b *body) Close() error {
 	b.timer.Stop()
 	err := b.content.Close()
@@ -47,63 +47,63 @@ func (b *body) Close() error {
 	return err
 }
 
-// watchBody is the body of a watch, which ends when its Reflector has to list.
+// watchBody is the response body of a watch. It ends when the Reflector must list.
 type watchBody struct {
 	*body
-	caller  context.Context
-	relist  *time.Timer // nil when there is no need
-	watched *collection
+	caller     context.Context
+	relist     *time.Timer // nil when no list is due
+	collection *collection
 	*transport
 }
 
-// newWatchBody returns the body of a watch that has begun.
-func (t *transport) newWatchBody(caller context.Context, answer *body, watched *collection) *watchBody {
-	w := &watchBody{body: answer, caller: caller, watched: watched, transport: t}
-	if wait, due := watched.watching(t.bounds); due {
-		w.relist = time.AfterFunc(wait, func() { answer.cancel(errAfterOutage) })
+// newWatchBody returns the body of a watch that has started.
+func (t *transport) newWatchBody(caller context.Context, content *body, watched *collection) *watchBody {
+	w := &watchBody{body: content, caller: caller, collection: watched, transport: t}
+	if wait, due := watched.watchStarted(t.timeouts); due {
+		w.relist = time.AfterFunc(wait, func() { content.cancel(errAfterOutage) })
 	}
 	return w
 }
 
-var errAfterOutage = errors.New("the Kubernetes API was away, and may have gone back since")
+var errAfterOutage = errors.New("the Kubernetes API was unreachable, and may have been restored from a backup since")
 
-// Read ends without an error where the watch has to end: its Reflector asks for the next one, which is answered that it has to list. A
-// watch that breaks ends as unexpectedly as one does whose connection is closed, since a Reflector would take any other error for a
-// reason to list at once.
+// Read returns io.EOF when the Reflector must list: the next watch request is then rejected with 410. Any error but io.EOF and
+// io.ErrUnexpectedEOF would make the Reflector list at once, so a watch that breaks returns io.ErrUnexpectedEOF, as if the connection had
+// been closed.
 func (w *watchBody) Read(p []byte) (int, error) {
 	n, err := w.body.Read(p)
-	if isProgress(p[:n]) {
-		w.watched.heardNow()
+	if hasContent(p[:n]) {
+		w.collection.received()
 	}
 	switch {
 	case err == nil || errors.Is(err, io.EOF) || w.caller.Err() != nil:
 		return n, err
-	case errors.Is(err, errSilent):
+	case errors.Is(err, errIdle):
 		w.metrics.restarted(reasonSilent)
 		w.log.Warn("A watch of the Kubernetes API is silent: listing all objects again",
-			"resource", w.watched.resource, "silence", w.silence.String())
-		w.watched.listNow()
+			"resource", w.collection.resource, "silence", w.idle.String())
+		w.collection.requireList()
 		return n, io.EOF
 	case errors.Is(err, errAfterOutage):
 		w.metrics.restarted(reasonAfterOutage)
-		w.log.Info("Listing all objects again, since the Kubernetes API was away", "resource", w.watched.resource)
-		w.watched.listNow()
+		w.log.Info("Listing all objects again after an outage of the Kubernetes API", "resource", w.collection.resource)
+		w.collection.requireList()
 		return n, io.EOF
 	default:
 		if !isClosedByPeer(err) {
-			w.watched.failed()
+			w.collection.unreachable()
 		}
 		return n, io.ErrUnexpectedEOF
 	}
 }
 
-// isClosedByPeer says whether a connection broke just now, and was not lost unnoticed some time ago. If the API is away then, the next
-// attempt to watch fails.
+// isClosedByPeer reports whether a connection was closed just now, rather than lost unnoticed some time ago. If the API is unreachable
+// then, the next watch request fails.
 func isClosedByPeer(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || utilnet.IsConnectionReset(err)
 }
 
-// Close ends the watch.
+// Close cancels the watch.
 func (w *watchBody) Close() error {
 	if w.relist != nil {
 		w.relist.Stop()

@@ -16,52 +16,50 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
+
+	"squirrel.dev/apikey-operator/internal/logging"
 )
 
 const (
-	// MaxClockDifference is how far the local clock may be from the API server's for decisions that cannot be undone.
+	// MaxClockDifference is the largest difference of the clocks at which irreversible decisions may follow the local clock.
 	MaxClockDifference = 5 * time.Second
 
-	// maxReadingAge is how long a Date of the API server is used. Local clocks run evenly enough over that time.
+	// maxReadingAge is how long a Date of the API server is used. The drift of the local clock over that time is negligible.
 	maxReadingAge = time.Minute
 
-	// maxRoundTrip is how long an answer may take: the longer it takes, the less its Date says about the time.
+	// maxRoundTrip is the longest round trip of a usable response. The longer it takes, the less precise is its Date.
 	maxRoundTrip = time.Second
 
-	// requestTimeout bounds the request for the API server's time.
+	// requestTimeout is the timeout of a request for the API server's time.
 	requestTimeout = 2 * maxRoundTrip
-
-	logInterval = time.Minute
 )
 
-// Clock compares the local clock with that of the API server, which it reads from the Date header of the answers that clients get anyway.
+// Clock compares the local clock with that of the API server, which it reads from the Date header of all responses.
 type Clock struct {
 	local  func() time.Time
 	client *discovery.DiscoveryClient
 	log    *slog.Logger
-	warn   rate.Sometimes
 
 	requesting sync.Mutex
 	last       atomic.Pointer[reading]
 }
 
-// NewClock returns a Clock that reads the answers to all clients that are made from the config afterwards. The local clock is [time.Now],
-// but in tests.
+// NewClock returns a Clock that reads the responses to all clients that are created from config later. The local clock is [time.Now],
+// except in tests.
 func NewClock(config *rest.Config, local func() time.Time, log *slog.Logger) (*Clock, error) {
-	c := &Clock{local: local, log: log, warn: rate.Sometimes{Interval: logInterval}}
+	c := &Clock{local: local, log: logging.Limit(log, 1)}
 	config.Wrap(c.wrap)
 	var err error
 	if c.client, err = discovery.NewDiscoveryClientForConfig(config); err != nil {
-		return nil, fmt.Errorf("make a client that reads the API server's time: %w", err)
+		return nil, fmt.Errorf("create a client for the API server's time: %w", err)
 	}
 	return c, nil
 }
 
-// Now returns the local time. Where that cannot be the API server's time, Now returns the nearest time that can be.
+// Now returns the local time, or the nearest possible time of the API server's clock if that differs.
 func (c *Clock) Now() time.Time {
 	local, now := c.local(), time.Now()
 	current := c.last.Load()
@@ -71,34 +69,33 @@ func (c *Clock) Now() time.Time {
 	return current.nearest(local, now)
 }
 
-// Check returns nil while the local clock differs from the API server's by no more than MaxClockDifference. It asks the API server for
-// the time when no answer of the last minute told it. While Check returns an error, nothing may be done that cannot be undone and that
-// only the clock demands.
+// Check returns an error while the difference of the clocks exceeds MaxClockDifference, or is unknown. The caller must then not do
+// anything irreversible that only the clock demands. Without a usable response of the last minute, Check sends a request.
 func (c *Clock) Check(ctx context.Context) error {
 	if !c.last.Load().isUsable(time.Now()) {
 		if err := c.request(ctx); err != nil {
 			return fmt.Errorf("the API server's time is not known: %w", err)
 		}
 	}
-	return c.disagreement()
+	return c.checkDifference()
 }
 
-// Difference returns how far the local clock is ahead of the API server's, at least, or behind it if negative. It is 0 while the two may
-// be equal, and known is false when no answer of the last minute told the API server's time.
+// Difference returns the least possible difference of the clocks: positive if the local clock is ahead of the API server's, and 0 if they
+// may be equal. Without a usable response of the last minute, known is false.
 func (c *Clock) Difference() (ahead time.Duration, known bool) {
 	local, now := c.local(), time.Now()
 	current := c.last.Load()
 	if !current.isUsable(now) {
 		return 0, false
 	}
-	return local.Round(0).Sub(current.nearest(local, now)), true // Round: compare what the clocks show
+	return local.Round(0).Sub(current.nearest(local, now)), true // Round strips the monotonic reading
 }
 
-// RegisterMetrics adds the difference of the clocks to a registry.
+// RegisterMetrics registers the metric of the difference of the clocks.
 func (c *Clock) RegisterMetrics(registry prometheus.Registerer) {
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "apikey_clock_difference_seconds",
-		Help: "How far the clock of this process is ahead of the Kubernetes API server's, at least; NaN when not known.",
+		Help: "The least possible lead of the local clock over that of the Kubernetes API server, in seconds; NaN if unknown.",
 	}, func() float64 {
 		ahead, known := c.Difference()
 		if !known {
@@ -108,7 +105,7 @@ func (c *Clock) RegisterMetrics(registry prometheus.Registerer) {
 	}))
 }
 
-func (c *Clock) disagreement() error {
+func (c *Clock) checkDifference() error {
 	ahead, _ := c.Difference()
 	if ahead.Abs() <= MaxClockDifference {
 		return nil
@@ -121,7 +118,7 @@ func (c *Clock) disagreement() error {
 		ahead.Abs().Round(time.Second), direction)
 }
 
-// request asks the API server for the time. Of several that do so at once, one sends a request.
+// request sends a request for the API server's time. Concurrent callers share one request.
 func (c *Clock) request(ctx context.Context) error {
 	c.requesting.Lock()
 	defer c.requesting.Unlock()
@@ -131,12 +128,12 @@ func (c *Clock) request(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	err := c.client.RESTClient().Get().AbsPath("/version").SetHeader("Cache-Control", "no-cache").Do(ctx).Error()
-	answered := err == nil || errors.As(err, new(apierrors.APIStatus))
+	responded := err == nil || errors.As(err, new(apierrors.APIStatus))
 	switch {
-	case c.last.Load().isUsable(time.Now()): // a refusal has a Date too
+	case c.last.Load().isUsable(time.Now()): // an error response has a Date too
 		return nil
-	case answered:
-		return fmt.Errorf("the answer to GET /version has no usable Date, or took longer than %s", maxRoundTrip)
+	case responded:
+		return fmt.Errorf("the response to GET /version has no usable Date, or took longer than %s", maxRoundTrip)
 	default:
 		return err
 	}
@@ -147,7 +144,7 @@ func (c *Clock) wrap(next http.RoundTripper) http.RoundTripper {
 	return &dateReader{next: next, clock: c}
 }
 
-// dateReader is a transport that shows a Clock the answers.
+// dateReader is a transport that passes the Date of responses to a Clock.
 type dateReader struct {
 	next  http.RoundTripper
 	clock *Clock
@@ -158,34 +155,32 @@ func (d *dateReader) RoundTrip(request *http.Request) (*http.Response, error) {
 	sent := time.Now()
 	response, err := d.next.RoundTrip(request)
 	if err == nil {
-		d.clock.learn(newReading(request, response, sent, time.Now()))
+		d.clock.observe(newReading(request, response, sent, time.Now()))
 	}
 	return response, err
 }
 
-// WrappedRoundTripper implements the RoundTripperWrapper of apimachinery.
+// WrappedRoundTripper implements the RoundTripperWrapper of apimachinery's util/net.
 func (d *dateReader) WrappedRoundTripper() http.RoundTripper { return d.next }
 
-func (c *Clock) learn(read *reading) {
+func (c *Clock) observe(read *reading) {
 	if read == nil {
 		return
 	}
 	c.last.Store(read)
-	if err := c.disagreement(); err != nil {
-		c.warn.Do(func() {
-			c.log.Warn("Ends of keys by expiry, removals of Secrets by their ttl and new authorities wait", "err", err)
-		})
+	if err := c.checkDifference(); err != nil {
+		c.log.Warn("Expiry of keys, deletion of Secrets by ttl and new authorities are on hold until the clocks agree", "err", err)
 	}
 }
 
-// reading is what an answer says about the API server's time.
+// reading is the API server's time in a response.
 type reading struct {
-	date           time.Time // when the API server answered, rounded down to a second
-	sent, received time.Time // of the request and its answer
+	date           time.Time // of the response, rounded down to a second
+	sent, received time.Time // the request and the response
 }
 
-// newReading returns nil for an answer that says nothing: the Date of a watch is that of its start, that of an answer out of a cache is
-// old, and a gateway in front of the API server answers by its own clock when it fails.
+// newReading returns nil for an unusable response: the Date of a watch is that of its start, that of a cached response is old, and a proxy
+// in front of the API server sets the Date of the errors that it returns itself.
 func newReading(request *http.Request, response *http.Response, sent, received time.Time) *reading {
 	date, err := http.ParseTime(response.Header.Get("Date"))
 	isWatch, _ := strconv.ParseBool(request.URL.Query().Get("watch"))
@@ -202,9 +197,9 @@ func (r *reading) isUsable(now time.Time) bool {
 	return r != nil && now.Sub(r.received) <= maxReadingAge
 }
 
-// nearest returns the time nearest to local that the API server's clock can show at the instant now. The API server answered not before
-// the request was sent, not after its answer was received, and less than a second after the Date. What has passed since, a local clock
-// that was set in the meantime measures all the same: the differences are those of monotonic readings.
+// nearest returns the time nearest to local that the API server's clock can show now. The API server responded after the request was sent,
+// before the response was received, and less than a second after the Date. The time since is the difference of monotonic readings, so a
+// local clock that was set in the meantime does not matter.
 func (r *reading) nearest(local, now time.Time) time.Time {
 	earliest := r.date.Add(now.Sub(r.received))
 	latest := r.date.Add(time.Second + now.Sub(r.sent))

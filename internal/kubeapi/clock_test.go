@@ -18,10 +18,10 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// noon is when the requests of the tables are sent, by the clock that measures how long they take.
+// noon is the time of the requests.
 var noon = time.Date(2026, time.January, 1, 12, 0, 0, 0, time.UTC)
 
-func TestWhichAnswersSayWhatTimeItIs(t *testing.T) {
+func TestNewReading(t *testing.T) {
 	for name, test := range map[string]struct {
 		query  string
 		status int
@@ -29,20 +29,20 @@ func TestWhichAnswersSayWhatTimeItIs(t *testing.T) {
 		took   time.Duration
 		want   bool
 	}{
-		"an answer":                     {want: true},
-		"a refusal":                     {status: http.StatusForbidden, want: true},
-		"a list":                        {query: "limit=500&labelSelector=watch%3Dtrue", want: true},
-		"not a watch":                   {query: "watch=false", want: true},
-		"a watch":                       {query: "allowWatchBookmarks=true&watch=true"},
-		"a watch by number":             {query: "watch=1"},
-		"an answer just out of a cache": {header: map[string]string{"Age": "0"}, want: true},
-		"an answer out of a cache":      {header: map[string]string{"Age": "1"}},
-		"an age that cannot be read":    {header: map[string]string{"Age": "old"}},
-		"a failure":                     {status: http.StatusBadGateway},
-		"no Date":                       {header: map[string]string{"Date": ""}},
-		"a Date that cannot be read":    {header: map[string]string{"Date": "noon"}},
-		"a second":                      {took: time.Second, want: true},
-		"more than a second":            {took: time.Second + 1},
+		"a response":               {want: true},
+		"an error response":        {status: http.StatusForbidden, want: true},
+		"a list":                   {query: "limit=500&labelSelector=watch%3Dtrue", want: true},
+		"not a watch":              {query: "watch=false", want: true},
+		"a watch":                  {query: "allowWatchBookmarks=true&watch=true"},
+		"a watch by number":        {query: "watch=1"},
+		"a fresh cached response":  {header: map[string]string{"Age": "0"}, want: true},
+		"an old cached response":   {header: map[string]string{"Age": "1"}},
+		"an invalid Age":           {header: map[string]string{"Age": "old"}},
+		"an error of a proxy":      {status: http.StatusBadGateway},
+		"no Date":                  {header: map[string]string{"Date": ""}},
+		"an invalid Date":          {header: map[string]string{"Date": "noon"}},
+		"a round trip of a second": {took: time.Second, want: true},
+		"a longer round trip":      {took: time.Second + 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			request := httptest.NewRequest(http.MethodGet, "/apis/keys.squirrel.dev/v1alpha1/apikeys?"+test.query, nil)
@@ -62,28 +62,28 @@ func TestWhichAnswersSayWhatTimeItIs(t *testing.T) {
 	}
 }
 
-func TestNearestTimeThatTheAPIServersClockCanShow(t *testing.T) {
+func TestReading_Nearest(t *testing.T) {
 	for name, test := range map[string]struct {
-		took    time.Duration // from sending the request until its answer was received
-		elapsed time.Duration // from then until now
-		local   time.Duration // what the local clock shows now, after the Date of the answer
-		want    time.Duration // in the same way
+		took    time.Duration // the round trip
+		elapsed time.Duration // since the response was received
+		local   time.Duration // the local time, after the Date
+		want    time.Duration // the nearest time, after the Date
 	}{
-		"the same second":                      {local: 0, want: 0},
-		"late in that second":                  {local: 999 * time.Millisecond, want: 999 * time.Millisecond},
-		"the next second":                      {local: time.Second, want: time.Second},
-		"after it":                             {local: 1001 * time.Millisecond, want: time.Second},
-		"before it":                            {local: -time.Millisecond, want: 0},
-		"an hour ahead":                        {local: time.Hour, want: time.Second},
-		"an hour behind":                       {local: -time.Hour, want: 0},
-		"a slow answer, made at its start":     {took: 800 * time.Millisecond, local: 1800 * time.Millisecond, want: 1800 * time.Millisecond},
-		"a slow answer, made before its start": {took: 800 * time.Millisecond, local: 1801 * time.Millisecond, want: 1800 * time.Millisecond},
-		"a slow answer, made at its end":       {took: 800 * time.Millisecond, local: 0, want: 0},
-		"half a minute ago":                    {elapsed: 30 * time.Second, local: 30 * time.Second, want: 30 * time.Second},
-		"half a minute ago, ahead":             {elapsed: 30 * time.Second, local: time.Hour, want: 31 * time.Second},
-		"half a minute ago, behind":            {elapsed: 30 * time.Second, local: 0, want: 30 * time.Second},
-		"half a minute ago, slow, ahead":       {took: time.Second, elapsed: 30 * time.Second, local: time.Hour, want: 32 * time.Second},
-		"half a minute ago, slow, behind":      {took: time.Second, elapsed: 30 * time.Second, local: 0, want: 30 * time.Second},
+		"the same second":                    {local: 0, want: 0},
+		"late in that second":                {local: 999 * time.Millisecond, want: 999 * time.Millisecond},
+		"the next second":                    {local: time.Second, want: time.Second},
+		"after it":                           {local: 1001 * time.Millisecond, want: time.Second},
+		"before it":                          {local: -time.Millisecond, want: 0},
+		"an hour ahead":                      {local: time.Hour, want: time.Second},
+		"an hour behind":                     {local: -time.Hour, want: 0},
+		"slow, responded at once":            {took: 800 * time.Millisecond, local: 1800 * time.Millisecond, want: 1800 * time.Millisecond},
+		"slow, responded before the request": {took: 800 * time.Millisecond, local: 1801 * time.Millisecond, want: 1800 * time.Millisecond},
+		"slow, responded at the end":         {took: 800 * time.Millisecond, local: 0, want: 0},
+		"half a minute ago":                  {elapsed: 30 * time.Second, local: 30 * time.Second, want: 30 * time.Second},
+		"half a minute ago, ahead":           {elapsed: 30 * time.Second, local: time.Hour, want: 31 * time.Second},
+		"half a minute ago, behind":          {elapsed: 30 * time.Second, local: 0, want: 30 * time.Second},
+		"half a minute ago, slow, ahead":     {took: time.Second, elapsed: 30 * time.Second, local: time.Hour, want: 32 * time.Second},
+		"half a minute ago, slow, behind":    {took: time.Second, elapsed: 30 * time.Second, local: 0, want: 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			read := &reading{date: noon, sent: noon, received: noon.Add(test.took)}
@@ -95,23 +95,23 @@ func TestNearestTimeThatTheAPIServersClockCanShow(t *testing.T) {
 	}
 }
 
-func TestAReadingIsUsedForAMinute(t *testing.T) {
+func TestReading_IsUsableForAMinute(t *testing.T) {
 	read := &reading{date: noon, sent: noon, received: noon}
 	for elapsed, want := range map[time.Duration]bool{0: true, time.Minute: true, time.Minute + 1: false} {
 		if got := read.isUsable(noon.Add(elapsed)); got != want {
-			t.Errorf("after %s it is usable: %t", elapsed, got)
+			t.Errorf("after %s the reading is usable: %t, want %t", elapsed, got, want)
 		}
 	}
 	if (*reading)(nil).isUsable(noon) {
-		t.Error("no reading is usable")
+		t.Error("a nil reading is usable")
 	}
 }
 
-// apiServer answers with what its clock shows, and counts the requests.
+// apiServer is a server with its own clock, and a Clock that reads it.
 type apiServer struct {
 	*Clock
-	ahead    time.Duration // its clock
-	local    atomic.Int64  // by how much the local clock is ahead, as a duration
+	ahead    time.Duration // of the server's clock
+	local    atomic.Int64  // the lead of the local clock, a time.Duration
 	header   http.Header
 	requests atomic.Int64
 	log      bytes.Buffer
@@ -141,20 +141,20 @@ func newAPIServer(t *testing.T) *apiServer {
 func (s *apiServer) check(t *testing.T, want string) {
 	t.Helper()
 	if err := s.Check(t.Context()); err == nil && want != "" || err != nil && err.Error() != want {
-		t.Errorf("the clock is checked with %v, want %q", err, want)
+		t.Errorf("Check returned %v, want %q", err, want)
 	}
 }
 
-func TestClocksThatAgree(t *testing.T) {
+func TestClock_EqualClocks(t *testing.T) {
 	s := newAPIServer(t)
 	if _, known := s.Difference(); known {
-		t.Error("the difference is known before the API server answered")
+		t.Error("the difference is known before a response")
 	}
 	for range 3 {
 		s.check(t, "")
 	}
 	if requests := s.requests.Load(); requests != 1 {
-		t.Errorf("the API server was asked %d times, want once", requests)
+		t.Errorf("the API server received %d requests, want 1", requests)
 	}
 	s.local.Store(int64(3 * time.Second))
 	s.check(t, "")
@@ -166,7 +166,7 @@ func TestClocksThatAgree(t *testing.T) {
 	}
 }
 
-func TestClocksThatDiffer(t *testing.T) {
+func TestClock_DifferentClocks(t *testing.T) {
 	for name, test := range map[string]struct{ local, server time.Duration }{
 		"the local clock is ahead": {local: time.Hour},
 		"the API server is behind": {server: -time.Hour},
@@ -177,20 +177,20 @@ func TestClocksThatDiffer(t *testing.T) {
 			s.local.Store(int64(test.local))
 			err := s.Check(t.Context())
 			if err == nil || !strings.HasPrefix(err.Error(), "the controller's clock is 59m5") && !strings.HasPrefix(err.Error(), "the controller's clock is 1h0m0s") {
-				t.Errorf("the clock is checked with %v", err)
+				t.Errorf("Check returned %v", err)
 			}
 			if now := time.Since(s.Now()); (now - test.server.Abs()).Abs() > 10*time.Second {
 				t.Errorf("Now is %s ago", now)
 			}
 			if requests := s.requests.Load(); requests != 1 {
-				t.Errorf("the API server was asked %d times, want once", requests)
+				t.Errorf("the API server received %d requests, want 1", requests)
 			}
 		})
 	}
 }
 
-// A local clock that is set shows at once in the readings there are: what has passed since is not measured by it.
-func TestALocalClockThatIsSet(t *testing.T) {
+// A change of the local clock takes effect without a new response.
+func TestClock_LocalClockIsChanged(t *testing.T) {
 	s := newAPIServer(t)
 	s.check(t, "")
 	for ahead, want := range map[time.Duration]string{
@@ -199,7 +199,7 @@ func TestALocalClockThatIsSet(t *testing.T) {
 	} {
 		s.local.Store(int64(ahead))
 		if err := s.Check(t.Context()); err == nil || !strings.HasSuffix(err.Error(), want) {
-			t.Errorf("the clock is checked with %v", err)
+			t.Errorf("Check returned %v", err)
 		}
 		if now := time.Until(s.Now()).Abs(); now > 10*time.Second {
 			t.Errorf("Now is %s off", now)
@@ -208,33 +208,33 @@ func TestALocalClockThatIsSet(t *testing.T) {
 		s.check(t, "")
 	}
 	if requests := s.requests.Load(); requests != 1 {
-		t.Errorf("the API server was asked %d times, want once", requests)
+		t.Errorf("the API server received %d requests, want 1", requests)
 	}
 }
 
-func TestAnAPIServersTimeThatCannotBeKnown(t *testing.T) {
+func TestClock_UnknownTimeOfTheAPIServer(t *testing.T) {
 	s := newAPIServer(t)
 	s.header.Set("Age", "60")
 	s.local.Store(int64(time.Hour))
-	s.check(t, "the API server's time is not known: the answer to GET /version has no usable Date, or took longer than 1s")
+	s.check(t, "the API server's time is not known: the response to GET /version has no usable Date, or took longer than 1s")
 	if now := time.Until(s.Now()); (now - time.Hour).Abs() > 10*time.Second {
-		t.Errorf("Now is %s ahead, want what the local clock shows", now)
+		t.Errorf("Now is %s ahead, want the local time", now)
 	}
 	if got := s.metric(t); !math.IsNaN(got) {
 		t.Errorf("the metric is %v", got)
 	}
 }
 
-func TestADifferenceIsLoggedOnceAMinuteAndMeasured(t *testing.T) {
+func TestClock_LogsAndMeasuresTheDifference(t *testing.T) {
 	s := newAPIServer(t)
 	s.local.Store(int64(-time.Hour))
 	for range 3 {
 		if err := s.client.RESTClient().Get().AbsPath("/anything").Do(t.Context()).Error(); err == nil {
-			t.Fatal("the request is not refused")
+			t.Fatal("the request succeeded")
 		}
 	}
 	if printed := s.log.String(); strings.Count(printed, "\n") != 1 ||
-		!strings.Contains(printed, `msg="Ends of keys by expiry, removals of Secrets by their ttl and new authorities wait" err="the controller's clock is `) {
+		!strings.Contains(printed, `msg="Expiry of keys, deletion of Secrets by ttl and new authorities are on hold until the clocks agree" err="the controller's clock is `) {
 		t.Errorf("logged: %s", printed)
 	}
 	if got := s.metric(t); got < -3600 || got > -3590 {
@@ -242,7 +242,7 @@ func TestADifferenceIsLoggedOnceAMinuteAndMeasured(t *testing.T) {
 	}
 }
 
-// metric returns the value of the one metric there is.
+// metric returns the value of the metric.
 func (s *apiServer) metric(t *testing.T) float64 {
 	t.Helper()
 	registry := prometheus.NewRegistry()

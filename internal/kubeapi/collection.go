@@ -5,6 +5,7 @@ package kubeapi
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -12,53 +13,51 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
+	"squirrel.dev/apikey-operator/internal/logging"
 )
 
-// collection is the state of what one Reflector lists and watches.
+// collection is the state of the list and watch of one Reflector.
 type collection struct {
-	resource string          // its plural name, such as apikeys
+	resource string          // the plural name, such as apikeys
 	stopped  <-chan struct{} // closed when the Reflector has stopped
-	warn     rate.Sometimes
+	log      *slog.Logger    // for failures, which repeat
 
 	mutex    sync.Mutex
-	heard    time.Time // when the API server last sent something of a watch
-	away     bool      // the API could not be reached since the last watch that began
-	relistAt time.Time // zero when there is no need to list
+	lastSeen time.Time // when the watch last received data
+	outage   bool      // the API was unreachable after the last watch had started
+	relistAt time.Time // zero when no list is due
 }
 
-// watched returns the collection that a Reflector watches at the URL of a request. It is kept until that Reflector, or what else watches,
-// has stopped: the context of its requests is done then.
-func (t *transport) watched(request *http.Request, query url.Values) *collection {
+// collectionOf returns the collection of the Reflector that sends a request. It is kept until the context of the requests is done, because
+// the Reflector has stopped by then.
+func (t *transport) collectionOf(request *http.Request, query url.Values) *collection {
 	ctx, key := request.Context(), request.URL.Path+"?"+selectors(query).Encode()
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
-	watched := t.collections[key]
-	if watched == nil {
-		watched = &collection{
-			resource: path.Base(request.URL.Path), warn: rate.Sometimes{Interval: logInterval}, heard: time.Now(),
-		}
-		t.collections[key] = watched
-		t.metrics.add(watched)
+	c := t.collections[key]
+	if c == nil {
+		c = &collection{resource: path.Base(request.URL.Path), log: logging.Limit(t.log, 1), lastSeen: time.Now()}
+		t.collections[key] = c
+		t.metrics.add(c)
 	}
-	if watched.stopped != ctx.Done() { // at its first request
-		watched.stopped = ctx.Done()
+	if c.stopped != ctx.Done() { // the first request of a Reflector
+		c.stopped = ctx.Done()
 		context.AfterFunc(ctx, func() { t.forget(key, ctx.Done()) })
 	}
-	return watched
+	return c
 }
 
-// forget removes a collection, unless another Reflector watches it by now.
+// forget removes a collection, unless another Reflector uses it by then.
 func (t *transport) forget(key string, stopped <-chan struct{}) {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
-	if watched := t.collections[key]; watched != nil && watched.stopped == stopped {
+	if c := t.collections[key]; c != nil && c.stopped == stopped {
 		delete(t.collections, key)
-		t.metrics.remove(watched)
+		t.metrics.remove(c)
 	}
 }
 
-// selectors returns the part of a query that says which objects it is about.
+// selectors returns the label and field selectors of a query.
 func selectors(query url.Values) url.Values {
 	selected := url.Values{}
 	for _, name := range []string{"labelSelector", "fieldSelector"} {
@@ -69,58 +68,58 @@ func selectors(query url.Values) url.Values {
 	return selected
 }
 
-// lists records that the Reflector reads all objects, as they are now, before its next watch.
-func (c *collection) lists() {
+// listed records that the Reflector lists with a consistent read before its next watch.
+func (c *collection) listed() {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	c.away, c.relistAt = false, time.Time{}
+	c.outage, c.relistAt = false, time.Time{}
 }
 
-// failed records that the API could not be reached.
-func (c *collection) failed() {
+// unreachable records an outage of the API.
+func (c *collection) unreachable() {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	c.away = true
+	c.outage = true
 }
 
-// listNow records that no watch may begin before a list.
-func (c *collection) listNow() {
+// requireList records that the Reflector must list before its next watch.
+func (c *collection) requireList() {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	c.relistAt = time.Now()
 }
 
-// listIsDue says whether no watch may begin before a list.
-func (c *collection) listIsDue() bool {
+// mustList reports whether the Reflector must list before its next watch.
+func (c *collection) mustList() bool {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	return !c.relistAt.IsZero() && !time.Now().Before(c.relistAt)
 }
 
-// watching records that a watch has begun, and returns for how long it may go on before a list is due, if one is. That is so after the
-// API was away: a restored etcd may have reached the revision that was seen before, and then the watch misses what it had undone. The
-// API was away for a paused process, too, which knows it by its clock alone.
-func (c *collection) watching(bounds Bounds) (wait time.Duration, due bool) {
+// watchStarted records that a watch has started, and returns how long it may run before a list is due, if one is. After an outage a list is
+// due: a restored etcd may have reached the last seen revision again, and the watch would not show the changes that the restore undid. A
+// process that was paused missed outages too, which only its clock shows.
+func (c *collection) watchStarted(timeouts Timeouts) (wait time.Duration, due bool) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	now := time.Now()
-	if (c.away || now.Sub(c.heard) > bounds.WatchSilence) && c.relistAt.IsZero() {
-		c.relistAt = now.Add(rand.N(bounds.RelistWithin)) //nolint:gosec // spreads load
+	if (c.outage || now.Sub(c.lastSeen) > timeouts.WatchIdle) && c.relistAt.IsZero() {
+		c.relistAt = now.Add(rand.N(timeouts.RelistWithin)) //nolint:gosec // spreads load
 	}
-	c.away, c.heard = false, now
+	c.outage, c.lastSeen = false, now
 	return c.relistAt.Sub(now), !c.relistAt.IsZero()
 }
 
-// heardNow records that the API server has sent something.
-func (c *collection) heardNow() {
+// received records that the watch has received data.
+func (c *collection) received() {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	c.heard = time.Now()
+	c.lastSeen = time.Now()
 }
 
-// staleness returns for how long the API server has sent nothing.
+// staleness returns how long the watch has received nothing.
 func (c *collection) staleness() time.Duration {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	return time.Since(c.heard)
+	return time.Since(c.lastSeen)
 }

@@ -10,14 +10,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Why a watch was replaced by a new list and watch.
+// The reasons for which a new list and watch replaces a watch.
 const (
 	reasonSilent        = "silent"
 	reasonOlderRevision = "older_revision"
 	reasonAfterOutage   = "after_outage"
 )
 
-// Metrics are those of a process's watches. It is a collector itself, for the staleness.
+// Metrics are the metrics of the watches of a process. It implements prometheus.Collector for their staleness.
 type Metrics struct {
 	restarts  *prometheus.CounterVec
 	staleness *prometheus.Desc
@@ -26,20 +26,20 @@ type Metrics struct {
 	collections []*collection
 }
 
-// NewMetrics registers the metrics of this package.
+// NewMetrics registers the metrics of the watches.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apikey_kubernetes_watch_restarts_total",
-			Help: "Watches of the Kubernetes API that were replaced by a new list and watch, by reason: silent (nothing was sent for " +
-				"minutes), older_revision (the API has gone back, as after a restore of etcd), after_outage (to be sure after one).",
+			Help: "Watches of the Kubernetes API that a new list and watch replaced, by reason: silent (nothing was received for minutes), " +
+				"older_revision (the API has gone back, as after a restore of etcd), after_outage (a precaution after each outage).",
 		}, []string{"reason"}),
 		staleness: prometheus.NewDesc("apikey_kubernetes_watch_staleness_seconds",
-			"How long the Kubernetes API has sent nothing on the watch of a resource. It sends something about once a minute.",
+			"How long the watch of a resource has received nothing. The Kubernetes API sends a bookmark about once a minute.",
 			[]string{"resource"}, nil),
 	}
 	for _, reason := range []string{reasonSilent, reasonOlderRevision, reasonAfterOutage} {
-		m.restarts.WithLabelValues(reason) // so that an alert sees the first one
+		m.restarts.WithLabelValues(reason) // from 0 on, so that an alert notices the first restart
 	}
 	registry.MustRegister(m.restarts, m)
 	return m
@@ -59,10 +59,10 @@ func (m *Metrics) remove(watched *collection) {
 	m.collections = slices.DeleteFunc(m.collections, func(c *collection) bool { return c == watched })
 }
 
-// Describe describes the staleness.
+// Describe implements prometheus.Collector.
 func (m *Metrics) Describe(descriptions chan<- *prometheus.Desc) { descriptions <- m.staleness }
 
-// Collect measures the staleness, of several watches of a resource the longest.
+// Collect implements prometheus.Collector. For several watches of a resource it reports the longest staleness.
 func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()

@@ -23,122 +23,122 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 )
 
-// transport sends the calls of one client.
+// transport is the transport of one client.
 type transport struct {
-	next    http.RoundTripper
-	bounds  Bounds
-	metrics *Metrics
-	log     *slog.Logger
+	next     http.RoundTripper
+	timeouts Timeouts
+	metrics  *Metrics
+	log      *slog.Logger
 
 	mutex       sync.Mutex
-	collections map[string]*collection // that a Reflector watches, by path and selectors
+	collections map[string]*collection // by path and selectors
 }
 
-// WrappedRoundTripper returns what the calls are sent by.
+// WrappedRoundTripper implements [utilnet.RoundTripperWrapper].
 func (t *transport) WrappedRoundTripper() http.RoundTripper { return t.next }
 
-// RoundTrip sends a call, and returns its answer with a body that fails when the API server is silent for too long.
+// RoundTrip implements [http.RoundTripper]. Response bodies have an idle timeout.
 func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	query := request.URL.Query()
 	switch {
 	case request.Method != http.MethodGet:
 		return t.call(request)
 	case !isWatch(query):
-		return t.call(consistent(request, query))
+		return t.call(consistentRead(request, query))
 	case query.Get("allowWatchBookmarks") == "true":
 		return t.watch(request, query)
-	default: // such a watch may be silent for long, and only its caller knows for how long
+	default: // without bookmarks a watch may be idle for as long as its caller allows
 		return t.next.RoundTrip(request)
 	}
 }
 
 func isWatch(query url.Values) bool { return query.Get("watch") == "true" || query.Get("watch") == "1" }
 
-// call sends a call that is answered at once.
+// call sends any request but a watch.
 func (t *transport) call(request *http.Request) (*http.Response, error) {
-	response, answer, err := t.send(request, t.bounds.CallSilence)
+	response, content, err := t.send(request, t.timeouts.CallIdle)
 	if err != nil {
 		return nil, err
 	}
-	response.Body = answer
+	response.Body = content
 	return response, nil
 }
 
-// watch sends the watch of a Reflector.
+// watch sends the watch request of a Reflector.
 func (t *transport) watch(request *http.Request, query url.Values) (*http.Response, error) {
-	watched := t.watched(request, query)
-	if beginsWithList(query) {
-		watched.lists()
-		request = consistent(request, query)
-	} else if answer, err := t.refusal(watched, request, query); answer != nil || err != nil {
-		return answer, err
+	watched := t.collectionOf(request, query)
+	if sendsInitialEvents(query) {
+		watched.listed()
+		request = consistentRead(request, query)
+	} else if response, err := t.rejectWatch(watched, request, query); response != nil || err != nil {
+		return response, err
 	}
-	response, answer, err := t.send(request, t.bounds.WatchSilence)
+	response, content, err := t.send(request, t.timeouts.WatchIdle)
 	if err != nil {
 		return nil, err
 	}
-	response.Body = answer
+	response.Body = content
 	if response.StatusCode == http.StatusOK {
-		response.Body = t.newWatchBody(request.Context(), answer, watched)
+		response.Body = t.newWatchBody(request.Context(), content, watched)
 	}
 	return response, nil
 }
 
-// beginsWithList says whether a watch begins with all objects, in place of a list.
-func beginsWithList(query url.Values) bool { return query.Get("sendInitialEvents") == "true" }
+// sendsInitialEvents reports whether a watch starts with all objects, instead of a list.
+func sendsInitialEvents(query url.Values) bool { return query.Get("sendInitialEvents") == "true" }
 
-// refusal returns what a watch is answered in place of the API server, if anything: that its Reflector has to list first.
-func (t *transport) refusal(watched *collection, request *http.Request, query url.Values) (*http.Response, error) {
-	if watched.listIsDue() {
-		watched.lists()
-		return gone(request, "the watch has to begin with a new list"), nil
+// rejectWatch returns the response or error to a watch request that must not be sent: the Reflector must list first, or the API is
+// unreachable. It returns nil for a request to send.
+func (t *transport) rejectWatch(watched *collection, request *http.Request, query url.Values) (*http.Response, error) {
+	if watched.mustList() {
+		watched.listed()
+		return expiredResponse(request, "a list must precede the watch"), nil
 	}
-	current, busy, err := t.revision(request, query)
+	current, busy, err := t.currentRevision(request, query)
 	switch {
 	case busy != nil || request.Context().Err() != nil:
 		return busy, err
 	case err != nil:
-		watched.failed()
-		watched.warn.Do(func() {
-			t.log.Warn("The Kubernetes API cannot be watched: trying again", "resource", watched.resource, "err", err)
-		})
-		return nil, watchAgain(err)
+		watched.unreachable()
+		watched.log.Warn("The Kubernetes API cannot be watched: retrying", "resource", watched.resource, "err", err)
+		return nil, asConnectionRefused(err)
 	case isOlder(current, query.Get("resourceVersion")):
-		watched.lists()
+		watched.listed()
 		t.metrics.restarted(reasonOlderRevision)
 		t.log.Warn("The Kubernetes API has gone back to an older revision, as after a restore of etcd: listing all objects again. "+
 			"Changes since the backup are lost: ended keys may be accepted again",
 			"resource", watched.resource, "revision", current, "seen", query.Get("resourceVersion"))
-		return gone(request, "the API server has gone back to the older revision "+current), nil
+		return expiredResponse(request, "the API server has gone back to the older revision "+current), nil
 	}
 	return nil, nil
 }
 
-// unreachableError is that of a watch for which a list would fail too. A Reflector takes most errors of a watch for a reason to list, so
-// that all lists come at once when the API is back; a refused connection is the one after which it watches again.
+// unreachableError is the error of a watch while a list would fail too. After most errors of a watch a Reflector lists, and all lists would
+// start at once when the API is back. After a refused connection it watches again.
 type unreachableError struct{ reason string }
 
 func (e *unreachableError) Error() string { return e.reason }
 
-// Unwrap is what a Reflector knows a refused connection by.
+// Unwrap makes a Reflector treat the error as a refused connection.
 func (*unreachableError) Unwrap() error { return syscall.ECONNREFUSED }
 
-// watchAgain returns the error by which a Reflector knows that it has to watch again.
-func watchAgain(err error) error {
-	if utilnet.IsProbableEOF(err) { // by this text, client-go takes the watch for one that has ended at once
+// asConnectionRefused returns an error that makes a Reflector watch again.
+func asConnectionRefused(err error) error {
+	if utilnet.IsProbableEOF(err) { // client-go matches its text, and takes it for a watch that has ended
 		return &unreachableError{"the connection to the Kubernetes API broke"}
 	}
 	return &unreachableError{err.Error()}
 }
 
-// isOlder says whether a revision is certainly older than another one. What is no revision is not.
+// isOlder reports whether both revisions are valid and the current one is older.
 func isOlder(current, seen string) bool {
 	order, err := resourceversion.CompareResourceVersion(current, seen)
 	return err == nil && order < 0
 }
 
-// revision asks for the current revision of what is to be watched. An API server that is too busy for that answers when to ask again.
-func (t *transport) revision(watch *http.Request, query url.Values) (current string, busy *http.Response, err error) {
+// currentRevision returns the current revision of a collection. If the API server is too busy, it returns the API server's response, which
+// says when to retry.
+func (t *transport) currentRevision(watch *http.Request, query url.Values) (current string, busy *http.Response, err error) {
 	request := watch.Clone(watch.Context())
 	limited := selectors(query)
 	limited.Set("limit", "1")
@@ -148,28 +148,28 @@ func (t *transport) revision(watch *http.Request, query url.Values) (current str
 	if err != nil || response.StatusCode == http.StatusTooManyRequests {
 		return "", response, err
 	}
-	defer func() { _ = response.Body.Close() }() // it was read
-	var answer struct {                          // a list, or why there is none
+	defer response.Body.Close()
+	var listOrStatus struct {
 		Metadata metav1.ListMeta
 		Message  string
 	}
-	err = json.NewDecoder(response.Body).Decode(&answer)
+	err = json.NewDecoder(response.Body).Decode(&listOrStatus)
 	switch {
 	case response.StatusCode != http.StatusOK:
-		return "", nil, fmt.Errorf("the Kubernetes API answers %s: %s", response.Status, answer.Message)
+		return "", nil, fmt.Errorf("the Kubernetes API responded %s: %s", response.Status, listOrStatus.Message)
 	case err != nil:
-		return "", nil, fmt.Errorf("the current revision of %s cannot be read: %w", request.URL.Path, err)
+		return "", nil, fmt.Errorf("read the current revision of %s: %w", request.URL.Path, err)
 	}
-	return answer.Metadata.ResourceVersion, nil, nil
+	return listOrStatus.Metadata.ResourceVersion, nil, nil
 }
 
-// consistent returns a request that reads what is so now. A Reflector accepts what an API server's cache holds, which may lag.
-func consistent(request *http.Request, query url.Values) *http.Request {
+// consistentRead returns a request that reads the current state. Reflectors accept the state of an API server's cache, which may lag.
+func consistentRead(request *http.Request, query url.Values) *http.Request {
 	if !query.Has("resourceVersion") || query.Get("resourceVersionMatch") == string(metav1.ResourceVersionMatchExact) {
 		return request
 	}
 	query.Del("resourceVersion")
-	if !beginsWithList(query) { // where it has to be there
+	if !sendsInitialEvents(query) { // which requires it
 		query.Del("resourceVersionMatch")
 	}
 	request = request.Clone(request.Context())
@@ -177,11 +177,11 @@ func consistent(request *http.Request, query url.Values) *http.Request {
 	return request
 }
 
-// gone is the answer by which a Reflector knows that it has to list.
-func gone(request *http.Request, why string) *http.Response {
-	status := apierrors.NewResourceExpired(why).Status()
+// expiredResponse returns the response that makes a Reflector list.
+func expiredResponse(request *http.Request, reason string) *http.Response {
+	status := apierrors.NewResourceExpired(reason).Status()
 	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
-	content, _ := json.Marshal(status) // has only texts and numbers
+	content, _ := json.Marshal(status) // cannot fail
 	return &http.Response{
 		Status: "410 Gone", StatusCode: http.StatusGone, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"Content-Type": {"application/json"}},
@@ -190,11 +190,10 @@ func gone(request *http.Request, why string) *http.Response {
 	}
 }
 
-// send sends a request, and returns the answer and the body to read it by. Both fail when the API server is silent for too long.
-func (t *transport) send(request *http.Request, silence time.Duration) (*http.Response, *body, error) {
+// send sends a request, and returns the response and its body. Both have the idle timeout.
+func (t *transport) send(request *http.Request, idle time.Duration) (*http.Response, *body, error) {
 	ctx, cancel := context.WithCancelCause(request.Context())
-	silent := fmt.Errorf("%w for %s", errSilent, silence)
-	timer := time.AfterFunc(silence, func() { cancel(silent) })
+	timer := time.AfterFunc(idle, func() { cancel(fmt.Errorf("%w for %s", errIdle, idle)) })
 	response, err := t.next.RoundTrip(request.WithContext(ctx))
 	if err != nil {
 		timer.Stop()
@@ -202,13 +201,13 @@ func (t *transport) send(request *http.Request, silence time.Duration) (*http.Re
 		cancel(nil)
 		return nil, nil, err
 	}
-	timer.Reset(silence)
-	return response, &body{content: response.Body, ctx: ctx, cancel: cancel, timer: timer, silence: silence}, nil
+	timer.Reset(idle)
+	return response, &body{content: response.Body, ctx: ctx, cancel: cancel, timer: timer, idle: idle}, nil
 }
 
-var errSilent = errors.New("the Kubernetes API has sent nothing")
+var errIdle = errors.New("the Kubernetes API has sent nothing")
 
-// causeOf returns why a context was cancelled, where that is why a call has failed.
+// causeOf returns the cause of the context if it is done, and otherwise err.
 func causeOf(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

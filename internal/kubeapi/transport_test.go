@@ -28,27 +28,27 @@ const (
 	watchURL      = collectionURL + "?watch=true&allowWatchBookmarks=true&timeoutSeconds=400&resourceVersion="
 )
 
-// api answers in the place of the API server.
+// api is a fake API server, with a transport to it.
 type api struct {
 	transport *transport
 	registry  *prometheus.Registry
 	revision  string
-	down      error // what calls fail with; nil answers
+	down      error // the error of requests, unless nil
 	status    int
-	asked     []string // the queries of the calls that came
+	queries   []string // of the requests
 	stream    *stream  // of the last watch
 }
 
 func newAPI() *api {
 	a := &api{revision: "100", status: http.StatusOK, registry: prometheus.NewRegistry()}
 	a.transport = &transport{
-		next: a, bounds: DefaultBounds(), metrics: NewMetrics(a.registry), log: slog.New(slog.DiscardHandler), collections: map[string]*collection{},
+		next: a, timeouts: DefaultTimeouts(), metrics: NewMetrics(a.registry), log: slog.New(slog.DiscardHandler), collections: map[string]*collection{},
 	}
 	return a
 }
 
 func (a *api) RoundTrip(request *http.Request) (*http.Response, error) {
-	a.asked = append(a.asked, request.URL.RawQuery)
+	a.queries = append(a.queries, request.URL.RawQuery)
 	if a.down != nil {
 		return nil, a.down
 	}
@@ -61,10 +61,10 @@ func (a *api) RoundTrip(request *http.Request) (*http.Response, error) {
 	return &http.Response{Status: status, StatusCode: a.status, Body: content, Request: request}, nil
 }
 
-// stream is the body of an answer that comes piece by piece.
+// stream is a response body that is sent in parts.
 type stream struct {
 	ctx  context.Context
-	sent chan error // nil is an event
+	sent chan error // nil sends an event
 }
 
 func (s *stream) Read(p []byte) (int, error) {
@@ -82,7 +82,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 }
 
-// errPadding has a stream send white space.
+// errPadding makes a stream send white space.
 var errPadding = errors.New("padding")
 
 func (*stream) Close() error { return nil }
@@ -96,32 +96,32 @@ func (a *api) get(ctx context.Context, t *testing.T, url string) (*http.Response
 	return a.transport.RoundTrip(request)
 }
 
-// watch begins a watch that must be let through, at the revision 100.
+// watch starts a watch at the revision 100, which must succeed.
 func (a *api) watch(t *testing.T) *http.Response {
 	t.Helper()
 	response, err := a.get(t.Context(), t, watchURL+"100")
 	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("the watch is answered %v, %v", response, err)
+		t.Fatalf("the response to the watch is %v, %v", response, err)
 	}
 	t.Cleanup(func() { _ = response.Body.Close() })
 	return response
 }
 
-// mustList fails the test unless the next watch is answered that its Reflector has to list first, after which it watches again.
-func (a *api) mustList(t *testing.T) {
+// assertMustList asserts that the next watch is rejected, so that its Reflector lists, and that the one after that succeeds.
+func (a *api) assertMustList(t *testing.T) {
 	t.Helper()
 	response, err := a.get(t.Context(), t, watchURL+"100")
 	if err != nil || response.StatusCode != http.StatusGone {
-		t.Fatalf("the watch is answered %v, %v, want 410", response, err)
+		t.Fatalf("the response to the watch is %v, %v, want 410", response, err)
 	}
 	content, _ := io.ReadAll(response.Body)
 	if !strings.Contains(string(content), `"reason":"Expired"`) || response.Header.Get("Content-Type") != "application/json" {
-		t.Errorf("the answer is %s", content)
+		t.Errorf("the response is %s", content)
 	}
 	a.watch(t)
 }
 
-// end reads a watch until it ends, and returns how long that took and how it ended.
+// end reads a response until it ends, and returns the duration and the error.
 func end(response *http.Response) (after time.Duration, err error) {
 	started := time.Now()
 	_, err = io.ReadAll(response.Body)
@@ -152,7 +152,7 @@ func (a *api) staleness(t *testing.T) float64 {
 	return 0
 }
 
-func TestASilentWatchLeadsToAList(t *testing.T) {
+func TestWatch_ListAfterSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
 		watch := a.watch(t)
@@ -171,14 +171,14 @@ func TestASilentWatchLeadsToAList(t *testing.T) {
 		if got := a.staleness(t); got != 180 {
 			t.Errorf("the staleness is %v", got)
 		}
-		a.mustList(t)
+		a.assertMustList(t)
 		if got := a.restarts(t, reasonSilent); got != 1 {
 			t.Errorf("%v restarts were counted", got)
 		}
 	})
 }
 
-func TestAWatchThatDoesNotBeginFails(t *testing.T) {
+func TestWatch_FailsIfItDoesNotStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
 		hanging := roundTripper(func(request *http.Request) (*http.Response, error) {
@@ -191,7 +191,7 @@ func TestAWatchThatDoesNotBeginFails(t *testing.T) {
 		a.transport.next = hanging
 		started := time.Now()
 		_, err := a.get(t.Context(), t, watchURL+"100")
-		if !errors.Is(err, errSilent) || time.Since(started) != 3*time.Minute {
+		if !errors.Is(err, errIdle) || time.Since(started) != 3*time.Minute {
 			t.Errorf("the watch failed after %s with %v", time.Since(started), err)
 		}
 	})
@@ -201,8 +201,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
 
-// The table of all ends of a watch, and what has to follow.
-func TestWhatFollowsTheEndOfAWatch(t *testing.T) {
+func TestWatch_ListAfterOutage(t *testing.T) {
 	reset := fmt.Errorf("read tcp: %w", syscall.ECONNRESET)
 	for name, test := range map[string]struct {
 		end        func(a *api)
@@ -233,12 +232,12 @@ func TestWhatFollowsTheEndOfAWatch(t *testing.T) {
 				if a.down != nil || a.status != http.StatusOK {
 					response, err := a.get(t.Context(), t, watchURL+"100")
 					if test.wantRelist && !watchesAgain(err) || !test.wantRelist && response.StatusCode != a.status {
-						t.Errorf("the watch is answered %v, %v", response, err)
+						t.Errorf("the response to the watch is %v, %v", response, err)
 					}
 					a.down, a.status = nil, http.StatusOK
 				}
 
-				next := a.watch(t) // goes on where the last one was
+				next := a.watch(t) // resumes the last one
 				go a.stream.sendBookmarks(t.Context())
 				ended := make(chan error, 1)
 				go func() { _, err := end(next); ended <- err }()
@@ -249,10 +248,10 @@ func TestWhatFollowsTheEndOfAWatch(t *testing.T) {
 					if !test.wantRelist || err != nil {
 						t.Fatalf("the next watch ended with %v", err)
 					}
-					a.mustList(t)
+					a.assertMustList(t)
 				default:
 					if test.wantRelist {
-						t.Error("no list follows")
+						t.Error("no list is required")
 					}
 				}
 			})
@@ -260,7 +259,7 @@ func TestWhatFollowsTheEndOfAWatch(t *testing.T) {
 	}
 }
 
-// watchesAgain says whether a client and its Reflector take this error of a watch for a reason to watch again, and not to list.
+// watchesAgain reports whether a Reflector watches again after an error of a watch, and does not list.
 func watchesAgain(err error) bool {
 	err = &url.Error{Op: "Get", URL: watchURL, Err: err}
 	return utilnet.IsConnectionRefused(err) && !utilnet.IsProbableEOF(err) && !utilnet.IsTimeout(err)
@@ -283,8 +282,7 @@ func (s *stream) sendBookmarks(ctx context.Context) {
 	}
 }
 
-// A list that is due stays due when the watch ends before.
-func TestADueListOutlivesAWatch(t *testing.T) {
+func TestWatch_DueListOutlivesAWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
 		watch := a.watch(t)
@@ -302,11 +300,11 @@ func TestADueListOutlivesAWatch(t *testing.T) {
 				return
 			}
 		}
-		t.Error("a watch that breaks all the time never leads to a list")
+		t.Error("no list is required after watches that break")
 	})
 }
 
-func TestAPausedProcessLists(t *testing.T) {
+func TestWatch_ListAfterPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
 		watch := a.watch(t)
@@ -318,15 +316,15 @@ func TestAPausedProcessLists(t *testing.T) {
 		if after, err := end(next); after > 3*time.Minute || err != nil {
 			t.Errorf("the next watch ended after %s with %v", after, err)
 		}
-		a.mustList(t)
+		a.assertMustList(t)
 	})
 }
 
-func TestRelistsAreSpread(t *testing.T) {
+func TestWatchStarted_SpreadsLists(t *testing.T) {
 	early, late := 0, 0
 	for range 1000 {
-		c := &collection{heard: time.Now(), away: true}
-		wait, due := c.watching(DefaultBounds())
+		c := &collection{lastSeen: time.Now(), outage: true}
+		wait, due := c.watchStarted(DefaultTimeouts())
 		switch {
 		case !due || wait < 0 || wait > 3*time.Minute:
 			t.Fatalf("a list is due after %s (%t)", wait, due)
@@ -341,29 +339,29 @@ func TestRelistsAreSpread(t *testing.T) {
 	}
 }
 
-func TestAnOlderRevisionLeadsToAList(t *testing.T) {
+func TestWatch_ListAfterOlderRevision(t *testing.T) {
 	for name, test := range map[string]struct {
 		current, seen string
 		gone          bool
 	}{
-		"newer":          {"101", "100", false},
-		"the same":       {"100", "100", false},
-		"older":          {"99", "100", true},
-		"beyond 64 bits": {"99999999999999999999999", "100000000000000000000000", true},
-		"from the start": {"99", "0", false},
-		"none is known":  {"99", "", false},
-		"no number":      {"99", "abc", false},
-		"no revision":    {"", "100", false},
+		"newer":            {"101", "100", false},
+		"the same":         {"100", "100", false},
+		"older":            {"99", "100", true},
+		"beyond 64 bits":   {"99999999999999999999999", "100000000000000000000000", true},
+		"from the start":   {"99", "0", false},
+		"seen is empty":    {"99", "", false},
+		"seen is invalid":  {"99", "abc", false},
+		"current is empty": {"", "100", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAPI()
 			a.revision = test.current
 			response, err := a.get(t.Context(), t, watchURL+test.seen+"&labelSelector=a%3Db")
 			if err != nil || (response.StatusCode == http.StatusGone) != test.gone {
-				t.Fatalf("the watch is answered %v, %v", response, err)
+				t.Fatalf("the response to the watch is %v, %v", response, err)
 			}
-			if a.asked[0] != "labelSelector=a%3Db&limit=1" {
-				t.Errorf("the revision is asked for by %q", a.asked[0])
+			if a.queries[0] != "labelSelector=a%3Db&limit=1" {
+				t.Errorf("the query for the revision is %q", a.queries[0])
 			}
 			if got := a.restarts(t, reasonOlderRevision); (got == 1) != test.gone {
 				t.Errorf("%v restarts were counted", got)
@@ -372,9 +370,9 @@ func TestAnOlderRevisionLeadsToAList(t *testing.T) {
 	}
 }
 
-// TestInvariant9_ReadsAreConsistent has no process begin with what a cache of an API server holds, which may lag.
+// The cache of an API server may lag, so no process may start with its state.
 func TestInvariant9_ReadsAreConsistent(t *testing.T) {
-	for asked, want := range map[string]string{
+	for query, want := range map[string]string{
 		"limit=500&resourceVersion=0":                         "limit=500",
 		"resourceVersion=7&resourceVersionMatch=NotOlderThan": "",
 		"resourceVersion=7&resourceVersionMatch=Exact":        "resourceVersion=7&resourceVersionMatch=Exact",
@@ -383,18 +381,18 @@ func TestInvariant9_ReadsAreConsistent(t *testing.T) {
 		"watch=true&fieldSelector=metadata.name%3Dx&resourceVersion=7":                                                "watch=true&fieldSelector=metadata.name%3Dx&resourceVersion=7",
 	} {
 		a := newAPI()
-		response, err := a.get(t.Context(), t, collectionURL+"?"+asked)
+		response, err := a.get(t.Context(), t, collectionURL+"?"+query)
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = response.Body.Close()
-		if got := a.asked[len(a.asked)-1]; got != want || len(a.asked) != 1 {
-			t.Errorf("%q is sent as %q", asked, a.asked)
+		if got := a.queries[len(a.queries)-1]; got != want || len(a.queries) != 1 {
+			t.Errorf("%q is sent as %q", query, a.queries)
 		}
 	}
 }
 
-func TestAStalledAnswerFails(t *testing.T) {
+func TestCall_FailsIfTheResponsePauses(t *testing.T) {
 	for name, method := range map[string]string{"a page": http.MethodGet, "a write": http.MethodPatch} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -413,13 +411,13 @@ func TestAStalledAnswerFails(t *testing.T) {
 				}
 				defer response.Body.Close()
 				go func() {
-					for range 5 { // slowly, but it comes
+					for range 5 { // slowly, within the timeout
 						time.Sleep(50 * time.Second)
 						a.stream.sent <- nil
 					}
 				}()
 				after, err := end(response)
-				if after != 310*time.Second || !errors.Is(err, errSilent) {
+				if after != 310*time.Second || !errors.Is(err, errIdle) {
 					t.Errorf("it ended after %s with %v", after, err)
 				}
 			})
@@ -427,8 +425,7 @@ func TestAStalledAnswerFails(t *testing.T) {
 	}
 }
 
-// What the caller does not want any more says nothing of the API.
-func TestAWatchThatItsCallerEndsIsNoOutage(t *testing.T) {
+func TestWatch_CanceledWatchIsNotAnOutage(t *testing.T) {
 	a := newAPI()
 	ctx, cancel := context.WithCancel(t.Context())
 	response, err := a.get(ctx, t, watchURL+"100")
@@ -446,18 +443,18 @@ func TestAWatchThatItsCallerEndsIsNoOutage(t *testing.T) {
 	a.down = nil
 	a.watch(t)
 	for _, c := range a.transport.collections {
-		if c.away || !c.relistAt.IsZero() {
+		if c.outage || !c.relistAt.IsZero() {
 			t.Error("a list is due")
 		}
 	}
 }
 
-// A console watches each key that it creates for a moment.
-func TestNothingIsKeptOfAWatcherThatHasStopped(t *testing.T) {
+// The console watches each key that it creates, for a moment.
+func TestWatch_StoppedReflectorIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
 		ctx, cancel := context.WithCancel(t.Context())
-		for range 2 { // the second goes on where the first has ended
+		for range 2 { // the second resumes the first
 			response, err := a.get(ctx, t, watchURL+"100&fieldSelector=metadata.name%3Dnew")
 			if err != nil {
 				t.Fatal(err)
@@ -476,8 +473,8 @@ func TestNothingIsKeptOfAWatcherThatHasStopped(t *testing.T) {
 	})
 }
 
-// A Reflector logs nothing when it watches again.
-func TestAWatchThatCannotBeginIsLoggedOnceAMinute(t *testing.T) {
+// A Reflector that watches again logs nothing.
+func TestWatch_LogsFailuresOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
 		var logged strings.Builder
@@ -489,8 +486,8 @@ func TestAWatchThatCannotBeginIsLoggedOnceAMinute(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		const want = `level=WARN msg="The Kubernetes API cannot be watched: trying again" resource=apikeys ` +
-			`err="the Kubernetes API answers 403 Forbidden: "`
+		const want = `level=WARN msg="The Kubernetes API cannot be watched: retrying" resource=apikeys ` +
+			`err="the Kubernetes API responded 403 Forbidden: "`
 		if strings.Count(logged.String(), want) != 2 || strings.Count(logged.String(), "\n") != 2 {
 			t.Errorf("the log says %s", &logged)
 		}

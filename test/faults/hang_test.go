@@ -38,7 +38,7 @@ func TestInvariant5_AHungWatchIsReplaced(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t, env)
 			config, hang := hungWatch(f)
-			bounds := kubeapi.Bounds{WatchSilence: time.Second, CallSilence: framework.Timeout, RelistWithin: time.Second}
+			bounds := kubeapi.Timeouts{WatchIdle: time.Second, CallIdle: framework.Timeout, RelistWithin: time.Second}
 			kubeapi.Harden(config, bounds, kubeapi.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
 			listed := f.createIssued("listed")
 			known := follow(f, config)
