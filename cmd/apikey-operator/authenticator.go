@@ -6,6 +6,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -16,11 +17,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"squirrel.dev/apikey-operator/internal/serving"
 	"squirrel.dev/apikey-operator/webhook/authn"
 	"squirrel.dev/apikey-operator/webhook/gateway"
 )
 
-// authenticator answers gateways, and writes nothing.
+// authenticator is the subcommand that checks keys for gateways. It writes nothing to the Kubernetes API.
 type authenticator struct {
 	server                   serverFlags
 	grpcListenAddress        string
@@ -33,19 +35,21 @@ func newAuthenticatorCommand() *cobra.Command {
 	a := &authenticator{}
 	command := &cobra.Command{
 		Use:   "authenticator",
-		Short: "Answer gateways that ask whether an API key is good",
+		Short: "Check API keys for gateways",
 		Args:  cobra.NoArgs,
 		RunE:  runDaemon(a),
 	}
 	flags := command.Flags()
-	a.server.register(flags, "Address that gateways ask over HTTP.")
-	flags.StringVar(&a.grpcListenAddress, "grpc-listen-address", ":9191", "Address that Envoy asks over gRPC (ext_authz v3); 0 is none.")
+	a.server.register(flags, "The address on which to serve gateways over HTTP.")
+	flags.StringVar(&a.grpcListenAddress, "grpc-listen-address", ":9191",
+		"The address on which to serve Envoy over gRPC (ext_authz v3); 0 disables it.")
 	flags.StringVar(&a.defaultNamespace, "default-namespace", "",
-		"Namespace of the keys that a gRPC check without context_extensions[\"namespace\"] is about. Default: such a check is refused.")
-	flags.DurationVar(&a.maxStaleness, "max-staleness", 0,
-		"How long to go on answering from memory, at least 2m, when the Kubernetes API says nothing; 0 is without bound.")
+		"The namespace of the keys for gRPC checks without context_extensions[\"namespace\"]; by default such checks are denied.")
+	flags.DurationVar(&a.maxStaleness, "max-staleness", 0, fmt.Sprintf(
+		"The maximum duration for which to check keys from memory while the Kubernetes API is unavailable, at least %s; 0 is unlimited.",
+		authn.MinStaleness))
 	flags.IntVar(&a.insufficientAccessStatus, "insufficient-access-status", http.StatusUnauthorized,
-		"HTTP status for a good key that lacks the right: 401 or 403.")
+		"The HTTP status of the response to a valid key that lacks the required access: 401 or 403.")
 	return command
 }
 
@@ -58,11 +62,11 @@ func (a *authenticator) validate() error {
 		return err
 	}
 	if a.maxStaleness != 0 && a.maxStaleness < authn.MinStaleness {
-		return fmt.Errorf("--max-staleness=%s is too short: when nothing changes the Kubernetes API says something about once a minute, "+
-			"so give at least %s, or 0 for no bound", a.maxStaleness, authn.MinStaleness)
+		return fmt.Errorf("--max-staleness=%s is too short, because the Kubernetes API sends a bookmark only about once a minute: "+
+			"use at least %s, or 0 for no limit", a.maxStaleness, authn.MinStaleness)
 	}
 	if a.insufficientAccessStatus != http.StatusUnauthorized && a.insufficientAccessStatus != http.StatusForbidden {
-		return fmt.Errorf("--insufficient-access-status=%d is not allowed: give 401 or 403", a.insufficientAccessStatus)
+		return fmt.Errorf("--insufficient-access-status=%d is not supported: use 401 or 403", a.insufficientAccessStatus)
 	}
 	return nil
 }
@@ -77,20 +81,26 @@ func (a *authenticator) run(ctx context.Context) error {
 		return err
 	}
 	keyring := authn.NewKeyring()
-	decider := authn.NewAuthenticator(keyring, a.maxStaleness, time.Now)
+	servers.AddRunnable(func(ctx context.Context) error { return keyring.Run(ctx, kubernetes, metav1.NamespaceAll) })
+	keys := authn.NewAuthenticator(keyring, a.maxStaleness, time.Now)
+	a.addGatewayServers(servers, tlsConfig, keyring, keys)
+	a.server.operations.addServers(servers, keys.Ready)
+	return servers.Run(ctx)
+}
 
-	servers.AddWork(func(ctx context.Context) error { return keyring.Run(ctx, kubernetes, metav1.NamespaceAll) })
+func (a *authenticator) addGatewayServers(
+	servers *serving.Process, tlsConfig *tls.Config, keyring *authn.Keyring, keys *authn.Authenticator,
+) {
 	options := gateway.Options{
 		InsufficientAccessStatus: a.insufficientAccessStatus,
 		Metrics:                  gateway.NewMetrics(metrics.Registry, keyring),
 		Log:                      slog.Default(),
 	}
-	servers.AddServer("authenticator", a.server.listenAddress, tlsConfig, gateway.NewHandler(decider, options))
-	if a.grpcListenAddress != off {
-		servers.AddGRPCServer("grpc", a.grpcListenAddress, tlsConfig, decider.Ready, func(registrar grpc.ServiceRegistrar) {
-			gateway.RegisterEnvoy(registrar, decider, a.defaultNamespace, options)
-		})
+	servers.AddServer("authenticator", a.server.listenAddress, tlsConfig, gateway.NewHandler(keys, options))
+	if a.grpcListenAddress == off {
+		return
 	}
-	a.server.operations.addServers(servers, decider.Ready)
-	return servers.Run(ctx)
+	servers.AddGRPCServer("grpc", a.grpcListenAddress, tlsConfig, keys.Ready, func(registrar grpc.ServiceRegistrar) {
+		gateway.RegisterEnvoy(registrar, keys, a.defaultNamespace, options)
+	})
 }

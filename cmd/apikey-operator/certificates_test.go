@@ -26,8 +26,8 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// registerWebhook has the API server call the admission webhook at a loopback port, as it calls it in a cluster: by the name of its
-// Service, and without knowing yet whom to trust.
+// registerWebhook makes the API server call the admission webhook at a loopback port. As in a cluster, it uses the name of the Service and
+// has no CA bundle yet.
 func registerWebhook(t *testing.T, env *testenv.Env, namespace string, port int) {
 	t.Helper()
 	service := &corev1.Service{
@@ -46,8 +46,8 @@ func registerWebhook(t *testing.T, env *testenv.Env, namespace string, port int)
 		t.Fatal(err)
 	}
 	for i := range configuration.Webhooks {
-		called := configuration.Webhooks[i].ClientConfig.Service
-		called.Namespace, called.Port = namespace, new(int32(port))
+		service := configuration.Webhooks[i].ClientConfig.Service
+		service.Namespace, service.Port = namespace, new(int32(port))
 	}
 	if err := env.Client.Create(t.Context(), configuration); err != nil {
 		t.Fatal(err)
@@ -68,9 +68,9 @@ func freeAddress(t *testing.T) (listen string, port int) {
 	return address(port), port
 }
 
-// Two replicas start on an empty cluster: one of them leads and mints, both serve the admission webhook, the API server calls it, and a
-// client of the authenticator's has what it needs to verify.
-func TestControllersMintTheCertificatesThatEverybodyNeeds(t *testing.T) {
+// Two replicas start on an empty cluster. The leader issues the certificates, both serve the admission webhook, the API server calls it,
+// and clients of the authenticator get the CA bundle.
+func TestController_IssuesCertificates(t *testing.T) {
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
 	plain := &http.Transport{}
@@ -78,15 +78,15 @@ func TestControllersMintTheCertificatesThatEverybodyNeeds(t *testing.T) {
 	var webhooks, metrics []string
 	for range 2 {
 		health, _ := freeAddress(t)
-		figures, _ := freeAddress(t)
+		metricsAddress, _ := freeAddress(t)
 		webhook, port := freeAddress(t)
 		if len(programs) == 0 {
 			registerWebhook(t, env, namespace, port)
 		}
 		p := startProgram(t, "controller", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--mint-certificates", "--system-namespace="+namespace,
-			"--health-probe-bind-address="+health, "--metrics-bind-address="+figures, "--webhook-listen-address="+webhook)
-		p.eventually("ready", func() bool { status, _ := get(t, plain, "http://"+health+"/readyz"); return status == 200 })
-		programs, webhooks, metrics = append(programs, p), append(webhooks, webhook), append(metrics, figures)
+			"--health-probe-bind-address="+health, "--metrics-bind-address="+metricsAddress, "--webhook-listen-address="+webhook)
+		p.eventually("the process is ready", func() bool { status, _ := get(t, plain, "http://"+health+"/readyz"); return status == 200 })
+		programs, webhooks, metrics = append(programs, p), append(webhooks, webhook), append(metrics, metricsAddress)
 	}
 
 	bundle := &corev1.ConfigMap{}
@@ -105,15 +105,15 @@ func TestControllersMintTheCertificatesThatEverybodyNeeds(t *testing.T) {
 		_ = connection.Close()
 	}
 
-	_, figures := get(t, plain, "http://"+metrics[0]+"/metrics")
+	_, body := get(t, plain, "http://"+metrics[0]+"/metrics")
 	for _, name := range []string{"authority", "authenticator", "webhook"} {
-		if !strings.Contains(figures, `apikey_certificate_expiration_timestamp_seconds{certificate="`+name+`"} 1.`) {
-			t.Errorf("the metrics of the leader say nothing of the %s", name)
+		if !strings.Contains(body, `apikey_certificate_expiration_timestamp_seconds{certificate="`+name+`"} 1.`) {
+			t.Errorf("the metrics of the leader lack the expiry of the certificate %q", name)
 		}
 	}
 
-	if !strings.Contains(figures, `apikey_connections{server="webhook"} `) {
-		t.Error("the metrics say nothing of the webhook's connections")
+	if !strings.Contains(body, `apikey_connections{server="webhook"} `) {
+		t.Error("the metrics lack the connections of the webhook")
 	}
 
 	first := &v1alpha1.APIKey{
@@ -123,7 +123,7 @@ func TestControllersMintTheCertificatesThatEverybodyNeeds(t *testing.T) {
 	if err := env.Client.Create(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
-	programs[0].eventually("the webhook refuses a second key of the app name", func() bool { // a slow one is passed over
+	programs[0].eventually("the webhook rejects a second key of the app name", func() bool { // failurePolicy Ignore admits it after a timeout
 		second := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "second"}, Spec: first.Spec}
 		err := env.Client.Create(t.Context(), second, client.DryRunAll)
 		return err != nil && strings.Contains(err.Error(), `"first"`)
@@ -134,8 +134,8 @@ func TestControllersMintTheCertificatesThatEverybodyNeeds(t *testing.T) {
 	}
 }
 
-// Whoever is alerted before a certificate ends must be so in particular when a controller cannot renew it.
-func TestCertificatesThatCannotBeRenewedAreInTheMetrics(t *testing.T) {
+// The alert on the expiry of certificates must fire if the controller cannot renew them.
+func TestController_MeasuresCertificatesThatItCannotRenew(t *testing.T) {
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
 	certificatePEM, keyPEM, err := cert.GenerateSelfSignedCertKey("apikey-authenticator", nil, nil)
@@ -155,11 +155,11 @@ func TestCertificatesThatCannotBeRenewedAreInTheMetrics(t *testing.T) {
 		}
 	}
 	health, _ := freeAddress(t)
-	figures, _ := freeAddress(t)
+	metricsAddress, _ := freeAddress(t)
 	p := startProgram(t, "controller", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--mint-certificates", "--system-namespace="+namespace,
-		"--leader-elect=false", "--webhook=false", "--health-probe-bind-address="+health, "--metrics-bind-address="+figures)
-	p.eventually("the metrics say when the authenticator's certificate ends", func() bool {
-		_, body := get(t, &http.Transport{}, "http://"+figures+"/metrics")
+		"--leader-elect=false", "--webhook=false", "--health-probe-bind-address="+health, "--metrics-bind-address="+metricsAddress)
+	p.eventually("the metrics have the expiry of the authenticator's certificate", func() bool {
+		_, body := get(t, &http.Transport{}, "http://"+metricsAddress+"/metrics")
 		return strings.Contains(body, `apikey_certificate_expiration_timestamp_seconds{certificate="authenticator"} 1.`)
 	})
 }

@@ -14,20 +14,22 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// keeper asks by one protocol, over one connection.
-type keeper struct {
+// gatewayClient sends checks with one protocol over one connection.
+type gatewayClient struct {
 	protocol string
-	ask      func() (status int, reused bool)
+	check    func() (status int, reused bool)
 }
 
-// TestInvariant10_AFloodOfConnectionsLeavesGatewaysTheirs has a gateway of each protocol ask with a good key of each of two namespaces. As
-// many connections as there may be are theirs then, so that one that was not recognised as a gateway's would be closed for the first
-// connection of the flood.
-func TestInvariant10_AFloodOfConnectionsLeavesGatewaysTheirs(t *testing.T) {
+// A gateway of each protocol checks a valid key of each of two namespaces. Their connections use the whole limit, so that the first
+// connection of the flood would evict one that is not protected.
+func TestInvariant10_FloodDoesNotEvictConnectionsOfGateways(t *testing.T) {
 	t.Parallel()
 	const flood = 20
 	env := testenv.Shared(t)
@@ -46,28 +48,28 @@ func TestInvariant10_AFloodOfConnectionsLeavesGatewaysTheirs(t *testing.T) {
 		"--tls-cert-file="+serving.certFile, "--tls-private-key-file="+serving.keyFile, "--shutdown-delay=0",
 		"--max-connections="+strconv.Itoa(overHTTP+overGRPC))
 	plain := &http.Transport{}
-	p.eventually("ready", func() bool { status, _ := get(t, plain, "http://"+p.address("health")+"/readyz"); return status == 200 })
+	p.eventually("the process is ready", func() bool { status, _ := get(t, plain, "http://"+p.address("health")+"/readyz"); return status == 200 })
 
-	var keepers []keeper
+	var gateways []gatewayClient
 	for namespace, plaintext := range tokens {
-		keepers = append(keepers, grpcKeeper(t, p, trust, namespace, plaintext))
-		for protocol, request := range httpKeepers(plaintext, namespace) {
-			keepers = append(keepers, httpKeeper(t, p, trust, protocol, request))
+		gateways = append(gateways, grpcGateway(t, p, trust, namespace, plaintext))
+		for protocol, request := range checkRequests(plaintext, namespace) {
+			gateways = append(gateways, httpGateway(t, p, trust, protocol, request))
 		}
 	}
-	for _, k := range keepers {
-		if status, _ := k.ask(); status != 200 {
-			t.Fatalf("%s: a good key is answered %d", k.protocol, status)
+	for _, g := range gateways {
+		if status, _ := g.check(); status != 200 {
+			t.Fatalf("%s: the status for a valid key is %d", g.protocol, status)
 		}
 	}
 	for range flood {
 		for _, server := range []string{"authenticator", "grpc"} {
-			assertRefused(t, p.address(server))
+			assertRejected(t, p.address(server))
 		}
 	}
-	for _, k := range keepers {
-		if status, reused := k.ask(); status != 200 || !reused {
-			t.Errorf("%s: during the flood, a good key is answered %d, over the same connection: %v", k.protocol, status, reused)
+	for _, g := range gateways {
+		if status, reused := g.check(); status != 200 || !reused {
+			t.Errorf("%s: during the flood, the status for a valid key is %d, over the same connection: %t", g.protocol, status, reused)
 		}
 	}
 	_, metrics := get(t, plain, "http://"+p.address("metrics")+"/metrics")
@@ -87,17 +89,17 @@ func TestInvariant10_AFloodOfConnectionsLeavesGatewaysTheirs(t *testing.T) {
 
 const httpProtocols = 5
 
-// httpKeepers are requests with a good key, by protocol.
-func httpKeepers(plaintext, namespace string) map[string]func(address string) (*http.Request, error) {
+// checkRequests returns checks of a valid key, by protocol.
+func checkRequests(plaintext, namespace string) map[string]func(address string) (*http.Request, error) {
 	const get, post = http.MethodGet, http.MethodPost
 	request := func(method, path, body string, headers ...string) func(address string) (*http.Request, error) {
 		return func(address string) (*http.Request, error) {
-			made, err := http.NewRequest(method, "https://"+address+strings.Replace(path, "{namespace}", namespace, 1), strings.NewReader(body))
+			check, err := http.NewRequest(method, "https://"+address+strings.Replace(path, "{namespace}", namespace, 1), strings.NewReader(body))
 			for _, header := range headers {
 				name, value, _ := strings.Cut(header, ": ")
-				made.Header.Set(name, value)
+				check.Header.Set(name, value)
 			}
-			return made, err
+			return check, err
 		}
 	}
 	key := "X-API-Key: " + plaintext
@@ -111,15 +113,15 @@ func httpKeepers(plaintext, namespace string) map[string]func(address string) (*
 	}
 }
 
-func httpKeeper(
+func httpGateway(
 	t *testing.T, p *program, trust *http.Transport, protocol string, request func(address string) (*http.Request, error),
-) keeper {
+) gatewayClient {
 	t.Helper()
 	transport := trust.Clone()
 	t.Cleanup(transport.CloseIdleConnections)
-	return keeper{protocol, func() (status int, reused bool) {
+	return gatewayClient{protocol, func() (status int, reused bool) {
 		t.Helper()
-		made, err := request(p.address("authenticator"))
+		check, err := request(p.address("authenticator"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +130,7 @@ func httpKeeper(
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 			GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused },
 		})
-		response, err := transport.RoundTrip(made.WithContext(ctx))
+		response, err := transport.RoundTrip(check.WithContext(ctx))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,22 +140,23 @@ func httpKeeper(
 	}}
 }
 
-func grpcKeeper(t *testing.T, p *program, trust *http.Transport, namespace, plaintext string) keeper {
+func grpcGateway(t *testing.T, p *program, trust *http.Transport, namespace, plaintext string) gatewayClient {
 	t.Helper()
 	connection := p.dialGRPC(trust)
-	return keeper{"envoy-grpc", func() (status int, reused bool) {
+	var last net.Addr
+	return gatewayClient{"envoy-grpc", func() (status int, reused bool) {
 		t.Helper()
-		before := connection.GetState()
-		status, err := check(t, connection, map[string]string{"namespace": namespace}, plaintext)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return status, before == connection.GetState()
+		var server peer.Peer
+		status, err := check(t, connection, map[string]string{"namespace": namespace}, plaintext, grpc.Peer(&server))
+		framework.Must(t, err)
+		reused = last != nil && last.String() == server.LocalAddr.String()
+		last = server.LocalAddr
+		return status, reused
 	}}
 }
 
-// assertRefused opens a connection, which the server closes at once.
-func assertRefused(t *testing.T, address string) {
+// assertRejected asserts that the server closes a new connection at once.
+func assertRejected(t *testing.T, address string) {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
 	if err != nil {

@@ -30,7 +30,7 @@ const (
 	defaultKeyFile  = "data/.api_key"
 )
 
-// console lets people and programs without kubectl manage the keys of one namespace. It reads no Secret and writes no status.
+// console is the subcommand that manages the keys of one namespace for users without kubectl. It reads no Secret and writes no status.
 type console struct {
 	server    serverFlags
 	namespace string
@@ -42,23 +42,24 @@ func newConsoleCommand() *cobra.Command {
 	c := &console{}
 	command := &cobra.Command{
 		Use:   "console",
-		Short: "Serve the REST API and the web console that manage the API keys of one namespace",
+		Short: "Serve the REST API and the web console for the API keys of one namespace",
 		Args:  cobra.NoArgs,
 		RunE:  runDaemon(c),
 	}
 	flags := command.Flags()
-	c.server.register(flags, "Address of the API and the web console.")
-	flags.StringVar(&c.namespace, "namespace", "", "Namespace of the keys that are managed, and that count here. Default: that of this pod.")
+	c.server.register(flags, "The address on which to serve the REST API and the web console.")
+	flags.StringVar(&c.namespace, "namespace", "",
+		"The namespace of the keys that the console manages and accepts; defaults to the namespace of the pod.")
 	flags.StringVar(&c.managers, "managers", string(api.WriteAccessManages),
-		"Which keys may create and end keys: write-access is all that have write access; labelled is those whose APIKey has the label "+
-			v1alpha1.LabelManager+"=true too, and then none creates a key with an access that it lacks.")
-	flags.StringVar(&c.keyFile, "api-key-file", keyFileByDefault(),
-		"File of a first key, for a start without kubectl. It is made when it is missing; empty is none. Default: $"+keyFileVariable+", else "+
+		"Which keys may create and deactivate keys: write-access for all keys with write access, or labelled for those of an APIKey with the "+
+			"label "+v1alpha1.LabelManager+"=true, which cannot grant an access that they lack.")
+	flags.StringVar(&c.keyFile, "api-key-file", keyFileFromEnvironment(),
+		"File of the bootstrap key, which is created if it does not exist; empty disables it, and $"+keyFileVariable+" overrides the default "+
 			defaultKeyFile+".")
 	return command
 }
 
-func keyFileByDefault() string {
+func keyFileFromEnvironment() string {
 	if file, ok := os.LookupEnv(keyFileVariable); ok {
 		return file
 	}
@@ -85,55 +86,64 @@ func (c *console) validateManagers() error {
 	case api.WriteAccessManages, api.LabelledManage:
 		return nil
 	default:
-		return fmt.Errorf("--managers=%q is unknown: give %s or %s", c.managers, api.WriteAccessManages, api.LabelledManage)
+		return fmt.Errorf("--managers=%q is not supported: use %s or %s", c.managers, api.WriteAccessManages, api.LabelledManage)
 	}
 }
 
 func (c *console) run(ctx context.Context) error {
-	config, err := kubernetesConfig("console")
+	config, kubernetes, err := c.connect()
 	if err != nil {
 		return err
-	}
-	config.WarningHandler = rest.NoWarnings{} // of a hash that was brought, which here is of a token that this process made
-	scheme, err := newScheme()
-	if err != nil {
-		return err
-	}
-	kubernetes, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
-	if err != nil {
-		return fmt.Errorf("the Kubernetes API cannot be used: %w", err)
 	}
 	servers, tlsConfig, err := c.server.newProcess()
 	if err != nil {
 		return err
 	}
-	keyring, catalog := authn.NewKeyring(), api.NewKeyCache()
-	decider := authn.NewAuthenticator(keyring, 0, time.Now)
-	bootstrapped, err := c.bootstrap(servers, kubernetes, decider)
+	keyring, cache := authn.NewKeyring(), api.NewKeyCache()
+	servers.AddRunnable(func(ctx context.Context) error { return keyring.Run(ctx, config, c.namespace) })
+	servers.AddRunnable(func(ctx context.Context) error { return cache.Run(ctx, kubernetes, c.namespace) })
+	keys := authn.NewAuthenticator(keyring, 0, time.Now)
+	bootstrapped, err := c.addBootstrapKey(servers, kubernetes, keys)
 	if err != nil {
 		return err
 	}
-	api := api.NewAPI(api.Options{
+	handler := api.NewAPI(api.Options{
 		Namespace:     c.namespace,
 		Version:       version.String(),
 		Managers:      api.Managers(c.managers),
-		Authenticator: decider,
-		KeyCache:      catalog,
+		Authenticator: keys,
+		KeyCache:      cache,
 		Kubernetes:    kubernetes,
 		Bootstrapped:  bootstrapped,
 		Metrics:       api.NewMetrics(metrics.Registry),
 		Log:           slog.Default(),
 	})
-
-	servers.AddWork(func(ctx context.Context) error { return keyring.Run(ctx, config, c.namespace) })
-	servers.AddWork(func(ctx context.Context) error { return catalog.Run(ctx, kubernetes, c.namespace) })
-	servers.AddServer("console", c.server.listenAddress, tlsConfig, ui.Handler(api))
-	c.server.operations.addServers(servers, api.Ready)
+	servers.AddServer("console", c.server.listenAddress, tlsConfig, ui.Handler(handler))
+	c.server.operations.addServers(servers, handler.Ready)
 	return servers.Run(ctx)
 }
 
-// bootstrap adds the key of the key file to the work, and returns what says whether it is settled. Both are nothing without a file.
-func (c *console) bootstrap(servers *serving.Process, kubernetes client.WithWatch, decider *authn.Authenticator) (func() error, error) {
+func (c *console) connect() (*rest.Config, client.WithWatch, error) {
+	config, err := kubernetesConfig("console")
+	if err != nil {
+		return nil, nil, err
+	}
+	config.WarningHandler = rest.NoWarnings{} // about imported hashes, which here are those of random tokens
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, nil, err
+	}
+	kubernetes, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, nil, fmt.Errorf("create a client of the Kubernetes API: %w", err)
+	}
+	return config, kubernetes, nil
+}
+
+// addBootstrapKey adds the bootstrap key to the process and returns its readiness check, which is nil without a key file.
+func (c *console) addBootstrapKey(
+	servers *serving.Process, kubernetes client.WithWatch, keys *authn.Authenticator,
+) (ready func() error, err error) {
 	if c.keyFile == "" {
 		return nil, nil
 	}
@@ -141,12 +151,12 @@ func (c *console) bootstrap(servers *serving.Process, kubernetes client.WithWatc
 		File:          c.keyFile,
 		Namespace:     c.namespace,
 		Client:        kubernetes,
-		Authenticator: decider,
+		Authenticator: keys,
 		Log:           slog.Default(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	servers.AddWork(key.Run)
+	servers.AddRunnable(key.Run)
 	return key.Ready, nil
 }

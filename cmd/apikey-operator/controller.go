@@ -37,13 +37,13 @@ import (
 const (
 	leaderElectionID = "controller.keys.squirrel.dev"
 
-	// gracefulShutdownTimeout is shorter than the 30 seconds that Kubernetes gives a pod to end.
+	// gracefulShutdownTimeout is shorter than the termination grace period of a pod, 30 seconds.
 	gracefulShutdownTimeout = 20 * time.Second
 )
 
-// controller issues keys, and is the only one to write their status and Secrets.
+// controller is the subcommand that issues keys. It alone writes their status and Secrets.
 type controller struct {
-	operationsFlags
+	operations           operationsFlags
 	leaderElect          bool
 	systemNamespace      string
 	webhook              bool
@@ -52,7 +52,12 @@ type controller struct {
 	mintCertificates     bool
 	caLifetime           time.Duration
 
-	minted *certs.Reader // what the admission webhook is served with, when it is minted
+	// Set by run.
+	servers     *serving.Process
+	kubernetes  *rest.Config
+	clock       *kubeapi.Clock
+	certificate getCertificate // of the admission webhook
+	manager     ctrl.Manager
 }
 
 func newControllerCommand() *cobra.Command {
@@ -64,32 +69,33 @@ func newControllerCommand() *cobra.Command {
 		RunE:  runDaemon(c),
 	}
 	flags := command.Flags()
-	c.register(flags)
-	flags.BoolVar(&c.leaderElect, "leader-elect", true, "Let one of several replicas work at a time.")
+	c.operations.register(flags)
+	flags.BoolVar(&c.leaderElect, "leader-elect", true,
+		"Start a leader election and reconcile only as the leader, which more than one replica requires.")
 	flags.StringVar(&c.systemNamespace, "system-namespace", "",
-		"Namespace of the lease that the replicas elect their leader by, and of the minted certificates. Default: that of this pod.")
+		"The namespace of the leader election lease and of the issued certificates; defaults to the namespace of the pod.")
 	flags.BoolVar(&c.webhook, "webhook", true, "Serve the admission webhook.")
-	flags.StringVar(&c.webhookListenAddress, "webhook-listen-address", ":9443", "Address of the admission webhook.")
+	flags.StringVar(&c.webhookListenAddress, "webhook-listen-address", ":9443", "The address on which to serve the admission webhook.")
 	flags.StringVar(&c.webhookCertDir, "webhook-cert-dir", "",
-		"Directory of the admission webhook's tls.crt and tls.key; they are read again when they change.")
+		"Directory with the tls.crt and tls.key of the admission webhook, which are reloaded when they change.")
 	flags.BoolVar(&c.mintCertificates, "mint-certificates", false,
-		"Mint and renew the certificates of the authenticator and the admission webhook, and the authority that signs them.")
+		"Issue and renew the serving certificates of the authenticator and the admission webhook, and the certificate authority that signs them.")
 	flags.DurationVar(&c.caLifetime, "ca-lifetime", certs.DefaultLifetime, fmt.Sprintf(
-		"How long a minted authority is good for, at least %s. The next one is minted after two thirds of it, or at once when less is given, "+
-			"and signs after another twelfth. So long serving certificates are good for, too.", certs.MinLifetime))
+		"The lifetime of a certificate authority, at least %s: its successor is created after two thirds of it and signs after another twelfth, "+
+			"which is also the lifetime of the serving certificates.", certs.MinLifetime))
 	return command
 }
 
 func (c *controller) validate() error {
 	if err := cmp.Or(
-		c.operationsFlags.validate(),
+		c.operations.validate(),
 		c.validateWebhook(),
 		validateNamespace("system-namespace", c.systemNamespace),
 	); err != nil {
 		return err
 	}
 	if c.caLifetime < certs.MinLifetime {
-		return fmt.Errorf("--ca-lifetime=%s is too short for pods to see a renewed certificate in time: give at least %s",
+		return fmt.Errorf("--ca-lifetime=%s is too short for pods to load a renewed certificate in time: use at least %s",
 			c.caLifetime, certs.MinLifetime)
 	}
 	var err error
@@ -105,151 +111,157 @@ func (c *controller) validateWebhook() error {
 	}
 	switch {
 	case c.mintCertificates && c.webhookCertDir != "":
-		return errors.New("--mint-certificates contradicts --webhook-cert-dir: give the one or the other")
+		return errors.New("--mint-certificates and --webhook-cert-dir are mutually exclusive")
 	case !c.mintCertificates && c.webhookCertDir == "":
-		return errors.New("--mint-certificates is required, or --webhook-cert-dir with a certificate from elsewhere; " +
-			"give --webhook=false to run without the admission webhook")
+		return errors.New("the admission webhook requires a certificate: set --mint-certificates, or --webhook-cert-dir for another " +
+			"certificate, or disable the webhook with --webhook=false")
 	}
 	if port, err := portOf(c.webhookListenAddress); err != nil || port == 0 {
-		return fmt.Errorf("--webhook-listen-address=%q is no address: give host:port or :port, with a port other than 0", c.webhookListenAddress)
+		return fmt.Errorf("--webhook-listen-address=%q is not an address: use host:port or :port, with a port other than 0",
+			c.webhookListenAddress)
 	}
 	return nil
 }
 
 func (c *controller) run(ctx context.Context) error {
-	kubernetes, err := kubernetesConfig("controller")
-	if err != nil {
-		return err
-	}
-	servers := serving.NewProcess(serving.Options{Log: slog.Default(), Metrics: metrics.Registry})
-	certificate, err := c.webhookCertificate(servers)
-	if err != nil {
-		return err
-	}
-	clock, err := kubeapi.NewClock(kubernetes, time.Now, slog.Default())
-	if err != nil {
-		return err
-	}
-	manager, err := c.newManager(kubernetes)
-	if err != nil {
-		return err
-	}
-	if err := c.setUp(ctx, manager, clock); err != nil {
-		return err
-	}
-	c.addServersTo(servers, manager, certificate)
-	// The manager stops at once when the process is told to, so that another replica leads while the servers still end.
-	servers.AddWork(func(serving context.Context) error {
-		running, stop := context.WithCancel(ctx)
-		defer context.AfterFunc(serving, stop)()
-		return manager.Start(running)
-	})
-	return servers.Run(ctx)
-}
-
-// getCertificate is that of a [tls.Config].
-type getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-
-// webhookCertificate returns what reads the certificate that the admission webhook is served with. It is nil without a webhook.
-func (c *controller) webhookCertificate(servers *serving.Process) (getCertificate, error) {
-	switch {
-	case !c.webhook:
-		return nil, nil
-	case c.mintCertificates:
-		return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return c.minted.GetCertificate(hello) }, nil
-	}
-	certificate, err := certwatcher.New(filepath.Join(c.webhookCertDir, "tls.crt"), filepath.Join(c.webhookCertDir, "tls.key"))
-	if err != nil {
-		return nil, fmt.Errorf("the admission webhook's certificate cannot be used: %w", err)
-	}
-	servers.AddWork(certificate.Start)
-	return certificate.GetCertificate, nil
-}
-
-// addServersTo adds the servers of the controller to those of the process, whose bounds controller-runtime's own do not have.
-func (c *controller) addServersTo(servers *serving.Process, manager ctrl.Manager, certificate getCertificate) {
-	ready := syncedChecker(manager.GetCache())
-	if c.webhook {
-		tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate}
-		servers.AddServer("webhook", c.webhookListenAddress, tlsConfig, manager.GetWebhookServer().WebhookMux())
-		synced := ready
-		ready = func() error {
-			_, err := certificate(nil)
-			return cmp.Or(err, synced())
+	c.servers = serving.NewProcess(serving.Options{Log: slog.Default(), Metrics: metrics.Registry})
+	for _, step := range []func(context.Context) error{
+		c.connect,
+		c.loadWebhookCertificate,
+		c.createManager,
+		c.addIndex,
+		c.addReconciler,
+		c.addCertificateRotation,
+		c.addWebhook,
+		c.addServers,
+		c.addManager,
+	} {
+		if err := step(ctx); err != nil {
+			return err
 		}
 	}
-	c.addServers(servers, ready)
+	return c.servers.Run(ctx)
 }
 
-func (c *controller) newManager(kubernetes *rest.Config) (ctrl.Manager, error) {
+func (c *controller) connect(context.Context) (err error) {
+	if c.kubernetes, err = kubernetesConfig("controller"); err != nil {
+		return err
+	}
+	c.clock, err = kubeapi.NewClock(c.kubernetes, time.Now, slog.Default())
+	return err
+}
+
+// getCertificate is the callback of a [tls.Config].
+type getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+// loadWebhookCertificate loads the certificate of --webhook-cert-dir.
+func (c *controller) loadWebhookCertificate(context.Context) error {
+	if !c.webhook || c.mintCertificates {
+		return nil
+	}
+	watcher, err := certwatcher.New(filepath.Join(c.webhookCertDir, "tls.crt"), filepath.Join(c.webhookCertDir, "tls.key"))
+	if err != nil {
+		return fmt.Errorf("load the certificate of the admission webhook: %w", err)
+	}
+	c.certificate = watcher.GetCertificate
+	c.servers.AddRunnable(watcher.Start)
+	return nil
+}
+
+func (c *controller) createManager(context.Context) error {
 	scheme, err := newScheme()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	manager, err := ctrl.NewManager(kubernetes, ctrl.Options{
+	c.manager, err = ctrl.NewManager(c.kubernetes, ctrl.Options{
 		Scheme:                        scheme,
 		Cache:                         controllers.CacheOptions(),
 		Client:                        controllers.ClientOptions(),
 		LeaderElection:                c.leaderElect,
 		LeaderElectionID:              leaderElectionID,
 		LeaderElectionNamespace:       c.systemNamespace,
-		LeaderElectionReleaseOnCancel: true, // the process ends when the manager does
+		LeaderElectionReleaseOnCancel: true, // the process exits with the manager
 		GracefulShutdownTimeout:       new(gracefulShutdownTimeout),
-		Metrics:                       metricsserver.Options{BindAddress: off}, // addServersTo adds these
+		Metrics:                       metricsserver.Options{BindAddress: off}, // see addServers
 		HealthProbeBindAddress:        off,
-		WebhookServer:                 servedElsewhere{webhook.NewServer(webhook.Options{})},
+		WebhookServer:                 unstartedServer{webhook.NewServer(webhook.Options{})},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("the controller cannot be set up: %w", err)
+		return fmt.Errorf("create the manager: %w", err)
 	}
-	return manager, nil
+	return nil
 }
 
-// servedElsewhere is a webhook server that registers webhooks, and does not serve them.
-type servedElsewhere struct{ webhook.Server }
+// unstartedServer is a webhook server that the manager does not start, because addServers serves its webhooks.
+type unstartedServer struct{ webhook.Server }
 
 // Start implements manager.Runnable.
-func (servedElsewhere) Start(context.Context) error { return nil }
+func (unstartedServer) Start(context.Context) error { return nil }
 
-// setUp adds to the manager what it manages.
-func (c *controller) setUp(ctx context.Context, manager ctrl.Manager, clock *kubeapi.Clock) error {
-	if err := apikey.Index(ctx, manager.GetFieldIndexer()); err != nil {
-		return err
-	}
-	reconciler, err := controllers.NewAPIKeyReconciler(manager, clock)
+func (c *controller) addIndex(ctx context.Context) error {
+	return apikey.Index(ctx, c.manager.GetFieldIndexer())
+}
+
+func (c *controller) addReconciler(context.Context) error {
+	controllers.RegisterMetrics(metrics.Registry)
+	c.clock.RegisterMetrics(metrics.Registry)
+	reconciler, err := controllers.NewAPIKeyReconciler(c.manager, c.clock)
 	if err != nil {
 		return err
 	}
-	if err := reconciler.SetupWithManager(manager); err != nil {
-		return err
-	}
-	controllers.RegisterMetrics(metrics.Registry)
-	clock.RegisterMetrics(metrics.Registry)
-	if err := c.setUpCertificates(manager, clock); err != nil {
-		return err
-	}
-	if !c.webhook {
-		return nil
-	}
-	return admission.SetupWebhookWithManager(manager)
+	return reconciler.SetupWithManager(c.manager)
 }
 
-// setUpCertificates adds what keeps the certificates, and what reads that of the admission webhook.
-func (c *controller) setUpCertificates(manager ctrl.Manager, clock *kubeapi.Clock) error {
+func (c *controller) addCertificateRotation(context.Context) error {
 	if !c.mintCertificates {
 		return nil
 	}
-	live, err := controllers.NewLiveClient(manager)
+	live, err := controllers.NewLiveClient(c.manager)
 	if err != nil {
 		return err
 	}
 	certs.RegisterMetrics(metrics.Registry)
-	keeper := certs.NewRotator(live, controllers.NewEventRecorder(manager), c.systemNamespace, c.caLifetime, clock)
-	if err := manager.Add(keeper); err != nil || !c.webhook {
+	recorder := controllers.NewEventRecorder(c.manager)
+	rotator := certs.NewRotator(live, recorder, slog.Default(), c.systemNamespace, c.caLifetime, c.clock)
+	if err := c.manager.Add(rotator); err != nil || !c.webhook {
 		return err
 	}
-	c.minted = certs.NewReader(live, client.ObjectKey{Namespace: c.systemNamespace, Name: certs.WebhookSecret})
-	return manager.Add(c.minted)
+	source := certs.NewSecretSource(live, client.ObjectKey{Namespace: c.systemNamespace, Name: certs.WebhookSecret}, slog.Default())
+	c.certificate = source.GetCertificate
+	return c.manager.Add(source)
+}
+
+func (c *controller) addWebhook(context.Context) error {
+	if !c.webhook {
+		return nil
+	}
+	return admission.SetupWebhookWithManager(c.manager)
+}
+
+// addServers adds the servers. Those of controller-runtime do not limit their clients.
+func (c *controller) addServers(context.Context) error {
+	ready := cacheSynced(c.manager.GetCache())
+	if c.webhook {
+		tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.certificate}
+		c.servers.AddServer("webhook", c.webhookListenAddress, tlsConfig, c.manager.GetWebhookServer().WebhookMux())
+		synced := ready
+		ready = func() error {
+			_, err := c.certificate(nil)
+			return cmp.Or(err, synced())
+		}
+	}
+	c.operations.addServers(c.servers, ready)
+	return nil
+}
+
+// addManager adds the manager to the process. It stops the manager at the signal, so that another replica can lead while the servers drain.
+func (c *controller) addManager(signal context.Context) error {
+	c.servers.AddRunnable(func(ctx context.Context) error {
+		running, stop := context.WithCancel(signal)
+		defer context.AfterFunc(ctx, stop)()
+		return c.manager.Start(running)
+	})
+	return nil
 }
 
 func newScheme() (*runtime.Scheme, error) {
@@ -257,8 +269,8 @@ func newScheme() (*runtime.Scheme, error) {
 	return scheme, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme))
 }
 
-// syncedChecker says whether the cache holds all that it was told to hold.
-func syncedChecker(informers cache.Informers) func() error {
+// cacheSynced returns a readiness check that fails until the cache is synced.
+func cacheSynced(informers cache.Informers) func() error {
 	return func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

@@ -23,7 +23,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// dialGRPC connects to the gRPC server of the program, with the trust of a transport of HTTP; nil is plaintext.
+// dialGRPC connects to the gRPC server of the program with the TLS configuration of an HTTP transport, or in plaintext if it is nil.
 func (p *program) dialGRPC(trust *http.Transport) *grpc.ClientConn {
 	p.t.Helper()
 	transport := insecure.NewCredentials()
@@ -38,8 +38,10 @@ func (p *program) dialGRPC(trust *http.Transport) *grpc.ClientConn {
 	return connection
 }
 
-// check asks as Envoy does about a GET. The status is that of the client's answer; 200 is granted.
-func check(t *testing.T, connection *grpc.ClientConn, extensions map[string]string, apiKey string) (status int, err error) {
+// check sends a check of a GET as Envoy does, and returns the HTTP status for the client, which is 200 if the request is granted.
+func check(
+	t *testing.T, connection *grpc.ClientConn, extensions map[string]string, apiKey string, options ...grpc.CallOption,
+) (status int, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), framework.Timeout)
 	defer cancel()
@@ -48,7 +50,7 @@ func check(t *testing.T, connection *grpc.ClientConn, extensions map[string]stri
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 			Method: http.MethodGet, Headers: map[string]string{"x-api-key": apiKey},
 		}},
-	}})
+	}}, options...)
 	if response.GetOkResponse() != nil {
 		return http.StatusOK, err
 	}
@@ -58,7 +60,7 @@ func check(t *testing.T, connection *grpc.ClientConn, extensions map[string]stri
 func assertCheck(t *testing.T, connection *grpc.ClientConn, extensions map[string]string, apiKey string, want int) {
 	t.Helper()
 	if got, err := check(t, connection, extensions, apiKey); err != nil || got != want {
-		t.Errorf("the check was answered %d, %v, want %d", got, err, want)
+		t.Errorf("the check returned %d, %v, want %d", got, err, want)
 	}
 }
 
@@ -72,7 +74,7 @@ func assertGRPCHealth(t *testing.T, connection *grpc.ClientConn, want healthv1.H
 	}
 }
 
-func TestAuthenticatorAnswersGRPCOverTLSAndDrains(t *testing.T) {
+func TestAuthenticator_ServesGRPCOverTLSAndDrains(t *testing.T) {
 	t.Parallel()
 	env := testenv.Shared(t)
 	namespace, other := env.Namespace(t), env.Namespace(t)
@@ -85,12 +87,12 @@ func TestAuthenticatorAnswersGRPCOverTLSAndDrains(t *testing.T) {
 		"--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
 		"--tls-cert-file="+serving.certFile, "--tls-private-key-file="+serving.keyFile, "--shutdown-delay=2s")
 	plain := &http.Transport{}
-	kept := p.dialGRPC(first)
-	watch, err := healthv1.NewHealthClient(kept).Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	open := p.dialGRPC(first)
+	watch, err := healthv1.NewHealthClient(open).Watch(t.Context(), &healthv1.HealthCheckRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	awaitWatched := func(want healthv1.HealthCheckResponse_ServingStatus) {
+	waitForHealth := func(want healthv1.HealthCheckResponse_ServingStatus) {
 		t.Helper()
 		for {
 			response, err := watch.Recv()
@@ -103,14 +105,14 @@ func TestAuthenticatorAnswersGRPCOverTLSAndDrains(t *testing.T) {
 		}
 	}
 
-	awaitWatched(healthv1.HealthCheckResponse_SERVING)
-	assertGRPCHealth(t, kept, healthv1.HealthCheckResponse_SERVING)
-	assertCheck(t, kept, nil, plaintext, 200)
-	assertCheck(t, kept, map[string]string{"namespace": namespace}, plaintext, 200)
-	assertCheck(t, kept, map[string]string{"namespace": other}, plaintext, 401)
-	assertCheck(t, kept, nil, token.New(), 401)
+	waitForHealth(healthv1.HealthCheckResponse_SERVING)
+	assertGRPCHealth(t, open, healthv1.HealthCheckResponse_SERVING)
+	assertCheck(t, open, nil, plaintext, 200)
+	assertCheck(t, open, map[string]string{"namespace": namespace}, plaintext, 200)
+	assertCheck(t, open, map[string]string{"namespace": other}, plaintext, 401)
+	assertCheck(t, open, nil, token.New(), 401)
 	if _, err := check(t, p.dialGRPC(nil), nil, plaintext); status.Code(err) != codes.Unavailable {
-		t.Errorf("without TLS, the check was answered %v", err)
+		t.Errorf("without TLS, the check returned %v", err)
 	}
 	counted := `apikey_authentications_total{protocol="envoy-grpc",verdict="granted"} 2` + "\n"
 	if _, body := get(t, plain, "http://"+p.address("metrics")+"/metrics"); !strings.Contains(body, counted) {
@@ -123,18 +125,18 @@ func TestAuthenticatorAnswersGRPCOverTLSAndDrains(t *testing.T) {
 		return err == nil && status == 200
 	})
 	if _, err := check(t, p.dialGRPC(first), nil, plaintext); status.Code(err) != codes.Unavailable {
-		t.Errorf("who trusts the old certificate alone was answered %v", err)
+		t.Errorf("for a client that trusts the old certificate alone, the check returned %v", err)
 	}
-	assertCheck(t, kept, nil, plaintext, 200)
+	assertCheck(t, open, nil, plaintext, 200)
 
 	p.Signal(syscall.SIGTERM)
-	awaitWatched(healthv1.HealthCheckResponse_NOT_SERVING)
-	assertGRPCHealth(t, kept, healthv1.HealthCheckResponse_NOT_SERVING)
-	assertCheck(t, kept, nil, plaintext, 200)
+	waitForHealth(healthv1.HealthCheckResponse_NOT_SERVING)
+	assertGRPCHealth(t, open, healthv1.HealthCheckResponse_NOT_SERVING)
+	assertCheck(t, open, nil, plaintext, 200)
 	assertCheck(t, p.dialGRPC(second), nil, plaintext, 200)
 	p.assertEnds("exit status 0")
 	for _, line := range p.lines() {
-		// Clients without TLS, or that trust another certificate, and a check for a namespace without keys are logged.
+		// The test causes these warnings by clients without TLS or with another certificate, and by a check for a namespace without keys.
 		expected := line.Msg == "a TLS handshake failed" || strings.HasPrefix(line.Msg, "A namespace that has no API keys was asked for")
 		if line.Level == "WARN" && !expected {
 			t.Errorf("the log has %+v", line)
@@ -142,14 +144,14 @@ func TestAuthenticatorAnswersGRPCOverTLSAndDrains(t *testing.T) {
 	}
 }
 
-func TestGRPCCanBeLeftOut(t *testing.T) {
+func TestAuthenticator_GRPCCanBeDisabled(t *testing.T) {
 	env := testenv.Shared(t)
 	p := startProgram(t, "authenticator", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--plaintext", "--grpc-listen-address=0",
 		"--listen-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0", "--shutdown-delay=0")
 	p.address("health")
 	for _, line := range p.lines() {
 		if line.Server == "grpc" {
-			t.Errorf("gRPC is served at %s", line.Addr)
+			t.Errorf("a gRPC server listens at %s", line.Addr)
 		}
 	}
 	p.Signal(syscall.SIGTERM)

@@ -14,18 +14,20 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 )
 
-// logFlags say what is logged, and how.
+// logFlags are the flags of the log.
 type logFlags struct {
 	level  string
 	format string
 }
 
 func (f *logFlags) register(flags *pflag.FlagSet) {
-	flags.StringVar(&f.level, "log-level", "info", "What to log: debug (each refused request too), info, warn or error.")
-	flags.StringVar(&f.format, "log-format", "json", "How to log: json or text.")
+	flags.StringVar(&f.level, "log-level", "info",
+		"The minimum level of log lines: debug, info, warn or error; debug includes each denied request.")
+	flags.StringVar(&f.format, "log-format", "json", "The format of the log: json or text.")
 }
 
-// logLevels end at debug (verbosity 4 of logr and klog). From verbosity 8 on client-go logs the bodies of requests, Secrets among them.
+// logLevels end at debug, which is verbosity 4 of logr and klog. From verbosity 8 on, client-go logs request bodies, which may hold
+// Secrets.
 var logLevels = map[string]slog.Level{
 	"debug": slog.LevelDebug,
 	"info":  slog.LevelInfo,
@@ -33,7 +35,7 @@ var logLevels = map[string]slog.Level{
 	"error": slog.LevelError,
 }
 
-// setUp makes one handler the end of all logs of this process: ours, and those of controller-runtime and client-go.
+// setUp sets the handler of all logs of the process, those of controller-runtime and client-go included.
 func (f *logFlags) setUp(out io.Writer) error {
 	handler, err := f.newHandler(out)
 	if err != nil {
@@ -48,7 +50,7 @@ func (f *logFlags) setUp(out io.Writer) error {
 func (f *logFlags) newHandler(out io.Writer) (slog.Handler, error) {
 	level, ok := logLevels[f.level]
 	if !ok {
-		return nil, fmt.Errorf("--log-level=%q is unknown: give debug, info, warn or error", f.level)
+		return nil, fmt.Errorf("--log-level=%q is not supported: use debug, info, warn or error", f.level)
 	}
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: plainLevel}
 	switch f.format {
@@ -57,11 +59,11 @@ func (f *logFlags) newHandler(out io.Writer) (slog.Handler, error) {
 	case "text":
 		return slog.NewTextHandler(out, options), nil
 	default:
-		return nil, fmt.Errorf("--log-format=%q is unknown: give json or text", f.format)
+		return nil, fmt.Errorf("--log-format=%q is not supported: use json or text", f.format)
 	}
 }
 
-// plainLevel writes the verbosities of logr, which lie between info and debug, as DEBUG.
+// plainLevel replaces the verbosities of logr, which are between info and debug, by DEBUG.
 func plainLevel(groups []string, attr slog.Attr) slog.Attr {
 	if level, ok := attr.Value.Any().(slog.Level); ok && len(groups) == 0 && attr.Key == slog.LevelKey && level < slog.LevelInfo {
 		attr.Value = slog.AnyValue(slog.LevelDebug)

@@ -1,8 +1,6 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command apikey-operator is the controller that issues API keys, the authenticator that answers whether one is good, and the console that
-// manages those of one namespace.
 package main
 
 import (
@@ -35,7 +33,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	command, err := root.ExecuteContextC(ctx)
-	var failed failure
+	var failed runError
 	switch {
 	case err == nil:
 		return 0
@@ -65,33 +63,33 @@ func newRootCommand() *cobra.Command {
 	return root
 }
 
-// daemon is what a subcommand runs.
+// daemon is a subcommand that runs until it is stopped.
 type daemon interface {
-	// validate says which flag is wrong, and what to give instead.
+	// validate returns an error for invalid flags.
 	validate() error
 	// run returns when the context is done, or on a failure.
 	run(ctx context.Context) error
 }
 
-// runDaemon returns the RunE of a subcommand: what validate returns is a mistake of whoever called, what run returns is a failure.
+// runError is an error of daemon.run. All other errors of a command are usage errors.
+type runError struct{ error }
+
+// runDaemon returns the RunE of a subcommand.
 func runDaemon(d daemon) func(*cobra.Command, []string) error {
 	return func(command *cobra.Command, _ []string) error {
 		if err := d.validate(); err != nil {
 			return err
 		}
-		leaveRoomInMemory()
+		setMemoryLimit()
 		if err := d.run(command.Context()); err != nil {
-			return failure{err}
+			return runError{err}
 		}
 		return nil
 	}
 }
 
-// leaveRoomInMemory has garbage collected more often near the memory limit of the pod: what the first list of many keys leaves behind would
-// reach it.
-func leaveRoomInMemory() {
-	_, _ = memlimit.Set(memlimit.WithLogger(slog.Default())) // which gets the error
+// setMemoryLimit sets GOMEMLIMIT from the memory limit of the pod. Without it, the garbage of the first list of many keys may exceed the
+// limit.
+func setMemoryLimit() {
+	_, _ = memlimit.Set(memlimit.WithLogger(slog.Default())) // logs the error
 }
-
-// failure is an error of a command that was called as it should be.
-type failure struct{ error }

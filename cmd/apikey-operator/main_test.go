@@ -18,7 +18,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// beTheProgram in the environment makes the test binary the program itself, for tests that need a process of its own.
+// beTheProgram in the environment makes the test binary run the program, for tests of a separate process.
 const beTheProgram = "TEST_IS_APIKEY_OPERATOR=1"
 
 func TestMain(m *testing.M) {
@@ -28,12 +28,11 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-func TestWrongCommandLinesSayWhatToGive(t *testing.T) {
+func TestRun_InvalidCommandLines(t *testing.T) {
 	const (
-		noCertificate = "--tls-cert-file and --tls-private-key-file are required; only on loopback, or behind a sidecar that encrypts, " +
-			"give --plaintext instead"
-		tooShort = " is too short: when nothing changes the Kubernetes API says something about once a minute, so give at least 2m0s, " +
-			"or 0 for no bound"
+		noCertificate = "--tls-cert-file and --tls-private-key-file are required, unless --plaintext disables TLS, which is safe only on " +
+			"loopback or behind a sidecar that encrypts"
+		tooShort = " is too short, because the Kubernetes API sends a bookmark only about once a minute: use at least 2m0s, or 0 for no limit"
 	)
 	plaintext := []string{"authenticator", "--plaintext"}
 	cases := []struct {
@@ -44,123 +43,123 @@ func TestWrongCommandLinesSayWhatToGive(t *testing.T) {
 		{[]string{"authenticator", "now"}, `unknown command "now" for "apikey-operator authenticator"`},
 		{[]string{"authenticator", "--port=1"}, `unknown flag: --port`},
 		{[]string{"authenticator", "--max-staleness=soon"}, `invalid argument "soon" for "--max-staleness" flag: time: invalid duration "soon"`},
-		{[]string{"version", "--log-level=all"}, `--log-level="all" is unknown: give debug, info, warn or error`},
-		{[]string{"version", "--log-format=xml"}, `--log-format="xml" is unknown: give json or text`},
+		{[]string{"version", "--log-level=all"}, `--log-level="all" is not supported: use debug, info, warn or error`},
+		{[]string{"version", "--log-format=xml"}, `--log-format="xml" is not supported: use json or text`},
 
 		{[]string{"authenticator"}, noCertificate},
 		{[]string{"authenticator", "--tls-cert-file=tls.crt"}, noCertificate},
 		{append(plaintext, "--tls-cert-file=tls.crt"),
-			"--plaintext contradicts --tls-cert-file and --tls-private-key-file: give the one or the others"},
-		{append(plaintext, "--listen-address=8443"), `--listen-address="8443" is no address: give host:port or :port`},
-		{append(plaintext, "--listen-address=:https"), `--listen-address=":https" is no address: give host:port or :port`},
-		{append(plaintext, "--listen-address=:65536"), `--listen-address=":65536" is no address: give host:port or :port`},
-		{append(plaintext, "--grpc-listen-address=9191"), `--grpc-listen-address="9191" is no address: give host:port or :port, or 0 for none`},
-		{append(plaintext, "--default-namespace=Shop"), `--default-namespace="Shop" is no namespace: a lowercase RFC 1123 label must consist of ` +
+			"--plaintext and --tls-cert-file with --tls-private-key-file are mutually exclusive"},
+		{append(plaintext, "--listen-address=8443"), `--listen-address="8443" is not an address: use host:port or :port`},
+		{append(plaintext, "--listen-address=:https"), `--listen-address=":https" is not an address: use host:port or :port`},
+		{append(plaintext, "--listen-address=:65536"), `--listen-address=":65536" is not an address: use host:port or :port`},
+		{append(plaintext, "--grpc-listen-address=9191"), `--grpc-listen-address="9191" is not an address: use host:port or :port, or 0 to disable the server`},
+		{append(plaintext, "--default-namespace=Shop"), `--default-namespace="Shop" is not a namespace: a lowercase RFC 1123 label must consist of ` +
 			"lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', " +
 			"regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"},
-		{append(plaintext, "--metrics-bind-address="), `--metrics-bind-address="" is no address: give host:port or :port, or 0 for none`},
-		{append(plaintext, "--health-probe-bind-address=off"), `--health-probe-bind-address="off" is no address: give host:port or :port, or 0 for none`},
+		{append(plaintext, "--metrics-bind-address="), `--metrics-bind-address="" is not an address: use host:port or :port, or 0 to disable the server`},
+		{append(plaintext, "--health-probe-bind-address=off"), `--health-probe-bind-address="off" is not an address: use host:port or :port, or 0 to disable the server`},
 		{append(plaintext, "--max-staleness=119s"), "--max-staleness=1m59s" + tooShort},
 		{append(plaintext, "--max-staleness=-1h"), "--max-staleness=-1h0m0s" + tooShort},
-		{append(plaintext, "--shutdown-delay=-1s"), "--shutdown-delay=-1s is negative: give 0 or more"},
+		{append(plaintext, "--shutdown-delay=-1s"), "--shutdown-delay=-1s is negative: use 0 or more"},
 		{append(plaintext, "--max-connections=-1"),
-			"--max-connections=-1 is negative: give a number of connections, or 0 for what the memory limit allows"},
-		{append(plaintext, "--max-header-bytes=8191"), "--max-header-bytes=8191 is out of bounds: give 8192 to 1048576"},
-		{append(plaintext, "--max-header-bytes=1048577"), "--max-header-bytes=1048577 is out of bounds: give 8192 to 1048576"},
-		{append(plaintext, "--insufficient-access-status=404"), "--insufficient-access-status=404 is not allowed: give 401 or 403"},
+			"--max-connections=-1 is negative: use a positive number, or 0 to derive it from the memory limit"},
+		{append(plaintext, "--max-header-bytes=8191"), "--max-header-bytes=8191 is out of range: use 8192 to 1048576"},
+		{append(plaintext, "--max-header-bytes=1048577"), "--max-header-bytes=1048577 is out of range: use 8192 to 1048576"},
+		{append(plaintext, "--insufficient-access-status=404"), "--insufficient-access-status=404 is not supported: use 401 or 403"},
 
 		{[]string{"console", "--namespace=shop"}, noCertificate},
 		{[]string{"console", "--plaintext"}, "--namespace is required outside a cluster"},
-		{[]string{"console", "--plaintext", "--namespace=Shop"}, `--namespace="Shop" is no namespace: a lowercase RFC 1123 label must consist of ` +
+		{[]string{"console", "--plaintext", "--namespace=Shop"}, `--namespace="Shop" is not a namespace: a lowercase RFC 1123 label must consist of ` +
 			"lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', " +
 			"regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"},
 		{[]string{"console", "--plaintext", "--namespace=shop", "--listen-address=shop"},
-			`--listen-address="shop" is no address: give host:port or :port`},
-		{[]string{"console", "--plaintext", "--namespace=shop", "--managers=all"}, `--managers="all" is unknown: give write-access or labelled`},
-		{[]string{"console", "--plaintext", "--namespace=shop", "--shutdown-delay=-1s"}, "--shutdown-delay=-1s is negative: give 0 or more"},
+			`--listen-address="shop" is not an address: use host:port or :port`},
+		{[]string{"console", "--plaintext", "--namespace=shop", "--managers=all"}, `--managers="all" is not supported: use write-access or labelled`},
+		{[]string{"console", "--plaintext", "--namespace=shop", "--shutdown-delay=-1s"}, "--shutdown-delay=-1s is negative: use 0 or more"},
 
-		{[]string{"controller"}, "--mint-certificates is required, or --webhook-cert-dir with a certificate from elsewhere; " +
-			"give --webhook=false to run without the admission webhook"},
+		{[]string{"controller"}, "the admission webhook requires a certificate: set --mint-certificates, or --webhook-cert-dir " +
+			"for another certificate, or disable the webhook with --webhook=false"},
 		{[]string{"controller", "--mint-certificates", "--webhook-cert-dir=certs"},
-			"--mint-certificates contradicts --webhook-cert-dir: give the one or the other"},
+			"--mint-certificates and --webhook-cert-dir are mutually exclusive"},
 		{[]string{"controller", "--mint-certificates", "--leader-elect=false"}, "--system-namespace is required outside a cluster"},
 		{[]string{"controller", "--webhook=false"}, "--system-namespace is required outside a cluster"},
 		{[]string{"controller", "--mint-certificates", "--system-namespace=shop", "--ca-lifetime=119m"},
-			"--ca-lifetime=1h59m0s is too short for pods to see a renewed certificate in time: give at least 2h0m0s"},
+			"--ca-lifetime=1h59m0s is too short for pods to load a renewed certificate in time: use at least 2h0m0s"},
 		{[]string{"controller", "--webhook-cert-dir=certs", "--webhook-listen-address=:0"},
-			`--webhook-listen-address=":0" is no address: give host:port or :port, with a port other than 0`},
+			`--webhook-listen-address=":0" is not an address: use host:port or :port, with a port other than 0`},
 		{[]string{"controller", "--webhook=false", "--metrics-bind-address=8080"},
-			`--metrics-bind-address="8080" is no address: give host:port or :port, or 0 for none`},
+			`--metrics-bind-address="8080" is not an address: use host:port or :port, or 0 to disable the server`},
 	}
 	for _, c := range cases {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
-			var out, problem bytes.Buffer
-			if code := run(t.Context(), c.args, &out, &problem); code != 2 {
+			var stdout, stderr bytes.Buffer
+			if code := run(t.Context(), c.args, &stdout, &stderr); code != 2 {
 				t.Errorf("the exit code is %d, want 2", code)
 			}
-			message, help, _ := strings.Cut(problem.String(), "\n")
+			message, help, _ := strings.Cut(stderr.String(), "\n")
 			if message != "Error: "+c.want {
-				t.Errorf("it says %q, want %q", message, "Error: "+c.want)
+				t.Errorf("stderr starts with %q, want %q", message, "Error: "+c.want)
 			}
 			if !regexp.MustCompile(`^Run 'apikey-operator( \w+)? --help' for usage\.\n$`).MatchString(help) {
-				t.Errorf("it goes on with %q", help)
+				t.Errorf("stderr continues with %q", help)
 			}
-			if out.Len() != 0 {
-				t.Errorf("it prints %q", out.String())
+			if stdout.Len() != 0 {
+				t.Errorf("stdout is %q", stdout.String())
 			}
 		})
 	}
 }
 
-func TestVersionIsPrinted(t *testing.T) {
-	var out, problem bytes.Buffer
-	if code := run(t.Context(), []string{"version"}, &out, &problem); code != 0 || problem.Len() != 0 {
-		t.Errorf("the exit code is %d: %s", code, problem.String())
+func TestRun_PrintsTheVersion(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"version"}, &stdout, &stderr); code != 0 || stderr.Len() != 0 {
+		t.Errorf("the exit code is %d: %s", code, stderr.String())
 	}
-	if !regexp.MustCompile(`^apikey-operator \S+ go1\S+ \w+/\w+\n$`).MatchString(out.String()) {
-		t.Errorf("it prints %q", out.String())
+	if !regexp.MustCompile(`^apikey-operator \S+ go1\S+ \w+/\w+\n$`).MatchString(stdout.String()) {
+		t.Errorf("stdout is %q", stdout.String())
 	}
 }
 
-func TestWithoutACommandTheCommandsAreListed(t *testing.T) {
-	var out, problem bytes.Buffer
-	if code := run(t.Context(), nil, &out, &problem); code != 0 || problem.Len() != 0 {
-		t.Errorf("the exit code is %d: %s", code, problem.String())
+func TestRun_ListsTheCommands(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), nil, &stdout, &stderr); code != 0 || stderr.Len() != 0 {
+		t.Errorf("the exit code is %d: %s", code, stderr.String())
 	}
 	for _, name := range []string{"authenticator", "console", "controller", "version"} {
-		if !strings.Contains(out.String(), "\n  "+name+" ") {
-			t.Errorf("%s is not in\n%s", name, out.String())
+		if !strings.Contains(stdout.String(), "\n  "+name+" ") {
+			t.Errorf("%s is missing in\n%s", name, stdout.String())
 		}
 	}
 }
 
-func TestTheKeyFileIsWhereTheEnvironmentSays(t *testing.T) {
-	byDefault := func() string { return newConsoleCommand().Flags().Lookup("api-key-file").DefValue }
+func TestConsole_KeyFileDefaultsToTheEnvironment(t *testing.T) {
+	defaultFile := func() string { return newConsoleCommand().Flags().Lookup("api-key-file").DefValue }
 	const variable = "APIKEY_OPERATOR_API_KEY_FILE"
-	t.Setenv(variable, "") // and back to what it was
+	t.Setenv(variable, "") // restores the variable after the test
 	if err := os.Unsetenv(variable); err != nil {
 		t.Fatal(err)
 	}
-	if got := byDefault(); got != "data/.api_key" {
-		t.Errorf("without a word it is %q", got)
+	if got := defaultFile(); got != "data/.api_key" {
+		t.Errorf("without the variable, the default is %q", got)
 	}
 	for _, file := range []string{"/run/secrets/api_key", ""} {
 		t.Setenv(variable, file)
-		if got := byDefault(); got != file {
-			t.Errorf("it is %q, want %q", got, file)
+		if got := defaultFile(); got != file {
+			t.Errorf("the default is %q, want %q", got, file)
 		}
 	}
 }
 
 func TestLogLevels(t *testing.T) {
-	say := func(handler slog.Handler) {
-		ours, theirs := slog.New(handler), logr.FromSlogHandler(handler) // theirs: controller-runtime's and klog's
-		ours.Debug("debug")
-		ours.Info("info")
-		ours.Warn("warn")
-		ours.Error("error")
+	logAll := func(handler slog.Handler) {
+		log, logr := slog.New(handler), logr.FromSlogHandler(handler) // controller-runtime and klog use logr
+		log.Debug("debug")
+		log.Info("info")
+		log.Warn("warn")
+		log.Error("error")
 		for verbosity := range 10 {
-			theirs.V(verbosity).Info("verbosity", "v", verbosity)
+			logr.V(verbosity).Info("verbosity", "v", verbosity)
 		}
 	}
 	type line struct {
@@ -184,7 +183,7 @@ func TestLogLevels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			say(handler)
+			logAll(handler)
 			var got []line
 			for decoder := json.NewDecoder(&out); decoder.More(); {
 				var l line
@@ -200,7 +199,7 @@ func TestLogLevels(t *testing.T) {
 	}
 }
 
-func TestLogsCanBeText(t *testing.T) {
+func TestLogFormat_Text(t *testing.T) {
 	var out bytes.Buffer
 	handler, err := (&logFlags{level: "info", format: "text"}).newHandler(&out)
 	if err != nil {
@@ -208,6 +207,6 @@ func TestLogsCanBeText(t *testing.T) {
 	}
 	slog.New(handler).Info("hello", "to", "you")
 	if !strings.HasSuffix(out.String(), " level=INFO msg=hello to=you\n") {
-		t.Errorf("it logs %q", out.String())
+		t.Errorf("the log is %q", out.String())
 	}
 }

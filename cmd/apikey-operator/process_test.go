@@ -36,7 +36,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// program is the program under test, as a process of its own.
+// program is the program under test as a separate process.
 type program struct {
 	*process.Process
 	t   *testing.T
@@ -58,7 +58,7 @@ func startProgram(t *testing.T, args ...string) *program {
 	return &program{Process: p, t: t, log: log}
 }
 
-// logLine is what the tests look for in the log of the program.
+// logLine has the attributes of a log line that tests assert.
 type logLine struct{ Level, Msg, Server, Addr, Err string }
 
 func (p *program) lines() []logLine {
@@ -71,17 +71,17 @@ func (p *program) lines() []logLine {
 	for text := range bytes.Lines(content) {
 		var line logLine
 		if !bytes.HasSuffix(text, []byte("\n")) {
-			break // it is being written
+			break // the line is incomplete
 		}
 		if err := json.Unmarshal(text, &line); err != nil {
-			p.t.Fatalf("the log has a line that is no JSON: %s", text)
+			p.t.Fatalf("the log has a line that is not JSON: %s", text)
 		}
 		lines = append(lines, line)
 	}
 	return lines
 }
 
-// address is where a server of the program listens, as its log says.
+// address returns the address of a server of the program, which it reads from the log.
 func (p *program) address(server string) string {
 	p.t.Helper()
 	var address string
@@ -96,31 +96,31 @@ func (p *program) address(server string) string {
 	return address
 }
 
-// eventually waits for a condition, and fails with the end of the program's log.
-func (p *program) eventually(what string, condition func() bool) {
+// eventually waits for a condition. On a timeout it fails with the end of the program's log.
+func (p *program) eventually(description string, condition func() bool) {
 	p.t.Helper()
 	for deadline := time.Now().Add(framework.Timeout); !condition(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			p.Kill()
-			p.t.Fatalf("not within %s: %s: %v", framework.Timeout, what, p.Err())
+			p.t.Fatalf("timed out after %s waiting until %s: %v", framework.Timeout, description, p.Err())
 		}
 	}
 }
 
-// assertEnds waits for the end of the program: "exit status 0", for example.
+// assertEnds waits for the end of the program, and asserts its exit status, for example "exit status 0".
 func (p *program) assertEnds(want string) {
 	p.t.Helper()
 	select {
 	case <-p.Ended():
 		if got, _, _ := strings.Cut(p.Err().Error(), "\n"); got != want {
-			p.t.Errorf("it ended with %q, want %q: %v", got, want, p.Err())
+			p.t.Errorf("the program ended with %q, want %q: %v", got, want, p.Err())
 		}
 	case <-time.After(framework.Timeout):
-		p.t.Errorf("it does not end")
+		p.t.Errorf("the program did not end")
 	}
 }
 
-// get asks on a connection of its own, and returns 0 when nobody answers.
+// get sends a request over a new connection, and returns 0 if that fails.
 func get(t *testing.T, transport *http.Transport, url string, headers ...string) (status int, body string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -145,7 +145,7 @@ func get(t *testing.T, transport *http.Transport, url string, headers ...string)
 	return response.StatusCode, string(text)
 }
 
-// certificate is a serving certificate in files.
+// certificate is the files of a serving certificate.
 type certificate struct{ certFile, keyFile string }
 
 func newCertificate(t *testing.T) certificate {
@@ -154,7 +154,7 @@ func newCertificate(t *testing.T) certificate {
 	return certificate{filepath.Join(directory, "tls.crt"), filepath.Join(directory, "tls.key")}
 }
 
-// renew writes a new certificate for loopback to the files, and returns a transport that trusts it alone.
+// renew writes a new certificate for loopback to the files, and returns a transport that trusts only it.
 func (c certificate) renew(t *testing.T) *http.Transport {
 	t.Helper()
 	cert, key, err := certutil.GenerateSelfSignedCertKey("localhost", []net.IP{net.IPv4(127, 0, 0, 1)}, nil)
@@ -171,7 +171,7 @@ func (c certificate) renew(t *testing.T) *http.Transport {
 	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 }
 
-// issueKey makes an APIKey that is issued, without a controller, and returns its token.
+// issueKey creates an APIKey with the status of an issued one, and returns its token.
 func issueKey(t *testing.T, env *testenv.Env, namespace, name string) string {
 	t.Helper()
 	plaintext := token.New()
@@ -189,7 +189,7 @@ func issueKey(t *testing.T, env *testenv.Env, namespace, name string) string {
 	return plaintext
 }
 
-func TestAuthenticatorAnswersOverTLSAndDrains(t *testing.T) {
+func TestAuthenticator_ServesOverTLSAndDrains(t *testing.T) {
 	t.Parallel()
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
@@ -205,14 +205,14 @@ func TestAuthenticatorAnswersOverTLSAndDrains(t *testing.T) {
 		"--shutdown-delay=2s", "--log-level=debug")
 	plain := &http.Transport{}
 	health, metrics := "http://"+p.address("health"), "http://"+p.address("metrics")
-	ask := "https://" + p.address("authenticator") + "/auth/forward/" + namespace
-	p.eventually("ready", func() bool { status, body := get(t, plain, health+"/readyz"); return status == 200 && body == "ok\n" })
+	url := "https://" + p.address("authenticator") + "/auth/forward/" + namespace
+	p.eventually("the process is ready", func() bool { status, body := get(t, plain, health+"/readyz"); return status == 200 && body == "ok\n" })
 
-	if status, body := get(t, first, ask, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext); status != 200 {
-		t.Errorf("a good key was answered %d %s", status, body)
+	if status, body := get(t, first, url, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext); status != 200 {
+		t.Errorf("the response to a valid key is %d %s", status, body)
 	}
-	if status, body := get(t, first, ask, "X-Forwarded-Method: GET", "X-API-Key: "+token.New()); status != 401 {
-		t.Errorf("an unknown key was answered %d %s", status, body)
+	if status, body := get(t, first, url, "X-Forwarded-Method: GET", "X-API-Key: "+token.New()); status != 401 {
+		t.Errorf("the response to an unknown key is %d %s", status, body)
 	}
 	counted := `apikey_authentications_total{protocol="forward",verdict="granted"} 1` + "\n"
 	if _, body := get(t, plain, metrics+"/metrics"); !strings.Contains(body, counted) || strings.Contains(body, "frontend") {
@@ -221,14 +221,14 @@ func TestAuthenticatorAnswersOverTLSAndDrains(t *testing.T) {
 
 	second := serving.renew(t)
 	p.eventually("the new certificate is served", func() bool {
-		status, _ := get(t, second, ask, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext)
+		status, _ := get(t, second, url, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext)
 		return status == 200
 	})
 
 	p.Signal(syscall.SIGTERM)
-	p.eventually("not ready", func() bool { status, _ := get(t, plain, health+"/readyz"); return status == 503 })
-	if status, body := get(t, second, ask, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext); status != 200 {
-		t.Errorf("while draining, a good key was answered %d %s", status, body)
+	p.eventually("the process is not ready", func() bool { status, _ := get(t, plain, health+"/readyz"); return status == 503 })
+	if status, body := get(t, second, url, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext); status != 200 {
+		t.Errorf("during the drain, the response to a valid key is %d %s", status, body)
 	}
 	p.assertEnds("exit status 0")
 
@@ -237,30 +237,30 @@ func TestAuthenticatorAnswersOverTLSAndDrains(t *testing.T) {
 		t.Fatal(err)
 	}
 	if bytes.Contains(content, []byte(plaintext)) || !bytes.Contains(content, []byte(`"reason":"KeyUnknown"`)) {
-		t.Errorf("the log, which has the refusal and no token, is\n%s", content)
+		t.Errorf("the log must have the denial and no token, but is\n%s", content)
 	}
 }
 
-func TestInvariant4_AnAuthenticatorWithoutTheAPIAnswers503(t *testing.T) {
-	nobody, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+func TestInvariant4_AuthenticatorWithoutTheAPIResponds503(t *testing.T) {
+	closed, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = nobody.Close()
+	_ = closed.Close()
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := controlplane.WriteKubeconfig(kubeconfig, &rest.Config{Host: "http://" + nobody.Addr().String()}, "default"); err != nil {
+	if err := controlplane.WriteKubeconfig(kubeconfig, &rest.Config{Host: "http://" + closed.Addr().String()}, "default"); err != nil {
 		t.Fatal(err)
 	}
 	p := startProgram(t, "authenticator", "--kubeconfig="+kubeconfig, "--plaintext", "--shutdown-delay=1h",
 		"--listen-address=127.0.0.1:0", "--grpc-listen-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0")
 	plain := &http.Transport{}
-	health, ask := "http://"+p.address("health"), "http://"+p.address("authenticator")
+	health, url := "http://"+p.address("health"), "http://"+p.address("authenticator")
 
 	if status, body := get(t, plain, health+"/healthz"); status != 200 || body != "ok\n" {
-		t.Errorf("/healthz answered %d %s", status, body)
+		t.Errorf("the response of /healthz is %d %s", status, body)
 	}
 	if status, body := get(t, plain, health+"/readyz"); status != 503 || !strings.HasPrefix(body, "the APIKeys have not been listed yet: ") {
-		t.Errorf("/readyz answered %d %s", status, body)
+		t.Errorf("the response of /readyz is %d %s", status, body)
 	}
 	for _, path := range []string{"/auth/envoy/shop/", "/auth/nginx/shop", "/auth/forward/shop"} {
 		headers := []string{"X-API-Key: " + token.New()}
@@ -270,8 +270,8 @@ func TestInvariant4_AnAuthenticatorWithoutTheAPIAnswers503(t *testing.T) {
 		case "/auth/forward/shop":
 			headers = append(headers, "X-Forwarded-Method: GET")
 		}
-		if status, body := get(t, plain, ask+path, headers...); status != 503 {
-			t.Errorf("%s answered %d %s", path, status, body)
+		if status, body := get(t, plain, url+path, headers...); status != 503 {
+			t.Errorf("the response of %s is %d %s", path, status, body)
 		}
 	}
 	gateway := p.dialGRPC(nil)
@@ -280,12 +280,12 @@ func TestInvariant4_AnAuthenticatorWithoutTheAPIAnswers503(t *testing.T) {
 	assertGRPCHealth(t, gateway, healthv1.HealthCheckResponse_NOT_SERVING)
 
 	p.Signal(syscall.SIGINT)
-	p.eventually("draining", func() bool { _, body := get(t, plain, health+"/readyz"); return body == "shutting down\n" })
-	p.Signal(syscall.SIGINT) // in a hurry
+	p.eventually("the process drains", func() bool { _, body := get(t, plain, health+"/readyz"); return body == "shutting down\n" })
+	p.Signal(syscall.SIGINT) // ends the process at once
 	p.assertEnds("exit status 1")
 }
 
-func TestControllerIssuesAndGivesUpItsLease(t *testing.T) {
+func TestController_IssuesKeysAndReleasesItsLease(t *testing.T) {
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
 	port, certDir := env.Webhook(t, "../../config/webhook/validating.yaml")
@@ -297,7 +297,7 @@ func TestControllerIssuesAndGivesUpItsLease(t *testing.T) {
 	p := startProgram(t, "controller", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--system-namespace="+namespace,
 		"--health-probe-bind-address="+health, "--webhook-listen-address="+webhook, "--webhook-cert-dir="+certDir)
 	plain := &http.Transport{}
-	p.eventually("ready", func() bool { status, _ := get(t, plain, "http://"+health+"/readyz"); return status == 200 })
+	p.eventually("the process is ready", func() bool { status, _ := get(t, plain, "http://"+health+"/readyz"); return status == 200 })
 
 	key := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "frontend"},
@@ -317,7 +317,7 @@ func TestControllerIssuesAndGivesUpItsLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "second"}, Spec: key.Spec}
-	p.eventually("the webhook refuses a second key of the app name", func() bool { // a slow one is passed over
+	p.eventually("the webhook rejects a second key of the app name", func() bool { // failurePolicy Ignore admits it after a timeout
 		err := env.Client.Create(t.Context(), second.DeepCopy(), client.DryRunAll)
 		return err != nil && strings.Contains(err.Error(), `"frontend"`)
 	})
@@ -336,20 +336,20 @@ func TestControllerIssuesAndGivesUpItsLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	if plaintext := secret.Data["token"]; len(plaintext) != token.Length || bytes.Contains(content, plaintext) {
-		t.Errorf("the token, of %d bytes, is missing or in the log", len(plaintext))
+		t.Errorf("the token of %d bytes is missing or in the log", len(plaintext))
 	}
 }
 
-func TestFailuresAreLoggedAndExitWith1(t *testing.T) {
+func TestRun_LogsFailuresAndExitsWith1(t *testing.T) {
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := controlplane.WriteKubeconfig(kubeconfig, &rest.Config{Host: "http://127.0.0.1:1"}, "default"); err != nil {
 		t.Fatal(err)
 	}
-	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	inUse, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	defer inUse.Close()
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "missing")
 	for name, c := range map[string]struct {
@@ -358,34 +358,34 @@ func TestFailuresAreLoggedAndExitWith1(t *testing.T) {
 	}{
 		"no kubeconfig": {
 			args: []string{"authenticator", "--plaintext", "--kubeconfig=" + missing},
-			want: "no Kubernetes API is configured, by --kubeconfig, KUBECONFIG or the cluster that this runs in: stat " + missing + ": no such file or directory",
+			want: "find the Kubernetes API by --kubeconfig, KUBECONFIG or the ServiceAccount of the pod: stat " + missing + ": no such file or directory",
 		},
 		"no certificate": {
 			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--tls-cert-file=" + missing, "--tls-private-key-file=" + missing},
-			want: "the serving certificate cannot be used: open " + missing + ": no such file or directory",
+			want: "load the serving certificate: open " + missing + ": no such file or directory",
 		},
-		"a taken address": {
-			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--plaintext", "--listen-address=" + taken.Addr().String()},
-			want: "the authenticator server cannot listen on " + taken.Addr().String() + ": listen tcp " + taken.Addr().String() +
+		"an address in use": {
+			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--plaintext", "--listen-address=" + inUse.Addr().String()},
+			want: "the authenticator server cannot listen on " + inUse.Addr().String() + ": listen tcp " + inUse.Addr().String() +
 				": bind: address already in use",
 		},
 		"a directory for a key file": {
 			args: []string{"console", "--kubeconfig=" + kubeconfig, "--plaintext", "--namespace=shop", "--api-key-file=" + dir},
 			want: "the key file " + dir + " is a directory: remove it, or name a file with --api-key-file",
 		},
-		"a taken gRPC address": {
+		"a gRPC address in use": {
 			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--plaintext", "--listen-address=127.0.0.1:0",
-				"--grpc-listen-address=" + taken.Addr().String()},
-			want: "the grpc server cannot listen on " + taken.Addr().String() + ": listen tcp " + taken.Addr().String() +
+				"--grpc-listen-address=" + inUse.Addr().String()},
+			want: "the grpc server cannot listen on " + inUse.Addr().String() + ": listen tcp " + inUse.Addr().String() +
 				": bind: address already in use",
 		},
 		"no webhook certificate": {
 			args: []string{"controller", "--kubeconfig=" + kubeconfig, "--leader-elect=false", "--webhook-cert-dir=" + missing},
-			want: "the admission webhook's certificate cannot be used: open " + filepath.Join(missing, "tls.crt") + ": no such file or directory",
+			want: "load the certificate of the admission webhook: open " + filepath.Join(missing, "tls.crt") + ": no such file or directory",
 		},
 		"no kubeconfig for the controller": {
 			args: []string{"controller", "--webhook=false", "--leader-elect=false", "--kubeconfig=" + missing},
-			want: "no Kubernetes API is configured, by --kubeconfig, KUBECONFIG or the cluster that this runs in: stat " + missing + ": no such file or directory",
+			want: "find the Kubernetes API by --kubeconfig, KUBECONFIG or the ServiceAccount of the pod: stat " + missing + ": no such file or directory",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -16,10 +16,10 @@ import (
 	"squirrel.dev/apikey-operator/internal/serving"
 )
 
-// minHeaderBytes is what common HTTP servers accept at least.
+// minHeaderBytes is the lowest default limit of common HTTP servers.
 const minHeaderBytes = 8 << 10
 
-// serverFlags are what a process needs that API keys are sent to.
+// serverFlags are the flags of a process that receives API keys.
 type serverFlags struct {
 	operations    operationsFlags
 	tls           tlsFlags
@@ -29,17 +29,17 @@ type serverFlags struct {
 	headerBytes   int
 }
 
-// register adds the flags. What listens at --listen-address is said by listening.
-func (f *serverFlags) register(flags *pflag.FlagSet, listening string) {
+// register adds the flags. The usage is that of --listen-address.
+func (f *serverFlags) register(flags *pflag.FlagSet, usage string) {
 	f.operations.register(flags)
 	f.tls.register(flags)
-	flags.StringVar(&f.listenAddress, "listen-address", ":8443", listening)
+	flags.StringVar(&f.listenAddress, "listen-address", ":8443", usage)
 	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 5*time.Second,
-		"How long to go on answering, while not ready, after the signal to stop: until then others may not know that this process goes.")
+		"The duration for which to continue to serve after the signal to stop, while not ready, until the cluster has removed the endpoint.")
 	flags.IntVar(&f.connections, "max-connections", 0,
-		"Maximum number of open connections, over all ports that API keys are sent to. 0 is as many as the memory limit allows.")
+		"The maximum number of open connections of all ports that receive API keys; 0 derives it from the memory limit.")
 	flags.IntVar(&f.headerBytes, "max-header-bytes", serving.DefaultMaxHeaderBytes, fmt.Sprintf(
-		"Maximum length of the headers of a request in bytes, %d to %d. The longer, the fewer connections the memory limit allows.",
+		"The maximum size of the headers of a request in bytes, %d to %d; the higher it is, the fewer connections fit in the memory limit.",
 		minHeaderBytes, serving.HighestMaxHeaderBytes))
 }
 
@@ -48,18 +48,18 @@ func (f *serverFlags) validate() error {
 		return err
 	}
 	if f.shutdownDelay < 0 {
-		return fmt.Errorf("--shutdown-delay=%s is negative: give 0 or more", f.shutdownDelay)
+		return fmt.Errorf("--shutdown-delay=%s is negative: use 0 or more", f.shutdownDelay)
 	}
 	if f.connections < 0 {
-		return fmt.Errorf("--max-connections=%d is negative: give a number of connections, or 0 for what the memory limit allows", f.connections)
+		return fmt.Errorf("--max-connections=%d is negative: use a positive number, or 0 to derive it from the memory limit", f.connections)
 	}
 	if f.headerBytes < minHeaderBytes || f.headerBytes > serving.HighestMaxHeaderBytes {
-		return fmt.Errorf("--max-header-bytes=%d is out of bounds: give %d to %d", f.headerBytes, minHeaderBytes, serving.HighestMaxHeaderBytes)
+		return fmt.Errorf("--max-header-bytes=%d is out of range: use %d to %d", f.headerBytes, minHeaderBytes, serving.HighestMaxHeaderBytes)
 	}
 	return nil
 }
 
-// newProcess returns a process without servers, and what those serve with that API keys are sent to: nil is without TLS.
+// newProcess returns a process without servers, and the TLS configuration of those that receive API keys, which is nil without TLS.
 func (f *serverFlags) newProcess() (*serving.Process, *tls.Config, error) {
 	servers := serving.NewProcess(serving.Options{
 		Log:            slog.Default(),

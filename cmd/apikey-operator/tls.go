@@ -14,39 +14,41 @@ import (
 	"squirrel.dev/apikey-operator/internal/serving"
 )
 
-// tlsFlags are how the ports that API keys are sent to are protected.
+// tlsFlags are the flags of TLS for the ports that receive API keys.
 type tlsFlags struct {
 	certFile, keyFile string
 	plaintext         bool
 }
 
 func (f *tlsFlags) register(flags *pflag.FlagSet) {
-	flags.StringVar(&f.certFile, "tls-cert-file", "", "PEM file of the serving certificate and its chain; read again when it changes.")
-	flags.StringVar(&f.keyFile, "tls-private-key-file", "", "PEM file of the certificate's private key; read again when it changes.")
+	flags.StringVar(&f.certFile, "tls-cert-file", "",
+		"File with the serving certificate and its chain in PEM, which is reloaded when it changes.")
+	flags.StringVar(&f.keyFile, "tls-private-key-file", "",
+		"File with the private key of --tls-cert-file in PEM, which is reloaded when it changes.")
 	flags.BoolVar(&f.plaintext, "plaintext", false,
-		"Serve without TLS, so that API keys go unprotected: only for loopback, or behind a sidecar that encrypts.")
+		"Serve without TLS, which exposes API keys unless clients connect over loopback or through a sidecar that encrypts.")
 }
 
 func (f *tlsFlags) validate() error {
 	switch filesGiven := f.certFile != "" || f.keyFile != ""; {
 	case f.plaintext && filesGiven:
-		return errors.New("--plaintext contradicts --tls-cert-file and --tls-private-key-file: give the one or the others")
+		return errors.New("--plaintext and --tls-cert-file with --tls-private-key-file are mutually exclusive")
 	case !f.plaintext && (f.certFile == "" || f.keyFile == ""):
-		return errors.New("--tls-cert-file and --tls-private-key-file are required; only on loopback, or behind a sidecar that encrypts, " +
-			"give --plaintext instead")
+		return errors.New("--tls-cert-file and --tls-private-key-file are required, unless --plaintext disables TLS, " +
+			"which is safe only on loopback or behind a sidecar that encrypts")
 	}
 	return nil
 }
 
-// config returns what the servers of a process serve with, which reads the certificate again while they run. It is nil without TLS.
+// config returns the TLS configuration of servers, which reloads the certificate. It is nil without TLS.
 func (f *tlsFlags) config(servers *serving.Process) (*tls.Config, error) {
 	if f.plaintext {
 		return nil, nil
 	}
 	certificate, err := certwatcher.New(f.certFile, f.keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("the serving certificate cannot be used: %w", err)
+		return nil, fmt.Errorf("load the serving certificate: %w", err)
 	}
-	servers.AddWork(certificate.Start)
+	servers.AddRunnable(certificate.Start)
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.GetCertificate}, nil
 }

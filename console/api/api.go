@@ -117,7 +117,7 @@ func (a *API) authorize(r *request) *envelope.Response {
 	if r.verdict.Decision != authn.Granted {
 		return a.denials.For(r.verdict)
 	}
-	serving.KeepConnection(r.Context(), a.Namespace)
+	serving.ProtectConnection(r.Context(), a.Namespace)
 	if r.call != nil && r.call.manages {
 		return a.refuseManagement(r.verdict.Key)
 	}

@@ -28,43 +28,43 @@ import (
 	"k8s.io/client-go/util/keyutil"
 )
 
-// The names in the Secret of the authorities: <id>.crt and <id>.key, and an annotation of the Secret, whose name ends with the id.
+// The keys of an authority in the Secret: <id>.crt and <id>.key in the data, signs-from.keys.squirrel.dev/<id> in the annotations.
 const (
 	certificateSuffix = ".crt"
 	keySuffix         = ".key"
 	signsFromPrefix   = "signs-from.keys.squirrel.dev/"
 )
 
-// backdating lets certificates be good at once for those whose clocks are slow.
+// backdating makes new certificates valid for clients whose clocks are slow.
 const backdating = 5 * time.Minute
 
-// everyAddress is all of IPv4 and IPv6.
-var everyAddress = []*net.IPNet{
+// allAddresses covers IPv4 and IPv6.
+var allAddresses = []*net.IPNet{
 	{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
 	{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
 }
 
-// authority is a certificate authority, and the key that it signs with.
+// authority is a certificate authority and its private key.
 type authority struct {
-	id          string // the serial number in hex, where this package minted it
+	id          string // the serial number in hexadecimal, if this package created the authority
 	certificate *x509.Certificate
 	key         crypto.Signer
-	signsFrom   time.Time // zero until it is published
+	signsFrom   time.Time // zero until the authority is published
 }
 
 func (a authority) isScheduled() bool { return !a.signsFrom.IsZero() }
 
 func (a authority) maySign(now time.Time) bool { return a.isScheduled() && !now.Before(a.signsFrom) }
 
-// issuedAt is when a certificate of this package was made.
+// issuedAt returns when this package issued a certificate.
 func issuedAt(certificate *x509.Certificate) time.Time { return certificate.NotBefore.Add(backdating) }
 
-// validity is how long a certificate is good from when it was made.
+// validity returns the lifetime of a certificate from its issue on.
 func validity(certificate *x509.Certificate) time.Duration {
 	return certificate.NotAfter.Sub(issuedAt(certificate))
 }
 
-// parseAuthorities returns what the Secret holds, the oldest first. The error is about what is damaged; the others are returned.
+// parseAuthorities returns the intact authorities of the Secret, sorted, the oldest first, and an error if others are damaged.
 func parseAuthorities(secret *corev1.Secret) (authorities []authority, damage error) {
 	for _, name := range slices.Sorted(maps.Keys(secret.Data)) {
 		id, isCertificate := strings.CutSuffix(name, certificateSuffix)
@@ -91,18 +91,18 @@ func parseAuthority(secret *corev1.Secret, id string) (authority, error) {
 	}
 	key, canSign := pair.PrivateKey.(crypto.Signer)
 	if !canSign || !pair.Leaf.IsCA {
-		return authority{}, fmt.Errorf("%s is the certificate of no authority", id+certificateSuffix)
+		return authority{}, fmt.Errorf("%s is not the certificate of an authority", id+certificateSuffix)
 	}
 	signsFrom, err := time.Parse(time.RFC3339, secret.Annotations[signsFromPrefix+id])
 	if err != nil {
-		signsFrom = time.Time{} // it is scheduled anew
+		signsFrom = time.Time{} // scheduleAuthorities schedules it again
 	}
 	return authority{id: id, certificate: pair.Leaf, key: key, signsFrom: signsFrom}, nil
 }
 
-// mintAuthority makes an authority that can sign for names in these domains, for no others, and for no address: who trusts it has to trust
-// it no further.
-func mintAuthority(now time.Time, lifetime time.Duration, domains []string) (authority, error) {
+// newAuthority creates an authority whose certificates are valid for names in these domains alone, and not for IP addresses. Its private
+// key is useless for any other name.
+func newAuthority(now time.Time, lifetime time.Duration, domains []string) (authority, error) {
 	key, err := newKey()
 	if err != nil {
 		return authority{}, err
@@ -115,7 +115,7 @@ func mintAuthority(now time.Time, lifetime time.Duration, domains []string) (aut
 		IsCA:                        true,
 		MaxPathLenZero:              true,
 		PermittedDNSDomains:         domains,
-		ExcludedIPRanges:            everyAddress, // a permitted kind of names says nothing of other kinds
+		ExcludedIPRanges:            allAddresses, // permitted domains do not restrict addresses
 		PermittedDNSDomainsCritical: true,
 	}, now, nil, key.Public(), key)
 	if err != nil {
@@ -143,7 +143,7 @@ func (a authority) removeFrom(secret *corev1.Secret) {
 	delete(secret.Annotations, signsFromPrefix+a.id)
 }
 
-// scheduleIn says in the Secret from when on the authority may sign.
+// scheduleIn sets the annotation that holds the time from which the authority signs.
 func (a authority) scheduleIn(secret *corev1.Secret) {
 	if secret.Annotations == nil {
 		secret.Annotations = map[string]string{}
@@ -151,7 +151,7 @@ func (a authority) scheduleIn(secret *corev1.Secret) {
 	secret.Annotations[signsFromPrefix+a.id] = a.signsFrom.Format(time.RFC3339)
 }
 
-// issue makes a serving certificate for these names, and its key.
+// issue returns a new serving certificate for these names, and its private key. The certificate expires no later than the authority.
 func (a authority) issue(now time.Time, lifetime time.Duration, names []string) (*x509.Certificate, crypto.Signer, error) {
 	key, err := newKey()
 	if err != nil {
@@ -171,7 +171,7 @@ func (a authority) issue(now time.Time, lifetime time.Duration, names []string) 
 	return certificate, key, err
 }
 
-// sign makes a certificate of a template. Without an issuer it signs itself.
+// sign returns the certificate of a template. Without an issuer, the certificate is self-signed.
 func sign(
 	template *x509.Certificate, now time.Time, issuer *x509.Certificate, key crypto.PublicKey, signer crypto.Signer,
 ) (*x509.Certificate, error) {
@@ -179,14 +179,14 @@ func sign(
 	if err != nil {
 		return nil, err
 	}
-	template.SerialNumber = serial.Add(serial, big.NewInt(1)) // none is 0
+	template.SerialNumber = serial.Add(serial, big.NewInt(1)) // must not be 0
 	template.NotBefore = now.Add(-backdating)
 	if issuer == nil {
 		issuer = template
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key, signer)
 	if err != nil {
-		return nil, fmt.Errorf("make a certificate: %w", err)
+		return nil, fmt.Errorf("create a certificate: %w", err)
 	}
 	return x509.ParseCertificate(der)
 }

@@ -16,11 +16,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// bundleKey is where ConfigMaps and TLS Secrets have the certificates to verify with.
+// bundleKey is the key of the CA bundle in ConfigMaps and TLS Secrets.
 const bundleKey = "ca.crt"
 
-// bundleOf returns the certificates to verify with, in PEM.
-func bundleOf(authorities []authority) []byte {
+// encodeBundle returns the CA bundle of the authorities, in PEM.
+func encodeBundle(authorities []authority) []byte {
 	var certificates []*x509.Certificate
 	for _, a := range authorities {
 		certificates = append(certificates, a.certificate)
@@ -28,19 +28,20 @@ func bundleOf(authorities []authority) []byte {
 	return encodeCertificates(certificates...)
 }
 
-// trust is the authorities to verify with.
-type trust struct {
+// trustAnchors are the authorities that clients verify with.
+type trustAnchors struct {
 	authorities []authority
-	partial     bool // others may be trusted, of which nothing is known
+	incomplete  bool // clients may trust further authorities, which the Rotator could not read
 }
 
-// over returns the certificates, in PEM, that are to be where these were. None of them goes while others may be trusted.
-func (t trust) over(previousPEM []byte) []byte {
-	if !t.partial {
-		return bundleOf(t.authorities)
+// mergeBundles returns the CA bundle that replaces the previous one, in PEM. While the anchors are incomplete, it keeps all previous
+// certificates.
+func mergeBundles(previousPEM []byte, anchors trustAnchors) []byte {
+	if !anchors.incomplete {
+		return encodeBundle(anchors.authorities)
 	}
-	certificates, _ := cert.ParseCertsPEM(previousPEM) // without any, nothing is lost
-	for _, a := range t.authorities {
+	certificates, _ := cert.ParseCertsPEM(previousPEM) // an unusable bundle has none to keep
+	for _, a := range anchors.authorities {
 		if !slices.ContainsFunc(certificates, a.certificate.Equal) {
 			certificates = append(certificates, a.certificate)
 		}
@@ -48,18 +49,18 @@ func (t trust) over(previousPEM []byte) []byte {
 	return encodeCertificates(certificates...)
 }
 
-// publish writes the ConfigMap if it has to say something else than it did.
+// publish writes the CA bundle to the ConfigMap if it has changed.
 func (r *Rotator) publish(ctx context.Context, configMap *corev1.ConfigMap, authorities []authority) error {
 	before := configMap.DeepCopy()
-	configMap.Data = map[string]string{bundleKey: string(bundleOf(authorities))}
+	configMap.Data = map[string]string{bundleKey: string(encodeBundle(authorities))}
 	if equality.Semantic.DeepEqual(before, configMap) {
 		return nil
 	}
 	return r.write(ctx, configMap)
 }
 
-// tellWebhooks tells the API server whom to trust when it calls the webhooks. Where they are not registered, nobody calls.
-func (r *Rotator) tellWebhooks(ctx context.Context, trust trust) error {
+// injectCABundle writes the CA bundle to the ValidatingWebhookConfiguration, if that exists.
+func (r *Rotator) injectCABundle(ctx context.Context, anchors trustAnchors) error {
 	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{}
 	err := r.Client.Get(ctx, client.ObjectKey{Name: r.WebhookConfiguration}, configuration)
 	if err != nil {
@@ -67,13 +68,13 @@ func (r *Rotator) tellWebhooks(ctx context.Context, trust trust) error {
 	}
 	before := configuration.DeepCopy()
 	for i := range configuration.Webhooks {
-		called := &configuration.Webhooks[i].ClientConfig
-		called.CABundle = trust.over(called.CABundle)
+		clientConfig := &configuration.Webhooks[i].ClientConfig
+		clientConfig.CABundle = mergeBundles(clientConfig.CABundle, anchors)
 	}
 	if equality.Semantic.DeepEqual(before, configuration) {
 		return nil
 	}
-	// A patch, which leaves alone what this program's version of the API does not know of.
+	// A patch keeps fields that this version of the API does not know.
 	patch := client.StrategicMergeFrom(before, client.MergeFromWithOptimisticLock{})
 	if err := r.Client.Patch(ctx, configuration, patch); err != nil {
 		return fmt.Errorf("write the ValidatingWebhookConfiguration %q: %w", r.WebhookConfiguration, err)

@@ -6,11 +6,11 @@ package certs
 import (
 	"context"
 	"crypto/x509"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,41 +19,38 @@ import (
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-func TestMain(m *testing.M) {
-	log.SetLogger(logr.Discard())
-	testenv.Main(m)
-}
+func TestMain(m *testing.M) { testenv.Main(m) }
 
-// world is a namespace of the API with a clock of its own, and all that was ever readable there.
+// fixture is a namespace with its own clock, and the history of all that clients could read there.
 type fixture struct {
 	*testing.T
 	client   client.WithWatch
 	name     string // of the namespace, and of the ValidatingWebhookConfiguration
 	lifetime time.Duration
 	now      time.Time
-	clockErr error // why the clock is not trusted
+	clockErr error // the result of CheckClock
 	events   *events.FakeRecorder
 
-	bundles, trusts        history            // of the ConfigMap and the ValidatingWebhookConfiguration
-	served                 map[string]history // by Secret
-	authoritiesThatSigned  map[string]bool
-	largestNumberPublished int
+	bundles         history            // of the ConfigMap
+	injectedBundles history            // of the ValidatingWebhookConfiguration
+	served          map[string]history // the serving certificates by Secret
+	signers         map[string]bool    // the authorities that have signed
+	maxPublished    int                // the highest number of authorities in the ConfigMap
 }
 
-// history is what a value was, and from when on.
+// history holds the values of a variable.
 type history []struct {
 	value string
 	since time.Time
 }
 
-// within returns all different values that it had from then on.
-func (h history) within(then time.Time) (values []string) {
+// since returns the distinct values from a time on.
+func (h history) since(then time.Time) (values []string) {
 	for i, entry := range h {
 		ended := i+1 < len(h) && !h[i+1].since.After(then)
 		if !ended && !slices.Contains(values, entry.value) {
@@ -75,7 +72,7 @@ func newFixture(t *testing.T, lifetime time.Duration) *fixture {
 	}
 	f := &fixture{
 		T: t, client: c, name: env.Namespace(t), lifetime: lifetime, now: start, events: events.NewFakeRecorder(100),
-		served: map[string]history{}, authoritiesThatSigned: map[string]bool{},
+		served: map[string]history{}, signers: map[string]bool{},
 	}
 	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: f.name},
@@ -91,9 +88,8 @@ func newFixture(t *testing.T, lifetime time.Duration) *fixture {
 	return f
 }
 
-// keeper returns a Rotator that has just started. Before each of its calls of the API it calls before, if that is not nil; an error keeps
-// the call from being made.
-func (f *fixture) keeper(before func(call int) error) *Rotator {
+// rotator returns a new Rotator. Before each API call it calls before, unless that is nil; an error prevents the API call.
+func (f *fixture) rotator(before func(call int) error) *Rotator {
 	call := 0
 	around := func(do func() error) error {
 		if call++; before != nil {
@@ -118,48 +114,49 @@ func (f *fixture) keeper(before func(call int) error) *Rotator {
 		},
 	})
 	return &Rotator{
-		Client: intercepted, Events: f.events, Namespace: f.name, WebhookConfiguration: f.name, Lifetime: f.lifetime,
-		Now: func() time.Time { return f.now }, CheckClock: func(context.Context) error { return f.clockErr }, told: map[string]bool{},
+		Client: intercepted, Events: f.events, Log: slog.New(slog.DiscardHandler), Namespace: f.name, WebhookConfiguration: f.name,
+		Lifetime: f.lifetime, Now: func() time.Time { return f.now }, CheckClock: func(context.Context) error { return f.clockErr },
+		warned: map[string]bool{},
 	}
 }
 
-// record notes what was written, and asserts that nobody is cut off by it.
+// record adds a written object to the history, and asserts that all clients can still verify all servers.
 func (f *fixture) record(object client.Object, err error) error {
 	if err != nil {
 		return err
 	}
-	note := func(h history, value []byte) history {
+	add := func(h history, value []byte) history {
 		return append(h, history{{string(value), f.now}}...)
 	}
 	switch object := object.(type) {
 	case *corev1.ConfigMap:
-		f.bundles = note(f.bundles, []byte(object.Data["ca.crt"]))
+		f.bundles = add(f.bundles, []byte(object.Data["ca.crt"]))
 		certificates, err := cert.ParseCertsPEM([]byte(object.Data["ca.crt"]))
 		framework.Must(f, err)
-		f.largestNumberPublished = max(f.largestNumberPublished, len(certificates))
+		f.maxPublished = max(f.maxPublished, len(certificates))
 	case *admissionregistrationv1.ValidatingWebhookConfiguration:
-		f.trusts = note(f.trusts, object.Webhooks[0].ClientConfig.CABundle)
+		f.injectedBundles = add(f.injectedBundles, object.Webhooks[0].ClientConfig.CABundle)
 	case *corev1.Secret:
 		if object.Type == corev1.SecretTypeTLS {
-			f.served[object.Name] = note(f.served[object.Name], object.Data["tls.crt"])
+			f.served[object.Name] = add(f.served[object.Name], object.Data["tls.crt"])
 		}
 	}
-	f.assertNoGap()
+	f.assertCovered()
 	return nil
 }
 
-// assertNoGap asserts that everybody who verifies can verify everybody who serves: with the published bundle or any other that was
-// published within a twelfth of the lifetime, what is served, or was until a while ago by those who read a certificate late.
-func (f *fixture) assertNoGap() {
+// assertCovered asserts that each CA bundle of the last twelfth of the lifetime covers each serving certificate, those included that a slow
+// pod may still serve.
+func (f *fixture) assertCovered() {
 	f.Helper()
-	late := f.now.Add(-f.lifetime / 80)
-	old := f.now.Add(-f.lifetime / 12)
+	slowestPod := f.now.Add(-f.lifetime / 80)
+	slowestClient := f.now.Add(-f.lifetime / 12)
 	for secret, served := range f.served {
-		bundles := f.bundles.within(old)
+		bundles := f.bundles.since(slowestClient)
 		if secret == WebhookSecret {
-			bundles = append(bundles, f.trusts.within(f.now)...) // the API server hears of it at once
+			bundles = append(bundles, f.injectedBundles.since(f.now)...) // the API server watches them
 		}
-		for _, certificate := range served.within(late) {
+		for _, certificate := range served.since(slowestPod) {
 			for _, bundle := range bundles {
 				f.assertVerified(secret, certificate, bundle)
 			}
@@ -177,15 +174,15 @@ func (f *fixture) assertVerified(secret, certificatePEM, bundle string) {
 	name := service + "." + f.name + ".svc"
 	chains, err := certificates[0].Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: f.now})
 	if err != nil {
-		f.Fatalf("%s after the start, %s is not good to one who verifies: %v", f.now.Sub(start), secret, err)
+		f.Fatalf("%s after the start, a client cannot verify the certificate of %s: %v", f.now.Sub(start), secret, err)
 	}
-	f.authoritiesThatSigned[chains[0][1].Subject.CommonName] = true
+	f.signers[chains[0][1].Subject.CommonName] = true
 }
 
-// keep has a Rotator that has just started look once.
-func (f *fixture) keep() {
+// rotate rotates once with a new Rotator.
+func (f *fixture) rotate() {
 	f.Helper()
-	framework.Must(f, f.keeper(nil).Rotate(f.Context()))
+	framework.Must(f, f.rotator(nil).Rotate(f.Context()))
 }
 
 func (f *fixture) get(name string, object client.Object) {

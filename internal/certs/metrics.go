@@ -10,10 +10,10 @@ import (
 
 var expiration = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 	Name: "apikey_certificate_expiration_timestamp_seconds",
-	Help: "When the certificates end: that of the newest authority, and those that the servers serve with.",
+	Help: "When the newest certificate authority and the serving certificates expire, in seconds since the epoch.",
 }, []string{"certificate"})
 
-// RegisterMetrics adds the metrics to a registry.
+// RegisterMetrics registers the metrics of this package.
 func RegisterMetrics(registry prometheus.Registerer) {
 	registry.MustRegister(expiration)
 }

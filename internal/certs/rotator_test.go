@@ -25,17 +25,17 @@ import (
 const (
 	lifetime = 240 * time.Hour
 
-	// callsOf is how many calls of the API a look makes at most.
-	callsOf = 11
+	// maxCalls is the highest number of API calls of a rotation.
+	maxCalls = 11
 )
 
-func TestEverythingIsThereAfterOneLook(t *testing.T) {
+func TestRotate_CreatesAllObjects(t *testing.T) {
 	f := newFixture(t, lifetime)
-	f.keep()
+	f.rotate()
 
 	authorities, err := parseAuthorities(f.secret(AuthoritySecret))
 	framework.Must(f, err)
-	if len(authorities) != 1 || f.bundle() != string(bundleOf(authorities)) {
+	if len(authorities) != 1 || f.bundle() != string(encodeBundle(authorities)) {
 		t.Errorf("%d authorities; the bundle is\n%s", len(authorities), f.bundle())
 	}
 	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{}
@@ -52,18 +52,18 @@ func TestEverythingIsThereAfterOneLook(t *testing.T) {
 	}
 }
 
-func TestWhatIsGoodIsNotWrittenAgain(t *testing.T) {
+func TestRotate_WritesNothingWhileAllCertificatesAreGood(t *testing.T) {
 	f := newFixture(t, lifetime)
-	f.keep()
+	f.rotate()
 	before := f.versions()
-	f.now = f.now.Add(lifetime/18 - time.Second) // two thirds of a serving certificate's time
-	f.keep()
+	f.now = f.now.Add(lifetime/18 - time.Second) // two thirds of the lifetime of a serving certificate
+	f.rotate()
 	if diff := cmp.Diff(before, f.versions()); diff != "" {
-		t.Errorf("written:\n%s", diff)
+		t.Errorf("objects were written:\n%s", diff)
 	}
 }
 
-// versions returns the resource versions of all that is written.
+// versions returns the resource versions of all objects of the Rotator.
 func (f *fixture) versions() map[string]string {
 	f.Helper()
 	configMap, configuration := &corev1.ConfigMap{}, &admissionregistrationv1.ValidatingWebhookConfiguration{}
@@ -76,19 +76,19 @@ func (f *fixture) versions() map[string]string {
 	return versions
 }
 
-// While one authority follows the other, the process is stopped between any two calls, two processes work at once, and what they write
-// gets deleted. World asserts at each write that nobody is cut off, and this test at each step.
-func TestNobodyEverMeetsACertificateThatTheirBundleDoesNotCover(t *testing.T) {
+// Over several authorities, the process is stopped between any two API calls, two leaders rotate at once, and their objects are deleted.
+// The fixture asserts after each write, and the test after each step, that all clients can verify all servers.
+func TestRotate_BundlesCoverAllServedCertificates(t *testing.T) {
 	const (
-		steps      = 180
-		stepsOf    = 120 // a lifetime
-		unluckyFor = 1   // steps without a look to the end, at most
+		steps            = 180
+		stepsPerLifetime = 120
+		maxStopped       = 1 // steps in a row without a complete rotation
 	)
 	f := newFixture(t, lifetime)
 	random := rand.New(rand.NewPCG(0, 0)) // the same in every run
-	f.keep()
-	for step, unlucky := 0, 0; step < steps; step++ {
-		f.now = f.now.Add(lifetime / stepsOf)
+	f.rotate()
+	for step, stopped := 0, 0; step < steps; step++ {
+		f.now = f.now.Add(lifetime / stepsPerLifetime)
 		switch random.IntN(20) {
 		case 0:
 			f.delete(&corev1.ConfigMap{}, BundleConfigMap)
@@ -97,29 +97,29 @@ func TestNobodyEverMeetsACertificateThatTheirBundleDoesNotCover(t *testing.T) {
 		case 2:
 			f.delete(&corev1.Secret{}, WebhookSecret)
 		case 3, 4, 5:
-			f.keepBeside(1 + random.IntN(callsOf))
+			f.rotateConcurrently(1 + random.IntN(maxCalls))
 		}
-		if unlucky < unluckyFor && random.IntN(2) == 0 {
-			unlucky++
-			f.keepUntil(1 + random.IntN(callsOf))
+		if stopped < maxStopped && random.IntN(2) == 0 {
+			stopped++
+			f.rotateUntil(1 + random.IntN(maxCalls))
 		} else {
-			unlucky = 0
-			f.keep()
+			stopped = 0
+			f.rotate()
 		}
-		f.assertNoGap()
+		f.assertCovered()
 	}
-	if len(f.authoritiesThatSigned) < 3 || f.largestNumberPublished < 2 {
-		t.Errorf("%d authorities signed, at most %d were published at once", len(f.authoritiesThatSigned), f.largestNumberPublished)
+	if len(f.signers) < 3 || f.maxPublished < 2 {
+		t.Errorf("%d authorities signed, at most %d were published at once", len(f.signers), f.maxPublished)
 	}
 }
 
 var errStopped = errors.New("the process was stopped")
 
-// keepUntil has a Rotator look that is stopped before this call.
-func (f *fixture) keepUntil(last int) {
+// rotateUntil rotates with a process that is stopped before an API call.
+func (f *fixture) rotateUntil(stopped int) {
 	f.Helper()
-	err := f.keeper(func(call int) error {
-		if call >= last {
+	err := f.rotator(func(call int) error {
+		if call >= stopped {
 			return errStopped
 		}
 		return nil
@@ -129,116 +129,116 @@ func (f *fixture) keepUntil(last int) {
 	}
 }
 
-// keepBeside has a Rotator look, and another one, from beginning to end, before this call of the first.
-func (f *fixture) keepBeside(at int) {
+// rotateConcurrently rotates with two leaders: the second one rotates completely before an API call of the first.
+func (f *fixture) rotateConcurrently(at int) {
 	f.Helper()
-	f.mustOrLose(f.keeper(func(call int) error {
+	f.mustOrConflict(f.rotator(func(call int) error {
 		if call == at {
-			f.keep()
+			f.rotate()
 		}
 		return nil
 	}).Rotate(f.Context()))
 }
 
-// mustOrLose allows that somebody else was faster.
-func (f *fixture) mustOrLose(err error) {
+// mustOrConflict accepts that another leader wrote an object first.
+func (f *fixture) mustOrConflict(err error) {
 	f.Helper()
 	if !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
 		framework.Must(f, err)
 	}
 }
 
-// eachCall runs a test for each call of a look at which something can happen.
-func eachCall(t *testing.T, test func(f *fixture, call int)) {
+// beforeEachCall runs a test for each API call of a rotation.
+func beforeEachCall(t *testing.T, test func(f *fixture, call int)) {
 	t.Helper()
-	for call := 1; call <= callsOf; call++ {
+	for call := 1; call <= maxCalls; call++ {
 		t.Run(fmt.Sprintf("before call %d", call), func(t *testing.T) { test(newFixture(t, lifetime), call) })
 	}
 }
 
-func TestTwoLeadersAtTheStartAgreeOnOneAuthority(t *testing.T) {
-	eachCall(t, func(f *fixture, call int) {
-		f.keepBeside(call)
-		f.keep()
-		f.assertNoGap()
-		if f.largestNumberPublished != 1 || len(f.authoritiesThatSigned) != 1 {
-			f.Errorf("%d authorities signed, at most %d were published at once", len(f.authoritiesThatSigned), f.largestNumberPublished)
+func TestRotate_TwoLeadersCreateOneAuthority(t *testing.T) {
+	beforeEachCall(t, func(f *fixture, call int) {
+		f.rotateConcurrently(call)
+		f.rotate()
+		f.assertCovered()
+		if f.maxPublished != 1 || len(f.signers) != 1 {
+			f.Errorf("%d authorities signed, at most %d were published at once", len(f.signers), f.maxPublished)
 		}
 	})
 }
 
-// The leader that goes has not seen yet that a successor is due; the one that comes has.
-func TestALeaderThatIsSlowTakesNoAuthorityOutOfTheBundle(t *testing.T) {
-	eachCall(t, func(f *fixture, call int) {
-		f.keep()
+// For the old leader no successor is due yet; for the new one it is.
+func TestRotate_SlowLeaderKeepsPublishedAuthorities(t *testing.T) {
+	beforeEachCall(t, func(f *fixture, call int) {
+		f.rotate()
 		due := start.Add(lifetime * 2 / 3)
-		f.leap(due.Add(-time.Second))
+		f.skipTo(due.Add(-time.Second))
 		configMap := &corev1.ConfigMap{}
 		f.get(BundleConfigMap, configMap)
-		configMap.Data["note"] = "of somebody" // so that there is something to write
+		configMap.Data["note"] = "foreign" // makes the slow leader write the ConfigMap
 		framework.Must(f, f.client.Update(f.Context(), configMap))
-		slow := f.keeper(func(at int) error {
+		slow := f.rotator(func(at int) error {
 			if at == call {
 				f.now = due
-				f.keep()
+				f.rotate()
 				f.now = due.Add(time.Second)
 			}
 			return nil
 		})
 		slow.Now = func() time.Time { return due.Add(-time.Second) }
-		f.mustOrLose(slow.Rotate(f.Context()))
+		f.mustOrConflict(slow.Rotate(f.Context()))
 		f.now = due.Add(2 * time.Second)
-		f.keep()
-		f.leap(due.Add(lifetime / 12))
-		f.keep()
-		f.expectSuccessorAfter(due.Add(lifetime/12 + 2*time.Second))
+		f.rotate()
+		f.skipTo(due.Add(lifetime / 12))
+		f.rotate()
+		f.assertSuccessorSigns(due.Add(lifetime/12 + 2*time.Second))
 	})
 }
 
-func TestASuccessorThatWasMintedWhenTheProcessStoppedWaitsAllTheSame(t *testing.T) {
-	eachCall(t, func(f *fixture, call int) {
-		f.keep()
-		f.leap(f.now.Add(lifetime * 2 / 3))
-		f.keepUntil(call)
-		f.leap(f.now.Add(lifetime / 12))
-		f.keep()
-		f.expectSuccessorAfter(f.now.Add(lifetime / 12))
+func TestRotate_SuccessorWaitsAfterAStop(t *testing.T) {
+	beforeEachCall(t, func(f *fixture, call int) {
+		f.rotate()
+		f.skipTo(f.now.Add(lifetime * 2 / 3))
+		f.rotateUntil(call)
+		f.skipTo(f.now.Add(lifetime / 12))
+		f.rotate()
+		f.assertSuccessorSigns(f.now.Add(lifetime / 12))
 	})
 }
 
-// After months without a controller there is nobody left who could sign meanwhile.
-func TestTheOnlyAuthorityThatIsLeftSignsAtOnce(t *testing.T) {
-	eachCall(t, func(f *fixture, call int) {
-		f.keep()
-		f.leap(start.Add(lifetime * 2 / 3))
-		f.keepUntil(call)
-		f.leap(start.Add(lifetime))
-		f.bundles = nil // whoever has an old one is cut off by the end of what is in it
-		f.keep()
+// After months without a controller, all older authorities have expired.
+func TestRotate_OnlyAuthoritySignsAtOnce(t *testing.T) {
+	beforeEachCall(t, func(f *fixture, call int) {
+		f.rotate()
+		f.skipTo(start.Add(lifetime * 2 / 3))
+		f.rotateUntil(call)
+		f.skipTo(start.Add(lifetime))
+		f.bundles = nil // clients with an old bundle fail, because its authority has expired
+		f.rotate()
 		f.assertVerified(AuthenticatorSecret, string(f.secret(AuthenticatorSecret).Data["tls.crt"]), f.bundle())
 	})
 }
 
-// A controller comes back shortly before the authority ends. From when on its successor is published, nobody who has that bundle meets
-// what has ended, however late a pod reads.
-func TestASuccessorSignsWhilePodsCanStillReadWhatItSigned(t *testing.T) {
+// A controller starts again shortly before the authority expires. Clients with the new bundle then receive no expired certificate, even
+// from slow pods.
+func TestRotate_SuccessorSignsBeforePodsServeExpiredCertificates(t *testing.T) {
 	f := newFixture(t, lifetime)
-	f.keep()
-	f.leap(start.Add(lifetime * 11 / 12))
-	f.keep()
+	f.rotate()
+	f.skipTo(start.Add(lifetime * 11 / 12))
+	f.rotate()
 	f.bundles = f.bundles[len(f.bundles)-1:]
-	for range 24 { // hours, of which the authority has 20 left
+	for range 24 { // hours; the authority expires after 20
 		f.now = f.now.Add(time.Hour)
-		f.keep()
-		f.assertNoGap()
+		f.rotate()
+		f.assertCovered()
 	}
-	if len(f.authoritiesThatSigned) != 2 {
-		t.Errorf("%d authorities signed", len(f.authoritiesThatSigned))
+	if len(f.signers) != 2 {
+		t.Errorf("%d authorities signed, want 2", len(f.signers))
 	}
 }
 
-// leap goes to another time. Nobody has worked until then, and nothing that has expired meanwhile is served any more.
-func (f *fixture) leap(to time.Time) {
+// skipTo sets the clock, as if no controller had run until then, and no pod served a certificate that has expired.
+func (f *fixture) skipTo(to time.Time) {
 	f.Helper()
 	f.now = to
 	clear(f.served)
@@ -247,33 +247,33 @@ func (f *fixture) leap(to time.Time) {
 	}
 }
 
-// expectSuccessorAfter expects a second authority to sign from then on at the latest.
-func (f *fixture) expectSuccessorAfter(then time.Time) {
+// assertSuccessorSigns asserts that a second authority signs at a time.
+func (f *fixture) assertSuccessorSigns(then time.Time) {
 	f.Helper()
-	f.leap(then)
-	f.keep()
+	f.skipTo(then)
+	f.rotate()
 	authorities, err := parseAuthorities(f.secret(AuthoritySecret))
 	framework.Must(f, err)
 	last := authorities[len(authorities)-1]
-	if reason := f.whyReplace(AuthenticatorSecret, last); len(authorities) != 2 || reason != "" {
-		f.Errorf("there are %d authorities; the certificate is not of the last one: %s", len(authorities), reason)
+	if reason := f.reissueReason(AuthenticatorSecret, last); len(authorities) != 2 || reason != "" {
+		f.Errorf("%d authorities exist; the last one did not sign the certificate: %s", len(authorities), reason)
 	}
 }
 
-func (f *fixture) whyReplace(name string, signer authority) string {
+func (f *fixture) reissueReason(name string, signer authority) string {
 	f.Helper()
 	secret := f.secret(name)
-	return whyIssue(secret.Data["tls.crt"], secret.Data["tls.key"], signer, f.keeper(nil).namesOf("apikey-authenticator"), f.now)
+	return reissueReason(secret.Data["tls.crt"], secret.Data["tls.key"], signer, f.rotator(nil).dnsNames("apikey-authenticator"), f.now)
 }
 
-func TestWhatIsDeletedIsMadeAgain(t *testing.T) {
+func TestRotate_CreatesDeletedObjectsAgain(t *testing.T) {
 	f := newFixture(t, lifetime)
-	f.keep()
+	f.rotate()
 	bundle, authenticator := f.bundle(), f.secret(AuthenticatorSecret).Data["tls.crt"]
 
 	f.delete(&corev1.ConfigMap{}, BundleConfigMap)
 	f.delete(&corev1.Secret{}, AuthenticatorSecret)
-	f.keep()
+	f.rotate()
 	if f.bundle() != bundle {
 		t.Errorf("the bundle is now\n%s", f.bundle())
 	}
@@ -281,16 +281,16 @@ func TestWhatIsDeletedIsMadeAgain(t *testing.T) {
 		t.Error("the certificate is the old one")
 	}
 
-	clear(f.served) // whom these cut off is cut off: that is for a key that has leaked
-	f.bundles, f.trusts = nil, nil
+	clear(f.served) // clients with the old bundle fail, as after a leak of its key they must
+	f.bundles, f.injectedBundles = nil, nil
 	f.delete(&corev1.Secret{}, AuthoritySecret)
-	f.keep()
+	f.rotate()
 	if f.bundle() == bundle || strings.Count(f.bundle(), "BEGIN") != 1 {
 		t.Errorf("the bundle is now\n%s", f.bundle())
 	}
 }
 
-func TestWhatSomebodyElseMadeIsLeftAlone(t *testing.T) {
+func TestRotate_LeavesObjectsOfOtherOwnersUnchanged(t *testing.T) {
 	f := newFixture(t, lifetime)
 	foreign := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.name, Name: WebhookSecret},
@@ -298,51 +298,57 @@ func TestWhatSomebodyElseMadeIsLeftAlone(t *testing.T) {
 		Data:       map[string][]byte{"tls.crt": []byte("theirs"), "tls.key": []byte("theirs")},
 	}
 	framework.Must(f, f.client.Create(t.Context(), foreign))
-	keeper := f.keeper(nil)
+	rotator := f.rotator(nil)
 	for range 2 {
-		framework.Must(f, keeper.Rotate(t.Context()))
+		framework.Must(f, rotator.Rotate(t.Context()))
 	}
 
 	if got := f.secret(WebhookSecret); got.ResourceVersion != foreign.ResourceVersion {
-		t.Errorf("it was written: %+v", got)
+		t.Errorf("the Secret was written: %+v", got)
 	}
-	if f.trusts != nil {
-		t.Error("the API server was told to trust another authority than theirs")
+	if f.injectedBundles != nil {
+		t.Error("the CA bundle of the ValidatingWebhookConfiguration was replaced")
 	}
 	f.assertVerified(AuthenticatorSecret, string(f.secret(AuthenticatorSecret).Data["tls.crt"]), f.bundle())
-	want := `Warning NotManaged Secret "apikey-controller-webhook-tls" was not written by this controller and is left as it is: ` +
-		"delete it to have it made, with the label app.kubernetes.io/managed-by=apikey-operator"
-	if told := <-f.events.Events; told != want {
-		t.Errorf("told %s\nwant %s", told, want)
+	f.assertOneWarning(`NotManaged Secret "apikey-controller-webhook-tls"` + notManaged)
+}
+
+const notManaged = " was not created by this controller, which leaves it unchanged: delete it, and the controller creates one with the label " +
+	"app.kubernetes.io/managed-by=apikey-operator"
+
+// assertOneWarning asserts that one event was recorded, a warning with this reason and note.
+func (f *fixture) assertOneWarning(want string) {
+	f.Helper()
+	if got := <-f.events.Events; got != "Warning "+want {
+		f.Errorf("the event is %s\nwant Warning %s", got, want)
 	}
 	if len(f.events.Events) != 0 {
-		t.Errorf("told again: %s", <-f.events.Events)
+		f.Errorf("a second event was recorded: %s", <-f.events.Events)
 	}
 }
 
-// An authority is about to be succeeded, or was, and something keeps the next from it.
-func TestServingCertificatesAreRenewedWhileNoAuthorityCanBeSucceeded(t *testing.T) {
+// A successor is due, or the next one is, and an object prevents it.
+func TestRotate_RenewsServingCertificatesWhileAuthoritiesAreBlocked(t *testing.T) {
 	due := start.Add(lifetime * 2 / 3)
 	for name, test := range map[string]struct {
-		spoil func(f *fixture) string // returns the error
-		event string
+		block  func(f *fixture) (err string)
+		reason string
 	}{
 		"a bundle without the label": {func(f *fixture) string {
 			configMap := &corev1.ConfigMap{}
 			f.get(BundleConfigMap, configMap)
 			configMap.Labels = nil
 			framework.Must(f, f.client.Update(f.Context(), configMap))
-			return `ConfigMap "apikey-operator-ca" was not written by this controller and is left as it is: delete it to have it made, with the ` +
-				"label app.kubernetes.io/managed-by=apikey-operator"
+			return `ConfigMap "apikey-operator-ca"` + notManaged
 		}, "NotManaged"},
-		"a damaged authority beside the one that signs": {func(f *fixture) string {
+		"a damaged authority, which does not sign": {func(f *fixture) string {
 			return f.damage("1")
 		}, "Damaged"},
-		"the one that signs is damaged, and its predecessor is not": {func(f *fixture) string {
-			f.leap(due)
-			f.keep()
-			f.leap(due.Add(lifetime / 12))
-			f.keep()
+		"a damaged authority, which signs after an intact one": {func(f *fixture) string {
+			f.skipTo(due)
+			f.rotate()
+			f.skipTo(due.Add(lifetime / 12))
+			f.rotate()
 			authorities, err := parseAuthorities(f.secret(AuthoritySecret))
 			framework.Must(f, err)
 			return f.damage(authorities[1].id)
@@ -350,18 +356,18 @@ func TestServingCertificatesAreRenewedWhileNoAuthorityCanBeSucceeded(t *testing.
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, lifetime)
-			f.keep()
-			f.leap(due.Add(-time.Second))
-			f.keep()
-			want := test.spoil(f)
+			f.rotate()
+			f.skipTo(due.Add(-time.Second))
+			f.rotate()
+			want := test.block(f)
 			before, bundle, serving := f.versions(), f.bundle(), f.secret(AuthenticatorSecret).Data["tls.crt"]
-			keeper := f.keeper(nil)
+			rotator := f.rotator(nil)
 			for range 12 {
 				f.now = f.now.Add(lifetime / 120)
-				if err := keeper.Rotate(t.Context()); err == nil || err.Error() != want {
+				if err := rotator.Rotate(t.Context()); err == nil || err.Error() != want {
 					t.Fatalf("got  %v\nwant %s", err, want)
 				}
-				f.assertNoGap()
+				f.assertCovered()
 			}
 			if bytes.Equal(f.secret(AuthenticatorSecret).Data["tls.crt"], serving) {
 				t.Error("the certificate was not renewed")
@@ -369,30 +375,25 @@ func TestServingCertificatesAreRenewedWhileNoAuthorityCanBeSucceeded(t *testing.
 			if f.versions()[AuthoritySecret] != before[AuthoritySecret] || f.bundle() != bundle {
 				t.Error("the authorities were written")
 			}
-			if told := <-f.events.Events; told != "Warning "+test.event+" "+want {
-				t.Errorf("told %s", told)
-			}
-			if len(f.events.Events) != 0 {
-				t.Errorf("told again: %s", <-f.events.Events)
-			}
+			f.assertOneWarning(test.reason + " " + want)
 		})
 	}
 }
 
-func TestNoAuthorityIsMintedScheduledOrRemovedByAClockThatIsNotTrusted(t *testing.T) {
+func TestRotate_KeepsAuthoritiesWhileTheClockIsNotTrusted(t *testing.T) {
 	f := newFixture(t, lifetime)
-	f.keep()
-	f.leap(start.Add(lifetime * 2 / 3))
-	f.keep() // there is a successor, which does not sign yet
+	f.rotate()
+	f.skipTo(start.Add(lifetime * 2 / 3))
+	f.rotate() // creates a successor, which does not sign yet
 	before, serving := f.versions(), f.secret(AuthenticatorSecret).Data["tls.crt"]
 
 	f.clockErr = errors.New("the clock is wrong")
-	f.leap(start.Add(lifetime)) // the first one has expired, and the successor may sign
-	f.bundles = nil             // of those who verify with an older one, this test says nothing
-	keeper := f.keeper(nil)
+	f.skipTo(start.Add(lifetime)) // the first one has expired, and the successor may sign
+	f.bundles = nil               // this test does not cover clients with an older bundle
+	rotator := f.rotator(nil)
 	for range 2 {
-		if err := keeper.Rotate(t.Context()); !errors.Is(err, f.clockErr) {
-			t.Fatalf("the round ends with %v", err)
+		if err := rotator.Rotate(t.Context()); !errors.Is(err, f.clockErr) {
+			t.Fatalf("the error is %v", err)
 		}
 	}
 	if after := f.versions(); after[AuthoritySecret] != before[AuthoritySecret] || after["bundle"] != before["bundle"] {
@@ -401,67 +402,61 @@ func TestNoAuthorityIsMintedScheduledOrRemovedByAClockThatIsNotTrusted(t *testin
 	if bytes.Equal(f.secret(AuthenticatorSecret).Data["tls.crt"], serving) {
 		t.Error("the serving certificate was not renewed")
 	}
-	const want = "Warning ClockNotTrusted no authority is succeeded or removed until the controller can trust its clock: " +
-		"its log says how far that is from the API server's"
-	if told := <-f.events.Events; told != want {
-		t.Errorf("told %s", told)
-	}
-	if len(f.events.Events) != 0 {
-		t.Errorf("told again: %s", <-f.events.Events)
-	}
+	f.assertOneWarning("ClockNotTrusted no authority is created or removed while the controller's clock differs from the API server's: " +
+		"see the controller's log for the difference")
 	f.delete(&corev1.ConfigMap{}, BundleConfigMap)
-	if err := keeper.Rotate(t.Context()); !errors.Is(err, f.clockErr) || strings.Count(f.bundle(), "BEGIN") != 2 {
-		t.Errorf("the round ends with %v; the bundle is\n%s", err, f.bundle())
+	if err := rotator.Rotate(t.Context()); !errors.Is(err, f.clockErr) || strings.Count(f.bundle(), "BEGIN") != 2 {
+		t.Errorf("the error is %v; the bundle is\n%s", err, f.bundle())
 	}
 
 	f.clockErr = nil
-	f.keep()
+	f.rotate()
 	if strings.Count(f.bundle(), "BEGIN") != 1 {
 		t.Errorf("the expired authority is still published:\n%s", f.bundle())
 	}
 }
 
-func TestTheFirstAuthorityWaitsForNoClock(t *testing.T) {
-	eachCall(t, func(f *fixture, call int) {
+func TestRotate_CreatesTheFirstAuthorityByAnyClock(t *testing.T) {
+	beforeEachCall(t, func(f *fixture, call int) {
 		f.clockErr = errors.New("the clock is wrong")
-		f.keepUntil(call)
-		if err := f.keeper(nil).Rotate(t.Context()); err != nil && !errors.Is(err, f.clockErr) {
+		f.rotateUntil(call)
+		if err := f.rotator(nil).Rotate(t.Context()); err != nil && !errors.Is(err, f.clockErr) {
 			t.Fatal(err)
 		}
 		f.assertVerified(AuthenticatorSecret, string(f.secret(AuthenticatorSecret).Data["tls.crt"]), f.bundle())
 	})
 }
 
-// damage damages the certificate of an authority, and returns what is said of it.
+// damage damages the certificate of an authority, and returns the expected error.
 func (f *fixture) damage(id string) string {
 	f.Helper()
 	secret := f.secret(AuthoritySecret)
 	secret.Data[id+".crt"] = []byte("damaged")
 	framework.Must(f, f.client.Update(f.Context(), secret))
-	return fmt.Sprintf(`the Secret "apikey-operator-ca" has damaged authorities, and none is succeeded until they are restored or removed: `+
+	return fmt.Sprintf(`the Secret "apikey-operator-ca" has damaged authorities: restore or remove them, because none is created before: `+
 		"%[1]s.crt and %[1]s.key: tls: failed to find any PEM data in certificate input", id)
 }
 
-func TestASuccessorSignsAtOnceWhenItsPredecessorIsRemoved(t *testing.T) {
+func TestRotate_SuccessorSignsAtOnceAfterItsPredecessorIsRemoved(t *testing.T) {
 	f := newFixture(t, lifetime)
-	f.keep()
-	f.leap(start.Add(lifetime * 2 / 3))
-	f.keep()
+	f.rotate()
+	f.skipTo(start.Add(lifetime * 2 / 3))
+	f.rotate()
 	secret := f.secret(AuthoritySecret)
 	authorities, err := parseAuthorities(secret)
 	framework.Must(f, err)
 	authorities[0].removeFrom(secret)
 	framework.Must(f, f.client.Update(t.Context(), secret))
 
-	clear(f.served) // whoever is cut off by that is
-	f.bundles, f.trusts = nil, nil
-	f.keep()
-	if reason := f.whyReplace(AuthenticatorSecret, authorities[1]); reason != "" {
-		t.Errorf("the certificate is not of the successor: %s", reason)
+	clear(f.served) // clients with the old bundle fail
+	f.bundles, f.injectedBundles = nil, nil
+	f.rotate()
+	if reason := f.reissueReason(AuthenticatorSecret, authorities[1]); reason != "" {
+		t.Errorf("the successor did not sign the certificate: %s", reason)
 	}
 }
 
-func TestAuthoritiesThatCannotBeReadAreNotReplaced(t *testing.T) {
+func TestRotate_KeepsUnreadableAuthorities(t *testing.T) {
 	for name, test := range map[string]struct {
 		object client.Object
 		want   string
@@ -471,25 +466,23 @@ func TestAuthoritiesThatCannotBeReadAreNotReplaced(t *testing.T) {
 				ObjectMeta: metav1.ObjectMeta{Name: AuthoritySecret, Labels: map[string]string{managedByLabel: managedBy}},
 				Data:       map[string][]byte{"1.crt": []byte("damaged")},
 			},
-			`the Secret "apikey-operator-ca" has no authorities to sign with: restore it, or delete it to have a new authority that all who ` +
-				"verify must learn of: 1.crt and 1.key: tls: failed to find any PEM data in certificate input",
+			`the Secret "apikey-operator-ca" has no intact authority: restore the Secret, or delete it to get a new authority, which all ` +
+				"clients must then trust: 1.crt and 1.key: tls: failed to find any PEM data in certificate input",
 		},
-		"of somebody else": {
+		"another owner's Secret": {
 			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: AuthoritySecret}},
-			`Secret "apikey-operator-ca" was not written by this controller and is left as it is: delete it to have it made, with the label ` +
-				"app.kubernetes.io/managed-by=apikey-operator",
+			`Secret "apikey-operator-ca"` + notManaged,
 		},
-		"a bundle of somebody else": {
+		"another owner's ConfigMap": {
 			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: BundleConfigMap}},
-			`ConfigMap "apikey-operator-ca" was not written by this controller and is left as it is: delete it to have it made, with the label ` +
-				"app.kubernetes.io/managed-by=apikey-operator",
+			`ConfigMap "apikey-operator-ca"` + notManaged,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, lifetime)
 			test.object.SetNamespace(f.name)
 			framework.Must(f, f.client.Create(t.Context(), test.object))
-			if err := f.keeper(nil).Rotate(t.Context()); err == nil || err.Error() != test.want {
+			if err := f.rotator(nil).Rotate(t.Context()); err == nil || err.Error() != test.want {
 				t.Errorf("got  %v\nwant %s", err, test.want)
 			}
 			if len(f.served) != 0 || f.bundles != nil {

@@ -11,60 +11,59 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// server is who serves with a certificate.
+// server is a server that needs a serving certificate.
 type server struct {
 	name    string // in logs and metrics
-	service string // the Service that it is reached by
-	secret  string
-	// tell tells somebody whom to trust who does not read the bundle, before a certificate is signed; nil is nobody.
-	tell func(ctx context.Context, trust trust) error
+	service string // the name of its Service
+	secret  string // the name of the Secret of its certificate
+	// injectCABundle passes the CA bundle on to clients that read no ConfigMap, before a certificate is issued. It may be nil.
+	injectCABundle func(context.Context, trustAnchors) error
 }
 
 func (r *Rotator) servers() []server {
 	return []server{
 		{name: "authenticator", service: "apikey-authenticator", secret: AuthenticatorSecret},
-		{name: "webhook", service: "apikey-controller-webhook", secret: WebhookSecret, tell: r.tellWebhooks},
+		{name: "webhook", service: "apikey-controller-webhook", secret: WebhookSecret, injectCABundle: r.injectCABundle},
 	}
 }
 
-// namesOf returns the names by which clients in the cluster find a Service.
-func (r *Rotator) namesOf(service string) []string {
+// dnsNames returns the names of a Service in the cluster.
+func (r *Rotator) dnsNames(service string) []string {
 	inNamespace := service + "." + r.Namespace
 	return []string{service, inNamespace, inNamespace + ".svc", inNamespace + ".svc.cluster.local"}
 }
 
-// domains returns the names that an authority may sign for. The namespace is none of them: in one that is called dev, it would be every
-// name below that top-level domain.
-func (r *Rotator) domains() []string {
+// permittedDomains returns the domains that an authority may sign for. The namespace alone is not one of them: if it is called dev, it
+// would permit every name below that top-level domain.
+func (r *Rotator) permittedDomains() []string {
 	var domains []string
 	for _, s := range r.servers() {
-		domains = append(domains, r.namesOf(s.service)...)
+		domains = append(domains, r.dnsNames(s.service)...)
 	}
 	return domains
 }
 
-// keepServing renews the certificate that a server serves with when it is due. One that somebody else made is left to them, and so is
-// telling whom to trust.
-func (r *Rotator) keepServing(ctx context.Context, s server, signer authority, trust trust, now time.Time) error {
+// reconcileServing renews the serving certificate of a server when that is due. If the Secret belongs to another owner, so does its CA
+// bundle.
+func (r *Rotator) reconcileServing(ctx context.Context, s server, signer authority, anchors trustAnchors, now time.Time) error {
 	secret := &corev1.Secret{}
 	switch err := r.read(ctx, s.secret, secret); {
-	case errors.As(err, new(foreignError)):
+	case errors.As(err, new(notManagedError)):
 		recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
 		return nil
 	case err != nil:
 		return err
 	}
-	if s.tell != nil {
-		if err := s.tell(ctx, trust); err != nil {
+	if s.injectCABundle != nil {
+		if err := s.injectCABundle(ctx, anchors); err != nil {
 			return err
 		}
 	}
-	names := r.namesOf(s.service)
-	reason := whyIssue(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], signer, names, now)
-	bundle := trust.over(secret.Data[bundleKey])
+	names := r.dnsNames(s.service)
+	reason := reissueReason(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], signer, names, now)
+	bundle := mergeBundles(secret.Data[bundleKey], anchors)
 	if reason == "" && bytes.Equal(secret.Data[bundleKey], bundle) {
 		recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
 		return nil
@@ -81,14 +80,14 @@ func (r *Rotator) keepServing(ctx context.Context, s server, signer authority, t
 		if secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], err = encode(certificate, key); err != nil {
 			return err
 		}
-		log.FromContext(ctx).Info("issuing a serving certificate",
+		r.Log.Info("issuing a serving certificate",
 			"server", s.name, "reason", reason, "authority", signer.id, "notAfter", certificate.NotAfter)
 	}
 	recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
 	return r.write(ctx, secret)
 }
 
-// recordExpirations records when the certificates end that are there.
+// recordExpirations records the expiry of the existing serving certificates.
 func (r *Rotator) recordExpirations(ctx context.Context) {
 	for _, s := range r.servers() {
 		secret := &corev1.Secret{}

@@ -15,42 +15,52 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"squirrel.dev/apikey-operator/internal/logging"
 )
 
-// The protocols that TLS negotiates (RFC 7301).
+// Protocol names of TLS ALPN (RFC 7301).
 const (
 	protocolHTTP1 = "http/1.1"
 	protocolHTTP2 = "h2"
 )
 
-// acceptRetryDelay is how long the acceptor waits when the system gives it no connection, for want of file descriptors or memory.
+// acceptRetryDelay is the pause after a failed accept, for example because the process has no file descriptor left.
 const acceptRetryDelay = 5 * time.Millisecond
 
-// acceptor opens the connections of one address: it takes them into the pool, makes the TLS handshake, and hands them to the engine. The
-// handshake is made here, because net/http and gRPC can say only in text, or not at all, why one failed.
+// Log lines that are written at once; then one a minute.
+const (
+	clientLines = 10 // about single clients, which fail for different reasons
+	limitLines  = 1  // about a limit
+)
+
+// acceptor accepts the connections of one address: it admits them to the pool, performs the TLS handshake, and passes them to the engine.
+// net/http and gRPC report failed handshakes as text or not at all, so the acceptor performs the handshake itself.
 type acceptor struct {
 	net.Listener
-	pool    *pool
-	metrics *connectionMetrics
-	tls     *tls.Config  // nil is without TLS
-	log     *slog.Logger // of what clients do
-	limits  *slog.Logger // of what comes of their number
+	pool             *pool
+	metrics          *connectionMetrics
+	tls              *tls.Config // nil serves without TLS
+	handshakeTimeout time.Duration
+	log              *slog.Logger // about single clients
+	limits           *slog.Logger // about limits
 
-	// The engine closes these, when it is shut down.
-	http2  *inlet // what negotiated HTTP/2
-	others *inlet // all else: HTTP/1, and what is not encrypted
+	// The engine closes these at its shutdown.
+	http2  *queueListener // connections that negotiated HTTP/2
+	others *queueListener // HTTP/1, and unencrypted connections
 }
 
 func newAcceptor(listener net.Listener, s *server, log *slog.Logger) *acceptor {
 	return &acceptor{
-		Listener: listener,
-		pool:     s.pool,
-		metrics:  s.metrics,
-		tls:      s.tls,
-		log:      newBoundedLog(log, clientLines),
-		limits:   newBoundedLog(log, limitLines),
-		http2:    newInlet(listener.Addr()),
-		others:   newInlet(listener.Addr()),
+		Listener:         listener,
+		pool:             s.pool,
+		metrics:          s.metrics,
+		tls:              s.tls,
+		handshakeTimeout: s.readHeaderTimeout,
+		log:              logging.Limit(log, clientLines),
+		limits:           logging.Limit(log, limitLines),
+		http2:            newQueueListener(listener.Addr()),
+		others:           newQueueListener(listener.Addr()),
 	}
 }
 
@@ -62,65 +72,66 @@ func (a *acceptor) run() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			a.limits.Warn("the system gives no connection, so one without a granted request is closed", "err", err)
+			a.limits.Warn("cannot accept a connection: closing one without a granted request", "err", err)
 			a.pool.evict(1)
 			time.Sleep(acceptRetryDelay)
 		default:
-			a.open(accepted.(*net.TCPConn))
+			a.admit(accepted.(*net.TCPConn))
 		}
 	}
 }
 
-func (a *acceptor) open(accepted *net.TCPConn) {
+// admit passes a connection to the engine, unless the limit is reached.
+func (a *acceptor) admit(accepted *net.TCPConn) {
 	c, full := a.pool.admit(accepted, a.metrics)
 	if c == nil {
 		_ = accepted.Close()
 		a.metrics.rejected.Inc()
-		a.limits.Warn("refused a connection, because the limit is reached by connections with granted requests: "+
+		a.limits.Warn("rejected a connection, because connections with granted requests use the whole limit: "+
 			"add replicas, or raise the memory limit or --max-connections", "limit", a.pool.limit)
 		return
 	}
 	if full {
-		a.limits.Warn("the limit of connections is reached: each new one closes the one that was silent for longest without a granted request",
+		a.limits.Warn("the limit of connections is reached: each new connection replaces the longest idle one without a granted request",
 			"limit", a.pool.limit)
 	}
 	if a.tls == nil {
-		a.others.hand(c)
+		a.others.deliver(c)
 	} else {
-		go a.encrypt(c)
+		go a.handshake(c)
 	}
 }
 
-// encrypt makes the TLS handshake, which is cut off when it takes too long.
-func (a *acceptor) encrypt(c *connection) {
-	defer a.surviveHandshake(c)
+// handshake performs the TLS handshake, and passes the connection to the engine.
+func (a *acceptor) handshake(c *connection) {
+	defer a.recoverHandshake(c)
 	encrypted := tls.Server(c, a.tls)
-	_ = c.SetDeadline(time.Now().Add(readHeaderTimeout))
+	_ = c.SetDeadline(time.Now().Add(a.handshakeTimeout))
 	if err := encrypted.HandshakeContext(context.Background()); err != nil {
-		a.logHandshake(c, err)
-		answerPlaintext(err)
+		a.logHandshakeError(c, err)
+		respondToPlaintext(err)
 		_ = c.Close()
 		return
 	}
 	_ = c.SetDeadline(time.Time{})
 	if encrypted.ConnectionState().NegotiatedProtocol == protocolHTTP2 {
-		a.http2.hand(encrypted)
+		a.http2.deliver(encrypted)
 	} else {
-		a.others.hand(encrypted)
+		a.others.deliver(encrypted)
 	}
 }
 
-// surviveHandshake closes the connection of a handshake that panicked, as net/http does for requests: clients write what it parses.
-func (a *acceptor) surviveHandshake(c *connection) {
+// recoverHandshake closes the connection of a handshake that panicked, as net/http does for requests: a handshake parses the input of
+// clients.
+func (a *acceptor) recoverHandshake(c *connection) {
 	if problem := recover(); problem != nil {
 		a.log.Error("a TLS handshake panicked", "client", c.RemoteAddr().String(), "panic", fmt.Sprint(problem), "stack", string(debug.Stack()))
 		_ = c.Close()
 	}
 }
 
-// logHandshake logs why a handshake failed. Port checks close their connection in the middle of it, and the pool closes connections that
-// it evicts: neither is worth a warning.
-func (a *acceptor) logHandshake(c *connection, err error) {
+// logHandshakeError logs why a handshake failed. If the connection was closed, as by port checks and evictions, it logs at debug level.
+func (a *acceptor) logHandshakeError(c *connection, err error) {
 	level := slog.LevelWarn
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) {
@@ -129,14 +140,14 @@ func (a *acceptor) logHandshake(c *connection, err error) {
 	a.log.Log(context.Background(), level, "a TLS handshake failed", "client", c.RemoteAddr().String(), "err", err)
 }
 
-// answerPlaintext answers a client that speaks HTTP without TLS.
-func answerPlaintext(handshake error) {
+// respondToPlaintext responds to a client that sent an HTTP request without TLS.
+func respondToPlaintext(handshake error) {
 	var record tls.RecordHeaderError
 	if !errors.As(handshake, &record) || record.Conn == nil || !startsWithMethod(record.RecordHeader) {
 		return
 	}
 	_, _ = io.WriteString(record.Conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"+
-		"This port speaks TLS: ask by https://.\n")
+		"This port requires TLS: use https://.\n")
 }
 
 // startsWithMethod distinguishes an HTTP request line from a TLS record, whose first byte is a small number.
@@ -144,42 +155,42 @@ func startsWithMethod(header [5]byte) bool {
 	return 'A' <= header[0] && header[0] <= 'Z'
 }
 
-// inlet is the listener that an engine serves.
-type inlet struct {
+// queueListener is the listener of an engine. It accepts the connections that the acceptor delivers.
+type queueListener struct {
 	address net.Addr
 	ready   chan net.Conn
 	closed  chan struct{}
 	close   sync.Once
 }
 
-func newInlet(address net.Addr) *inlet {
-	return &inlet{address: address, ready: make(chan net.Conn), closed: make(chan struct{})}
+func newQueueListener(address net.Addr) *queueListener {
+	return &queueListener{address: address, ready: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// hand returns when the engine has taken the connection, or takes no more.
-func (i *inlet) hand(c net.Conn) {
+// deliver passes a connection to the engine, or closes it if the listener is closed.
+func (l *queueListener) deliver(c net.Conn) {
 	select {
-	case i.ready <- c:
-	case <-i.closed:
+	case l.ready <- c:
+	case <-l.closed:
 		_ = c.Close()
 	}
 }
 
 // Accept implements net.Listener.
-func (i *inlet) Accept() (net.Conn, error) {
+func (l *queueListener) Accept() (net.Conn, error) {
 	select {
-	case c := <-i.ready:
+	case c := <-l.ready:
 		return c, nil
-	case <-i.closed:
+	case <-l.closed:
 		return nil, net.ErrClosed
 	}
 }
 
 // Close implements net.Listener.
-func (i *inlet) Close() error {
-	i.close.Do(func() { close(i.closed) })
+func (l *queueListener) Close() error {
+	l.close.Do(func() { close(l.closed) })
 	return nil
 }
 
 // Addr implements net.Listener.
-func (i *inlet) Addr() net.Addr { return i.address }
+func (l *queueListener) Addr() net.Addr { return l.address }

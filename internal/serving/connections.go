@@ -16,16 +16,16 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// KeepConnection records that a request was granted for a key of a namespace. From then on, its connection is not closed to make room for
-// another one: a client that floods a port has no key. A client that has one keeps no more than a share of the connections for its
-// namespace, so that it leaves room for others. KeepConnection is cheap, and does nothing where there is no connection.
-func KeepConnection(ctx context.Context, namespace string) {
+// ProtectConnection records that a request was granted for a key of a namespace. It protects the connection of the request from eviction,
+// so that clients without a key cannot displace it. A namespace gets no more than half of the limit, so that a client with a key cannot
+// displace all others. ProtectConnection does not allocate, and does nothing if ctx has no connection.
+func ProtectConnection(ctx context.Context, namespace string) {
 	if c := connectionFrom(ctx); c != nil {
-		c.keep(namespace)
+		c.protect(namespace)
 	}
 }
 
-// connectionKey is the key of the connection in the context of an HTTP request.
+// connectionKey is the context key of the connection of an HTTP request.
 type connectionKey struct{}
 
 // connectionFrom returns the connection of an HTTP request or a gRPC call, or nil.
@@ -33,8 +33,8 @@ func connectionFrom(ctx context.Context) *connection {
 	if c, ok := ctx.Value(connectionKey{}).(*connection); ok {
 		return c
 	}
-	if caller, ok := peer.FromContext(ctx); ok {
-		info, _ := caller.AuthInfo.(connectionInfo)
+	if client, ok := peer.FromContext(ctx); ok {
+		info, _ := client.AuthInfo.(connectionInfo)
 		return info.connection
 	}
 	return nil
@@ -49,38 +49,38 @@ func connectionOf(c net.Conn) *connection {
 	return below
 }
 
-// pool bounds how many connections are open at the servers that share it.
+// pool limits the number of open connections of the servers that share it. A full pool evicts the longest idle connection that is not
+// protected.
 type pool struct {
 	limit int
 
 	mu        sync.Mutex
 	open      int
-	strangers list.List      // the open connections that are not kept, the longest silent first
-	kept      map[string]int // how many connections are kept for a namespace
+	evictable list.List      // the connections that are not protected, the longest idle first
+	protected map[string]int // the number of protected connections by namespace
 }
 
-func newPool(limit int) *pool { return &pool{limit: limit, kept: map[string]int{}} }
+func newPool(limit int) *pool { return &pool{limit: limit, protected: map[string]int{}} }
 
-// maxKept is how many connections are kept for one namespace: half of all, so that no namespace keeps those of all others out.
-func (p *pool) maxKept() int { return max(1, p.limit/2) }
+// maxProtected is the highest number of protected connections of a namespace.
+func (p *pool) maxProtected() int { return max(1, p.limit/2) }
 
-// connection is an open connection, from the moment that it is accepted: slow handshakes count too.
+// connection is a connection of a pool from its acceptance on, so that slow handshakes count too.
 type connection struct {
 	*net.TCPConn
-	pool    *pool
-	metrics *connectionMetrics
-	kept    atomic.Bool
-	aged    atomic.Bool
-	aging   *time.Timer // sets aged; nil where gRPC sees to it
+	pool      *pool
+	metrics   *connectionMetrics
+	protected atomic.Bool
+	aged      atomic.Bool
+	aging     *time.Timer // sets aged; nil for gRPC, which limits the age itself
 
-	// Below pool.mu.
+	// Guarded by pool.mu.
 	closed    bool
-	stranger  *list.Element // in pool.strangers; nil when it is not there
-	namespace string        // that a kept connection counts for
+	element   *list.Element // of pool.evictable; nil if protected or closed
+	namespace string        // of a protected connection
 }
 
-// admit opens a connection. When the pool is full, it closes the one that has been silent for longest of those that are not kept; where
-// there are none, it returns nil, and the connection is not opened.
+// admit adds a connection to the pool. If the pool is full, it evicts another one. If all are protected, it returns nil.
 func (p *pool) admit(accepted *net.TCPConn, metrics *connectionMetrics) (c *connection, full bool) {
 	c = &connection{TCPConn: accepted, pool: p, metrics: metrics}
 	p.mu.Lock()
@@ -91,24 +91,24 @@ func (p *pool) admit(accepted *net.TCPConn, metrics *connectionMetrics) (c *conn
 	}
 	p.open++
 	metrics.open.Inc()
-	c.stranger = p.strangers.PushBack(c)
+	c.element = p.evictable.PushBack(c)
 	return c, full
 }
 
-// evictOne closes the connection that has been silent for longest of those that are not kept. p.mu is held.
+// evictOne closes the longest idle connection that is not protected. The caller holds p.mu.
 func (p *pool) evictOne() bool {
-	longest := p.strangers.Front()
+	longest := p.evictable.Front()
 	if longest == nil {
 		return false
 	}
 	victim := longest.Value.(*connection)
 	victim.release()
 	victim.metrics.evicted.Inc()
-	_ = victim.TCPConn.Close() // below TLS: nothing waits for the client
+	_ = victim.TCPConn.Close() // below TLS, whose Close may wait for the client
 	return true
 }
 
-// evict closes up to count connections that are not kept, and returns how many it closed.
+// evict closes up to count connections that are not protected, and returns their number.
 func (p *pool) evict(count int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,41 +122,41 @@ func (p *pool) evict(count int) int {
 // Read implements net.Conn.
 func (c *connection) Read(b []byte) (int, error) {
 	n, err := c.TCPConn.Read(b)
-	if n > 0 && !c.kept.Load() {
+	if n > 0 && !c.protected.Load() {
 		c.pool.mu.Lock()
-		if c.stranger != nil {
-			c.pool.strangers.MoveToBack(c.stranger)
+		if c.element != nil {
+			c.pool.evictable.MoveToBack(c.element)
 		}
 		c.pool.mu.Unlock()
 	}
 	return n, err
 }
 
-// keep takes the connection from the strangers, unless as many as may be are kept for the namespace.
-func (c *connection) keep(namespace string) {
-	if c.kept.Load() {
+// protect protects the connection from eviction, unless its namespace has reached its share of the pool.
+func (c *connection) protect(namespace string) {
+	if c.protected.Load() {
 		return
 	}
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
-	if c.closed || c.kept.Load() || c.pool.kept[namespace] >= c.pool.maxKept() {
+	if c.closed || c.protected.Load() || c.pool.protected[namespace] >= c.pool.maxProtected() {
 		return
 	}
-	c.pool.kept[namespace]++
+	c.pool.protected[namespace]++
 	c.namespace = namespace
-	c.kept.Store(true)
-	c.forget()
+	c.protected.Store(true)
+	c.removeEvictable()
 }
 
-// forget removes the connection from the strangers. pool.mu is held.
-func (c *connection) forget() {
-	if c.stranger != nil {
-		c.pool.strangers.Remove(c.stranger)
-		c.stranger = nil
+// removeEvictable removes the connection from the evictable ones. The caller holds pool.mu.
+func (c *connection) removeEvictable() {
+	if c.element != nil {
+		c.pool.evictable.Remove(c.element)
+		c.element = nil
 	}
 }
 
-// release gives back the connection's place in the pool, once. pool.mu is held.
+// release removes the connection from the pool, once. The caller holds pool.mu.
 func (c *connection) release() {
 	if c.closed {
 		return
@@ -164,12 +164,12 @@ func (c *connection) release() {
 	c.closed = true
 	c.pool.open--
 	c.metrics.open.Dec()
-	c.forget()
-	if !c.kept.Load() {
+	c.removeEvictable()
+	if !c.protected.Load() {
 		return
 	}
-	if c.pool.kept[c.namespace]--; c.pool.kept[c.namespace] == 0 {
-		delete(c.pool.kept, c.namespace)
+	if c.pool.protected[c.namespace]--; c.pool.protected[c.namespace] == 0 {
+		delete(c.pool.protected, c.namespace)
 	}
 }
 
@@ -184,8 +184,8 @@ func (c *connection) Close() error {
 	return c.TCPConn.Close()
 }
 
-// age asks the client to give up the connection once it is that old, more or less, so that those of one moment do not all end in another.
-func (c *connection) age(limit time.Duration) {
+// limitAge marks the connection as aged after about the limit. The jitter keeps connections that were opened together from ending together.
+func (c *connection) limitAge(limit time.Duration) {
 	jitter := 0.9 + 0.2*rand.Float64() //nolint:gosec // as gRPC does: no secret
 	c.aging = time.AfterFunc(time.Duration(jitter*float64(limit)), func() { c.aged.Store(true) })
 }

@@ -20,22 +20,22 @@ import (
 	"google.golang.org/grpc/reflection"
 )
 
-// What one gRPC client may cost, beside what any client may.
+// Further limits for one gRPC client.
 const (
-	// maxCheckBytes may be in a check beside the headers of the client's request. Each stream may hold a check that is not complete.
+	// maxCheckBytes is the limit of a check without the headers of the client's request. Each stream may hold an incomplete check.
 	maxCheckBytes = 192 << 10
 
-	// maxRecordBytes is the largest record of TLS: more is never read at once.
+	// maxRecordBytes is the size of the largest TLS record. No read returns more.
 	maxRecordBytes = 16 << 10
 
-	// minPingInterval is less than people set for the keepalive of gateways: one that pings more often is disconnected.
+	// minPingInterval is below usual keepalive settings of gateways. A client that sends pings more often is disconnected.
 	minPingInterval = 5 * time.Second
 )
 
-// healthInterval is how late the health service may be.
+// healthInterval is the interval at which the health service is updated.
 const healthInterval = 100 * time.Millisecond
 
-// grpcEngine is gRPC.
+// grpcEngine is the engine of gRPC.
 type grpcEngine struct {
 	*grpc.Server
 	health     *health.Server
@@ -49,18 +49,18 @@ func newGRPCEngine(register func(grpc.ServiceRegistrar), options engineOptions) 
 	e.stopping, e.endStreams = context.WithCancel(context.Background())
 	e.Server = grpc.NewServer(
 		grpc.Creds(connectionCredentials{insecure.NewCredentials()}),
-		grpc.ConnectionTimeout(readHeaderTimeout),
+		grpc.ConnectionTimeout(options.readHeaderTimeout),
 		grpc.MaxHeaderListSize(uint32(options.maxHeaderBytes)),
 		grpc.MaxRecvMsgSize(options.maxHeaderBytes+maxCheckBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.ReadBufferSize(maxRecordBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle:     idleTimeout,
-			MaxConnectionAge:      options.maxConnectionAge, // give or take a tenth
+			MaxConnectionAge:      options.maxConnectionAge, // gRPC adds jitter
 			MaxConnectionAgeGrace: shutdownTimeout,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
-		grpc.StreamInterceptor(e.endingStreams),
+		grpc.StreamInterceptor(e.cancelStreamAtShutdown),
 	)
 	register(e)
 	e.services = append(slices.Collect(maps.Keys(e.GetServiceInfo())), "") // "" is the whole server
@@ -70,7 +70,7 @@ func newGRPCEngine(register func(grpc.ServiceRegistrar), options engineOptions) 
 	return e
 }
 
-// connectionCredentials give each call its connection. TLS is the acceptor's.
+// connectionCredentials add the connection to the context of each call. They perform no handshake, because the acceptor does.
 type connectionCredentials struct {
 	credentials.TransportCredentials
 }
@@ -93,7 +93,7 @@ func (e *grpcEngine) serve(incoming *acceptor) error {
 	if incoming.tls != nil {
 		served, unserved = unserved, served
 	}
-	_ = unserved.Close() // and so each connection that negotiates no HTTP/2
+	_ = unserved.Close() // the acceptor then closes connections that did not negotiate HTTP/2
 	err := e.Serve(served)
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil
@@ -117,24 +117,24 @@ func (e *grpcEngine) shutdown(ctx context.Context) error {
 	}
 }
 
-// endingStreams ends streams when the server stops: that of whoever watches its health goes on until then.
-func (e *grpcEngine) endingStreams(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+// cancelStreamAtShutdown cancels the context of a stream at shutdown. The stream of a health watch has no other end.
+func (e *grpcEngine) cancelStreamAtShutdown(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(e.stopping, cancel)()
-	return handler(srv, streamUntil{stream, ctx})
+	return handler(srv, streamWithContext{stream, ctx})
 }
 
-// streamUntil is a stream with a context of its own.
-type streamUntil struct {
+// streamWithContext is a stream with another context.
+type streamWithContext struct {
 	grpc.ServerStream
 	ctx context.Context
 }
 
 // Context implements grpc.ServerStream.
-func (s streamUntil) Context() context.Context { return s.ctx }
+func (s streamWithContext) Context() context.Context { return s.ctx }
 
-// reportHealth tells, until the context is done, those who ask and those who watch whether the services are ready.
+// reportHealth updates the health service until the context is done.
 func (e *grpcEngine) reportHealth(ctx context.Context, ready func() error) error {
 	interval := time.NewTicker(healthInterval)
 	defer interval.Stop()

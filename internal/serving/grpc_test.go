@@ -27,41 +27,40 @@ import (
 )
 
 const (
-	echoService = "test.Echo"
-	echoMethod  = "/test.Echo/Say"
+	serviceName = "test.Echo"
+	echoMethod  = "/test.Echo/Echo"
 	granted     = "granted"
 )
 
-// echoing registers a service that says what it is told, once say returns.
-func echoing(say func(text string)) func(grpc.ServiceRegistrar) {
+// echoServiceAfter registers a service that returns the text of a request, after a call of wait.
+func echoServiceAfter(wait func(text string)) func(grpc.ServiceRegistrar) {
 	handler := func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 		text := &wrapperspb.StringValue{}
 		if err := decode(text); err != nil {
 			return nil, err
 		}
-		say(text.Value)
+		wait(text.Value)
 		if text.Value == granted {
-			KeepConnection(ctx, "shop")
+			ProtectConnection(ctx, "shop")
 		}
 		return text, nil
 	}
 	return func(registrar grpc.ServiceRegistrar) {
 		registrar.RegisterService(&grpc.ServiceDesc{
-			ServiceName: echoService,
+			ServiceName: serviceName,
 			HandlerType: (*any)(nil),
-			Methods:     []grpc.MethodDesc{{MethodName: "Say", Handler: handler}},
+			Methods:     []grpc.MethodDesc{{MethodName: "Echo", Handler: handler}},
 		}, struct{}{})
 	}
 }
 
-var echoingAtOnce = echoing(func(string) {})
+var echoService = echoServiceAfter(func(string) {})
 
 func alwaysReady() error { return nil }
 
-// dial returns a connection that trusts what these credentials say.
-func dial(t *testing.T, address string, trust credentials.TransportCredentials) *grpc.ClientConn {
+func dial(t *testing.T, address string, credentials credentials.TransportCredentials) *grpc.ClientConn {
 	t.Helper()
-	connection, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(trust))
+	connection, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,18 +68,18 @@ func dial(t *testing.T, address string, trust credentials.TransportCredentials) 
 	return connection
 }
 
-func say(ctx context.Context, connection *grpc.ClientConn, text string) (string, error) {
+func echo(ctx context.Context, connection *grpc.ClientConn, text string, options ...grpc.CallOption) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	answer := &wrapperspb.StringValue{}
-	err := connection.Invoke(ctx, echoMethod, wrapperspb.String(text), answer)
-	return answer.Value, err
+	response := &wrapperspb.StringValue{}
+	err := connection.Invoke(ctx, echoMethod, wrapperspb.String(text), response, options...)
+	return response.Value, err
 }
 
-func assertSays(t *testing.T, connection *grpc.ClientConn) {
+func assertEchoes(t *testing.T, connection *grpc.ClientConn) {
 	t.Helper()
-	if answer, err := say(t.Context(), connection, "hello"); answer != "hello" || err != nil {
-		t.Errorf("answered %q, %v", answer, err)
+	if response, err := echo(t.Context(), connection, "hello"); response != "hello" || err != nil {
+		t.Errorf("the response is %q, %v", response, err)
 	}
 }
 
@@ -95,7 +94,7 @@ func healthOf(t *testing.T, connection *grpc.ClientConn, service string) healthv
 	return response.Status
 }
 
-func TestGRPCHealthFollowsReadinessAndDrain(t *testing.T) {
+func TestGRPCHealth_FollowsReadinessAndDrain(t *testing.T) {
 	t.Parallel()
 	const (
 		serving    = healthv1.HealthCheckResponse_SERVING
@@ -108,32 +107,32 @@ func TestGRPCHealthFollowsReadinessAndDrain(t *testing.T) {
 		case <-ready:
 			return nil
 		default:
-			return errors.New("the keys are not here yet")
+			return errors.New("the keys are not synced")
 		}
-	}, echoingAtOnce)
+	}, echoService)
 	r.start()
 	connection := dial(t, r.address("grpc"), insecure.NewCredentials())
-	watch, err := healthv1.NewHealthClient(connection).Watch(t.Context(), &healthv1.HealthCheckRequest{Service: echoService})
+	watch, err := healthv1.NewHealthClient(connection).Watch(t.Context(), &healthv1.HealthCheckRequest{Service: serviceName})
 	if err != nil {
 		t.Fatal(err)
 	}
 	assertWatched := func(want healthv1.HealthCheckResponse_ServingStatus) {
 		t.Helper()
 		if response, err := watch.Recv(); err != nil || response.Status != want {
-			t.Fatalf("whoever watches is told %v, %v, want %v", response.GetStatus(), err, want)
+			t.Fatalf("the watch received %v, %v, want %v", response.GetStatus(), err, want)
 		}
-		for _, service := range []string{"", echoService} {
-			framework.Eventually(t, "whoever asks is told the same", func() bool { return healthOf(t, connection, service) == want })
+		for _, service := range []string{"", serviceName} {
+			framework.Eventually(t, "a health check returns the same", func() bool { return healthOf(t, connection, service) == want })
 		}
 	}
 
 	assertWatched(notServing)
-	assertSays(t, connection)
+	assertEchoes(t, connection)
 	close(ready)
 	assertWatched(serving)
 	r.stop()
 	assertWatched(notServing)
-	assertSays(t, connection) // it goes on answering during the delay
+	assertEchoes(t, connection) // the server serves during the delay
 
 	if _, err := watch.Recv(); status.Code(err) != codes.Canceled {
 		t.Errorf("the watch ended with %v", err)
@@ -143,21 +142,21 @@ func TestGRPCHealthFollowsReadinessAndDrain(t *testing.T) {
 	}
 }
 
-func TestGRPCHealthKnowsNoOtherService(t *testing.T) {
+func TestGRPCHealth_RejectsUnknownServices(t *testing.T) {
 	r := newRunning(t, 0)
-	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoingAtOnce)
+	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoService)
 	r.start()
 	defer r.stop()
 	connection := dial(t, r.address("grpc"), insecure.NewCredentials())
 	_, err := healthv1.NewHealthClient(connection).Check(t.Context(), &healthv1.HealthCheckRequest{Service: "test.Other"})
 	if status.Code(err) != codes.NotFound {
-		t.Errorf("an unknown service is answered %v", err)
+		t.Errorf("the error for an unknown service is %v", err)
 	}
 }
 
-func TestGRPCReflectionListsTheServices(t *testing.T) {
+func TestGRPCReflection_ListsTheServices(t *testing.T) {
 	r := newRunning(t, 0)
-	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoingAtOnce)
+	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoService)
 	r.start()
 	defer r.stop()
 	connection := dial(t, r.address("grpc"), insecure.NewCredentials())
@@ -181,17 +180,17 @@ func TestGRPCReflectionListsTheServices(t *testing.T) {
 	for _, service := range response.GetListServicesResponse().GetService() {
 		names = append(names, service.Name)
 	}
-	want := []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", echoService}
+	want := []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", serviceName}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("the services differ (-want +got):\n%s", diff)
 	}
 }
 
-func TestGRPCDrainLetsCallsEndAndLosesNone(t *testing.T) {
+func TestGRPCDrain_CompletesCallsAndLosesNone(t *testing.T) {
 	t.Parallel()
 	r := newRunning(t, 500*time.Millisecond)
 	entered, release := make(chan struct{}), make(chan struct{})
-	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoing(func(text string) {
+	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoServiceAfter(func(text string) {
 		if text == "slow" {
 			close(entered)
 			<-release
@@ -200,37 +199,37 @@ func TestGRPCDrainLetsCallsEndAndLosesNone(t *testing.T) {
 	r.start()
 	address := r.address("grpc")
 	slow := make(chan error, 1)
-	slowly, keeping := dial(t, address, insecure.NewCredentials()), dial(t, address, insecure.NewCredentials())
+	slowClient, fastClient := dial(t, address, insecure.NewCredentials()), dial(t, address, insecure.NewCredentials())
 	go func() {
-		answer, err := say(context.WithoutCancel(t.Context()), slowly, "slow")
-		if err == nil && answer != "slow" {
-			err = errors.New("answered " + answer)
+		response, err := echo(context.WithoutCancel(t.Context()), slowClient, "slow")
+		if err == nil && response != "slow" {
+			err = errors.New("the response is " + response)
 		}
 		slow <- err
 	}()
 	<-entered
-	assertSays(t, keeping)
+	assertEchoes(t, fastClient)
 
 	r.stop()
 	var err error
-	framework.Eventually(t, "it takes no more calls", func() bool { _, err = say(t.Context(), keeping, "hello"); return err != nil })
+	framework.Eventually(t, "the server rejects new calls", func() bool { _, err = echo(t.Context(), fastClient, "hello"); return err != nil })
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "connection refused") {
-		t.Errorf("a call was lost: %v", err) // it was sent, and not answered
+		t.Errorf("a call was sent and got no response: %v", err)
 	}
 	close(release)
 	if err := <-slow; err != nil {
-		t.Errorf("the call under way ended with %v", err)
+		t.Errorf("the call in flight failed: %v", err)
 	}
 	if err := r.wait(); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestGRPCCallsThatDoNotEndAreCutOff(t *testing.T) {
+func TestGRPCShutdown_CancelsCallsThatDoNotEnd(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
 	r := newRunning(t, 0)
-	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoing(func(string) { close(entered); <-release }))
+	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoServiceAfter(func(string) { close(entered); <-release }))
 	if err := r.listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -241,42 +240,42 @@ func TestGRPCCallsThatDoNotEndAreCutOff(t *testing.T) {
 	go func() { served <- engine.serve(incoming) }()
 	connection := dial(t, incoming.Addr().String(), insecure.NewCredentials())
 	called := make(chan error, 1)
-	go func() { _, err := say(t.Context(), connection, "slow"); called <- err }()
+	go func() { _, err := echo(t.Context(), connection, "slow"); called <- err }()
 	<-entered
 
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := engine.shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the shutdown ended with %v", err)
+		t.Errorf("the shutdown returned %v", err)
 	}
 	if err := <-called; status.Code(err) != codes.Unavailable {
-		t.Errorf("the call was answered %v", err)
+		t.Errorf("the call returned %v", err)
 	}
 	if err := <-served; err != nil {
-		t.Errorf("the server ended with %v", err)
+		t.Errorf("the server returned %v", err)
 	}
 	if err := engine.serve(incoming); err != nil {
-		t.Errorf("served after its end, it says %v", err)
+		t.Errorf("serving after the shutdown returned %v", err)
 	}
 }
 
-func TestGRPCOverTLSSpeaksNoPlaintext(t *testing.T) {
+func TestGRPCServer_WithTLSRejectsPlaintext(t *testing.T) {
 	server, trust := certified(t)
 	r := newRunning(t, 0)
-	r.AddGRPCServer("grpc", "127.0.0.1:0", server, alwaysReady, echoingAtOnce)
+	r.AddGRPCServer("grpc", "127.0.0.1:0", server, alwaysReady, echoService)
 	r.start()
 	defer r.stop()
 	address := r.address("grpc")
 
-	assertSays(t, dial(t, address, credentials.NewTLS(trust)))
-	if _, err := say(t.Context(), dial(t, address, insecure.NewCredentials()), "hello"); status.Code(err) != codes.Unavailable {
-		t.Errorf("without TLS, the answer is %v", err)
+	assertEchoes(t, dial(t, address, credentials.NewTLS(trust)))
+	if _, err := echo(t.Context(), dial(t, address, insecure.NewCredentials()), "hello"); status.Code(err) != codes.Unavailable {
+		t.Errorf("without TLS, the call returned %v", err)
 	}
 }
 
-func TestOneGRPCClientHasBounds(t *testing.T) {
+func TestGRPCServer_LimitsOneClient(t *testing.T) {
 	r := newRunning(t, 0)
-	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoingAtOnce)
+	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoService)
 	r.start()
 	defer r.stop()
 	address := r.address("grpc")
@@ -297,9 +296,9 @@ func TestOneGRPCClientHasBounds(t *testing.T) {
 	assertMessageLimit(t, dial(t, address, insecure.NewCredentials()), 256<<10)
 }
 
-func TestAGRPCMessageMayBeLongerWhereHeadersMay(t *testing.T) {
+func TestGRPCServer_MessageLimitFollowsHeaderLimit(t *testing.T) {
 	r := newRunningWith(t, Options{MaxHeaderBytes: HighestMaxHeaderBytes})
-	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoingAtOnce)
+	r.AddGRPCServer("grpc", "127.0.0.1:0", nil, alwaysReady, echoService)
 	r.start()
 	defer r.stop()
 	assertMessageLimit(t, dial(t, r.address("grpc"), insecure.NewCredentials()), HighestMaxHeaderBytes+192<<10)
@@ -307,17 +306,17 @@ func TestAGRPCMessageMayBeLongerWhereHeadersMay(t *testing.T) {
 
 func assertMessageLimit(t *testing.T, connection *grpc.ClientConn, limit int) {
 	t.Helper()
-	const overhead = 5 // of a protobuf string in a message
-	if _, err := say(t.Context(), connection, strings.Repeat("a", limit-overhead)); err != nil {
-		t.Errorf("a message of the limit is answered %v", err)
+	const overhead = 5 // of the protobuf encoding
+	if _, err := echo(t.Context(), connection, strings.Repeat("a", limit-overhead)); err != nil {
+		t.Errorf("a message of the limit returned %v", err)
 	}
-	if _, err := say(t.Context(), connection, strings.Repeat("a", limit)); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("a message over the limit is answered %v", err)
+	if _, err := echo(t.Context(), connection, strings.Repeat("a", limit)); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a message above the limit returned %v", err)
 	}
-	assertSays(t, connection)
+	assertEchoes(t, connection)
 }
 
-// firstSettings are what a server of HTTP/2 says first.
+// firstSettings returns the first frame of an HTTP/2 server.
 func firstSettings(t *testing.T, address string) *http2.SettingsFrame {
 	t.Helper()
 	connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)

@@ -12,41 +12,43 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"squirrel.dev/apikey-operator/internal/logging"
 )
 
-// What one client may cost. Gateways keep connections and send small requests.
+// Limits for one client. Gateways keep connections open and send small requests.
 const (
-	readHeaderTimeout = 5 * time.Second // and for the TLS handshake
+	readHeaderTimeout = 5 * time.Second // also of the TLS handshake
 	readTimeout       = 10 * time.Second
 	writeTimeout      = 10 * time.Second
-	idleTimeout       = 5 * time.Minute // longer than gateways keep idle connections, so that they close them, and no request is lost
+	idleTimeout       = 5 * time.Minute // longer than that of gateways: the side that closes first loses no request
 
-	// maxConcurrentStreams is the least that HTTP/2 advises (RFC 9113, section 6.5.2); gateways open another connection for more.
+	// maxConcurrentStreams is the lowest value that HTTP/2 recommends (RFC 9113, section 6.5.2). Gateways open another connection for more.
 	maxConcurrentStreams = 100
 
-	// maxFrameBytes is the default of HTTP/2. A connection keeps a buffer as large as the largest frame that it has read.
+	// maxFrameBytes is the default of HTTP/2. A connection keeps a buffer of the size of the largest frame that it has read.
 	maxFrameBytes = 16 << 10
 
-	// maxBodyBytes of requests over HTTP/2 wait to be read, by connection. Those that are read at all are a few kilobytes.
+	// maxBodyBytes is the limit of unread request bodies of an HTTP/2 connection. The bodies that handlers read are a few kilobytes.
 	maxBodyBytes = 64 << 10
 
-	// maxConnectionAge makes gateways connect again, without losing a request: through a Service, one stays with the replica that it
-	// connected to, and would never ask those that came later.
+	// maxConnectionAge makes gateways reconnect. Through a Service, a connection stays with one replica, so that replicas that were added
+	// later would get no requests.
 	maxConnectionAge = 5 * time.Minute
 )
 
-// maxHTTP2HeaderBytes is more than gateways accept from their clients, and add. Beyond it net/http closes the connection, and with it all
-// other requests on it. Below it, a request with too long headers is answered 431, and no other is harmed.
+// maxHTTP2HeaderBytes is more than gateways accept from clients and add. Above it, net/http closes the connection with all of its requests.
+// Below it, only the request with the long headers fails, with 431.
 const maxHTTP2HeaderBytes = HighestMaxHeaderBytes + 64<<10
 
-// httpEngine is net/http. HTTP/2 has a server of its own, for its other limit of headers.
+// httpEngine is the engine of net/http. HTTP/2 has another server, because it has another limit of headers.
 type httpEngine struct{ http1, http2 *http.Server }
 
 func newHTTPEngine(handler http.Handler, options engineOptions) httpEngine {
-	handler = closingConnections(options.draining, handler)
+	handler = closeAgedConnections(options.draining, handler)
 	e := httpEngine{
 		http1: newHTTPServer(handler, options),
-		http2: newHTTPServer(refusingLongHeaders(options.maxHeaderBytes, handler), options),
+		http2: newHTTPServer(rejectLongHeaders(options.maxHeaderBytes, handler), options),
 	}
 	e.http2.MaxHeaderBytes = maxHTTP2HeaderBytes
 	e.http2.HTTP2 = &http.HTTP2Config{
@@ -61,16 +63,16 @@ func newHTTPEngine(handler http.Handler, options engineOptions) httpEngine {
 func newHTTPServer(handler http.Handler, options engineOptions) *http.Server {
 	return &http.Server{
 		Handler:                      handler,
-		DisableGeneralOptionsHandler: true, // which would answer "OPTIONS *" 200, and to a gateway that means granted
-		ReadHeaderTimeout:            readHeaderTimeout,
+		DisableGeneralOptionsHandler: true, // it responds to "OPTIONS *" with 200, which grants the request to a gateway
+		ReadHeaderTimeout:            options.readHeaderTimeout,
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 writeTimeout,
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               options.maxHeaderBytes,
-		ErrorLog:                     slog.NewLogLogger(newBoundedLog(options.log, clientLines).Handler(), slog.LevelWarn),
+		ErrorLog:                     slog.NewLogLogger(logging.Limit(options.log, clientLines).Handler(), slog.LevelWarn),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			below := connectionOf(c)
-			below.age(options.maxConnectionAge)
+			below.limitAge(options.maxConnectionAge)
 			return context.WithValue(ctx, connectionKey{}, below)
 		},
 	}
@@ -106,10 +108,9 @@ func (e httpEngine) shutdown(ctx context.Context) error {
 	return errors.Join(errs[:]...)
 }
 
-// closingConnections asks clients, with an answer, to give up their connection: when the process is draining, and when the connection has
-// reached its age. A connection that is closed otherwise may lose the request that its client sends at that moment. Over HTTP/2, net/http
-// makes a GOAWAY of it.
-func closingConnections(draining *atomic.Bool, handler http.Handler) http.Handler {
+// closeAgedConnections adds "Connection: close" to responses while the process drains, and on connections that have reached their maximum
+// age. Closing a connection without it may lose a request that its client is sending. Over HTTP/2, net/http sends a GOAWAY instead.
+func closeAgedConnections(draining *atomic.Bool, handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if draining.Load() || connectionFrom(r.Context()).aged.Load() {
 			w.Header().Set("Connection", "close")
@@ -118,9 +119,9 @@ func closingConnections(draining *atomic.Bool, handler http.Handler) http.Handle
 	})
 }
 
-// refusingLongHeaders answers requests 431 whose headers are longer than HTTP/1.1 would allow. The answer has no body, so that it never
-// waits for its client, while the headers take memory.
-func refusingLongHeaders(limit int, handler http.Handler) http.Handler {
+// rejectLongHeaders rejects requests with 431 whose headers exceed the limit. The response has no body, so that it never waits for its
+// client while the headers use memory.
+func rejectLongHeaders(limit int, handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if headerBytes(r) > limit {
 			w.WriteHeader(http.StatusRequestHeaderFieldsTooLarge)
@@ -130,7 +131,7 @@ func refusingLongHeaders(limit int, handler http.Handler) http.Handler {
 	})
 }
 
-// headerBytes is about how long the headers of a request would be in HTTP/1.1.
+// headerBytes returns the approximate length of the headers of a request in HTTP/1.1.
 func headerBytes(r *http.Request) int {
 	size := len(r.RequestURI)
 	for name, values := range r.Header {

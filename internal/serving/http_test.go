@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-func TestTooLongHeadersAreRefusedAndHarmNoOtherRequest(t *testing.T) {
+func TestHTTPServer_LongHeadersFailOneRequest(t *testing.T) {
 	const raised = 128 << 10
 	for _, protocol := range []string{protocolHTTP1, protocolHTTP2} {
 		t.Run(protocol, func(t *testing.T) {
@@ -37,7 +37,7 @@ func TestTooLongHeadersAreRefusedAndHarmNoOtherRequest(t *testing.T) {
 			defer r.stop()
 			transport := &http.Transport{TLSClientConfig: trust.Clone(), ForceAttemptHTTP2: protocol == protocolHTTP2}
 			defer transport.CloseIdleConnections()
-			ask := func(server, path, cookie string) (status int, reused bool) {
+			send := func(server, path, cookie string) (status int, reused bool) {
 				t.Helper()
 				trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }}
 				request, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet,
@@ -57,7 +57,7 @@ func TestTooLongHeadersAreRefusedAndHarmNoOtherRequest(t *testing.T) {
 			}
 
 			slow := make(chan int, 1)
-			go func() { status, _ := ask("main", "/slow", "short"); slow <- status }()
+			go func() { status, _ := send("main", "/slow", "short"); slow <- status }()
 			<-entered
 			const tooLong = http.StatusRequestHeaderFieldsTooLarge
 			for _, c := range []struct {
@@ -71,38 +71,37 @@ func TestTooLongHeadersAreRefusedAndHarmNoOtherRequest(t *testing.T) {
 				{"raised", strings.Repeat("c", 80_000), 200},
 				{"raised", strings.Repeat("c", raised+20_000), tooLong},
 			} {
-				status, reused := ask(c.server, "/", c.cookie)
+				status, reused := send(c.server, "/", c.cookie)
 				if status != c.want {
-					t.Errorf("%s: headers of %d bytes are answered %d, want %d", c.server, len(c.cookie), status, c.want)
+					t.Errorf("%s: the response to headers of %d bytes is %d, want %d", c.server, len(c.cookie), status, c.want)
 				}
 				if protocol == protocolHTTP2 && c.server == "main" && !reused {
-					t.Errorf("headers of %d bytes came over another connection", len(c.cookie))
+					t.Errorf("headers of %d bytes used another connection", len(c.cookie))
 				}
 			}
-			if status, _ := ask("main", "/"+strings.Repeat("p", 80_000), ""); status != tooLong {
-				t.Errorf("a path of 80 000 bytes is answered %d", status)
+			if status, _ := send("main", "/"+strings.Repeat("p", 80_000), ""); status != tooLong {
+				t.Errorf("the response to a path of 80 000 bytes is %d", status)
 			}
 			close(release)
 			if status := <-slow; status != 200 {
-				t.Errorf("the request that was under way is answered %d", status)
+				t.Errorf("the response to the request in flight is %d", status)
 			}
 		})
 	}
 }
 
-// TestAgedConnectionsAreGivenUpWithoutLosingARequest has clients ask two replicas through a Service, which leads each connection to the
-// next one.
-func TestAgedConnectionsAreGivenUpWithoutLosingARequest(t *testing.T) {
+// Clients send requests to two replicas through a Service, which forwards connections to them in turn.
+func TestHTTPServer_ClosingAgedConnectionsLosesNoRequest(t *testing.T) {
 	const clients, connections = 8, 30
 	for _, protocol := range []string{protocolHTTP1, protocolHTTP2} {
 		t.Run(protocol, func(t *testing.T) {
 			server, trust := certified(t)
-			var answered [2]atomic.Int64
+			var responses [2]atomic.Int64
 			var addresses [2]string
 			for i := range addresses {
 				r := newRunning(t, 0)
 				r.engine.maxConnectionAge = 20 * time.Millisecond
-				r.AddServer("main", "127.0.0.1:0", server, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { answered[i].Add(1) }))
+				r.AddServer("main", "127.0.0.1:0", server, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { responses[i].Add(1) }))
 				r.start()
 				defer r.stop()
 				addresses[i] = r.address("main")
@@ -120,10 +119,10 @@ func TestAgedConnectionsAreGivenUpWithoutLosingARequest(t *testing.T) {
 			defer transport.CloseIdleConnections()
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			defer cancel()
-			var asking sync.WaitGroup
+			var sending sync.WaitGroup
 			for range clients {
-				asking.Go(func() {
-					for opened.Load() < connections || answered[0].Load() == 0 || answered[1].Load() == 0 {
+				sending.Go(func() {
+					for opened.Load() < connections || responses[0].Load() == 0 || responses[1].Load() == 0 {
 						if err := post(ctx, transport, protocol); err != nil {
 							t.Errorf("a request was lost: %v", err)
 							return
@@ -131,14 +130,14 @@ func TestAgedConnectionsAreGivenUpWithoutLosingARequest(t *testing.T) {
 					}
 				})
 			}
-			asking.Wait()
-			t.Logf("over %d connections, the replicas answered %d and %d", opened.Load(), answered[0].Load(), answered[1].Load())
+			sending.Wait()
+			t.Logf("over %d connections, the replicas sent %d and %d responses", opened.Load(), responses[0].Load(), responses[1].Load())
 		})
 	}
 }
 
-// post asks without what lets net/http send a request again that was lost. Over HTTP/2, GOAWAY says which request was not read, and that
-// one is sent again.
+// post sends a request that net/http cannot retry over HTTP/1.1. Over HTTP/2 it may retry, because a GOAWAY identifies the requests that
+// the server did not read.
 func post(ctx context.Context, transport *http.Transport, protocol string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://service/", strings.NewReader("body"))
 	if err != nil {

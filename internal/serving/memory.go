@@ -9,59 +9,61 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"squirrel.dev/apikey-operator/internal/logging"
 )
 
-// How long the headers of a request may be.
+// Limits of the headers of a request.
 const (
 	DefaultMaxHeaderBytes = 64 << 10 // more than Envoy and nginx pass on by default
-	HighestMaxHeaderBytes = 1 << 20  // what Go's servers, and so Caddy and Traefik, accept by default
+	HighestMaxHeaderBytes = 1 << 20  // the default limit of Go's servers, and so of Caddy and Traefik
 )
 
 const (
-	// unlimitedConnections is how many connections there may be where memory has no limit.
-	unlimitedConnections = 10_000
+	// defaultMaxConnections is the limit of connections without a memory limit.
+	defaultMaxConnections = 10_000
 
-	// maxOperationsConnections are enough for a kubelet, some Prometheus servers, and a person.
+	// maxOperationsConnections is enough for a kubelet, some Prometheus servers and an operator.
 	maxOperationsConnections = 100
 
-	// connectionShare of the memory limit is for connections: keys, requests and garbage need the other half.
+	// connectionShare is the share of the memory limit for connections. Keys, requests and garbage need the other half.
 	connectionShare = 0.5
 
-	// idleConnectionBytes are taken by a connection on which nothing happens, garbage included: 59 KB were measured with gRPC over TLS, 46 KB
-	// with HTTP/2, 39 KB with HTTP/1.1, and 8 KB before the handshake.
+	// idleConnectionBytes is the memory of an idle connection with its garbage. Measured: 59 KB with gRPC over TLS, 46 KB with HTTP/2, 39 KB
+	// with HTTP/1.1, and 8 KB before the handshake.
 	idleConnectionBytes = 60 << 10
 )
 
-// memoryLimit is what GOMEMLIMIT says, or the limit of the control group.
+// memoryLimit returns GOMEMLIMIT, or the limit of the control group.
 func memoryLimit() int64 { return debug.SetMemoryLimit(-1) }
 
-// connectionsIn returns how many connections a memory limit allows, when each sends headers at the same time.
-func connectionsIn(limit int64, maxHeaderBytes int) int {
+// maxConnectionsIn returns how many connections fit in a memory limit if all of them send headers at the same time.
+func maxConnectionsIn(limit int64, maxHeaderBytes int) int {
 	if limit == math.MaxInt64 {
-		return unlimitedConnections
+		return defaultMaxConnections
 	}
 	return max(1, int(connectionShare*float64(limit)/float64(idleConnectionBytes+maxHeaderBytes)))
 }
 
 const (
-	// reliefInterval is how often the memory in use is read.
-	reliefInterval = 100 * time.Millisecond
+	// memoryInterval is the interval at which the memory in use is read.
+	memoryInterval = 100 * time.Millisecond
 
-	// shortMemory is the part of the memory limit that may be in use before connections are closed.
-	shortMemory = 0.75
+	// lowMemoryShare is the share of the memory limit above which connections are evicted.
+	lowMemoryShare = 0.75
 )
 
-// relieveMemory closes all connections that were never granted anything while memory is short, until the context is done. How much one
-// client may take is bounded, but many connections with as many streams, headers and messages as they may have are more than any memory.
-func (p *Process) relieveMemory(ctx context.Context) error {
+// evictAtLowMemory evicts all connections without a granted request while memory is low, until the context is done. The limits for one
+// client do not suffice: many connections with the highest numbers of streams, headers and messages exceed any memory.
+func (p *Process) evictAtLowMemory(ctx context.Context) error {
 	limit := memoryLimit()
 	if limit == math.MaxInt64 {
 		return nil
 	}
-	log, memory := newBoundedLog(p.log, limitLines), newMemoryReading()
-	interval := time.NewTicker(reliefInterval)
+	log, memory := logging.Limit(p.log, limitLines), newMemoryReading()
+	interval := time.NewTicker(memoryInterval)
 	defer interval.Stop()
-	var relieved uint64 // the cycle of garbage collection after which connections were last closed
+	var evictedIn uint64 // the cycle of garbage collection of the last eviction
 	for {
 		select {
 		case <-ctx.Done():
@@ -69,16 +71,16 @@ func (p *Process) relieveMemory(ctx context.Context) error {
 		case <-interval.C:
 		}
 		used, cycle := memory.read()
-		if used < shortMemory*float64(limit) || cycle == relieved { // what it freed shows after the next one
+		if used < lowMemoryShare*float64(limit) || cycle == evictedIn { // the next cycle shows what an eviction has freed
 			continue
 		}
-		relieved = cycle
+		evictedIn = cycle
 		evicted := p.clients.evict(math.MaxInt)
-		log.Warn("memory is short, so connections without a granted request are closed", "connections", evicted, "limit", limit)
+		log.Warn("memory is low: closed the connections without a granted request", "connections", evicted, "limit", limit)
 	}
 }
 
-// memoryReading reads how much memory is in use: what the last collection of garbage left, and stacks.
+// memoryReading reads the memory in use: stacks, and the live heap of the last garbage collection.
 type memoryReading []metrics.Sample
 
 func newMemoryReading() memoryReading {

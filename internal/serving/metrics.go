@@ -8,32 +8,32 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// processMetrics count the connections of all servers of a process.
+// processMetrics are the metrics of the connections of a process.
 type processMetrics struct {
 	open              *prometheus.GaugeVec
 	evicted, rejected *prometheus.CounterVec
 }
 
-// newMetrics registers the metrics, unless the registry is nil.
+// newMetrics returns the metrics, and registers them unless registry is nil.
 func newMetrics(registry prometheus.Registerer) *processMetrics {
 	factory, byServer := promauto.With(registry), []string{"server"}
 	return &processMetrics{
 		open: factory.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "apikey_connections",
-			Help: "Open connections, by server.",
+			Help: "Number of open connections, by server.",
 		}, byServer),
 		evicted: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "apikey_connections_evicted_total",
-			Help: "Connections without any granted request that were closed to make room for others, or because memory was short, by server.",
+			Help: "Connections without a granted request that were closed because the limit was reached or memory was low, by server.",
 		}, byServer),
 		rejected: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "apikey_connections_rejected_total",
-			Help: "New connections that were closed at once, because the limit was reached by connections with granted requests, by server.",
+			Help: "New connections that were rejected because connections with granted requests used the whole limit, by server.",
 		}, byServer),
 	}
 }
 
-// connectionMetrics count the connections of one server.
+// connectionMetrics are the metrics of the connections of one server.
 type connectionMetrics struct {
 	open              prometheus.Gauge
 	evicted, rejected prometheus.Counter

@@ -1,7 +1,6 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package serving runs the HTTP and gRPC servers of a process, tells whether the process is ready, and drains it when it is told to stop.
 package serving
 
 import (
@@ -22,106 +21,109 @@ import (
 	"google.golang.org/grpc"
 )
 
-// shutdownTimeout bounds how long the requests under way may take at the end of a drain.
+// shutdownTimeout limits how long requests in flight may take at the end of a drain.
 const shutdownTimeout = 10 * time.Second
 
-// Options of a Process.
+// Options are the options of a Process.
 type Options struct {
 	Log *slog.Logger
 
-	// ShutdownDelay is how long the process goes on serving when it is told to stop, while its readiness says that it is about to go: that
-	// is how long the cluster may take to send no more requests.
+	// ShutdownDelay is how long the process continues to serve, while not ready, after the signal to stop. It must cover the time that the
+	// cluster needs to remove the endpoint.
 	ShutdownDelay time.Duration
 
-	// MaxConnections may be open at the servers of AddServer and AddGRPCServer together. 0 is as many as the memory limit allows.
+	// MaxConnections is the limit of open connections of all servers of AddServer and AddGRPCServer. 0 derives it from the memory limit.
 	MaxConnections int
 
-	// MaxHeaderBytes of a request: a longer one is answered 431. 0 is DefaultMaxHeaderBytes.
+	// MaxHeaderBytes is the limit of the headers of a request, above which the response is 431. 0 is DefaultMaxHeaderBytes.
 	MaxHeaderBytes int
 
-	// Metrics get the numbers of connections; nil registers none.
+	// Metrics is the registry of the metrics. It may be nil.
 	Metrics prometheus.Registerer
 }
 
-// Process is the servers of one process, and the work that they rely on.
+// Process runs the servers of a process, and the runnables that they depend on.
 type Process struct {
 	log           *slog.Logger
 	shutdownDelay time.Duration
 	draining      atomic.Bool
 	engine        engineOptions
-	clients       *pool // of the servers that API keys are sent to
+	clients       *pool // of the servers that receive API keys
 	metrics       *processMetrics
-	work          []func(context.Context) error
+	runnables     []func(context.Context) error
 	servers       []*server
 }
 
-// server is one address.
+// server is a server at one address.
 type server struct {
 	engine
-	name     string
-	address  string
-	tls      *tls.Config
-	pool     *pool
-	metrics  *connectionMetrics
-	acceptor *acceptor
+	name              string
+	address           string
+	tls               *tls.Config
+	readHeaderTimeout time.Duration
+	pool              *pool
+	metrics           *connectionMetrics
+	acceptor          *acceptor
 }
 
-// engine answers at an address: net/http or gRPC.
+// engine serves accepted connections, with net/http or gRPC.
 type engine interface {
-	// protocols are what TLS may negotiate.
+	// protocols returns the protocols for ALPN.
 	protocols() []string
-	// serve returns nil once it is shut down.
+	// serve returns nil after a shutdown.
 	serve(incoming *acceptor) error
-	// shutdown takes no new connection and lets the requests under way end. When the context is done before, it cuts them off, and
-	// returns an error.
+	// shutdown accepts no further connection and waits for requests in flight. If the context is done before, it cancels them and returns an
+	// error.
 	shutdown(ctx context.Context) error
 }
 
-// engineOptions are what bounds the clients of an engine.
+// engineOptions are the limits of an engine.
 type engineOptions struct {
-	maxHeaderBytes   int
-	maxConnectionAge time.Duration
-	draining         *atomic.Bool
-	log              *slog.Logger
+	maxHeaderBytes    int
+	readHeaderTimeout time.Duration
+	maxConnectionAge  time.Duration
+	draining          *atomic.Bool
+	log               *slog.Logger
 }
 
 // NewProcess returns a Process without servers.
 func NewProcess(options Options) *Process {
 	p := &Process{log: options.Log, shutdownDelay: options.ShutdownDelay, metrics: newMetrics(options.Metrics)}
 	p.engine = engineOptions{
-		maxHeaderBytes:   cmp.Or(options.MaxHeaderBytes, DefaultMaxHeaderBytes),
-		maxConnectionAge: maxConnectionAge,
-		draining:         &p.draining,
+		maxHeaderBytes:    cmp.Or(options.MaxHeaderBytes, DefaultMaxHeaderBytes),
+		readHeaderTimeout: readHeaderTimeout,
+		maxConnectionAge:  maxConnectionAge,
+		draining:          &p.draining,
 	}
-	p.clients = newPool(cmp.Or(options.MaxConnections, connectionsIn(memoryLimit(), p.engine.maxHeaderBytes)))
-	p.AddWork(p.relieveMemory)
+	p.clients = newPool(cmp.Or(options.MaxConnections, maxConnectionsIn(memoryLimit(), p.engine.maxHeaderBytes)))
+	p.AddRunnable(p.evictAtLowMemory)
 	return p
 }
 
-// AddWork adds what has to go on until the last request is answered. It must return when its context is done; when it fails before,
-// the process ends.
-func (p *Process) AddWork(work func(context.Context) error) {
-	p.work = append(p.work, work)
+// AddRunnable adds a function that runs until the last response is sent. It must return when its context is done. If it returns an error,
+// the process stops.
+func (p *Process) AddRunnable(run func(context.Context) error) {
+	p.runnables = append(p.runnables, run)
 }
 
-// AddServer adds an HTTP server that API keys are sent to, by a name for logs and metrics. Without a TLS configuration it serves plain
-// HTTP. An address with port 0 gets any free port, which is logged.
+// AddServer adds an HTTP server that receives API keys. Its name is for logs and metrics. Without a TLS configuration it serves plain HTTP.
+// An address with port 0 gets a free port, which is logged.
 func (p *Process) AddServer(name, address string, tlsConfig *tls.Config, handler http.Handler) {
 	p.add(name, address, tlsConfig, p.clients, newHTTPEngine(handler, p.engineOptionsOf(name)))
 }
 
-// AddGRPCServer adds a server of the gRPC services that register registers, and of two more: reflection, and health (grpc.health.v1),
-// which says of each what /readyz says. For all else see AddServer.
+// AddGRPCServer adds a gRPC server with the services that register registers, with reflection, and with health (grpc.health.v1), which
+// reports the readiness of each service. See AddServer for the other parameters.
 func (p *Process) AddGRPCServer(
 	name, address string, tlsConfig *tls.Config, ready func() error, register func(grpc.ServiceRegistrar),
 ) {
 	engine := newGRPCEngine(register, p.engineOptionsOf(name))
-	p.AddWork(func(ctx context.Context) error { return engine.reportHealth(ctx, p.orDraining(ready)) })
+	p.AddRunnable(func(ctx context.Context) error { return engine.reportHealth(ctx, p.unlessDraining(ready)) })
 	p.add(name, address, tlsConfig, p.clients, engine)
 }
 
-// AddOperationsServer adds a plain HTTP server for those who run and watch the process. However many clients the other servers have, it
-// has connections of its own.
+// AddOperationsServer adds a plain HTTP server for probes and monitoring. It has its own limit of connections, so that the clients of the
+// other servers cannot displace it.
 func (p *Process) AddOperationsServer(name, address string, handler http.Handler) {
 	p.add(name, address, nil, newPool(maxOperationsConnections), newHTTPEngine(handler, p.engineOptionsOf(name)))
 }
@@ -138,22 +140,22 @@ func (p *Process) add(name, address string, tlsConfig *tls.Config, pool *pool, e
 		tlsConfig.NextProtos = engine.protocols()
 	}
 	p.servers = append(p.servers, &server{
-		engine: engine, name: name, address: address, tls: tlsConfig, pool: pool, metrics: p.metrics.of(name),
+		engine: engine, name: name, address: address, tls: tlsConfig, readHeaderTimeout: p.engine.readHeaderTimeout,
+		pool: pool, metrics: p.metrics.of(name),
 	})
 }
 
-// AddHealth adds a plain HTTP server of /healthz, which says that the process is alive, and /readyz, which says whether it can do its
-// work, or why not.
+// AddHealth adds a plain HTTP server of /healthz, the liveness, and /readyz, the readiness.
 func (p *Process) AddHealth(address string, ready func() error) {
-	ready = p.orDraining(ready)
+	ready = p.unlessDraining(ready)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, nil) })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, ready()) })
 	p.AddOperationsServer("health", address, mux)
 }
 
-// orDraining is ready, until the process drains.
-func (p *Process) orDraining(ready func() error) func() error {
+// unlessDraining returns a readiness check that fails while the process drains.
+func (p *Process) unlessDraining(ready func() error) func() error {
 	return func() error {
 		if p.draining.Load() {
 			return errors.New("shutting down")
@@ -170,21 +172,21 @@ func writeHealth(w http.ResponseWriter, problem error) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-// Run serves until the context is done, then drains. It returns an error when an address cannot be served, or a server or the work
-// fails.
+// Run serves until the context is done, and then drains. It returns an error if it cannot listen on an address, or if a server or a
+// runnable fails.
 func (p *Process) Run(ctx context.Context) error {
 	if err := p.listen(ctx); err != nil {
 		return err
 	}
-	working, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	runCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	failed := make(chan error, len(p.servers)+len(p.work))
-	p.serve(&running, failed)
-	p.startWork(working, &running, failed)
+	failed := make(chan error, len(p.servers)+len(p.runnables))
+	p.startServers(&running, failed)
+	p.startRunnables(runCtx, &running, failed)
 
 	err := p.waitAndDrain(ctx, failed)
 	p.shutdown()
-	stopWork()
+	stop()
 	running.Wait()
 	return err
 }
@@ -203,7 +205,7 @@ func (p *Process) listen(ctx context.Context) error {
 	return nil
 }
 
-func (p *Process) serve(running *sync.WaitGroup, failed chan<- error) {
+func (p *Process) startServers(running *sync.WaitGroup, failed chan<- error) {
 	for _, s := range p.servers {
 		p.log.Info("serving", "server", s.name, "addr", s.acceptor.Addr().String(), "tls", s.tls != nil, "maxConnections", s.pool.limit)
 		running.Go(s.acceptor.run)
@@ -215,17 +217,17 @@ func (p *Process) serve(running *sync.WaitGroup, failed chan<- error) {
 	}
 }
 
-func (p *Process) startWork(ctx context.Context, running *sync.WaitGroup, failed chan<- error) {
-	for _, work := range p.work {
+func (p *Process) startRunnables(ctx context.Context, running *sync.WaitGroup, failed chan<- error) {
+	for _, run := range p.runnables {
 		running.Go(func() {
-			if err := work(ctx); err != nil {
+			if err := run(ctx); err != nil {
 				failed <- err
 			}
 		})
 	}
 }
 
-// waitAndDrain returns when the process is to end: the context is done and the shutdown delay is over, or something failed.
+// waitAndDrain returns when the context is done and the shutdown delay has passed, or when a server or runnable has failed.
 func (p *Process) waitAndDrain(ctx context.Context, failed <-chan error) error {
 	select {
 	case err := <-failed:
@@ -242,7 +244,7 @@ func (p *Process) waitAndDrain(ctx context.Context, failed <-chan error) error {
 	}
 }
 
-// shutdown closes all servers: each takes no new connection, and lets the requests under way end, within bounds.
+// shutdown shuts down all servers within shutdownTimeout.
 func (p *Process) shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
@@ -251,7 +253,7 @@ func (p *Process) shutdown() {
 		closing.Go(func() {
 			_ = s.acceptor.Close()
 			if err := s.shutdown(ctx); err != nil {
-				p.log.Warn("cut off requests that did not end", "server", s.name, "err", err)
+				p.log.Warn("canceled requests that did not end in time", "server", s.name, "err", err)
 			}
 		})
 	}

@@ -22,10 +22,10 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// timeout bounds every wait for something that must come.
+// timeout limits all waits.
 const timeout = 10 * time.Second
 
-// running is a Process under test, in the order of construction: newRunning, add, start, stop, wait.
+// running is a Process under test. A test calls newRunning, the Add methods, start, stop and wait.
 type running struct {
 	*Process
 	t     *testing.T
@@ -39,7 +39,7 @@ func newRunning(t *testing.T, shutdownDelay time.Duration) *running {
 	return newRunningWith(t, Options{ShutdownDelay: shutdownDelay})
 }
 
-// newRunningWith fills in the log.
+// newRunningWith sets the log.
 func newRunningWith(t *testing.T, options Options) *running {
 	t.Helper()
 	lines := &logLines{addresses: map[string]chan string{}}
@@ -61,12 +61,12 @@ func (r *running) wait() error {
 	case err := <-r.ended:
 		return err
 	case <-time.After(timeout):
-		r.t.Fatal("the process does not end")
+		r.t.Fatal("the process did not stop")
 		return nil
 	}
 }
 
-// address is where a server listens, as the log says.
+// address returns the address of a server, which it reads from the log.
 func (r *running) address(name string) string {
 	r.t.Helper()
 	select {
@@ -74,24 +74,21 @@ func (r *running) address(name string) string {
 		r.lines.address(name) <- address
 		return address
 	case <-time.After(timeout):
-		r.t.Fatalf("no server logged that it is serving as %q", name)
+		r.t.Fatalf("the server %q did not log its address", name)
 		return ""
 	}
 }
 
-// logLines finds the addresses in a log, and keeps its lines.
+// logLines are the lines of a log, and the addresses in them.
 type logLines struct {
 	mu        sync.Mutex
 	addresses map[string]chan string
 	lines     []logLine
 }
 
-type logLine struct {
-	Level, Msg, Server, Addr, Err string
-	Suppressed                    int
-}
+type logLine struct{ Level, Msg, Server, Addr, Err string }
 
-// of returns the lines of one message.
+// of returns the lines with a message.
 func (l *logLines) of(message string) []logLine {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -127,7 +124,7 @@ func (l *logLines) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// certified returns what a server serves with, and what a client trusts it by.
+// certified returns TLS configurations of a server and of its clients.
 func certified(t *testing.T) (server, client *tls.Config) {
 	t.Helper()
 	issuer := httptest.NewUnstartedServer(nil)
@@ -136,9 +133,9 @@ func certified(t *testing.T) (server, client *tls.Config) {
 	return &tls.Config{Certificates: issuer.TLS.Certificates}, issuer.Client().Transport.(*http.Transport).TLSClientConfig
 }
 
-var answering = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "answered") })
+var responding = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "answered") })
 
-// get asks on a connection of its own.
+// get sends a request on a new connection.
 func get(t *testing.T, url string) (status int, body string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: timeout}
@@ -157,11 +154,11 @@ func get(t *testing.T, url string) (status int, body string) {
 func assertGet(t *testing.T, url string, wantStatus int, wantBody string) {
 	t.Helper()
 	if status, body := get(t, url); status != wantStatus || body != wantBody {
-		t.Errorf("%s answered %d %q, want %d %q", url, status, body, wantStatus, wantBody)
+		t.Errorf("the response of %s is %d %q, want %d %q", url, status, body, wantStatus, wantBody)
 	}
 }
 
-func TestHealthSaysAliveAndReadyOrWhyNot(t *testing.T) {
+func TestHealth_ReportsLivenessAndReadiness(t *testing.T) {
 	r := newRunning(t, 0)
 	var ready error
 	r.AddHealth("127.0.0.1:0", func() error { return ready })
@@ -169,20 +166,20 @@ func TestHealthSaysAliveAndReadyOrWhyNot(t *testing.T) {
 	address := "http://" + r.address("health")
 	assertGet(t, address+"/healthz", 200, "ok\n")
 	assertGet(t, address+"/readyz", 200, "ok\n")
-	ready = errors.New("the keys are not here yet")
+	ready = errors.New("the keys are not synced")
 	assertGet(t, address+"/healthz", 200, "ok\n")
-	assertGet(t, address+"/readyz", 503, "the keys are not here yet\n")
+	assertGet(t, address+"/readyz", 503, "the keys are not synced\n")
 	r.stop()
 	if err := r.wait(); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestDrainServesUnreadyForTheDelayThenLetsRequestsEnd(t *testing.T) {
+func TestDrain_ServesForTheDelayAndCompletesRequests(t *testing.T) {
 	const delay = time.Second
 	r := newRunning(t, delay)
 	entered, release := make(chan struct{}), make(chan struct{})
-	var workEnded time.Time
+	var runnableStopped time.Time
 	r.AddServer("main", "127.0.0.1:0", nil, http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		if request.URL.Path == "/slow" {
 			close(entered)
@@ -191,17 +188,17 @@ func TestDrainServesUnreadyForTheDelayThenLetsRequestsEnd(t *testing.T) {
 		_, _ = io.WriteString(w, "answered")
 	}))
 	r.AddHealth("127.0.0.1:0", func() error { return nil })
-	r.AddWork(func(ctx context.Context) error {
+	r.AddRunnable(func(ctx context.Context) error {
 		<-ctx.Done()
-		workEnded = time.Now()
+		runnableStopped = time.Now()
 		return nil
 	})
 	r.start()
 	main, health := "http://"+r.address("main"), "http://"+r.address("health")
 
-	// A client that keeps its connection, and one whose request is under way.
-	keeping := &http.Client{Timeout: timeout}
-	if response, err := keeping.Get(main); err != nil || response.Close {
+	// A client with an open connection, and one with a request in flight.
+	keepAlive := &http.Client{Timeout: timeout}
+	if response, err := keepAlive.Get(main); err != nil || response.Close {
 		t.Fatalf("before the drain: close %v, %v", response, err)
 	} else {
 		drainBody(response)
@@ -221,17 +218,17 @@ func TestDrainServesUnreadyForTheDelayThenLetsRequestsEnd(t *testing.T) {
 
 	stopped := time.Now()
 	r.stop()
-	framework.Eventually(t, "not ready", func() bool { status, _ := get(t, health+"/readyz"); return status == 503 })
+	framework.Eventually(t, "the process is not ready", func() bool { status, _ := get(t, health+"/readyz"); return status == 503 })
 	assertGet(t, health+"/readyz", 503, "shutting down\n")
 	assertGet(t, health+"/healthz", 200, "ok\n")
 	assertGet(t, main, 200, "answered")
-	if response, err := keeping.Get(main); err != nil || !response.Close {
-		t.Errorf("a kept connection is not given up while draining: %v, %v", response, err)
+	if response, err := keepAlive.Get(main); err != nil || !response.Close {
+		t.Errorf("the response during the drain does not close the connection: %v, %v", response, err)
 	} else {
 		drainBody(response)
 	}
 
-	framework.Eventually(t, "no new connections", func() bool {
+	framework.Eventually(t, "the server accepts no connection", func() bool {
 		connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(main, "http://"))
 		if err == nil {
 			_ = connection.Close()
@@ -239,18 +236,18 @@ func TestDrainServesUnreadyForTheDelayThenLetsRequestsEnd(t *testing.T) {
 		return err != nil
 	})
 	if served := time.Since(stopped); served < delay {
-		t.Errorf("new connections were refused after %s, before the delay of %s was over", served, delay)
+		t.Errorf("the server accepted connections for %s, want at least the delay of %s", served, delay)
 	}
 	released := time.Now()
 	close(release)
 	if body := <-slow; body != "answered" {
-		t.Errorf("the request under way ended with %q", body)
+		t.Errorf("the response to the request in flight is %q", body)
 	}
 	if err := r.wait(); err != nil {
 		t.Error(err)
 	}
-	if workEnded.Before(released) {
-		t.Error("the work ended before the last request did")
+	if runnableStopped.Before(released) {
+		t.Error("the runnable stopped before the last request ended")
 	}
 }
 
@@ -259,7 +256,7 @@ func drainBody(response *http.Response) {
 	_ = response.Body.Close()
 }
 
-func TestSlowClientsAreCutOff(t *testing.T) {
+func TestHTTPServer_ClosesConnectionsOfSlowClients(t *testing.T) {
 	for name, c := range map[string]struct {
 		configure func(*http.Server)
 		sent      string
@@ -311,20 +308,20 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	}
 }
 
-func TestEveryHTTPServerHasBounds(t *testing.T) {
+func TestHTTPServer_HasTimeouts(t *testing.T) {
 	p := NewProcess(Options{Log: slog.New(slog.DiscardHandler)})
 	p.AddServer("main", ":0", nil, nil)
 	p.AddHealth(":0", nil)
 	for _, s := range p.servers {
 		engine := s.engine.(httpEngine)
 		for protocol, server := range map[string]*http.Server{"HTTP/1.1": engine.http1, "HTTP/2": engine.http2} {
-			for name, bound := range map[string]time.Duration{
+			for name, timeout := range map[string]time.Duration{
 				"ReadHeaderTimeout": server.ReadHeaderTimeout,
 				"ReadTimeout":       server.ReadTimeout,
 				"WriteTimeout":      server.WriteTimeout,
 				"IdleTimeout":       server.IdleTimeout,
 			} {
-				if bound <= 0 {
+				if timeout <= 0 {
 					t.Errorf("the %s server has no %s for %s", s.name, name, protocol)
 				}
 			}
@@ -332,7 +329,7 @@ func TestEveryHTTPServerHasBounds(t *testing.T) {
 	}
 }
 
-func TestEveryRequestReachesTheHandler(t *testing.T) {
+func TestHTTPServer_PassesAllRequestsToTheHandler(t *testing.T) {
 	r := newRunning(t, 0)
 	r.AddServer("main", "127.0.0.1:0", nil, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusTeapot)
@@ -349,16 +346,16 @@ func TestEveryRequestReachesTheHandler(t *testing.T) {
 		}
 		status, err := bufio.NewReader(connection).ReadString('\n')
 		if err != nil || !strings.Contains(status, " 418 ") {
-			t.Errorf("%s is answered %q, %v", requestLine, status, err)
+			t.Errorf("the response to %s is %q, %v", requestLine, status, err)
 		}
 		_ = connection.Close()
 	}
 }
 
-func TestTLSServerSpeaksNoPlainHTTP(t *testing.T) {
+func TestHTTPServer_WithTLSRejectsPlaintext(t *testing.T) {
 	server, client := certified(t)
 	r := newRunning(t, 0)
-	r.AddServer("main", "127.0.0.1:0", server, answering)
+	r.AddServer("main", "127.0.0.1:0", server, responding)
 	r.start()
 	defer r.stop()
 	address := r.address("main")
@@ -371,22 +368,22 @@ func TestTLSServerSpeaksNoPlainHTTP(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := connection.(*tls.Conn).ConnectionState().NegotiatedProtocol; got != protocol {
-			t.Errorf("asked for %s, the server speaks %q", protocol, got)
+			t.Errorf("the negotiated protocol is %q, want %q", got, protocol)
 		}
 		_ = connection.Close()
 	}
-	assertGet(t, "http://"+address, 400, "This port speaks TLS: ask by https://.\n")
+	assertGet(t, "http://"+address, 400, "This port requires TLS: use https://.\n")
 }
 
-func TestATakenAddressIsAnErrorThatLeavesNothingOpen(t *testing.T) {
+func TestRun_AddressInUseClosesAllListeners(t *testing.T) {
 	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
 	r := newRunning(t, 0)
-	r.AddServer("main", "127.0.0.1:0", nil, answering)
-	r.AddServer("metrics", taken.Addr().String(), nil, answering)
+	r.AddServer("main", "127.0.0.1:0", nil, responding)
+	r.AddServer("metrics", taken.Addr().String(), nil, responding)
 	r.start()
 	err = r.wait()
 	want := "the metrics server cannot listen on " + taken.Addr().String() + ": "
@@ -394,31 +391,31 @@ func TestATakenAddressIsAnErrorThatLeavesNothingOpen(t *testing.T) {
 		t.Errorf("the error is %v, want %q...", err, want)
 	}
 	if _, err := r.servers[0].acceptor.Listener.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the other server's address is still open: %v", err)
+		t.Errorf("the listener of the other server is open: %v", err)
 	}
 }
 
-func TestFailedWorkEndsTheProcess(t *testing.T) {
+func TestRun_FailedRunnableStopsTheProcess(t *testing.T) {
 	broken := errors.New("broken")
 	for name, stopFirst := range map[string]bool{"while serving": false, "while draining": true} {
 		t.Run(name, func(t *testing.T) {
 			r := newRunning(t, time.Hour)
 			fail := make(chan struct{})
-			r.AddServer("main", "127.0.0.1:0", nil, answering)
+			r.AddServer("main", "127.0.0.1:0", nil, responding)
 			r.AddHealth("127.0.0.1:0", func() error { return nil })
-			r.AddWork(func(context.Context) error { <-fail; return broken })
+			r.AddRunnable(func(context.Context) error { <-fail; return broken })
 			r.start()
 			health := "http://" + r.address("health")
 			if stopFirst {
 				r.stop()
-				framework.Eventually(t, "not ready", func() bool { status, _ := get(t, health+"/readyz"); return status == 503 })
+				framework.Eventually(t, "the process is not ready", func() bool { status, _ := get(t, health+"/readyz"); return status == 503 })
 			}
 			close(fail)
 			if err := r.wait(); !errors.Is(err, broken) {
-				t.Errorf("the process ended with %v", err)
+				t.Errorf("the process returned %v", err)
 			}
 			if _, err := new(net.Dialer).DialContext(t.Context(), "tcp", strings.TrimPrefix(health, "http://")); err == nil {
-				t.Error("it still listens")
+				t.Error("a listener is open")
 			}
 		})
 	}

@@ -91,8 +91,8 @@ func TestTooShortAMaxStalenessIsAMistakeOfWhoeverCalls(t *testing.T) {
 	if how := authenticator.Exit(); how != "exit status 2" {
 		t.Errorf("the process ended with %s", how)
 	}
-	const want = "Error: --max-staleness=1m0s is too short: when nothing changes the Kubernetes API says something about once a minute, " +
-		"so give at least 2m0s, or 0 for no bound\nRun 'apikey-operator authenticator --help' for usage.\n"
+	const want = "Error: --max-staleness=1m0s is too short, because the Kubernetes API sends a bookmark only about once a minute: " +
+		"use at least 2m0s, or 0 for no limit\nRun 'apikey-operator authenticator --help' for usage.\n"
 	if got := authenticator.Printed(); got != want {
 		t.Errorf("it printed %q, want %q", got, want)
 	}

@@ -45,7 +45,7 @@ func newDesk(protocol string, authenticator *authn.Authenticator, options Option
 func (d *desk) decide(ctx context.Context, request authn.Request) authn.Verdict {
 	verdict := d.authenticator.Decide(request)
 	if verdict.Decision == authn.Granted {
-		serving.KeepConnection(ctx, request.Namespace)
+		serving.ProtectConnection(ctx, request.Namespace)
 		return verdict
 	}
 	if verdict.Decision == authn.Unauthenticated && verdict.Key == nil && !d.authenticator.HasKeys(request.Namespace) {

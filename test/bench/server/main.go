@@ -77,7 +77,7 @@ func run(ctx context.Context) error {
 		registerFloor(registrar)
 	})
 	changing := &changes{keyring: keyring, keys: minted}
-	servers.AddWork(changing.run)
+	servers.AddRunnable(changing.run)
 	servers.AddOperationsServer("operations", *operations, operationsHandler(changing))
 	return servers.Run(ctx)
 }
@@ -98,7 +98,7 @@ func newTLSConfig(servers *serving.Process, certFile, keyFile string) (*tls.Conf
 	if err != nil {
 		return nil, err
 	}
-	servers.AddWork(certificate.Start)
+	servers.AddRunnable(certificate.Start)
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.GetCertificate}, nil
 }
 

@@ -10,18 +10,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// What is written has this label. What has not is somebody else's.
+// The label of all objects that the Rotator creates. An object without it belongs to another owner.
 const managedByLabel, managedBy = "app.kubernetes.io/managed-by", "apikey-operator"
 
-// foreignError says that an object of somebody else is where one of ours is to be.
-type foreignError struct{ object client.Object }
+// notManagedError reports an object of another owner under a name that the Rotator uses.
+type notManagedError struct{ object client.Object }
 
-func (e foreignError) Error() string {
-	return fmt.Sprintf("%s %q was not written by this controller and is left as it is: delete it to have it made, with the label %s=%s",
-		kindOf(e.object), e.object.GetName(), managedByLabel, managedBy)
+func (e notManagedError) Error() string {
+	return fmt.Sprintf("%s %q was not created by this controller, which leaves it unchanged: delete it, and the controller creates one "+
+		"with the label %s=%s", kindOf(e.object), e.object.GetName(), managedByLabel, managedBy)
 }
 
 func kindOf(object client.Object) string {
@@ -31,7 +30,8 @@ func kindOf(object client.Object) string {
 	return "ConfigMap"
 }
 
-// read reads the object of this name, or makes it one that is to be created. One of somebody else is a foreignError.
+// read reads the object of this name. If it does not exist, read prepares it for write to create. An object of another owner is a
+// notManagedError.
 func (r *Rotator) read(ctx context.Context, name string, object client.Object) error {
 	err := r.Client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: name}, object)
 	switch {
@@ -43,14 +43,14 @@ func (r *Rotator) read(ctx context.Context, name string, object client.Object) e
 	case err != nil:
 		return fmt.Errorf("read %s %q: %w", kindOf(object), name, err)
 	case object.GetLabels()[managedByLabel] != managedBy:
-		r.tellPeople(ctx, object, "NotManaged", foreignError{object})
-		return foreignError{object}
+		r.recordWarning(object, "NotManaged", notManagedError{object})
+		return notManagedError{object}
 	default:
 		return nil
 	}
 }
 
-// write creates or updates the object, on the condition that nobody else wrote it since it was read.
+// write creates or updates an object. It fails if the object has changed since it was read.
 func (r *Rotator) write(ctx context.Context, object client.Object) error {
 	var err error
 	if object.GetResourceVersion() == "" {
@@ -64,13 +64,13 @@ func (r *Rotator) write(ctx context.Context, object client.Object) error {
 	return nil
 }
 
-// tellPeople tells people, once, what is wrong with an object.
-func (r *Rotator) tellPeople(ctx context.Context, object client.Object, reason string, problem error) {
-	once := string(object.GetUID()) + " " + problem.Error()
-	if r.told[once] {
+// recordWarning logs a problem with an object and records an event, once for each object and problem.
+func (r *Rotator) recordWarning(object client.Object, reason string, problem error) {
+	warning := string(object.GetUID()) + " " + problem.Error()
+	if r.warned[warning] {
 		return
 	}
-	r.told[once] = true
-	log.FromContext(ctx).Error(problem, "an object is in the way of the certificates")
-	r.Events.Eventf(object, nil, corev1.EventTypeWarning, reason, "KeepCertificates", "%s", problem)
+	r.warned[warning] = true
+	r.Log.Error("a part of the certificate rotation is blocked", "err", problem)
+	r.Events.Eventf(object, nil, corev1.EventTypeWarning, reason, "RotateCertificates", "%s", problem)
 }
