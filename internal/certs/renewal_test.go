@@ -40,8 +40,8 @@ func TestNeedsSuccessor(t *testing.T) {
 		{"not while the newest authority is young", []authority{year, createdAfter("newer", 240*day, 360*day, 0)}, 241 * day, 360 * day, false},
 		{"at once after the configured lifetime was lowered", []authority{year}, 30 * day, 30 * day, true},
 		{"not before two thirds of the lowered lifetime have passed", []authority{year}, 19 * day, 30 * day, false},
-		{"by its own lifetime after the configured one was raised", []authority{createdAfter("month", 0, 30*day, 0)}, 20 * day, 360 * day, true},
-		{"not before two thirds of its own lifetime have passed", []authority{createdAfter("month", 0, 30*day, 0)}, 19 * day, 360 * day, false},
+		{"by the lifetime of the authority after the configured one was raised", []authority{createdAfter("month", 0, 30*day, 0)}, 20 * day, 360 * day, true},
+		{"not before two thirds of the authority's lifetime have passed", []authority{createdAfter("month", 0, 30*day, 0)}, 19 * day, 360 * day, false},
 		{"not while an authority is valid in the future, because a clock was ahead", []authority{createdAfter("later", day, 360*day, 0)}, 0, 360 * day, false},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
