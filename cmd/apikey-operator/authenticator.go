@@ -46,7 +46,7 @@ func newAuthenticatorCommand() *cobra.Command {
 	flags.StringVar(&a.defaultNamespace, "default-namespace", "",
 		"The namespace of the keys for gRPC checks without context_extensions[\"namespace\"]; by default such checks are denied.")
 	flags.DurationVar(&a.maxStaleness, "max-staleness", 0, fmt.Sprintf(
-		"The maximum duration for which to check keys from memory while the Kubernetes API is unavailable, at least %s; 0 is unlimited.",
+		"How long to check keys from memory while the Kubernetes API is unavailable, at least %s; 0 is unlimited.",
 		authn.MinStaleness))
 	flags.IntVar(&a.insufficientAccessStatus, "insufficient-access-status", http.StatusUnauthorized,
 		"The HTTP status of the response to a valid key that lacks the required access: 401 or 403.")

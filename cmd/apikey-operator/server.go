@@ -35,7 +35,7 @@ func (f *serverFlags) register(flags *pflag.FlagSet, usage string) {
 	f.tls.register(flags)
 	flags.StringVar(&f.listenAddress, "listen-address", ":8443", usage)
 	flags.DurationVar(&f.shutdownDelay, "shutdown-delay", 5*time.Second,
-		"The duration for which to continue to serve after the signal to stop, while not ready, until the cluster has removed the endpoint.")
+		"How long to continue to serve after the signal to stop, while not ready, until the cluster has removed the endpoint.")
 	flags.IntVar(&f.connections, "max-connections", 0,
 		"The maximum number of open connections of all ports that receive API keys; 0 derives it from the memory limit.")
 	flags.IntVar(&f.headerBytes, "max-header-bytes", serving.DefaultMaxHeaderBytes, fmt.Sprintf(

@@ -35,7 +35,7 @@ const (
 	signsFromPrefix   = "signs-from.keys.squirrel.dev/"
 )
 
-// backdating makes new certificates valid for clients whose clocks are slow.
+// backdating is how far the notBefore of a certificate is in the past, for clients with slow clocks.
 const backdating = 5 * time.Minute
 
 // allAddresses covers IPv4 and IPv6.
@@ -143,7 +143,7 @@ func (a authority) removeFrom(secret *corev1.Secret) {
 	delete(secret.Annotations, signsFromPrefix+a.id)
 }
 
-// scheduleIn sets the annotation that holds the time from which the authority signs.
+// scheduleIn writes signsFrom to the annotation of the authority.
 func (a authority) scheduleIn(secret *corev1.Secret) {
 	if secret.Annotations == nil {
 		secret.Annotations = map[string]string{}

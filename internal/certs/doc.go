@@ -4,14 +4,14 @@
 // Package certs issues and renews the serving certificates of the authenticator and of the admission webhook, and the certificate
 // authority that signs them.
 //
-// A client that verifies with the published CA bundle never receives a certificate that the bundle does not cover, even if the client read
-// the bundle a while ago: a new authority is published long before it signs, and the old one stays published until it expires. The
-// libraries for this task (pkg/server/tls/authority of cert-manager, open-policy-agent/cert-controller) replace an authority at once.
+// The published CA bundle always covers all serving certificates, even if a client read the bundle a while ago. A new authority is
+// published long before it signs, and the old one stays published until it expires. The libraries for this task (pkg/server/tls/authority
+// of cert-manager, open-policy-agent/cert-controller) replace an authority at once.
 //
 // All state is in the cluster, in the namespace of the controller:
 //
 //   - The Secret apikey-operator-ca holds the authorities, each as <serial>.crt and <serial>.key in PEM. The annotation
-//     signs-from.keys.squirrel.dev/<serial> holds the time from which a published authority signs.
+//     signs-from.keys.squirrel.dev/<serial> holds the time at which a published authority starts to sign.
 //   - The ConfigMap apikey-operator-ca holds their certificates as ca.crt: the CA bundle of all clients.
 //   - The ValidatingWebhookConfiguration holds the same bundle, for the API server.
 //   - The Secrets apikey-authenticator-tls and apikey-controller-webhook-tls hold the serving certificates.

@@ -42,7 +42,7 @@ func needsSuccessor(authorities []authority, now time.Time, lifetime time.Durati
 }
 
 // signingDelay returns how long a successor waits between its publication and its first signature. If the predecessor has a shorter
-// lifetime, its shorter delay applies: raising the lifetime never makes an older authority sign again.
+// lifetime, its shorter delay applies. A raised lifetime therefore never lets an older authority sign again.
 //
 // If the predecessor expires too soon, because no controller ran for months, the successor waits for two thirds of the remaining time.
 // Clients that read the CA bundle later than that fail until they read it, as they would at the expiry of the predecessor. The last third

@@ -179,8 +179,8 @@ type reading struct {
 	sent, received time.Time // the request and the response
 }
 
-// newReading returns nil for an unusable response: the Date of a watch is that of its start, that of a cached response is old, and a proxy
-// in front of the API server sets the Date of the errors that it returns itself.
+// newReading returns nil for an unusable response. The Date of a watch is that of its start. That of a cached response is old. A proxy in
+// front of the API server sets the Date of its own errors.
 func newReading(request *http.Request, response *http.Response, sent, received time.Time) *reading {
 	date, err := http.ParseTime(response.Header.Get("Date"))
 	isWatch, _ := strconv.ParseBool(request.URL.Query().Get("watch"))

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The reasons for which a new list and watch replaces a watch.
+// The reasons to replace a watch by a new list and watch.
 const (
 	reasonSilent        = "silent"
 	reasonOlderRevision = "older_revision"

@@ -119,10 +119,10 @@ type unreachableError struct{ reason string }
 
 func (e *unreachableError) Error() string { return e.reason }
 
-// Unwrap makes a Reflector treat the error as a refused connection.
+// Unwrap returns the error by which a Reflector recognizes a refused connection.
 func (*unreachableError) Unwrap() error { return syscall.ECONNREFUSED }
 
-// asConnectionRefused returns an error that makes a Reflector watch again.
+// asConnectionRefused returns an error after which a Reflector watches again.
 func asConnectionRefused(err error) error {
 	if utilnet.IsProbableEOF(err) { // client-go matches its text, and takes it for a watch that has ended
 		return &unreachableError{"the connection to the Kubernetes API broke"}
@@ -177,7 +177,7 @@ func consistentRead(request *http.Request, query url.Values) *http.Request {
 	return request
 }
 
-// expiredResponse returns the response that makes a Reflector list.
+// expiredResponse returns 410 Gone, after which a Reflector lists.
 func expiredResponse(request *http.Request, reason string) *http.Response {
 	status := apierrors.NewResourceExpired(reason).Status()
 	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}

@@ -30,7 +30,7 @@ func TestLimit_CountsSuppressedLines(t *testing.T) {
 			}
 		}
 		if len(lines) != 2 || strings.Contains(lines[0], "suppressed") || !strings.HasSuffix(lines[1], " suppressed=3\n") {
-			t.Errorf("logged %q, want two warnings, of which the second counts 3 suppressed ones", lines)
+			t.Errorf("logged %q, want two warnings, and 3 suppressed ones counted in the second", lines)
 		}
 		if got := strings.Count(out.String(), "msg=detail"); got != 4 {
 			t.Errorf("logged %d of 4 debug lines", got)
