@@ -21,21 +21,21 @@ import (
 	"squirrel.dev/apikey-operator/hack/process"
 )
 
-// AdminConfig gives access to everything.
+// AdminConfig returns a client configuration with all rights.
 func (p *ControlPlane) AdminConfig() *rest.Config { return rest.CopyConfig(p.admin) }
 
-// Kubeconfig is the path of a kubeconfig file that gives access to everything.
+// Kubeconfig returns the path of a kubeconfig with all rights.
 func (p *ControlPlane) Kubeconfig() string { return p.file("kubeconfig") }
 
-// Kubectl runs kubectl with access to everything, as [Kubectl.Run] does.
+// Kubectl runs kubectl with all rights: see [Kubectl.Run].
 func (p *ControlPlane) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
 	return Kubectl{Program: p.Binary("kubectl"), Kubeconfig: p.Kubeconfig(), CacheDir: p.file("kubectl")}.Run(ctx, stdin, args...)
 }
 
-// Kubectl is kubectl with the access that a kubeconfig file gives.
+// Kubectl is kubectl with a kubeconfig.
 type Kubectl struct{ Program, Kubeconfig, CacheDir string }
 
-// Run runs kubectl, and returns what it prints to its standard output and error. If it fails, the error says that too.
+// Run runs kubectl, and returns its standard output and error. If kubectl fails, the error includes them.
 func (k Kubectl) Run(ctx context.Context, stdin string, args ...string) (string, error) {
 	command := exec.CommandContext(ctx, k.Program, args...)
 	command.Env = append(os.Environ(), "KUBECONFIG="+k.Kubeconfig, "KUBECACHEDIR="+k.CacheDir)
@@ -51,7 +51,7 @@ func (k Kubectl) Run(ctx context.Context, stdin string, args ...string) (string,
 	return output.String(), err
 }
 
-// UserConfig gives access as this user in these groups, who may do what RBAC grants them.
+// UserConfig returns a client configuration of a user with groups, whose rights RBAC grants.
 func (p *ControlPlane) UserConfig(user string, groups ...string) (*rest.Config, error) {
 	client, err := p.authority.issueClient(user, groups)
 	if err != nil {
@@ -62,14 +62,14 @@ func (p *ControlPlane) UserConfig(user string, groups ...string) (*rest.Config, 
 	return config, nil
 }
 
-// ServiceAccountConfig gives access as an existing ServiceAccount, by a token that lasts as long as this control plane could.
+// ServiceAccountConfig returns a client configuration of a ServiceAccount. Its token does not expire before the certificates.
 func (p *ControlPlane) ServiceAccountConfig(ctx context.Context, namespace, name string) (*rest.Config, error) {
 	request := &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: new(int64(certificateLifetime / time.Second))},
 	}
 	token, err := p.clients.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("cannot get a token of ServiceAccount %s/%s: %w", namespace, name, err)
+		return nil, fmt.Errorf("create a token of the ServiceAccount %s/%s: %w", namespace, name, err)
 	}
 	config := p.anonymousConfig()
 	config.BearerToken = token.Status.Token
@@ -80,11 +80,11 @@ func (p *ControlPlane) anonymousConfig() *rest.Config {
 	return &rest.Config{
 		Host:            p.apiPort.url("https"),
 		TLSClientConfig: rest.TLSClientConfig{CAData: p.authority.pem()},
-		QPS:             -1, // the API server itself holds back who asks too much
+		QPS:             -1, // the API server limits rates itself
 	}
 }
 
-// WriteKubeconfig writes a kubeconfig file that gives the access of config, with the given default namespace.
+// WriteKubeconfig writes a kubeconfig with the credentials of config and a default namespace.
 func WriteKubeconfig(path string, config *rest.Config, namespace string) error {
 	const name = "embedded"
 	kubeconfig := clientcmdapi.NewConfig()

@@ -11,7 +11,7 @@ import (
 
 const assetsVariable = "KUBEBUILDER_ASSETS"
 
-// FindAssets returns the directory of the control plane's binaries: $KUBEBUILDER_ASSETS, else where `make kube` puts them.
+// FindAssets returns the directory of the control plane's binaries: $KUBEBUILDER_ASSETS, or the output directory of `make kube`.
 func FindAssets() (string, error) {
 	if assets := os.Getenv(assetsVariable); assets != "" {
 		return filepath.Abs(assets)
@@ -20,7 +20,7 @@ func FindAssets() (string, error) {
 	return filepath.Join(root, "bin", "kube"), err
 }
 
-// FindRepository returns the root of this repository, given that the working directory is in its main module.
+// FindRepository returns the root of this repository. The working directory must be in the main module.
 func FindRepository() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {

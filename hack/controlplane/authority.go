@@ -21,7 +21,7 @@ import (
 
 const certificateLifetime = 365 * 24 * time.Hour
 
-// authority is the certificate authority of one control plane: it signs the certificates of its servers and users.
+// authority is the certificate authority of a control plane.
 type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -37,14 +37,14 @@ func newAuthority() (*authority, error) {
 	}
 	certificate, err := cert.NewSelfSignedCACert(cert.Config{CommonName: "embedded-control-plane"}, key)
 	if err != nil {
-		return nil, fmt.Errorf("cannot make a certificate authority: %w", err)
+		return nil, fmt.Errorf("create a certificate authority: %w", err)
 	}
 	return &authority{certificate: certificate, key: key}, nil
 }
 
 func (a *authority) pem() []byte { return encode(a.certificate.Raw) }
 
-// issueServing issues the certificate of a server with these DNS names and addresses.
+// issueServing issues a serving certificate for DNS names and addresses.
 func (a *authority) issueServing(name string, names []string, addresses ...netip.Addr) (pair, error) {
 	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
@@ -57,7 +57,7 @@ func (a *authority) issueServing(name string, names []string, addresses ...netip
 	return a.issue(template)
 }
 
-// issueClient issues what makes its bearer this user, in these groups, to the API server.
+// issueClient issues a client certificate that authenticates a user with groups.
 func (a *authority) issueClient(user string, groups []string) (pair, error) {
 	return a.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: user, Organization: groups},
@@ -80,7 +80,7 @@ func (a *authority) issue(template *x509.Certificate) (pair, error) {
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
 	if err != nil {
-		return pair{}, fmt.Errorf("cannot issue a certificate for %s: %w", template.Subject, err)
+		return pair{}, fmt.Errorf("issue a certificate for %s: %w", template.Subject, err)
 	}
 	keyPEM, err := keyutil.MarshalPrivateKeyToPEM(key)
 	if err != nil {

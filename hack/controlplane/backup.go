@@ -10,19 +10,18 @@ import (
 	"syscall"
 )
 
-// BackUpEtcd copies what etcd holds now to a directory that it makes. The control plane pauses meanwhile.
+// BackUpEtcd copies the data of etcd to a new directory. It pauses etcd meanwhile.
 func (p *ControlPlane) BackUpEtcd(dir string) error {
-	// etcd recovers from what its files are while it stands still as it does from a kill.
+	// The files of a paused etcd are as consistent as those of a killed one, and etcd recovers from both.
 	p.etcd.Signal(syscall.SIGSTOP)
 	defer p.etcd.Signal(syscall.SIGCONT)
 	if err := os.CopyFS(dir, os.DirFS(p.file("etcd"))); err != nil {
-		return fmt.Errorf("cannot back up etcd: %w", err)
+		return fmt.Errorf("back up etcd: %w", err)
 	}
 	return nil
 }
 
-// RestoreEtcd makes etcd hold what it held at a backup, its older revision too. As on any cluster, no API server may run meanwhile:
-// stop it before.
+// RestoreEtcd restores the data of a backup, with its older revision. As on any cluster, the caller must stop the API server before.
 func (p *ControlPlane) RestoreEtcd(ctx context.Context, dir string) error {
 	if err := p.etcd.Stop(); err != nil {
 		return err
@@ -31,15 +30,14 @@ func (p *ControlPlane) RestoreEtcd(ctx context.Context, dir string) error {
 		return err
 	}
 	if err := os.CopyFS(p.file("etcd"), os.DirFS(dir)); err != nil {
-		return fmt.Errorf("cannot restore etcd: %w", err)
+		return fmt.Errorf("restore etcd: %w", err)
 	}
 	return p.startEtcd(ctx)
 }
 
-// RenewServingCertificate replaces the certificate that the API server serves with, which sees that by itself within a minute, by another
-// one of the same authority.
+// RenewServingCertificate replaces the serving certificate of the API server, which reloads it within a minute.
 func (p *ControlPlane) RenewServingCertificate() error {
-	serving, err := p.issueIdentity()
+	serving, err := p.issueServingCertificate()
 	if err != nil {
 		return err
 	}

@@ -5,15 +5,15 @@ package controlplane
 
 import "net/netip"
 
-// Cluster says how the nodes of a cluster and their pods reach its control plane.
+// Cluster is the network through which nodes and pods reach the control plane.
 type Cluster struct {
-	// Address is the IPv4 address of this machine that the API server listens on, and that nodes and pods can reach.
+	// Address is the IPv4 address of the API server. Nodes and pods must be able to reach it.
 	Address netip.Addr
-	// Services is the range that Services get their addresses from. Its first address is the API server's own Service.
+	// Services is the address range of Services. Its first address is that of the Service of the API server.
 	Services netip.Prefix
 }
 
-// noNodes is what a control plane without nodes has in place of a Cluster.
+// noNodes is the network of a control plane without nodes.
 var noNodes = Cluster{Address: loopback, Services: netip.MustParsePrefix("10.0.0.0/24")}
 
 func (p *ControlPlane) hasNodes() bool { return p.options.Cluster != nil }
@@ -25,19 +25,19 @@ func (p *ControlPlane) cluster() Cluster {
 	return noNodes
 }
 
-// issueIdentity issues the certificate of the API server: for what this machine calls it, and for what pods call it.
-func (p *ControlPlane) issueIdentity() (pair, error) {
+// issueServingCertificate issues the certificate of the API server, for its names on this machine and in pods.
+func (p *ControlPlane) issueServingCertificate() (pair, error) {
 	names := []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
 	cluster := p.cluster()
 	return p.authority.issueServing("kube-apiserver", names, cluster.Address, cluster.Services.Masked().Addr().Next())
 }
 
-// nodeFlags are the flags of the API server that say whether there are nodes.
+// nodeFlags returns the flags of the API server that depend on whether nodes join.
 func (p *ControlPlane) nodeFlags() []string {
 	if !p.hasNodes() {
 		return []string{
 			"--authorization-mode=RBAC",
-			"--endpoint-reconciler-type=none", // a Service cannot lead to a loopback address
+			"--endpoint-reconciler-type=none", // the endpoint of a Service cannot be a loopback address
 		}
 	}
 	return []string{
@@ -49,7 +49,7 @@ func (p *ControlPlane) nodeFlags() []string {
 	}
 }
 
-// controllers are those that kube-controller-manager runs. Where no pod runs, most would only take time.
+// controllers returns the controllers of kube-controller-manager. Without pods, most of them only cost time.
 func (p *ControlPlane) controllers() string {
 	if p.hasNodes() {
 		return "*"

@@ -1,12 +1,6 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package controlplane runs a Kubernetes control plane of its own on the loopback address: etcd, kube-apiserver and, where the binary is
-// there, kube-controller-manager. It is the one way in which `make run`, `make demo` and the tests get one; with nodes that join it, it
-// is that of a whole cluster.
-//
-// Against envtest, it adds kube-controller-manager, data that stays, an API server that stops and starts again while its port is held,
-// logs, and processes that end with this program, however it ends.
 package controlplane
 
 import (
@@ -29,20 +23,20 @@ import (
 	"squirrel.dev/apikey-operator/hack/process"
 )
 
-// Options say which control plane to start.
+// Options are the options of a control plane.
 type Options struct {
-	// Dir holds all that the control plane writes: its data, which a later control plane in the same directory finds again,
-	// certificates and a kubeconfig. It is made when it is missing.
+	// Dir is the directory of the data, the certificates and a kubeconfig. Start creates it if it does not exist. A control plane that is
+	// started again in the directory uses the same data.
 	Dir string
-	// LogDir gets one log file per process. It is made when it is missing.
+	// LogDir is the directory of the logs, one for each process. Start creates it if it does not exist.
 	LogDir string
-	// Assets is the directory of the binaries; [FindAssets] finds it.
+	// Assets is the directory of the binaries: see [FindAssets].
 	Assets string
-	// CRDDir is a directory whose CustomResourceDefinitions are installed; empty installs none.
+	// CRDDir is a directory of CustomResourceDefinitions to install. It may be empty.
 	CRDDir string
-	// Cluster is set for a control plane that nodes join.
+	// Cluster is the network of a control plane that nodes join. It may be nil.
 	Cluster *Cluster
-	// APIServerFlags are given to kube-apiserver after all others.
+	// APIServerFlags are further flags of kube-apiserver.
 	APIServerFlags []string
 }
 
@@ -58,29 +52,28 @@ type ControlPlane struct {
 	etcd, apiServer, controllerManager *process.Process
 }
 
-// Start starts a control plane and returns when it is ready. On any error, cancellation of ctx included, nothing is left running.
-// Stop ends it.
+// Start starts a control plane and returns when it is ready. On any error, cancellation of ctx included, no process is left running.
 func Start(ctx context.Context, options Options) (*ControlPlane, error) {
 	p := &ControlPlane{options: options}
 	steps := []func(context.Context) error{
 		p.checkBinaries,
-		p.makeDirectories,
-		p.holdPorts,
-		p.makeIdentities,
+		p.createDirectories,
+		p.reservePorts,
+		p.createCredentials,
 		p.startEtcd,
 		p.StartAPIServer,
-		p.installCRDs, // before kube-controller-manager starts: it looks for new kinds to collect only every 30 seconds
+		p.installCRDs, // first, because kube-controller-manager discovers new kinds only every 30 seconds
 		p.startControllerManager,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
-			return nil, errors.Join(fmt.Errorf("the embedded control plane did not start: %w", err), p.Stop())
+			return nil, errors.Join(fmt.Errorf("start the embedded control plane: %w", err), p.Stop())
 		}
 	}
 	return p, nil
 }
 
-// Stop ends the control plane. Its directory stays.
+// Stop stops the control plane, and keeps its directory.
 func (p *ControlPlane) Stop() error {
 	kill(&p.controllerManager)
 	p.StopAPIServer()
@@ -98,7 +91,7 @@ func (p *ControlPlane) Stop() error {
 	return err
 }
 
-// kill ends a process that keeps nothing: all that it was asked to write is in etcd.
+// kill kills a process that has no state, because all data is in etcd.
 func kill(running **process.Process) {
 	if *running != nil {
 		(*running).Kill()
@@ -106,11 +99,11 @@ func kill(running **process.Process) {
 	}
 }
 
-// HasControllerManager says whether kube-controller-manager runs. Without it nothing is collected as garbage, a deleted namespace stays,
-// and namespaces have no default ServiceAccount; tokens of ServiceAccounts work.
+// HasControllerManager reports whether kube-controller-manager runs. Without it, Kubernetes collects no garbage, deletes no namespace, and
+// creates no default ServiceAccount.
 func (p *ControlPlane) HasControllerManager() bool { return p.controllerManager != nil }
 
-// Processes are the processes of the control plane, in the order in which they were started.
+// Processes returns the processes of the control plane, in the order of their start.
 func (p *ControlPlane) Processes() []*process.Process {
 	var running []*process.Process
 	for _, process := range []*process.Process{p.etcd, p.apiServer, p.controllerManager} {
@@ -121,10 +114,10 @@ func (p *ControlPlane) Processes() []*process.Process {
 	return running
 }
 
-// EtcdURL is where etcd serves.
+// EtcdURL returns the URL of etcd.
 func (p *ControlPlane) EtcdURL() string { return p.etcdPort.url("http") }
 
-// Binary is the path of one of the control plane's binaries, kubectl among them.
+// Binary returns the path of a binary of the control plane, for example kubectl.
 func (p *ControlPlane) Binary(name string) string { return filepath.Join(p.options.Assets, name) }
 
 func (p *ControlPlane) file(elements ...string) string {
@@ -143,14 +136,14 @@ func (p *ControlPlane) checkBinaries(context.Context) error {
 	for _, name := range needed {
 		if _, err := exec.LookPath(p.Binary(name)); err != nil {
 			last := len(needed) - 1
-			return fmt.Errorf("no program %s: run `make kube`, or set %s to a directory that has %s and %s: %w",
+			return fmt.Errorf("%s does not exist: run `make kube`, or set %s to a directory with %s and %s: %w",
 				p.Binary(name), assetsVariable, strings.Join(needed[:last], ", "), needed[last], err)
 		}
 	}
 	return nil
 }
 
-func (p *ControlPlane) makeDirectories(context.Context) error {
+func (p *ControlPlane) createDirectories(context.Context) error {
 	for _, dir := range []string{p.options.LogDir, p.file("etcd"), p.file("pki")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -159,20 +152,20 @@ func (p *ControlPlane) makeDirectories(context.Context) error {
 	return nil
 }
 
-func (p *ControlPlane) holdPorts(context.Context) (err error) {
-	if p.etcdPort, err = holdFreePort(loopback); err != nil {
+func (p *ControlPlane) reservePorts(context.Context) (err error) {
+	if p.etcdPort, err = reservePort(loopback); err != nil {
 		return err
 	}
-	p.apiPort, err = holdFreePort(p.cluster().Address)
+	p.apiPort, err = reservePort(p.cluster().Address)
 	return err
 }
 
-// makeIdentities makes keys and certificates, new ones at each start: so none is ever too old.
-func (p *ControlPlane) makeIdentities(context.Context) (err error) {
+// createCredentials creates the certificates and keys. They are new at each start, so that none expires.
+func (p *ControlPlane) createCredentials(context.Context) (err error) {
 	if p.authority, err = newAuthority(); err != nil {
 		return err
 	}
-	serving, err := p.issueIdentity()
+	serving, err := p.issueServingCertificate()
 	if err != nil {
 		return err
 	}
@@ -213,9 +206,9 @@ func (p *ControlPlane) startEtcd(ctx context.Context) (err error) {
 			"--data-dir=" + p.file("etcd"),
 			"--listen-client-urls=" + p.etcdPort.url("http"),
 			"--advertise-client-urls=" + p.etcdPort.url("http"),
-			"--listen-peer-urls=http://" + loopback.String() + ":0", // the only member: nobody calls there
+			"--listen-peer-urls=http://" + loopback.String() + ":0", // unused by a single member
 			"--socket-reuse-port",
-			"--unsafe-no-fsync", // what is written outlives the process, which is all that is promised here
+			"--unsafe-no-fsync", // data must survive the process, not the machine
 			"--log-level=warn",
 		},
 		Log:   p.logFile("etcd"),
@@ -224,7 +217,7 @@ func (p *ControlPlane) startEtcd(ctx context.Context) (err error) {
 	return err
 }
 
-// StartAPIServer starts the API server again after StopAPIServer, at the same address, and returns when it is ready.
+// StartAPIServer starts the API server after StopAPIServer, at the same address, and returns when it is ready.
 func (p *ControlPlane) StartAPIServer(ctx context.Context) (err error) {
 	p.apiServer, err = process.Start(ctx, process.Command{
 		Path: p.Binary("kube-apiserver"),
@@ -249,7 +242,7 @@ func (p *ControlPlane) StartAPIServer(ctx context.Context) (err error) {
 	return err
 }
 
-// StopAPIServer ends the API server at once; its port stays held, and connections to it are refused. kube-controller-manager goes on and
+// StopAPIServer kills the API server. Its port stays reserved and refuses connections. kube-controller-manager keeps running and
 // reconnects.
 func (p *ControlPlane) StopAPIServer() { kill(&p.apiServer) }
 
@@ -278,7 +271,7 @@ func (p *ControlPlane) startControllerManager(ctx context.Context) error {
 			"--secure-port=0",
 			"--kube-api-qps=300",
 			"--kube-api-burst=600",
-			"--flex-volume-plugin-dir=" + p.file("volume-plugins"), // none: the default is one outside
+			"--flex-volume-plugin-dir=" + p.file("volume-plugins"), // the default is outside of Dir
 		},
 		Log:   p.logFile(name),
 		Ready: p.controllerManagerReady,
@@ -294,11 +287,11 @@ func (p *ControlPlane) apiServerReady(ctx context.Context) error {
 	return err
 }
 
-// controllerManagerReady sees whether kube-controller-manager works by what it does to a new namespace.
+// controllerManagerReady checks that kube-controller-manager has created the default ServiceAccount of a namespace.
 func (p *ControlPlane) controllerManagerReady(ctx context.Context) error {
 	_, err := p.clients.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return errors.New("namespaces have no default ServiceAccount yet")
+		return errors.New("the namespace default has no default ServiceAccount yet")
 	}
 	return err
 }

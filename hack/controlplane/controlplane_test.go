@@ -16,8 +16,8 @@ import (
 	"squirrel.dev/apikey-operator/hack/controlplane"
 )
 
-// linked returns a directory that has only these of the control plane's binaries.
-func linked(t *testing.T, names ...string) string {
+// linkBinaries returns a directory with links to some binaries of the control plane.
+func linkBinaries(t *testing.T, names ...string) string {
 	t.Helper()
 	assets, err := controlplane.FindAssets()
 	if err != nil {
@@ -38,7 +38,7 @@ func options(t *testing.T, assets string) controlplane.Options {
 	return controlplane.Options{Dir: dir, LogDir: filepath.Join(dir, "log"), Assets: assets}
 }
 
-func TestStartNamesTheBinaryThatIsMissing(t *testing.T) {
+func TestStart_NamesTheMissingBinary(t *testing.T) {
 	for missing, test := range map[string]struct {
 		binaries []string
 		cluster  *controlplane.Cluster
@@ -47,30 +47,30 @@ func TestStartNamesTheBinaryThatIsMissing(t *testing.T) {
 		"kube-apiserver":          {[]string{"etcd", "kubectl"}, nil, "etcd, kube-apiserver and kubectl"},
 		"kube-controller-manager": {[]string{"etcd", "kube-apiserver", "kubectl"}, &controlplane.Cluster{}, "etcd, kube-apiserver, kubectl and kube-controller-manager"},
 	} {
-		assets := linked(t, test.binaries...)
+		assets := linkBinaries(t, test.binaries...)
 		options := options(t, assets)
 		options.Cluster = test.cluster
 		_, err := controlplane.Start(t.Context(), options)
-		want := "the embedded control plane did not start: no program " + filepath.Join(assets, missing) +
-			": run `make kube`, or set KUBEBUILDER_ASSETS to a directory that has " + test.needed
+		want := "start the embedded control plane: " + filepath.Join(assets, missing) +
+			" does not exist: run `make kube`, or set KUBEBUILDER_ASSETS to a directory with " + test.needed
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("the error is %v, want %s", err, want)
 		}
 	}
 }
 
-func TestStartInterruptedEndsAtOnce(t *testing.T) {
+func TestStart_InterruptedReturnsAtOnce(t *testing.T) {
 	g := NewWithT(t)
 	ctx, interrupt := context.WithCancel(t.Context())
 	interrupt()
-	_, err := controlplane.Start(ctx, options(t, linked(t, "etcd", "kube-apiserver", "kubectl")))
+	_, err := controlplane.Start(ctx, options(t, linkBinaries(t, "etcd", "kube-apiserver", "kubectl")))
 	g.Expect(err).To(MatchError(context.Canceled))
 }
 
-// Those are the binaries that envtest's own releases have.
-func TestControlPlaneWorksWithoutAControllerManager(t *testing.T) {
+// The releases of envtest have these binaries alone.
+func TestStart_WithoutControllerManager(t *testing.T) {
 	g := NewWithT(t)
-	plane, err := controlplane.Start(t.Context(), options(t, linked(t, "etcd", "kube-apiserver", "kubectl")))
+	plane, err := controlplane.Start(t.Context(), options(t, linkBinaries(t, "etcd", "kube-apiserver", "kubectl")))
 	g.Expect(err).NotTo(HaveOccurred())
 	defer func() { g.Expect(plane.Stop()).To(Succeed()) }()
 	g.Expect(plane.HasControllerManager()).To(BeFalse())
@@ -85,15 +85,15 @@ func TestControlPlaneWorksWithoutAControllerManager(t *testing.T) {
 		To(Equal("system:serviceaccount:default:robot"))
 }
 
-func TestFreePortIsThePreferredOneIfItIsFree(t *testing.T) {
+func TestFreePort_ReturnsThePreferredPortIfItIsFree(t *testing.T) {
 	g := NewWithT(t)
 	free, err := controlplane.FreePort(0)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(controlplane.FreePort(free)).To(Equal(free))
 
-	taken, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	inUse, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	g.Expect(err).NotTo(HaveOccurred())
-	defer func() { g.Expect(taken.Close()).To(Succeed()) }()
-	port := taken.Addr().(*net.TCPAddr).Port
+	defer func() { g.Expect(inUse.Close()).To(Succeed()) }()
+	port := inUse.Addr().(*net.TCPAddr).Port
 	g.Expect(controlplane.FreePort(port)).NotTo(Equal(port))
 }

@@ -14,24 +14,24 @@ import (
 
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
-// port is a TCP port of one of this machine's addresses that is held from when it is chosen: until a server binds it, while that server
-// starts anew, and until the port is released. Only servers that set SO_REUSEPORT can bind it.
+// port is a reserved TCP port. It stays reserved until it is released, while its server starts or restarts too. Only servers with
+// SO_REUSEPORT can bind it.
 type port struct {
 	netip.AddrPort
-	socket int // bound, and never listening: it gets no connection
+	socket int // bound but not listening, so that it receives no connection
 }
 
-// holdFreePort holds a port of this IPv4 address.
-func holdFreePort(address netip.Addr) (*port, error) {
+// reservePort reserves a free port of an IPv4 address.
+func reservePort(address netip.Addr) (*port, error) {
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
-		return nil, fmt.Errorf("cannot choose a free port: %w", err)
+		return nil, fmt.Errorf("reserve a port: %w", err)
 	}
 	unix.CloseOnExec(socket)
 	number, err := bindFree(socket, address)
 	if err != nil {
 		_ = unix.Close(socket)
-		return nil, fmt.Errorf("cannot choose a free port of %s: %w", address, err)
+		return nil, fmt.Errorf("reserve a port of %s: %w", address, err)
 	}
 	return &port{AddrPort: netip.AddrPortFrom(address, number), socket: socket}, nil
 }
@@ -54,12 +54,12 @@ func (p *port) release() { _ = unix.Close(p.socket) }
 
 func (p *port) url(scheme string) string { return scheme + "://" + p.String() }
 
-// FreePort returns a free TCP port of the loopback address: the preferred one if it is free. It is not held.
+// FreePort returns a free TCP port of the loopback address, the preferred one if possible. It does not reserve the port.
 func FreePort(preferred int) (int, error) {
 	listener, err := net.Listen("tcp", net.JoinHostPort(loopback.String(), strconv.Itoa(preferred)))
 	if err != nil {
 		if listener, err = net.Listen("tcp", net.JoinHostPort(loopback.String(), "0")); err != nil {
-			return 0, fmt.Errorf("cannot choose a free port: %w", err)
+			return 0, fmt.Errorf("find a free port: %w", err)
 		}
 	}
 	defer listener.Close()

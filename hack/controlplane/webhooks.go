@@ -16,9 +16,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// RegisterWebhooks makes the API server call the webhooks that a file with one ValidatingWebhookConfiguration declares, not at their
-// Service but at a loopback port, and returns the configuration's name. It writes the certificate (tls.crt, tls.key) that the webhooks
-// have to be served with to certDir.
+const fieldManager = "embedded-control-plane"
+
+// RegisterWebhooks applies the ValidatingWebhookConfiguration of a file with a loopback port instead of the Service, and returns its name.
+// It writes a serving certificate for the webhooks to certDir, as tls.crt and tls.key.
 func (p *ControlPlane) RegisterWebhooks(ctx context.Context, file string, port int, certDir string) (name string, err error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -29,7 +30,7 @@ func (p *ControlPlane) RegisterWebhooks(ctx context.Context, file string, port i
 		return "", fmt.Errorf("%s: %w", file, err)
 	}
 	for i := range configuration.Webhooks {
-		p.callAtLoopback(&configuration.Webhooks[i].ClientConfig, port)
+		p.useLoopback(&configuration.Webhooks[i].ClientConfig, port)
 	}
 	if err := p.writeServingCertificate(certDir); err != nil {
 		return "", err
@@ -43,7 +44,7 @@ func (p *ControlPlane) RegisterWebhooks(ctx context.Context, file string, port i
 	return configuration.Name, err
 }
 
-func (p *ControlPlane) callAtLoopback(webhook *admissionregistrationv1.WebhookClientConfig, port int) {
+func (p *ControlPlane) useLoopback(webhook *admissionregistrationv1.WebhookClientConfig, port int) {
 	var path string
 	if webhook.Service != nil && webhook.Service.Path != nil {
 		path = strings.TrimPrefix(*webhook.Service.Path, "/")

@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command coredns is CoreDNS with the plugins that a cluster's DNS needs, and none that calls outside.
+// Command coredns is CoreDNS with the plugins for the DNS of a cluster, and without those that send queries to other servers.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 )
 
 func init() {
-	// In the order in which a query passes them.
+	// A query passes the plugins in this order.
 	dnsserver.Directives = []string{"health", "ready", "log", "errors", "cache", "kubernetes"}
 }
 

@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	demoTimeout   = 3 * time.Minute
-	answerTimeout = 15 * time.Second
-	answerPoll    = 50 * time.Millisecond
+	demoTimeout     = 3 * time.Minute
+	responseTimeout = 15 * time.Second
+	checkInterval   = 50 * time.Millisecond
 )
 
 const demoManifest = `apiVersion: v1
@@ -42,8 +42,8 @@ spec:
   readAccess: true
 `
 
-// demo starts everything on data that is thrown away, shows what a key does, and checks each answer.
-func demo(ctx context.Context, place place) (err error) {
+// demo starts all processes with temporary data, shows the life of a key, and verifies each response.
+func demo(ctx context.Context, w workspace) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, demoTimeout, fmt.Errorf("the demo took longer than %s", demoTimeout))
 	defer cancel()
 	started := time.Now()
@@ -52,49 +52,49 @@ func demo(ctx context.Context, place place) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s := &stack{place: place, dir: dir, logDir: filepath.Join(place.home, "demo-log"), anyPorts: true}
+	s := &stack{workspace: w, dir: dir, logDir: filepath.Join(w.home, "demo-log"), anyPorts: true}
 	if err := s.start(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
 	t := &tour{stack: s}
-	if err := t.take(ctx); err != nil {
+	if err := t.run(ctx); err != nil {
 		return fmt.Errorf("%w\nThe logs are in %s", err, relative(s.logDir))
 	}
-	place.say("\nEverything answered as it should, in %.0f seconds. Play with it yourself: make run", time.Since(started).Seconds())
+	w.printLine("\nAll responses were as expected, after %.0f seconds. To try it yourself: make run", time.Since(started).Seconds())
 	return nil
 }
 
-// tour is a series of commands and requests that shows what an API key does.
+// tour is a series of commands and requests that shows the life of a key.
 type tour struct {
 	*stack
-	token        string // of the key that is declared with kubectl
+	token        string // of the key that kubectl creates
 	bootstrapKey string
-	created      struct{ ID, Token string } // the key that is created by the REST API
+	created      struct{ ID, Token string } // the key that the REST API creates
 }
 
-func (t *tour) take(ctx context.Context) error {
+func (t *tour) run(ctx context.Context) error {
 	steps := []struct {
 		title string
-		do    func(context.Context) error
+		run   func(context.Context) error
 	}{
-		{"Declare an API key that may read.", t.declare},
-		{"Its token was minted once. The one-time Secret has it; the APIKey keeps only its hash.", t.readToken},
-		{"A gateway asks whether a request may pass that reads. It may.", t.mayRead},
-		{"The same key with a request that writes. It may not: 401.", t.mayNotWrite},
+		{"Create an API key with read access.", t.createKey},
+		{"The controller has minted a token. The one-time Secret holds it; the APIKey holds only its hash.", t.readToken},
+		{"A gateway checks a request that reads. It is granted.", t.checkRead},
+		{"It checks a request that writes. It is denied: 401.", t.checkWrite},
 		{"Deactivate the key. That is final.", t.deactivate},
-		{"The same read as before, and the answer is 401.", t.mayNotRead},
-		{"Without kubectl: the console made a bootstrap key, and wrote it to a file that only its owner can read.", t.readBootstrapKey},
-		{"With it, create a key by the REST API. This answer alone has the token.", t.create},
-		{"The new key may read at once.", t.createdMayRead},
+		{"The gateway checks the same read again. It is denied: 401.", t.checkReadAfterEnd},
+		{"Without kubectl: the console has created a bootstrap key, in a file that only its owner can read.", t.readBootstrapKey},
+		{"Create a key with the REST API. Only this response contains the token.", t.createByREST},
+		{"The new key can read at once.", t.checkCreated},
 		{"List the keys.", t.list},
-		{"Count those that are active: the new one and the bootstrap key.", t.count},
+		{"Count the active keys: the new one and the bootstrap key.", t.count},
 		{"Deactivate the new key.", t.deactivateCreated},
-		{"Its read is answered 401.", t.createdMayNotRead},
+		{"A read with it is denied: 401.", t.checkCreatedAfterEnd},
 	}
 	for i, step := range steps {
-		t.say("\n%d. %s\n", i+1, step.title)
-		err := step.do(ctx)
+		t.printLine("\n%d. %s\n", i+1, step.title)
+		err := step.run(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -105,7 +105,7 @@ func (t *tour) take(ctx context.Context) error {
 	return nil
 }
 
-func (t *tour) declare(ctx context.Context) error {
+func (t *tour) createKey(ctx context.Context) error {
 	if _, err := t.kubectl(ctx, demoManifest, "apply", "--filename", "-"); err != nil {
 		return err
 	}
@@ -127,19 +127,19 @@ func (t *tour) readToken(ctx context.Context) error {
 		return err
 	}
 	if hash := token.Hash(t.token); recorded != hash {
-		return fmt.Errorf("the APIKey records the hash %s, but that of the token in the Secret is %s", recorded, hash)
+		return fmt.Errorf("the APIKey holds the hash %s, but the token in the Secret has the hash %s", recorded, hash)
 	}
 	return nil
 }
 
-func (t *tour) mayRead(ctx context.Context) error {
-	return t.ask(ctx, "shop", http.MethodGet, t.token, expectation{status: http.StatusOK, header: map[string]string{
+func (t *tour) checkRead(ctx context.Context) error {
+	return t.check(ctx, "shop", http.MethodGet, t.token, expectation{status: http.StatusOK, header: map[string]string{
 		"X-Auth-App": "Frontend%20App", "X-Auth-Namespace": "shop", "X-Auth-Access": "read",
 	}})
 }
 
-func (t *tour) mayNotWrite(ctx context.Context) error {
-	return t.ask(ctx, "shop", http.MethodPost, t.token,
+func (t *tour) checkWrite(ctx context.Context) error {
+	return t.check(ctx, "shop", http.MethodPost, t.token,
 		expectation{status: http.StatusUnauthorized, message: "API key does not have write access"})
 }
 
@@ -149,8 +149,8 @@ func (t *tour) deactivate(ctx context.Context) error {
 	return err
 }
 
-func (t *tour) mayNotRead(ctx context.Context) error {
-	return t.ask(ctx, "shop", http.MethodGet, t.token, expectation{status: http.StatusUnauthorized})
+func (t *tour) checkReadAfterEnd(ctx context.Context) error {
+	return t.check(ctx, "shop", http.MethodGet, t.token, expectation{status: http.StatusUnauthorized})
 }
 
 func (t *tour) readBootstrapKey(context.Context) error {
@@ -163,126 +163,119 @@ func (t *tour) readBootstrapKey(context.Context) error {
 		return err
 	}
 	t.bootstrapKey = strings.TrimSpace(string(content))
-	t.say("  %s %s\n  %s", info.Mode(), t.apiKeyFile, masked(t.bootstrapKey))
+	t.printLine("  %s %s\n  %s", info.Mode(), t.apiKeyFile, masked(t.bootstrapKey))
 	return nil
 }
 
-func (t *tour) create(ctx context.Context) error {
-	answer, err := t.manage(ctx, http.MethodPost, "", `{"app_name": "Partner Portal", "read_access": true, "write_access": false}`,
+func (t *tour) createByREST(ctx context.Context) error {
+	body, err := t.callREST(ctx, http.MethodPost, "", `{"app_name": "Partner Portal", "read_access": true, "write_access": false}`,
 		expectation{status: http.StatusOK, message: `"app_name":"Partner Portal"`})
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal([]byte(answer), &struct{ Payload any }{&t.created})
+	return json.Unmarshal([]byte(body), &struct{ Payload any }{&t.created})
 }
 
-func (t *tour) createdMayRead(ctx context.Context) error {
-	return t.ask(ctx, consoleNamespace, http.MethodGet, t.created.Token, expectation{status: http.StatusOK, header: map[string]string{
+func (t *tour) checkCreated(ctx context.Context) error {
+	return t.check(ctx, consoleNamespace, http.MethodGet, t.created.Token, expectation{status: http.StatusOK, header: map[string]string{
 		"X-Auth-App": "Partner%20Portal", "X-Auth-Namespace": consoleNamespace, "X-Auth-Key-Id": t.created.ID, "X-Auth-Access": "read",
 	}})
 }
 
 func (t *tour) list(ctx context.Context) error {
-	answer, err := t.manage(ctx, http.MethodGet, "", "", expectation{status: http.StatusOK, message: t.created.ID})
-	if err == nil && strings.Contains(answer, t.created.Token) {
-		return errors.New("the list shows the token")
+	body, err := t.callREST(ctx, http.MethodGet, "", "", expectation{status: http.StatusOK, message: t.created.ID})
+	if err == nil && strings.Contains(body, t.created.Token) {
+		return errors.New("the list contains the token")
 	}
 	return err
 }
 
 func (t *tour) count(ctx context.Context) error {
-	_, err := t.manage(ctx, http.MethodGet, "/count?active_only=true", "", expectation{status: http.StatusOK, message: `"payload":2`})
+	_, err := t.callREST(ctx, http.MethodGet, "/count?active_only=true", "", expectation{status: http.StatusOK, message: `"payload":2`})
 	return err
 }
 
 func (t *tour) deactivateCreated(ctx context.Context) error {
-	_, err := t.manage(ctx, http.MethodDelete, "/"+t.created.ID, "", expectation{status: http.StatusOK, message: `"is_active":false`})
+	_, err := t.callREST(ctx, http.MethodDelete, "/"+t.created.ID, "", expectation{status: http.StatusOK, message: `"is_active":false`})
 	return err
 }
 
-func (t *tour) createdMayNotRead(ctx context.Context) error {
-	return t.ask(ctx, consoleNamespace, http.MethodGet, t.created.Token, expectation{status: http.StatusUnauthorized})
+func (t *tour) checkCreatedAfterEnd(ctx context.Context) error {
+	return t.check(ctx, consoleNamespace, http.MethodGet, t.created.Token, expectation{status: http.StatusUnauthorized})
 }
 
-// kubectl shows a command and what it prints, and returns that. Of a token it shows only the first characters.
+// kubectl runs and prints a command, and returns its output. It prints only the first characters of tokens.
 func (t *tour) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
-	words := make([]string, 0, len(args))
+	command := []string{"$ kubectl"}
 	for _, arg := range args {
-		words = append(words, shellQuote(arg))
+		command = append(command, shellQuote(arg))
 	}
 	if stdin != "" {
-		words = append(words, "<<END\n"+stdin+"END")
+		command = append(command, "<<END\n"+stdin+"END")
 	}
-	t.say("%s", indent("$ kubectl "+strings.Join(words, " ")))
+	t.printLine("%s", indent(strings.Join(command, " ")))
 	output, err := t.plane.Kubectl(ctx, stdin, args...)
-	t.say("%s", indent(maskTokens(output)))
+	t.printLine("%s", indent(maskTokens(output)))
 	return output, err
 }
 
-// expectation is what an answer has to be.
-type expectation struct {
-	status  int
-	header  map[string]string
-	message string // in the body; empty expects nothing of it
-}
-
-// ask asks the authenticator as a gateway would, about a request of this method, until the answer is as expected: the authenticator
-// hears of a change a few milliseconds after whoever made it has it acknowledged. It shows the last answer.
-func (t *tour) ask(ctx context.Context, namespace, method, key string, want expectation) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+// check sends a check of a request with this method to the authenticator, as a gateway does, and prints the last response. It repeats the
+// check until the response is as expected, because the authenticator's watch receives a change some milliseconds after the change was made.
+func (t *tour) check(ctx context.Context, namespace, method, key string, want expectation) error {
+	ctx, cancel := context.WithTimeout(ctx, responseTimeout)
 	defer cancel()
-	question := call{
+	check := apiRequest{
 		method: http.MethodGet, url: t.authURL + "/auth/forward/" + namespace, key: key,
 		header: map[string]string{"X-Forwarded-Method": method},
 	}
 	for {
-		answer, err := question.make(ctx)
+		response, err := check.send(ctx)
 		if err != nil {
 			return err
 		}
-		difference := want.differenceFrom(answer)
-		if difference == nil || waitFor(ctx, answerPoll) != nil {
-			t.show(question, answer)
-			return difference
+		mismatch := want.match(response)
+		if mismatch == nil || sleep(ctx, checkInterval) != nil {
+			t.print(check, response)
+			return mismatch
 		}
 	}
 }
 
-// manage makes a call of the console's REST API with the bootstrap key, and returns the body of the answer.
-func (t *tour) manage(ctx context.Context, method, path, body string, want expectation) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+// callREST sends a request to the console's REST API with the bootstrap key, and returns the body of the response.
+func (t *tour) callREST(ctx context.Context, method, path, body string, want expectation) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, responseTimeout)
 	defer cancel()
-	c := call{method: method, url: t.consoleURL + "/api/v1/api-keys" + path, key: t.bootstrapKey, body: body}
+	request := apiRequest{method: method, url: t.consoleURL + "/api/v1/api-keys" + path, key: t.bootstrapKey, body: body}
 	if body != "" {
-		c.header = map[string]string{"Content-Type": "application/json"}
+		request.header = map[string]string{"Content-Type": "application/json"}
 	}
-	answer, err := c.make(ctx)
+	response, err := request.send(ctx)
 	if err != nil {
 		return "", err
 	}
-	t.show(c, answer)
-	return answer.body, want.differenceFrom(answer)
+	t.print(request, response)
+	return response.body, want.match(response)
 }
 
-func (t *tour) show(c call, a *answer) {
-	t.say("%s\n\n%s", indent(c.String()), indent(maskTokens(a.String())))
+func (t *tour) print(request apiRequest, response *apiResponse) {
+	t.printLine("%s\n\n%s", indent(request.String()), indent(maskTokens(response.String())))
 }
 
-// call is a request with an API key.
-type call struct {
+// apiRequest is a request with an API key.
+type apiRequest struct {
 	method, url, key string
-	header           map[string]string // besides the key
+	header           map[string]string // without the key
 	body             string
 }
 
-// make makes the call and reads the answer.
-func (c call) make(ctx context.Context) (*answer, error) {
-	request, err := http.NewRequestWithContext(ctx, c.method, c.url, strings.NewReader(c.body))
+// send sends the request and reads the response.
+func (r apiRequest) send(ctx context.Context) (*apiResponse, error) {
+	request, err := http.NewRequestWithContext(ctx, r.method, r.url, strings.NewReader(r.body))
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("X-API-Key", c.key)
-	for name, value := range c.header {
+	request.Header.Set("X-API-Key", r.key)
+	for name, value := range r.header {
 		request.Header.Set(name, value)
 	}
 	response, err := http.DefaultClient.Do(request)
@@ -291,57 +284,65 @@ func (c call) make(ctx context.Context) (*answer, error) {
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	return &answer{Response: response, body: strings.TrimSuffix(string(body), "\n")}, err
+	return &apiResponse{Response: response, body: strings.TrimSuffix(string(body), "\n")}, err
 }
 
-// String shows the call without the key.
-func (c call) String() string {
-	lines := []string{c.method + " " + c.url, "X-API-Key: " + masked(c.key)}
-	for _, name := range slices.Sorted(maps.Keys(c.header)) {
-		lines = append(lines, name+": "+c.header[name])
+// String returns the request with a masked key.
+func (r apiRequest) String() string {
+	lines := []string{r.method + " " + r.url, "X-API-Key: " + masked(r.key)}
+	for _, name := range slices.Sorted(maps.Keys(r.header)) {
+		lines = append(lines, name+": "+r.header[name])
 	}
-	if c.body != "" {
-		lines = append(lines, c.body)
+	if r.body != "" {
+		lines = append(lines, r.body)
 	}
 	return strings.Join(lines, "\n")
 }
 
-func (e expectation) differenceFrom(got *answer) error {
-	if got.StatusCode != e.status {
-		return fmt.Errorf("the answer was %s, and %d was expected", got.Status, e.status)
-	}
-	for name, value := range e.header {
-		if got.Header.Get(name) != value {
-			return fmt.Errorf("the answer's header %s was %q, and %q was expected", name, got.Header.Get(name), value)
-		}
-	}
-	if !strings.Contains(got.body, e.message) {
-		return fmt.Errorf("the answer was %s, and %q was expected in it", got.body, e.message)
-	}
-	return nil
-}
-
-// answer is a response whose body was read.
-type answer struct {
+// apiResponse is a response with its body.
+type apiResponse struct {
 	*http.Response
 	body string
 }
 
-// String shows what matters of an answer: its status, whose key it was about, and its body.
-func (a *answer) String() string {
-	lines := []string{a.Proto + " " + a.Status}
-	for _, name := range slices.Sorted(maps.Keys(a.Header)) {
+// String returns the status, the headers about the key, and the body.
+func (r *apiResponse) String() string {
+	lines := []string{r.Proto + " " + r.Status}
+	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
 		if strings.HasPrefix(name, "X-Auth-") || name == "Www-Authenticate" {
-			lines = append(lines, name+": "+a.Header.Get(name))
+			lines = append(lines, name+": "+r.Header.Get(name))
 		}
 	}
-	if a.body != "" {
-		lines = append(lines, a.body)
+	if r.body != "" {
+		lines = append(lines, r.body)
 	}
 	return strings.Join(lines, "\n")
 }
 
-func waitFor(ctx context.Context, d time.Duration) error {
+// expectation is an expected response.
+type expectation struct {
+	status  int
+	header  map[string]string
+	message string // a part of the body
+}
+
+// match returns an error if the response is not as expected.
+func (e expectation) match(got *apiResponse) error {
+	if got.StatusCode != e.status {
+		return fmt.Errorf("the response is %s, want %d", got.Status, e.status)
+	}
+	for name, value := range e.header {
+		if got.Header.Get(name) != value {
+			return fmt.Errorf("the header %s of the response is %q, want %q", name, got.Header.Get(name), value)
+		}
+	}
+	if !strings.Contains(got.body, e.message) {
+		return fmt.Errorf("the response is %s, want %q in it", got.body, e.message)
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
 		return nil
@@ -352,7 +353,7 @@ func waitFor(ctx context.Context, d time.Duration) error {
 
 var mintedToken = regexp.MustCompile(token.Prefix + `[\w-]{43}`)
 
-// maskTokens leaves of each token in a text only its hint.
+// maskTokens replaces each token in a text by its hint.
 func maskTokens(text string) string { return mintedToken.ReplaceAllStringFunc(text, masked) }
 
 func masked(key string) string { return token.Hint(key) + "..." }

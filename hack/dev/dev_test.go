@@ -30,10 +30,10 @@ import (
 
 const timeout = 3 * time.Minute
 
-// binary is this program, built.
+// binary is the path of the built program.
 var binary string
 
-// homeVariable has this program be `make run` in the directory that it names, instead of the tests.
+// homeVariable makes the test binary run `make run` in the directory that it names.
 const homeVariable = "DEV_TEST_HOME"
 
 func TestMain(m *testing.M) {
@@ -43,14 +43,14 @@ func TestMain(m *testing.M) {
 			if err != nil {
 				return err
 			}
-			return run(ctx, place{root: root, home: home, out: os.Stdout}, false)
+			return run(ctx, workspace{root: root, home: home, out: os.Stdout}, false)
 		})
 		return
 	}
 	os.Exit(runTests(m))
 }
 
-// runTests builds what `make run` and `make demo` depend on, and runs the tests.
+// runTests builds the programs that `make run` and `make demo` start, and runs the tests.
 func runTests(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "dev-test-")
 	if err != nil {
@@ -76,11 +76,11 @@ func runTests(m *testing.M) int {
 	return m.Run()
 }
 
-// program is this program, running as a process of its own. What it starts inherits its TMPDIR, and can be told by it.
+// program is the program as a separate process. Its descendants inherit its TMPDIR.
 type program struct {
 	*exec.Cmd
 	tmp     string
-	lines   chan string // of its standard output and error; closed at its end
+	lines   chan string // of the output; closed at its end
 	printed strings.Builder
 }
 
@@ -98,7 +98,7 @@ func startCommand(t *testing.T, command *exec.Cmd) *program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Stderr = p.Stdout // so that a test that fails shows why
+	p.Stderr = p.Stdout // for the messages of failed tests
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -111,27 +111,27 @@ func startCommand(t *testing.T, command *exec.Cmd) *program {
 	return p
 }
 
-// waitFor waits for a line that starts like this.
-func (p *program) waitFor(t *testing.T, start string) {
+// waitFor waits for a line with a prefix.
+func (p *program) waitFor(t *testing.T, prefix string) {
 	t.Helper()
 	deadline := time.After(timeout)
 	for {
 		select {
 		case line, more := <-p.lines:
 			if !more {
-				t.Fatalf("it ended before it printed %q:\n%s", start, p.printed.String())
+				t.Fatalf("the program ended before it printed %q:\n%s", prefix, p.printed.String())
 			}
 			p.printed.WriteString(line + "\n")
-			if strings.HasPrefix(line, start) {
+			if strings.HasPrefix(line, prefix) {
 				return
 			}
 		case <-deadline:
-			t.Fatalf("waited %s in vain for %q:\n%s", timeout, start, p.printed.String())
+			t.Fatalf("timed out after %s waiting for %q:\n%s", timeout, prefix, p.printed.String())
 		}
 	}
 }
 
-// end returns all that it printed, and its exit code: -1 if a signal killed it.
+// end returns the output and the exit code, which is -1 after a signal.
 func (p *program) end(t *testing.T) (output string, exitCode int) {
 	t.Helper()
 	for line := range p.lines {
@@ -145,7 +145,7 @@ func (p *program) end(t *testing.T) (output string, exitCode int) {
 	return p.printed.String(), p.ProcessState.ExitCode()
 }
 
-func TestDemoTellsTheWholeTourAndLeavesNothing(t *testing.T) {
+func TestDemo_PrintsTheTourAndLeavesNoProcess(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	demo := startProgram(t, "demo")
@@ -167,15 +167,15 @@ func TestDemoTellsTheWholeTourAndLeavesNothing(t *testing.T) {
 		`GET http.*/api-keys/count\?active_only=true`, `200 OK`, `"payload":2`,
 		`DELETE http.*/api-keys/`, `200 OK`, `"is_active":false`,
 		`X-Forwarded-Method: GET`, `401 Unauthorized`,
-		`Everything answered as it should`,
+		`All responses were as expected`,
 	}, ".*")))
-	g.Expect(mintedToken.FindString(output)).To(BeEmpty(), "a whole token is shown")
-	g.Expect(output).NotTo(MatchRegexp(`[^:0-9a-f][0-9a-f]{64}`), "the whole bootstrap key is shown")
-	g.Expect(processtest.WithTemporary(t, demo.tmp)).To(BeEmpty())
+	g.Expect(mintedToken.FindString(output)).To(BeEmpty(), "a complete token is printed")
+	g.Expect(output).NotTo(MatchRegexp(`[^:0-9a-f][0-9a-f]{64}`), "the complete bootstrap key is printed")
+	g.Expect(processtest.WithTMPDIR(t, demo.tmp)).To(BeEmpty())
 	g.Expect(os.ReadDir(demo.tmp)).To(BeEmpty())
 }
 
-func TestDemoInterruptedLeavesNothing(t *testing.T) {
+func TestDemo_InterruptedLeavesNoProcess(t *testing.T) {
 	t.Parallel()
 	for _, moment := range []struct {
 		line   string
@@ -189,43 +189,43 @@ func TestDemoInterruptedLeavesNothing(t *testing.T) {
 			g := NewWithT(t)
 			demo := startProgram(t, "demo")
 			demo.waitFor(t, moment.line)
-			g.Expect(syscall.Kill(-demo.Process.Pid, moment.signal)).To(Succeed()) // to the group, as a terminal does
+			g.Expect(syscall.Kill(-demo.Process.Pid, moment.signal)).To(Succeed()) // to the process group, as a terminal does
 			output, exitCode := demo.end(t)
 
 			g.Expect(exitCode).To(Equal(130), output)
-			g.Expect(processtest.WithTemporary(t, demo.tmp)).To(BeEmpty())
+			g.Expect(processtest.WithTMPDIR(t, demo.tmp)).To(BeEmpty())
 			g.Expect(os.ReadDir(demo.tmp)).To(BeEmpty())
 		})
 	}
 }
 
-func TestDemoKilledLeavesNoProcess(t *testing.T) {
+func TestDemo_KilledLeavesNoProcess(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	demo := startProgram(t, "demo")
 	demo.waitFor(t, "Starting the authenticator")
-	g.Expect(processtest.WithTemporary(t, demo.tmp)).NotTo(BeEmpty())
+	g.Expect(processtest.WithTMPDIR(t, demo.tmp)).NotTo(BeEmpty())
 	g.Expect(demo.Process.Kill()).To(Succeed())
 	demo.end(t)
 
-	g.Eventually(func() []string { return processtest.WithTemporary(t, demo.tmp) }).WithTimeout(timeout).Should(BeEmpty())
+	g.Eventually(func() []string { return processtest.WithTMPDIR(t, demo.tmp) }).WithTimeout(timeout).Should(BeEmpty())
 }
 
-// running is `make run` in a directory of the test.
+// running is `make run` in the process of the test.
 type running struct {
 	lines *bufio.Scanner
 	stop  context.CancelFunc
 	ended chan error
 }
 
-func startRun(t *testing.T, place place) *running {
+func startRun(t *testing.T, w workspace) *running {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	reader, writer := io.Pipe()
-	place.out = writer
+	w.out = writer
 	r := &running{lines: bufio.NewScanner(reader), stop: stop, ended: make(chan error, 1)}
 	go func() {
-		r.ended <- run(ctx, place, false)
+		r.ended <- run(ctx, w, false)
 		_ = writer.Close()
 	}()
 	for r.lines.Scan() {
@@ -234,43 +234,43 @@ func startRun(t *testing.T, place place) *running {
 			return r
 		}
 	}
-	t.Fatalf("it ended before it was ready: %v", <-r.ended)
+	t.Fatalf("the run ended before it was ready: %v", <-r.ended)
 	return nil
 }
 
-func TestRunFindsItsOldDataUntilAReset(t *testing.T) {
+func TestRun_KeepsItsDataUntilAReset(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	root, err := controlplane.FindRepository()
 	g.Expect(err).NotTo(HaveOccurred())
-	place := place{root: root, home: t.TempDir(), out: io.Discard}
-	env := filepath.Join(place.home, "env")
+	w := workspace{root: root, home: t.TempDir(), out: io.Discard}
+	env := filepath.Join(w.home, "env")
 
 	command := exec.CommandContext(t.Context(), os.Args[0])
-	command.Env = []string{homeVariable + "=" + place.home}
+	command.Env = []string{homeVariable + "=" + w.home}
 	first := startCommand(t, command)
 	first.waitFor(t, "ready")
-	g.Expect(leftByProbe(t, env)).To(BeEmpty())
+	g.Expect(probeObjects(t, env)).To(BeEmpty())
 	uid := shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)
 	g.Expect(shell(t, env, `TOKEN=$($KUBECTL get secret frontend-token --output go-template='{{.data.token | base64decode}}')
 		printf '%s %s' "$AUTH_URL" "${#TOKEN}"`)).To(MatchRegexp(`^http://127\.0\.0\.1:[0-9]+ 46$`))
 	bootstrapKey := shell(t, env, `cat "$API_KEY_FILE"`)
-	list := call{method: http.MethodGet, url: shell(t, env, `printf %s "$CONSOLE_URL"`) + "/api/v1/api-keys", key: strings.TrimSpace(bootstrapKey)}
-	keys, err := list.make(t.Context())
+	list := apiRequest{method: http.MethodGet, url: shell(t, env, `printf %s "$CONSOLE_URL"`) + "/api/v1/api-keys", key: strings.TrimSpace(bootstrapKey)}
+	keys, err := list.send(t.Context())
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(keys.body).To(MatchRegexp(`^\{"errorCode":0,.*"app_name":"Frontend App"`))
-	g.Expect(run(t.Context(), place, false)).To(MatchError(ContainSubstring("is running already")))
+	g.Expect(run(t.Context(), w, false)).To(MatchError(ContainSubstring("is running already")))
 	shell(t, env, fmt.Sprintf(`$KUBECTL create --filename - <<END
 apiVersion: keys.squirrel.dev/v1alpha1
 kind: APIKey
 metadata: {namespace: %[1]s, name: %[2]s}
-spec: {appName: of a probe that was killed, readAccess: true, secret: {name: %[2]s}}
+spec: {appName: Killed Probe, readAccess: true, secret: {name: %[2]s}}
 END
 		$KUBECTL wait apikey %[2]s --namespace %[1]s --for=condition=Ready`, systemNamespace, probeName))
 	g.Expect(first.Process.Kill()).To(Succeed())
 	first.end(t)
 
-	second := startRun(t, place)
+	second := startRun(t, w)
 	g.Expect(shell(t, env, `$KUBECTL create --filename - <<END
 apiVersion: keys.squirrel.dev/v1alpha1
 kind: APIKey
@@ -279,28 +279,28 @@ spec: {appName: At Once, readAccess: true}
 END
 		$KUBECTL wait apikey at-once --for=condition=Ready --timeout=10s`)).To(ContainSubstring("condition met"))
 	shell(t, env, `$KUBECTL delete apikey at-once`)
-	g.Expect(leftByProbe(t, env)).To(BeEmpty())
+	g.Expect(probeObjects(t, env)).To(BeEmpty())
 	g.Expect(shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)).To(Equal(uid))
 	g.Expect(shell(t, env, `cat "$API_KEY_FILE"`)).To(Equal(bootstrapKey))
-	t.Run("and then the walk-throughs of docs/management work", func(t *testing.T) { testWalkThroughs(t, place.home) })
+	t.Run("and then the walk-throughs of docs/management work", func(t *testing.T) { testWalkThroughs(t, w.home) })
 	second.stop()
 	g.Expect(<-second.ended).To(Succeed())
 	g.Expect(env).NotTo(BeAnExistingFile())
 
 	interrupted, interrupt := context.WithCancel(t.Context())
 	interrupt()
-	g.Expect(run(interrupted, place, true)).To(MatchError(context.Canceled))
-	g.Expect(filepath.Join(place.home, "data", "etcd", "member")).NotTo(BeADirectory())
+	g.Expect(run(interrupted, w, true)).To(MatchError(context.Canceled))
+	g.Expect(filepath.Join(w.home, "data", "etcd", "member")).NotTo(BeADirectory())
 }
 
-// leftByProbe returns the keys, the Secrets, and the events about keys that are where the probe works.
-func leftByProbe(t *testing.T, env string) string {
+// probeObjects returns the names of the keys, the Secrets and the events of keys in the namespace of the probe.
+func probeObjects(t *testing.T, env string) string {
 	t.Helper()
 	return shell(t, env, "$KUBECTL get apikeys,secrets --ignore-not-found --output name --namespace "+systemNamespace+"\n"+
 		"$KUBECTL get events --field-selector involvedObject.kind=APIKey --ignore-not-found --output name --namespace "+systemNamespace)
 }
 
-// shell returns what a script prints that reads the environment file first.
+// shell runs a script after the environment file, and returns its output.
 func shell(t *testing.T, env, script string) string {
 	t.Helper()
 	output, err := exec.CommandContext(t.Context(), "sh", "-euc", ". "+shellQuote(env)+"\n"+script).CombinedOutput()
@@ -310,16 +310,16 @@ func shell(t *testing.T, env, script string) string {
 	return string(output)
 }
 
-func TestShellQuoteIsReadBackByAShell(t *testing.T) {
+func TestShellQuote(t *testing.T) {
 	for _, word := range []string{"plain", "/a/path", "http://127.0.0.1:1", "", "two words", "it's", `$HOME "quoted" \n`, "*"} {
 		output, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+shellQuote(word)).Output()
 		if err != nil || string(output) != word {
-			t.Errorf("a shell reads %s as %q (%v), want %q", shellQuote(word), output, err, word)
+			t.Errorf("a shell expands %s to %q (%v), want %q", shellQuote(word), output, err, word)
 		}
 	}
 }
 
-func TestTokensAreMasked(t *testing.T) {
+func TestMaskTokens(t *testing.T) {
 	minted := token.New()
 	masked := maskTokens("before " + minted + " after")
 	if want := "before " + minted[:7] + "... after"; masked != want {
@@ -327,25 +327,25 @@ func TestTokensAreMasked(t *testing.T) {
 	}
 }
 
-func TestDemoSaysHowAnAnswerDiffersFromWhatItExpects(t *testing.T) {
+func TestExpectation_Match(t *testing.T) {
 	want := expectation{status: http.StatusOK, header: map[string]string{"X-Auth-Access": "read"}, message: "welcome"}
 	for _, test := range []struct {
 		status       int
 		access, body string
-		difference   string
+		err          string
 	}{
 		{http.StatusOK, "read", "you are welcome", "<nil>"},
-		{http.StatusUnauthorized, "read", "welcome", "the answer was 401 Unauthorized, and 200 was expected"},
-		{http.StatusOK, "write", "welcome", `the answer's header X-Auth-Access was "write", and "read" was expected`},
-		{http.StatusOK, "read", "hello", `the answer was hello, and "welcome" was expected in it`},
+		{http.StatusUnauthorized, "read", "welcome", "the response is 401 Unauthorized, want 200"},
+		{http.StatusOK, "write", "welcome", `the header X-Auth-Access of the response is "write", want "read"`},
+		{http.StatusOK, "read", "hello", `the response is hello, want "welcome" in it`},
 	} {
-		got := &answer{body: test.body, Response: &http.Response{
+		got := &apiResponse{body: test.body, Response: &http.Response{
 			StatusCode: test.status,
 			Status:     fmt.Sprintf("%d %s", test.status, http.StatusText(test.status)),
 			Header:     http.Header{"X-Auth-Access": {test.access}},
 		}}
-		if difference := fmt.Sprint(want.differenceFrom(got)); difference != test.difference {
-			t.Errorf("the difference is %s, want %s", difference, test.difference)
+		if err := fmt.Sprint(want.match(got)); err != test.err {
+			t.Errorf("the error is %s, want %s", err, test.err)
 		}
 	}
 }

@@ -31,19 +31,19 @@ func testWalkThroughs(t *testing.T, home string) {
 			framework.Must(t, err)
 			blocks := shellBlocks(string(text))
 			if len(blocks) < 3 {
-				t.Fatalf("only %d blocks of shell were found", len(blocks))
+				t.Fatalf("found only %d blocks of commands", len(blocks))
 			}
 			outputs := paste(t, walkThroughDirectory(t, root, home), blocks)
 			for i, block := range blocks {
 				if block.output != "" && constantPart(outputs[i]) != constantPart(block.output) {
-					t.Errorf("%s\nprints:\n%s\nand the page says:\n%s", block.script, outputs[i], block.output)
+					t.Errorf("%s\nprints:\n%s\nwant:\n%s", block.script, outputs[i], block.output)
 				}
 			}
 		})
 	}
 }
 
-// shellBlock is a block of commands in a page, and the block of what they print, if one follows.
+// shellBlock is a block of commands in a page, with the block of their output, if one follows.
 type shellBlock struct{ script, output string }
 
 var fenced = regexp.MustCompile("(?ms)^```sh\n(.*?)^```\n(?:\n```(?:text|json)\n(.*?)^```\n)?")
@@ -55,8 +55,8 @@ func shellBlocks(page string) (blocks []shellBlock) {
 	return blocks
 }
 
-// walkThroughDirectory returns a directory that looks like this repository as far as the pages are concerned. It holds the file that
-// moving.md has from a database.
+// walkThroughDirectory returns a directory with the files of this repository that the pages use, and the file that moving.md exports from a
+// database.
 func walkThroughDirectory(t *testing.T, root, home string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -71,7 +71,7 @@ func walkThroughDirectory(t *testing.T, root, home string) string {
 	return dir
 }
 
-// paste runs the blocks one after the other in one shell, and returns what each of them printed. None may fail.
+// paste runs the blocks in one shell, and returns the output of each. None may fail.
 func paste(t *testing.T, dir string, blocks []shellBlock) []string {
 	t.Helper()
 	const end = "=== the end of a block ==="
@@ -88,7 +88,7 @@ func paste(t *testing.T, dir string, blocks []shellBlock) []string {
 	return strings.Split(string(output), end)
 }
 
-// constantPart returns a text without what is different each time, and without space, of which JSON and tables may have more or less.
+// constantPart returns a text without the values that differ between runs, and without white space, which JSON and tables may add.
 func constantPart(text string) string {
 	for _, varying := range []struct {
 		pattern *regexp.Regexp
@@ -104,7 +104,7 @@ func constantPart(text string) string {
 	return strings.Join(strings.Fields(text), "")
 }
 
-func TestPagesAreComparedButForWhatVaries(t *testing.T) {
+func TestConstantPart(t *testing.T) {
 	g := NewWithT(t)
 	g.Expect(constantPart("{\n  \"errorCode\": 0}")).To(Equal(constantPart(`{"errorCode":0}`)))
 	g.Expect(constantPart("Token: sq_KnIr...")).To(Equal(constantPart("Token:  " + token.New())))

@@ -27,14 +27,14 @@ const (
 	probeTimeout = 30 * time.Second
 	probePoll    = 20 * time.Millisecond
 
-	// probeEventPatience is how long the probe waits for the event that it has to remove: events may get lost.
-	probeEventPatience = 5 * time.Second
+	// probeEventTimeout limits the wait for the event that the probe deletes, because events can be lost.
+	probeEventTimeout = 5 * time.Second
 )
 
-// probe has a key issued and accepted, which needs a controller that leads, and an authenticator that hears of it. It leaves no object
-// behind, nor does one that was killed: the next one removes what that has left.
+// probe creates a key and waits until the controller has issued and the authenticator has accepted it. It deletes its objects, and those of
+// a probe that was killed.
 func (s *stack) probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("no key was issued and accepted within %s; the logs are in %s",
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("no key was issued and accepted within %s: see the logs in %s",
 		probeTimeout, relative(s.logDir)))
 	defer cancel()
 	c, err := s.probeClient()
@@ -46,7 +46,7 @@ func (s *stack) probe(ctx context.Context) error {
 	}
 	err = s.issueProbe(ctx, c)
 	if err == nil {
-		awaitProbeEvent(ctx, c)
+		waitForProbeEvent(ctx, c)
 	}
 	err = errors.Join(err, removeProbe(ctx, c))
 	if err != nil && ctx.Err() != nil {
@@ -65,7 +65,7 @@ func (s *stack) probeClient() (client.WithWatch, error) {
 	return client.NewWithWatch(s.plane.AdminConfig(), client.Options{Scheme: scheme})
 }
 
-// issueProbe creates the key, and returns when its token is accepted.
+// issueProbe creates the key, and returns when the authenticator accepts its token.
 func (s *stack) issueProbe(ctx context.Context, c client.WithWatch) error {
 	key := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: probeName},
@@ -81,43 +81,44 @@ func (s *stack) issueProbe(ctx context.Context, c client.WithWatch) error {
 	if err := c.Get(ctx, client.ObjectKeyFromObject(key), secret); err != nil {
 		return err
 	}
-	check := call{
+	check := apiRequest{
 		method: http.MethodGet, url: s.authURL + "/auth/forward/" + systemNamespace, key: string(secret.Data[apikey.SecretKey(key)]),
 		header: map[string]string{"X-Forwarded-Method": http.MethodGet},
 	}
 	for {
-		answer, err := check.make(ctx)
-		if err != nil || answer.StatusCode == http.StatusOK {
+		response, err := check.send(ctx)
+		if err != nil || response.StatusCode == http.StatusOK {
 			return err
 		}
-		if err := waitFor(ctx, probePoll); err != nil {
-			return fmt.Errorf("the authenticator answers %s to the key: %w", answer.Status, err)
+		if err := sleep(ctx, probePoll); err != nil {
+			return fmt.Errorf("the authenticator responds %s to the key: %w", response.Status, err)
 		}
 	}
 }
 
-// awaitProbeEvent returns when the controller has recorded that it issued the key: an event that comes later would stay.
-func awaitProbeEvent(ctx context.Context, c client.Client) {
-	ctx, cancel := context.WithTimeout(ctx, probeEventPatience)
+// waitForProbeEvent waits for the event of the key, which removeProbe must delete.
+func waitForProbeEvent(ctx context.Context, c client.Client) {
+	ctx, cancel := context.WithTimeout(ctx, probeEventTimeout)
 	defer cancel()
 	for {
 		events, err := probeEvents(ctx, c)
-		if err != nil || len(events) > 0 || waitFor(ctx, probePoll) != nil {
+		if err != nil || len(events) > 0 || sleep(ctx, probePoll) != nil {
 			return
 		}
 	}
 }
 
-// removeProbe removes the key, its Secret, which may not be collected as garbage here, and its events. It goes on when ctx is done.
+// removeProbe deletes the key, its events, and its Secret, which is not garbage-collected without kube-controller-manager. It ignores a
+// cancellation of ctx.
 func removeProbe(ctx context.Context, c client.Client) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), responseTimeout)
 	defer cancel()
 	events, err := probeEvents(ctx, c)
 	if err != nil {
 		return err
 	}
-	place := metav1.ObjectMeta{Namespace: systemNamespace, Name: probeName}
-	for _, object := range append(events, &v1alpha1.APIKey{ObjectMeta: place}, &corev1.Secret{ObjectMeta: place}) {
+	meta := metav1.ObjectMeta{Namespace: systemNamespace, Name: probeName}
+	for _, object := range append(events, &v1alpha1.APIKey{ObjectMeta: meta}, &corev1.Secret{ObjectMeta: meta}) {
 		if err := c.Delete(ctx, object); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}

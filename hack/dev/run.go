@@ -15,36 +15,35 @@ import (
 	"syscall"
 )
 
-// The sample key that the instructions are about, and where the samples are applied to, so that the console manages them.
+// The sample key of the instructions, and the namespace of the samples, which the console manages.
 const (
 	sampleKey       = "frontend"
 	sampleNamespace = consoleNamespace
 )
 
-// run runs apikey-operator, with the samples applied, until ctx is done. Its data lasts until a run with reset.
-//
-// Only one runs at a time: two could not share the data, nor bin/dev/env, which says where "the" one is.
-func run(ctx context.Context, place place, reset bool) (err error) {
-	unlock, err := lock(place.home)
+// run runs apikey-operator with the samples until ctx is done. It keeps the data until a run with reset. The data and bin/dev/env belong to
+// one run at a time.
+func run(ctx context.Context, w workspace, reset bool) (err error) {
+	unlock, err := lock(w.home)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	data, env := filepath.Join(place.home, "data"), filepath.Join(place.home, "env")
+	data, env := filepath.Join(w.home, "data"), filepath.Join(w.home, "env")
 	if reset {
 		if err := os.RemoveAll(data); err != nil {
 			return err
 		}
 	}
-	if err := os.RemoveAll(env); err != nil { // left by a run that was killed
+	if err := os.RemoveAll(env); err != nil { // of a run that was killed
 		return err
 	}
-	s := &stack{place: place, dir: data, logDir: filepath.Join(place.home, "log")}
+	s := &stack{workspace: w, dir: data, logDir: filepath.Join(w.home, "log")}
 	if err := s.start(ctx); err != nil {
 		return err
 	}
 	defer func() {
-		place.say("\nStopping ...")
+		w.printLine("\nStopping ...")
 		err = errors.Join(err, s.stop())
 	}()
 	if err := s.applySamples(ctx); err != nil {
@@ -54,8 +53,8 @@ func run(ctx context.Context, place place, reset bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.Remove(env)) }()
-	place.say(instructions, relative(env), sampleKey, sampleNamespace, relative(s.logDir), relative(s.apiKeyFile))
-	place.say("ready")
+	w.printLine(instructions, relative(env), sampleKey, sampleNamespace, relative(s.logDir), relative(s.apiKeyFile))
+	w.printLine("ready")
 	return s.wait(ctx)
 }
 
@@ -65,32 +64,32 @@ apikey-operator is running. In another terminal, here:
   . %[1]s
   $KUBECTL get apikeys
 
-  # the token that was minted for the sample key %[2]q
+  # the token of the sample key %[2]q
   TOKEN=$($KUBECTL get secret %[2]s-token --output go-template='{{.data.token | base64decode}}')
 
-  # may it read? 200, and whose key it is; may it write? 401
+  # check a read: 200, with the key in the headers; check a write: 401
   curl -i -H "X-API-Key: $TOKEN" -H "X-Forwarded-Method: GET"  $AUTH_URL/auth/forward/%[3]s
   curl -i -H "X-API-Key: $TOKEN" -H "X-Forwarded-Method: POST" $AUTH_URL/auth/forward/%[3]s
 
-  # end it, for good
+  # deactivate the key, which is final
   $KUBECTL patch apikey %[2]s --type merge --patch '{"spec": {"active": false}}'
 
-  # create a key by the REST API, with the bootstrap key, which is in the file %[5]s
+  # create and list keys with the REST API and the bootstrap key of the file %[5]s
   API_KEY=$(cat "$API_KEY_FILE")
   curl -H "X-API-Key: $API_KEY" -H "Content-Type: application/json" $CONSOLE_URL/api/v1/api-keys \
     --data '{"app_name": "My App", "read_access": true, "write_access": false}'
   curl -H "X-API-Key: $API_KEY" $CONSOLE_URL/api/v1/api-keys
 
-  # in a browser: open this, and paste the bootstrap key under Settings
+  # open this URL in a browser, and paste the bootstrap key under Settings
   echo $CONSOLE_URL
 
-  # by the kubectl plugin
+  # create and list keys with the kubectl plugin
   bin/kubectl-apikey create "My Tool" -r -w
   bin/kubectl-apikey list
 
-Logs are in %[4]s. Ctrl-C ends it all; the data stays for the next run, until "make run RESET=1".`
+The logs are in %[4]s. Ctrl-C stops everything and keeps the data for the next run; "make run RESET=1" deletes it.`
 
-// lock makes sure that no other run goes on in this directory. The kernel unlocks when this program ends, however it ends.
+// lock prevents a second run in a directory. The kernel removes the lock when this program ends, even if that is killed.
 func lock(home string) (unlock func(), err error) {
 	if err := os.MkdirAll(home, 0o755); err != nil {
 		return nil, err
@@ -102,8 +101,8 @@ func lock(home string) (unlock func(), err error) {
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		pid, _ := io.ReadAll(file)
 		_ = file.Close()
-		return nil, fmt.Errorf("`make run` is running already, as process %s: %s says how to reach it. Stop that one first; "+
-			"`make demo` can run beside it", pid, relative(filepath.Join(home, "env")))
+		return nil, fmt.Errorf("`make run` is running already, as process %s, with its addresses in %s: stop it first, "+
+			"or run `make demo`, which can run at the same time", pid, relative(filepath.Join(home, "env")))
 	}
 	if err := writePID(file); err != nil {
 		_ = file.Close()
@@ -120,11 +119,11 @@ func writePID(file *os.File) error {
 	return err
 }
 
-// applySamples applies the samples, and waits for one of them to be ready. What a user did in an earlier run may contradict them: that is
-// said, and is no error.
+// applySamples applies the samples and waits until one of them is ready. It only prints failures, because a change of an earlier run may
+// conflict with the samples.
 func (s *stack) applySamples(ctx context.Context) error {
 	samples := s.config("samples")
-	s.say("Applying %s ...", relative(samples))
+	s.printLine("Applying %s ...", relative(samples))
 	for _, command := range [][]string{
 		{"apply", "--kustomize", samples},
 		{"wait", "apikey", sampleKey, "--for=condition=Ready", "--timeout=60s"},
@@ -134,14 +133,14 @@ func (s *stack) applySamples(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			s.say("Not every sample is in place; `make run RESET=1` starts afresh. %v", err)
+			s.printLine("Cannot apply all samples; `make run RESET=1` starts without data. %v", err)
 			return nil
 		}
 	}
 	return nil
 }
 
-// writeEnvironment writes where everything is, for shells.
+// writeEnvironment writes a shell script that sets the variables of the instructions.
 func (s *stack) writeEnvironment(path string) error {
 	variables := [][2]string{
 		{"KUBECONFIG", s.plane.Kubeconfig()},
@@ -160,23 +159,23 @@ func (s *stack) writeEnvironment(path string) error {
 	return os.WriteFile(path, []byte(content.String()), 0o600)
 }
 
-var plainWord = regexp.MustCompile(`^[\w./:@%+=,-]+$`)
+var unquoted = regexp.MustCompile(`^[\w./:@%+=,-]+$`)
 
-// shellQuote returns the word as a POSIX shell reads it.
-func shellQuote(word string) string {
-	if plainWord.MatchString(word) {
-		return word
+// shellQuote quotes an argument for a POSIX shell.
+func shellQuote(argument string) string {
+	if unquoted.MatchString(argument) {
+		return argument
 	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	return "'" + strings.ReplaceAll(argument, "'", `'\''`) + "'"
 }
 
-// relative returns a path as it is called from here.
+// relative returns a path relative to the working directory.
 func relative(path string) string {
-	here, err := os.Getwd()
+	dir, err := os.Getwd()
 	if err != nil {
 		return path
 	}
-	if short, err := filepath.Rel(here, path); err == nil {
+	if short, err := filepath.Rel(dir, path); err == nil {
 		return short
 	}
 	return path

@@ -20,11 +20,11 @@ import (
 
 const (
 	systemNamespace  = "apikey-system"
-	consoleNamespace = metav1.NamespaceDefault // as config/overlays/console has it
+	consoleNamespace = metav1.NamespaceDefault // as in config/overlays/console
 	controllerLease  = "controller.keys.squirrel.dev"
 )
 
-// The ports that a run takes if they are free, so that addresses stay the same from run to run.
+// The preferred ports, so that addresses stay the same between runs.
 const (
 	authenticatorPort = 9180 + iota
 	authenticatorGRPCPort
@@ -35,12 +35,12 @@ const (
 	consoleHealthPort
 )
 
-// stack is apikey-operator on a control plane of its own. Each of its processes has only the rights of its ServiceAccount.
+// stack is apikey-operator on a control plane. Each process has only the rights of its ServiceAccount.
 type stack struct {
-	place
-	dir      string // of what the control plane keeps
+	workspace
+	dir      string // of the data
 	logDir   string
-	anyPorts bool // rather than the preferred ones, which others that start at the same time would find free too
+	anyPorts bool // instead of the preferred ones, which several stacks at the same time would use
 
 	plane      *controlplane.ControlPlane
 	processes  []*process.Process
@@ -50,30 +50,30 @@ type stack struct {
 	apiKeyFile string // of the console's bootstrap key
 }
 
-// start starts everything and returns when it is ready: a key is issued and accepted. On any error, cancellation of ctx included, nothing
-// is left running.
+// start starts all processes, and returns after a key was issued and accepted. On any error, cancellation of ctx included, no process is
+// left running.
 func (s *stack) start(ctx context.Context) error {
 	steps := []struct {
-		what string
-		do   func(context.Context) error
+		title string
+		run   func(context.Context) error
 	}{
 		{"Starting a Kubernetes control plane", s.startControlPlane},
 		{"Installing the APIKey resource, roles and policies", s.installConfiguration},
 		{"Starting the controller", s.startController},
 		{"Starting the authenticator", s.startAuthenticator},
 		{"Starting the console", s.startConsole},
-		{"Issuing a key, to see that it is accepted", s.probe},
+		{"Issuing and checking a key", s.probe},
 	}
 	for _, step := range steps {
-		s.say("%s ...", step.what)
-		if err := step.do(ctx); err != nil {
+		s.printLine("%s ...", step.title)
+		if err := step.run(ctx); err != nil {
 			return errors.Join(err, s.stop())
 		}
 	}
 	return nil
 }
 
-// stop ends what was started last first.
+// stop stops all processes in the reverse order of their start.
 func (s *stack) stop() error {
 	var errs []error
 	for len(s.processes) > 0 {
@@ -87,7 +87,7 @@ func (s *stack) stop() error {
 	return errors.Join(errs...)
 }
 
-// wait returns nil when ctx is done, and an error when a process ends by itself before.
+// wait waits until ctx is done. It returns an error if a process ends before.
 func (s *stack) wait(ctx context.Context) error {
 	return process.WaitAny(ctx, append(s.plane.Processes(), s.processes...)...)
 }
@@ -104,19 +104,19 @@ func (s *stack) startControlPlane(ctx context.Context) error {
 		CRDDir: s.config("crd"),
 	})
 	if err == nil && !s.plane.HasControllerManager() {
-		s.say("%s has no kube-controller-manager: without it, deleting an APIKey leaves its Secret, and a deleted namespace stays.", assets)
+		s.printLine("%s has no kube-controller-manager: Kubernetes will not delete the Secrets of deleted APIKeys, nor namespaces.", assets)
 	}
 	return err
 }
 
 func (s *stack) installConfiguration(ctx context.Context) error {
-	for _, from := range [][]string{
+	for _, source := range [][]string{
 		{"--filename", s.config("default", "namespace.yaml")},
 		{"--kustomize", s.config("rbac")},
 		{"--kustomize", s.config("policies")},
 		{"--filename", s.config("overlays", "console", "rbac.yaml")},
 	} {
-		if _, err := s.plane.Kubectl(ctx, "", append([]string{"apply", "--server-side"}, from...)...); err != nil {
+		if _, err := s.plane.Kubectl(ctx, "", append([]string{"apply", "--server-side"}, source...)...); err != nil {
 			return err
 		}
 	}
@@ -147,8 +147,8 @@ func (s *stack) startController(ctx context.Context) error {
 	)
 }
 
-// removeLease removes the lease of the controller of a run that was killed, for whose end the next controller would wait. That controller
-// has ended, or else cannot write any more: the control plane has new certificates at each start.
+// removeLease deletes the lease of a controller that was killed, so that the next controller does not wait for its expiry. The old
+// controller cannot write even if it still runs, because the control plane has new certificates after each start.
 func (s *stack) removeLease(ctx context.Context) error {
 	_, err := s.plane.Kubectl(ctx, "", "delete", "lease", controllerLease, "--namespace", systemNamespace, "--ignore-not-found")
 	return err
@@ -210,7 +210,7 @@ var environments = map[string][]string{
 	"controller":    {"GOGC=25"},
 }
 
-// startProcess starts a subcommand of apikey-operator with the rights of its ServiceAccount, which is in this namespace.
+// startProcess starts a subcommand of apikey-operator with the rights of its ServiceAccount in a namespace.
 func (s *stack) startProcess(ctx context.Context, namespace, subcommand, readyURL string, flags ...string) error {
 	program := filepath.Join(s.root, "bin", "apikey-operator")
 	if _, err := exec.LookPath(program); err != nil {

@@ -1,8 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command kube is a Kubernetes control plane in one binary. It is the program that its name says: linked as etcd, kube-apiserver,
-// kube-controller-manager or kubectl, it is that program, with that program's own flags.
+// Command kube is a Kubernetes control plane in one binary. Under the name etcd, kube-apiserver, kube-controller-manager or kubectl, it
+// runs that program with its flags.
 package main
 
 import (

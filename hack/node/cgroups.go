@@ -22,37 +22,37 @@ import (
 
 const (
 	cgroupRoot = "/sys/fs/cgroup"
-	cgroupName = "apikey-node" // of the node's group in each hierarchy; all pods are in groups below
+	cgroupName = "apikey-node" // the group of the node in each hierarchy, and the parent of those of pods
 
 	cgroupTimeout = 20 * time.Second
 	cgroupPoll    = 20 * time.Millisecond
 )
 
-// makeCgroups makes the node's control group in each hierarchy of this machine.
-func makeCgroups() error {
+// createCgroups creates the control group of the node in each hierarchy of this machine.
+func createCgroups() error {
 	hierarchies, err := filepath.Glob(filepath.Join(cgroupRoot, "*", "cgroup.procs"))
 	if err != nil {
 		return err
 	}
 	if len(hierarchies) == 0 {
-		return fmt.Errorf("this machine has no control groups in %s. %s", cgroupRoot, elsewhere)
+		return fmt.Errorf("this machine has no control groups in %s: %s", cgroupRoot, useAnotherCluster)
 	}
 	for _, procs := range hierarchies {
 		if err := os.MkdirAll(filepath.Join(filepath.Dir(procs), cgroupName), 0o755); err != nil {
 			return err
 		}
 	}
-	return errors.Join(inheritCpuset("cpuset.cpus"), inheritCpuset("cpuset.mems"), weigh())
+	return errors.Join(inheritCpuset("cpuset.cpus"), inheritCpuset("cpuset.mems"), setShares())
 }
 
-// weigh gives all pods together the weight of a number of programs, where each of this machine's own has 1024. A group has by itself that
-// of one, and on a busy machine its pods would come to a stop.
-func weigh() error {
+// setShares gives all pods together the CPU shares of 32 programs. By default, a group has those of one, 1024, and its pods would starve on
+// a busy machine.
+func setShares() error {
 	const shares = 32 * 1024
 	return os.WriteFile(filepath.Join(cgroupRoot, "cpu", cgroupName, "cpu.shares"), []byte(strconv.Itoa(shares)), 0)
 }
 
-// inheritCpuset gives the node's group the processors or memory of its parent: a new group has none.
+// inheritCpuset copies the processors or memory nodes of the parent to the group of the node, because a new group has none.
 func inheritCpuset(file string) error {
 	parent := filepath.Join(cgroupRoot, "cpuset")
 	all, err := os.ReadFile(filepath.Join(parent, file))
@@ -62,7 +62,7 @@ func inheritCpuset(file string) error {
 	return os.WriteFile(filepath.Join(parent, cgroupName, file), all, 0)
 }
 
-// removeCgroups removes the node's control groups and those in them. What ran in them has been killed, but may still be ending.
+// removeCgroups removes the control groups of the node. Their processes were killed, but some may not have ended yet.
 func removeCgroups(ctx context.Context) error {
 	var busy error
 	err := wait.PollUntilContextTimeout(ctx, cgroupPoll, cgroupTimeout, true, func(context.Context) (bool, error) {
@@ -70,7 +70,7 @@ func removeCgroups(ctx context.Context) error {
 		if err != nil {
 			return false, err
 		}
-		slices.Reverse(groups) // those inside first
+		slices.Reverse(groups) // children first
 		for _, group := range groups {
 			err := os.Remove(group)
 			switch {
@@ -84,12 +84,12 @@ func removeCgroups(ctx context.Context) error {
 		return true, nil
 	})
 	if err != nil {
-		return fmt.Errorf("cannot remove the node's control groups: %w", errors.Join(err, busy))
+		return fmt.Errorf("remove the control groups of the node: %w", errors.Join(err, busy))
 	}
 	return nil
 }
 
-// nodeCgroups returns the directories of the node's control groups, each before those in it.
+// nodeCgroups returns the directories of the control groups of the node, each before its children.
 func nodeCgroups() ([]string, error) {
 	roots, err := filepath.Glob(filepath.Join(cgroupRoot, "*", cgroupName))
 	if err != nil {

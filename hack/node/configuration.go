@@ -14,7 +14,7 @@ import (
 	"text/template"
 )
 
-// The configuration files of the node's programs, as templates.
+// templates are the configuration files of the node's programs.
 //
 //go:embed config
 var templates embed.FS
@@ -40,19 +40,19 @@ func (n *node) writeConfiguration(context.Context) error {
 		"authority":       n.config("authority.crt"),
 		"kubeProxyHealth": kubeProxyHealth,
 	}
-	for _, one := range all.Templates() {
+	for _, file := range all.Templates() {
 		var content bytes.Buffer
-		if err := one.Execute(&content, values); err != nil {
+		if err := file.Execute(&content, values); err != nil {
 			return err
 		}
-		if err := os.WriteFile(n.config(one.Name()), content.Bytes(), 0o644); err != nil {
+		if err := os.WriteFile(n.config(file.Name()), content.Bytes(), 0o644); err != nil {
 			return err
 		}
 	}
 	return os.WriteFile(n.config("authority.crt"), n.plane.AdminConfig().CAData, 0o644)
 }
 
-// config is the path of a configuration file.
+// config returns the path of a configuration file.
 func (n *node) config(name ...string) string {
 	return filepath.Join(append([]string{n.state, "config"}, name...)...)
 }

@@ -30,14 +30,14 @@ func (n *node) startContainerd(ctx context.Context) error {
 	})
 }
 
-// ownImages are the archives of the images that every node needs: what holds a pod's network, and the cluster's DNS.
-func (p place) ownImages() []string {
+// systemImages returns the archives of the images of the system: the pause container of pods, and CoreDNS.
+func (p paths) systemImages() []string {
 	return []string{filepath.Join(p.images, "pause.tar"), filepath.Join(p.images, "coredns.tar")}
 }
 
-// load gives the running node images.
-func load(ctx context.Context, place place, archives []string) error {
-	inside, err := findNamespaces(place)
+// load loads images into the running node.
+func load(ctx context.Context, paths paths, archives []string) error {
+	inside, err := findNamespaces(paths)
 	if err != nil {
 		return err
 	}
@@ -46,14 +46,14 @@ func load(ctx context.Context, place place, archives []string) error {
 
 func (n namespaces) load(ctx context.Context, archives []string) error {
 	for _, archive := range archives {
-		file, err := os.Open(archive) // here: not every directory is the same in there
+		file, err := os.Open(archive) // outside of the namespaces: their directories differ
 		if err != nil {
-			return fmt.Errorf("cannot load an image: %w", err)
+			return fmt.Errorf("load an image: %w", err)
 		}
 		err = n.run(ctx, file, "ctr", "--address", containerdSocket, "--namespace", "k8s.io", "images", "import", "-")
 		_ = file.Close()
 		if err != nil {
-			return fmt.Errorf("cannot load the image %s: %w", archive, err)
+			return fmt.Errorf("load the image %s: %w", archive, err)
 		}
 	}
 	return nil

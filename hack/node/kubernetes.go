@@ -17,10 +17,10 @@ import (
 	"squirrel.dev/apikey-operator/hack/process"
 )
 
-// kubeProxyHealth is where kube-proxy says whether it leads to Services.
+// kubeProxyHealth is the address of the health check of kube-proxy.
 var kubeProxyHealth = nodeAddress.String() + ":10256"
 
-// startNode starts what makes the namespaces a node, and what places pods on it.
+// startNode starts kubelet and kube-proxy in the namespaces, and the scheduler on this machine.
 func (n *node) startNode(ctx context.Context) error {
 	for _, start := range []func(context.Context) error{n.startScheduler, n.startKubelet, n.startKubeProxy} {
 		if err := start(ctx); err != nil {
@@ -31,7 +31,7 @@ func (n *node) startNode(ctx context.Context) error {
 }
 
 func (n *node) startScheduler(ctx context.Context) error {
-	kubeconfig, err := n.kubeconfigOf("kube-scheduler", "system:kube-scheduler")
+	kubeconfig, err := n.writeKubeconfig("kube-scheduler", "system:kube-scheduler")
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (n *node) startScheduler(ctx context.Context) error {
 }
 
 func (n *node) startKubelet(ctx context.Context) error {
-	kubeconfig, err := n.kubeconfigOf("kubelet", "system:node:"+hostName, "system:nodes")
+	kubeconfig, err := n.writeKubeconfig("kubelet", "system:node:"+hostName, "system:nodes")
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (n *node) startKubelet(ctx context.Context) error {
 }
 
 func (n *node) startKubeProxy(ctx context.Context) error {
-	if _, err := n.kubeconfigOf("kube-proxy", "system:kube-proxy"); err != nil {
+	if _, err := n.writeKubeconfig("kube-proxy", "system:kube-proxy"); err != nil {
 		return err
 	}
 	return n.startInside(ctx, process.Command{
@@ -80,10 +80,10 @@ func (n *node) nodeReady(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("its conditions are %v", node.Status.Conditions)
+	return fmt.Errorf("the conditions of the node are %v", node.Status.Conditions)
 }
 
-// startDNS installs the cluster's DNS, and returns when it answers.
+// startDNS installs CoreDNS, and returns when it is available.
 func (n *node) startDNS(ctx context.Context) error {
 	if _, err := n.plane.Kubectl(ctx, "", "apply", "--server-side", "--filename", n.config("dns.yaml")); err != nil {
 		return err
@@ -92,7 +92,7 @@ func (n *node) startDNS(ctx context.Context) error {
 	return err
 }
 
-// startInside starts a program in the namespaces; command.Args has its path first.
+// startInside starts a program in the namespaces. The first one of command.Args is its path.
 func (n *node) startInside(ctx context.Context, command process.Command) error {
 	line := n.inside.enter(command.Args...)
 	command.Path, command.Args = line[0], line[1:]
@@ -100,8 +100,8 @@ func (n *node) startInside(ctx context.Context, command process.Command) error {
 	return n.startProcess(ctx, command)
 }
 
-// kubeconfigOf writes a kubeconfig file for a program that is this user, and returns its path.
-func (n *node) kubeconfigOf(name, user string, groups ...string) (string, error) {
+// writeKubeconfig writes the kubeconfig of a program with the credentials of a user, and returns its path.
+func (n *node) writeKubeconfig(name, user string, groups ...string) (string, error) {
 	config, err := n.plane.UserConfig(user, groups...)
 	if err != nil {
 		return "", err

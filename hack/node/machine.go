@@ -17,37 +17,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const elsewhere = "Give the tests another cluster instead: make e2e KUBECONFIG=FILE IMAGE=NAME"
+const useAnotherCluster = "run the tests on another cluster with make e2e KUBECONFIG=FILE IMAGE=NAME"
 
-// checkMachine says what is missing on this machine for a node.
+// checkMachine returns an error if this machine cannot run a node.
 func checkMachine() error {
 	if os.Geteuid() != 0 {
-		return errors.New("a node makes namespaces, control groups and network links, which only root may. " + elsewhere)
+		return errors.New("a node requires root, to create namespaces, control groups and network links: become root, or " + useAnotherCluster)
 	}
 	var system unix.Statfs_t
 	if err := unix.Statfs(cgroupRoot, &system); err != nil {
-		return fmt.Errorf("a node needs control groups in %s: %w. %s", cgroupRoot, err, elsewhere)
+		return fmt.Errorf("a node requires control groups in %s: %w: %s", cgroupRoot, err, useAnotherCluster)
 	}
 	if system.Type == unix.CGROUP2_SUPER_MAGIC {
-		return errors.New("this machine has control groups of version 2 alone, and a node needs those of version 1. " + elsewhere)
+		return errors.New("a node requires control groups of version 1, and this machine has version 2: " + useAnotherCluster)
 	}
 	probe := exec.Command("true")
 	probe.SysProcAttr = &syscall.SysProcAttr{Cloneflags: newNamespaces}
 	if err := probe.Run(); err != nil {
-		return fmt.Errorf("this machine lets not even root make namespaces (%w). %s", err, elsewhere)
+		return fmt.Errorf("a node requires namespaces, which root cannot create on this machine: %w: %s", err, useAnotherCluster)
 	}
 	return nil
 }
 
-// lockName is a socket outside the file system: it is there exactly as long as the process that listens to it.
+// lockName is an abstract socket, which exists as long as the process that listens on it.
 const lockName = "@apikey-operator-node"
 
-// lock makes sure that only one node runs on this machine: two would have the same addresses.
+// lock prevents a second node on this machine, which would have the same addresses.
 func lock() (unlock func(), err error) {
 	listener, err := net.Listen("unix", lockName)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		pid, err := lockHolder()
-		return nil, errors.Join(fmt.Errorf("a node is running already, as process %d: end that one first", pid), err)
+		return nil, errors.Join(fmt.Errorf("a node is running already, as process %d: stop it first", pid), err)
 	}
 	if err != nil {
 		return nil, err
@@ -55,11 +55,11 @@ func lock() (unlock func(), err error) {
 	return func() { _ = listener.Close() }, nil
 }
 
-// lockHolder returns the process of the node that is running.
+// lockHolder returns the process ID of the running node.
 func lockHolder() (pid int, err error) {
 	connection, err := net.Dial("unix", lockName)
 	if err != nil {
-		return 0, fmt.Errorf("no node is running, `make node` runs one: %w", err)
+		return 0, fmt.Errorf("no node is running: start one with `make node`: %w", err)
 	}
 	defer connection.Close()
 	raw, err := connection.(*net.UnixConn).SyscallConn()
@@ -75,7 +75,7 @@ func lockHolder() (pid int, err error) {
 	return int(peer.Pid), nil
 }
 
-// removeRemains removes what a node leaves behind when it is killed.
-func removeRemains(ctx context.Context) error {
+// cleanUp removes the network link and the control groups, which a killed node leaves behind.
+func cleanUp(ctx context.Context) error {
 	return errors.Join(disconnect(ctx), removeCgroups(ctx))
 }

@@ -3,7 +3,6 @@
 
 //go:build !linux
 
-// Command node runs a Kubernetes cluster of one node. It needs Linux.
 package main
 
 import (
@@ -12,6 +11,6 @@ import (
 )
 
 func main() {
-	fmt.Fprintln(os.Stderr, "a node of its own needs Linux. Give the tests another cluster: make e2e KUBECONFIG=FILE IMAGE=NAME")
+	fmt.Fprintln(os.Stderr, "a node requires Linux: run the tests on another cluster with make e2e KUBECONFIG=FILE IMAGE=NAME")
 	os.Exit(1)
 }

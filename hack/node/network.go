@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// The network of the node. It leads nowhere else, so any addresses do that this machine does not use.
+// The network of the node. It is isolated, so its addresses need only be unused on this machine.
 var (
 	hostAddress  = netip.MustParseAddr("10.98.0.1")
 	nodeAddress  = netip.MustParseAddr("10.98.0.2")
@@ -21,10 +21,10 @@ var (
 	dnsAddress   = netip.MustParseAddr("10.97.0.10")
 )
 
-// linkName is this machine's end of the link.
+// linkName is the network interface at this machine's end of the link.
 const linkName = "apikey-node"
 
-// connect links the namespaces with this machine, and leads what is for pods and Services there.
+// connect links the network namespace to this machine, and adds routes to pods and Services.
 func connect(ctx context.Context, inside namespaces) error {
 	for _, command := range []string{
 		"link add " + linkName + " type veth peer name eth0 netns " + inside.String(),
@@ -50,10 +50,10 @@ func connect(ctx context.Context, inside namespaces) error {
 	return nil
 }
 
-// disconnect removes the link, if it is there, and its routes.
+// disconnect removes the link and its routes, if they exist.
 func disconnect(ctx context.Context) error {
 	if _, err := net.InterfaceByName(linkName); err != nil {
-		return nil //nolint:nilerr // the kernel removes the link some time after the namespaces end: there is none
+		return nil //nolint:nilerr // the kernel has removed the link with the namespaces
 	}
 	return run(ctx, nil, ip("link delete "+linkName)...)
 }

@@ -27,72 +27,72 @@ import (
 
 const timeout = 2 * time.Minute
 
-func TestNodeRunsPodsAndLeavesNothing(t *testing.T) {
+func TestUp_RunsPodsAndLeavesNothing(t *testing.T) {
 	g := NewWithT(t)
-	place, tmp := thePlace(t), t.TempDir()
-	before := look(t, place)
+	paths, tmp := testPaths(t), t.TempDir()
+	before := machineState(t, paths)
 	up := startUp(t, tmp)
-	startPods(t, place)
+	startPods(t, paths)
 	g.Expect(dns().LookupHost(t.Context(), "kubernetes.default.svc.cluster.local")).To(ConsistOf("10.97.0.1"))
-	_, err := dns().LookupHost(t.Context(), "nobody.default.svc.cluster.local")
+	_, err := dns().LookupHost(t.Context(), "missing.default.svc.cluster.local")
 	g.Expect(err).To(MatchError(ContainSubstring("no such host")))
 
-	another, err := exec.CommandContext(t.Context(), filepath.Join(place.programs, "node"), "up").CombinedOutput()
+	another, err := exec.CommandContext(t.Context(), filepath.Join(paths.programs, "node"), "up").CombinedOutput()
 	g.Expect(err).To(HaveOccurred())
-	g.Expect(string(another)).To(Equal(fmt.Sprintf("a node is running already, as process %d: end that one first\n", up.PID())))
+	g.Expect(string(another)).To(Equal(fmt.Sprintf("a node is running already, as process %d: stop it first\n", up.PID())))
 
 	g.Expect(up.Stop()).To(Succeed())
 	g.Expect(up.Err()).To(MatchError(HavePrefix("exit status 0\n")))
-	g.Expect(processtest.WithTemporary(t, tmp)).To(BeEmpty())
-	g.Expect(cmp.Diff(before, look(t, place))).To(BeEmpty())
+	g.Expect(processtest.WithTMPDIR(t, tmp)).To(BeEmpty())
+	g.Expect(cmp.Diff(before, machineState(t, paths))).To(BeEmpty())
 }
 
-func TestKilledNodeLeavesNothingRunningAndTheNextRemovesTheRest(t *testing.T) {
+func TestUp_CleansUpAfterAKilledNode(t *testing.T) {
 	g := NewWithT(t)
-	place, tmp := thePlace(t), t.TempDir()
-	before := look(t, place)
+	paths, tmp := testPaths(t), t.TempDir()
+	before := machineState(t, paths)
 	killed := startUp(t, tmp)
-	startPods(t, place)
+	startPods(t, paths)
 	killed.Kill()
-	g.Eventually(func() []string { return processtest.WithTemporary(t, tmp) }).WithTimeout(timeout).Should(BeEmpty())
-	g.Eventually(func() string { return look(t, place).Links }).WithTimeout(timeout).Should(Equal(before.Links))
+	g.Eventually(func() []string { return processtest.WithTMPDIR(t, tmp) }).WithTimeout(timeout).Should(BeEmpty())
+	g.Eventually(func() string { return machineState(t, paths).Links }).WithTimeout(timeout).Should(Equal(before.Links))
 	g.Expect(processesInCgroups(t)).To(BeEmpty())
 
 	g.Expect(startUp(t, tmp).Stop()).To(Succeed())
-	g.Expect(cmp.Diff(before, look(t, place))).To(BeEmpty())
+	g.Expect(cmp.Diff(before, machineState(t, paths))).To(BeEmpty())
 }
 
-func TestCheckTellsWhoeverIsNotRootWhatToDo(t *testing.T) {
+func TestCheck_RequiresRoot(t *testing.T) {
 	g := NewWithT(t)
 	dir := t.TempDir()
-	g.Expect(os.Chmod(filepath.Dir(dir), 0o755)).To(Succeed()) // it would be root's alone
+	g.Expect(os.Chmod(filepath.Dir(dir), 0o755)).To(Succeed()) // for another user
 	program := filepath.Join(dir, "node")
-	content, err := os.ReadFile(filepath.Join(thePlace(t).programs, "node"))
+	content, err := os.ReadFile(filepath.Join(testPaths(t).programs, "node"))
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(os.WriteFile(program, content, 0o755)).To(Succeed())
 	check := exec.CommandContext(t.Context(), program, "check")
 	check.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	output, err := check.CombinedOutput()
 	g.Expect(err).To(HaveOccurred())
-	g.Expect(string(output)).To(Equal("a node makes namespaces, control groups and network links, which only root may. " +
-		"Give the tests another cluster instead: make e2e KUBECONFIG=FILE IMAGE=NAME\n"))
+	g.Expect(string(output)).To(Equal("a node requires root, to create namespaces, control groups and network links: become root, " +
+		"or run the tests on another cluster with make e2e KUBECONFIG=FILE IMAGE=NAME\n"))
 }
 
-func thePlace(t *testing.T) place {
+func testPaths(t *testing.T) paths {
 	t.Helper()
-	place, err := findPlace()
+	paths, err := findPaths()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return place
+	return paths
 }
 
-// startPods returns once two pods run.
-func startPods(t *testing.T, place place) {
+// startPods starts two pods and waits until they run.
+func startPods(t *testing.T, paths paths) {
 	t.Helper()
 	kubectl := controlplane.Kubectl{
-		Program:    filepath.Join(place.assets, "kubectl"),
-		Kubeconfig: place.kubeconfig,
+		Program:    filepath.Join(paths.assets, "kubectl"),
+		Kubeconfig: paths.kubeconfig,
 		CacheDir:   t.TempDir(),
 	}
 	for _, args := range [][]string{
@@ -105,14 +105,14 @@ func startPods(t *testing.T, place place) {
 	}
 }
 
-// dns asks the cluster's DNS through its Service.
+// dns returns a resolver that uses the DNS Service of the cluster.
 func dns() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(dnsAddress.String(), "53"))
 	}}
 }
 
-// processesInCgroups returns the processes of pods.
+// processesInCgroups returns the process IDs in the control groups of the node.
 func processesInCgroups(t *testing.T) string {
 	t.Helper()
 	groups, err := nodeCgroups()
@@ -127,14 +127,14 @@ func processesInCgroups(t *testing.T) string {
 	return all.String()
 }
 
-// machine is what a node could change of this machine, and must not.
+// machine is the state of this machine that a node must not change.
 type machine struct {
 	Links, Routes, Mounts, Settings string
 	Cgroups, Files                  []string
 }
 
-// look returns what is there to see of this machine.
-func look(t *testing.T, place place) machine {
+// machineState returns the state of this machine.
+func machineState(t *testing.T, paths paths) machine {
 	t.Helper()
 	g := NewWithT(t)
 	read := func(files ...string) string {
@@ -155,7 +155,7 @@ func look(t *testing.T, place place) machine {
 	cgroups, err := nodeCgroups()
 	g.Expect(err).NotTo(HaveOccurred())
 	var files []string
-	for _, file := range []string{place.state, place.kubeconfig} {
+	for _, file := range []string{paths.state, paths.kubeconfig} {
 		if _, err := os.Stat(file); err == nil {
 			files = append(files, file)
 		}
@@ -172,7 +172,7 @@ func look(t *testing.T, place place) machine {
 	}
 }
 
-// startUp starts a node. What it starts inherits its TMPDIR, and can be told by it.
+// startUp starts a node. Its descendants inherit the TMPDIR.
 func startUp(t *testing.T, tmp string) *testnode.Node {
 	t.Helper()
 	node, err := testnode.Start(t.Context(), "TMPDIR="+tmp)

@@ -23,7 +23,7 @@ import (
 
 // node is a cluster of one node.
 type node struct {
-	place
+	paths
 	first     *process.Process // of the namespaces
 	inside    namespaces
 	plane     *controlplane.ControlPlane
@@ -31,8 +31,8 @@ type node struct {
 	processes []*process.Process
 }
 
-// up runs a cluster until ctx is done, or until a part of it ends by itself.
-func up(ctx context.Context, place place) (err error) {
+// up runs a cluster until ctx is done, or until one of its processes ends.
+func up(ctx context.Context, paths paths) (err error) {
 	if err := checkMachine(); err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func up(ctx context.Context, place place) (err error) {
 		return err
 	}
 	defer unlock()
-	n := &node{place: place}
+	n := &node{paths: paths}
 	defer func() {
 		fmt.Println("\nStopping ...")
 		err = errors.Join(err, n.down())
@@ -59,44 +59,44 @@ func up(ctx context.Context, place place) (err error) {
 }
 
 const instructions = `
-A Kubernetes cluster of one node is up, after %.0f seconds. In another terminal:
+A Kubernetes cluster of one node is running, after %.0f seconds. In another terminal:
 
   export KUBECONFIG=%s
   %s get pods --all-namespaces
 
-Images come from archives: bin/node/node load FILE.tar. Logs are in %s. Ctrl-C ends it all and leaves nothing.
+To load images from archives: bin/node/node load FILE.tar. The logs are in %s. Ctrl-C stops the cluster and deletes its data.
 `
 
 func (n *node) start(ctx context.Context) error {
 	steps := []struct {
-		what string
-		do   func(context.Context) error
+		title string
+		run   func(context.Context) error
 	}{
-		{"Looking for what a node is made of", n.checkFiles},
-		{"Removing what a killed node left", removeRemains},
-		{"Making directories and control groups", n.makeDirectories},
-		{"Entering namespaces", n.startNamespaces},
+		{"Checking the files of the node", n.checkFiles},
+		{"Cleaning up after a killed node", cleanUp},
+		{"Creating directories and control groups", n.createDirectories},
+		{"Creating namespaces", n.startNamespaces},
 		{"Connecting their network", n.connect},
 		{"Starting a Kubernetes control plane", n.startControlPlane},
-		{"Writing the node's configuration", n.writeConfiguration},
+		{"Writing the configuration of the node", n.writeConfiguration},
 		{"Starting the container runtime", n.startContainerd},
-		{"Loading the images that every node needs", func(ctx context.Context) error { return n.inside.load(ctx, n.ownImages()) }},
+		{"Loading the images of the system pods", func(ctx context.Context) error { return n.inside.load(ctx, n.systemImages()) }},
 		{"Starting the node", n.startNode},
-		{"Starting the cluster's DNS", n.startDNS},
+		{"Starting the DNS of the cluster", n.startDNS},
 	}
 	for _, step := range steps {
-		fmt.Printf("%s ...\n", step.what)
-		if err := step.do(ctx); err != nil {
+		fmt.Printf("%s ...\n", step.title)
+		if err := step.run(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// down ends everything and leaves nothing but logs.
+// down stops the cluster and removes all of it except the logs.
 func (n *node) down() error {
 	if n.first != nil {
-		n.first.Kill() // and with it all that runs in its namespaces
+		n.first.Kill() // with all processes in its namespaces
 	}
 	for _, p := range n.processes {
 		p.Kill()
@@ -105,7 +105,7 @@ func (n *node) down() error {
 	if n.plane != nil {
 		err = n.plane.Stop()
 	}
-	return errors.Join(err, removeRemains(context.Background()), os.RemoveAll(n.state), os.RemoveAll(n.kubeconfig))
+	return errors.Join(err, cleanUp(context.Background()), os.RemoveAll(n.state), os.RemoveAll(n.kubeconfig))
 }
 
 func (n *node) checkFiles(context.Context) error {
@@ -113,29 +113,29 @@ func (n *node) checkFiles(context.Context) error {
 		n.program("kubelet"), n.program("kube-proxy"), n.program("kube-scheduler"),
 		filepath.Join(n.debian, "usr", "bin", "containerd"),
 	}
-	for _, file := range append(programs, n.ownImages()...) {
+	for _, file := range append(programs, n.systemImages()...) {
 		if _, err := os.Stat(file); err != nil {
-			return fmt.Errorf("%w: `make node` makes what is missing", err)
+			return fmt.Errorf("%w: run `make node`, which builds it", err)
 		}
 	}
 	return nil
 }
 
-func (n *node) makeDirectories(context.Context) error {
+func (n *node) createDirectories(context.Context) error {
 	for _, old := range []string{n.state, n.kubeconfig, n.logs} {
 		if err := os.RemoveAll(old); err != nil {
 			return err
 		}
 	}
-	return errors.Join(os.MkdirAll(n.state, 0o755), os.MkdirAll(n.logs, 0o755), makeCgroups())
+	return errors.Join(os.MkdirAll(n.state, 0o755), os.MkdirAll(n.logs, 0o755), createCgroups())
 }
 
 func (n *node) startNamespaces(ctx context.Context) (err error) {
-	if n.first, err = startFirstProcess(ctx, n.place); err != nil {
+	if n.first, err = startFirstProcess(ctx, n.paths); err != nil {
 		return err
 	}
 	n.inside = namespaces{pid: n.first.PID()}
-	return n.inside.record(n.place)
+	return n.inside.record(n.paths)
 }
 
 func (n *node) connect(ctx context.Context) error { return connect(ctx, n.inside) }
@@ -154,7 +154,7 @@ func (n *node) startControlPlane(ctx context.Context) (err error) {
 	return err
 }
 
-// startProcess starts a program that is part of the cluster until its end.
+// startProcess starts a process of the cluster.
 func (n *node) startProcess(ctx context.Context, command process.Command) error {
 	p, err := process.Start(ctx, command)
 	if err == nil {

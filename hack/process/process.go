@@ -1,8 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package process starts programs that run beside this one, knows when they are ready, and leaves none behind: not when they are
-// stopped, not when starting them is interrupted, and, on Linux, not when this program is killed.
+// Package process starts programs as child processes and waits until they are ready. It leaves no child running: after a stop, after an
+// interrupted start, and, on Linux, after this program was killed.
 package process
 
 import (
@@ -28,23 +28,23 @@ const (
 	tailLines    = 15
 )
 
-// Command says what to run.
+// Command is a program to start.
 type Command struct {
-	// Name is what messages call the process; empty is the base name of Path.
+	// Name is the name of the process in messages. It defaults to the base name of Path.
 	Name string
-	// Path of the program.
+	// Path is the path of the program.
 	Path string
-	// Args of the program, without its name.
+	// Args are the arguments, without the name of the program.
 	Args []string
-	// Env is added to this program's environment, as "NAME=value".
+	// Env is added to the environment of this program, as "NAME=value".
 	Env []string
-	// Log is the file that gets what the process prints. It is started afresh.
+	// Log is the file of the output, which Start truncates.
 	Log string
-	// Ready returns nil once the process does its work; it is asked until then. Nil means ready at once.
+	// Ready returns nil once the process is ready. Start polls it. If it is nil, the process is ready at once.
 	Ready func(ctx context.Context) error
-	// ReadyTimeout bounds how long that may take; 0 is a minute.
+	// ReadyTimeout is the timeout of Ready. It defaults to a minute.
 	ReadyTimeout time.Duration
-	// Attributes are what the system is to do for the process beyond what this package has it do; nil is nothing.
+	// Attributes are further attributes of the process. They may be nil.
 	Attributes *syscall.SysProcAttr
 }
 
@@ -55,16 +55,16 @@ func (c *Command) name() string {
 	return filepath.Base(c.Path)
 }
 
-// Process is a program that was started.
+// Process is a started program.
 type Process struct {
 	command Command
 	cmd     *exec.Cmd
 	ended   chan struct{}
-	result  error // how it ended; to be read after ended is closed
+	result  error // of cmd.Wait; valid after ended is closed
 }
 
-// Start starts a program and returns when it is ready. On any error, cancellation of ctx included, nothing is left running. What ctx
-// does later does not touch the process.
+// Start starts a program and returns when it is ready. On any error, cancellation of ctx included, no process is left running. A later
+// cancellation of ctx does not stop the process.
 func Start(ctx context.Context, command Command) (*Process, error) {
 	p, err := launch(ctx, command)
 	if err != nil {
@@ -77,7 +77,7 @@ func Start(ctx context.Context, command Command) (*Process, error) {
 	return p, nil
 }
 
-// Run runs a command to its end. Ctrl-C in a terminal does not reach it: the command's own context ends it.
+// Run runs a command and waits for its end. Ctrl-C in a terminal does not reach the command; only its context stops it.
 func Run(command *exec.Cmd) error {
 	if err := start(command); err != nil {
 		return err
@@ -91,16 +91,16 @@ func launch(ctx context.Context, command Command) (*Process, error) {
 	}
 	log, err := os.OpenFile(command.Log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("cannot log what %s prints: %w", command.name(), err)
+		return nil, fmt.Errorf("open the log of %s: %w", command.name(), err)
 	}
-	defer func() { _ = log.Close() }() // the process has its own
+	defer func() { _ = log.Close() }() // the process has a copy
 
 	cmd := exec.Command(command.Path, command.Args...)
 	cmd.Env = append(os.Environ(), command.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = command.Attributes
 	if err := start(cmd); err != nil {
-		return nil, fmt.Errorf("cannot start %s: %w", command.name(), err)
+		return nil, fmt.Errorf("start %s: %w", command.name(), err)
 	}
 	p := &Process{command: command, cmd: cmd, ended: make(chan struct{})}
 	go func() {
@@ -110,10 +110,10 @@ func launch(ctx context.Context, command Command) (*Process, error) {
 	return p, nil
 }
 
-// Main runs the command line of a program that starts others: until one of [EndingSignals], after which the program says that it was
-// interrupted, whatever error that led to.
+// Main runs the command line of a program that starts others. One of [TerminationSignals] cancels ctx; the program then prints
+// "interrupted" instead of the error of the command.
 func Main(command func(ctx context.Context, args []string) error) {
-	ctx, _ := signal.NotifyContext(context.Background(), EndingSignals()...)
+	ctx, _ := signal.NotifyContext(context.Background(), TerminationSignals()...)
 	switch err := command(ctx, os.Args[1:]); {
 	case err == nil:
 	case ctx.Err() != nil:
@@ -125,16 +125,16 @@ func Main(command func(ctx context.Context, args []string) error) {
 	}
 }
 
-// EndingSignals are those that end a program in a terminal or a pipe: each is to end what the program has started, too.
-func EndingSignals() []os.Signal {
+// TerminationSignals returns the signals that end a program in a terminal or a pipe.
+func TerminationSignals() []os.Signal {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE}
-	if !signal.Ignored(syscall.SIGHUP) { // by nohup
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
 		signals = append(signals, syscall.SIGHUP)
 	}
 	return signals
 }
 
-// HTTPReady is a Command.Ready that asks a URL until it answers 200.
+// HTTPReady returns a Command.Ready that waits for the status 200 of a URL.
 func HTTPReady(url string) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -147,7 +147,7 @@ func HTTPReady(url string) func(ctx context.Context) error {
 		}
 		defer response.Body.Close()
 		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s answered %s", url, response.Status)
+			return fmt.Errorf("%s returned %s", url, response.Status)
 		}
 		return nil
 	}
@@ -182,19 +182,19 @@ func (p *Process) waitReady(ctx context.Context) error {
 
 var errNotReady = errors.New("not ready in time")
 
-// Name is what messages call the process.
+// Name returns the name of the process in messages.
 func (p *Process) Name() string { return p.command.name() }
 
-// PID is the id of the process, and of the process group that it leads.
+// PID returns the ID of the process, and of the process group that it leads.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Log is the file that gets what the process prints.
+// Log returns the file of the output.
 func (p *Process) Log() string { return p.command.Log }
 
-// Ended is closed when the process has ended, by itself or not.
+// Ended returns a channel that is closed when the process has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
-// WaitAny returns nil when ctx is done, and an error when one of these processes ends by itself before.
+// WaitAny waits until ctx is done. It returns an error if one of the processes ends before.
 func WaitAny(ctx context.Context, processes ...*Process) error {
 	ended := make(chan *Process)
 	for _, p := range processes {
@@ -213,22 +213,21 @@ func WaitAny(ctx context.Context, processes ...*Process) error {
 	case <-ctx.Done():
 		return nil
 	case p := <-ended:
-		return fmt.Errorf("%s ended by itself: %w", p.Name(), p.Err())
+		return fmt.Errorf("%s ended unexpectedly: %w", p.Name(), p.Err())
 	}
 }
 
-// Err waits for the end of the process and says how it ended, with the last lines of its log.
+// Err waits for the end of the process and returns its exit status with the last lines of its log.
 func (p *Process) Err() error {
 	<-p.ended
-	how := "exit status 0"
+	status := "exit status 0"
 	if p.result != nil {
-		how = p.result.Error()
+		status = p.result.Error()
 	}
-	return fmt.Errorf("%s\n%s", how, p.logTail())
+	return fmt.Errorf("%s\n%s", status, p.logTail())
 }
 
-// Stop asks the process to end, and kills it when it has not ended after 20 seconds, which is an error. It returns once the process has
-// ended; of a process that ended before, it says nothing.
+// Stop terminates the process and waits for its end. If it takes more than 20 seconds, Stop kills the process and returns an error.
 func (p *Process) Stop() error {
 	p.Signal(syscall.SIGTERM)
 	select {
@@ -236,29 +235,29 @@ func (p *Process) Stop() error {
 		return nil
 	case <-time.After(stopTimeout):
 		p.Kill()
-		return fmt.Errorf("%s was killed: it had not ended %s after it was asked to\n%s", p.Name(), stopTimeout, p.logTail())
+		return fmt.Errorf("%s was killed, because it did not end within %s after SIGTERM\n%s", p.Name(), stopTimeout, p.logTail())
 	}
 }
 
-// Kill ends the process at once, and returns when it has ended.
+// Kill kills the process and waits for its end.
 func (p *Process) Kill() {
 	p.Signal(syscall.SIGKILL)
 	<-p.ended
 }
 
-// Signal sends a signal to the process and its children, if it has not ended.
+// Signal sends a signal to the process and its children, unless it has ended.
 func (p *Process) Signal(signal syscall.Signal) {
 	select {
-	case <-p.ended: // its id may be somebody else's by now
+	case <-p.ended: // another process may have its ID now
 	default:
-		_ = syscall.Kill(-p.PID(), signal) // fails only when it has just ended
+		_ = syscall.Kill(-p.PID(), signal) // fails if the process has just ended
 	}
 }
 
 func (p *Process) logTail() string {
 	content, err := os.ReadFile(p.command.Log)
 	if err != nil {
-		return fmt.Sprintf("its log cannot be read: %v", err)
+		return fmt.Sprintf("cannot read its log: %v", err)
 	}
 	lines := strings.Split(string(bytes.TrimSpace(content)), "\n")
 	lines = lines[max(0, len(lines)-tailLines):]

@@ -19,7 +19,7 @@ import (
 	"squirrel.dev/apikey-operator/hack/process"
 )
 
-// script is a process that runs a shell script, ready once it has made the file that $READY names.
+// script returns a command that runs a shell script, and is ready once the script has created the file $READY.
 func script(t *testing.T, source string) process.Command {
 	t.Helper()
 	ready := filepath.Join(t.TempDir(), "ready")
@@ -35,29 +35,29 @@ func script(t *testing.T, source string) process.Command {
 	}
 }
 
-func TestStartReturnsWhenReadyAndStopWhenEnded(t *testing.T) {
+func TestStart_ReturnsWhenReadyAndStopWhenEnded(t *testing.T) {
 	g := NewWithT(t)
-	p, err := process.Start(t.Context(), script(t, `trap 'echo told to end; exit 0' TERM; : >"$READY"; while :; do sleep 0.1; done`))
+	p, err := process.Start(t.Context(), script(t, `trap 'echo terminated; exit 0' TERM; : >"$READY"; while :; do sleep 0.1; done`))
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(syscall.Kill(p.PID(), 0)).To(Succeed())
 
 	g.Expect(p.Stop()).To(Succeed())
 	g.Expect(p.Ended()).To(BeClosed())
 	g.Expect(syscall.Kill(p.PID(), 0)).To(MatchError(syscall.ESRCH))
-	g.Expect(p.Err()).To(MatchError(And(ContainSubstring("exit status 0"), ContainSubstring("told to end"))))
-	g.Expect(p.Stop()).To(Succeed(), "of one that has ended")
+	g.Expect(p.Err()).To(MatchError(And(ContainSubstring("exit status 0"), ContainSubstring("terminated"))))
+	g.Expect(p.Stop()).To(Succeed(), "after the end of the process")
 }
 
-func TestStopReachesItsChildrenToo(t *testing.T) {
+func TestStop_TerminatesChildren(t *testing.T) {
 	g := NewWithT(t)
-	command := script(t, `trap wait TERM; sh -c 'trap "echo child told to end; exit" TERM; : >"$READY"; while :; do sleep 0.1; done' & wait`)
+	command := script(t, `trap wait TERM; sh -c 'trap "echo child terminated; exit" TERM; : >"$READY"; while :; do sleep 0.1; done' & wait`)
 	p, err := process.Start(t.Context(), command)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(p.Stop()).To(Succeed())
-	g.Expect(os.ReadFile(command.Log)).To(ContainSubstring("child told to end"))
+	g.Expect(os.ReadFile(command.Log)).To(ContainSubstring("child terminated"))
 }
 
-func TestStartSaysWhyAProcessEndedBeforeItWasReady(t *testing.T) {
+func TestStart_ReturnsWhyAProcessEndedBeforeItWasReady(t *testing.T) {
 	g := NewWithT(t)
 	command := script(t, `for i in $(seq 100); do echo line $i; done; exit 3`)
 	_, err := process.Start(t.Context(), command)
@@ -66,7 +66,7 @@ func TestStartSaysWhyAProcessEndedBeforeItWasReady(t *testing.T) {
 		HaveSuffix("  line 100"))))
 }
 
-func TestStartInterruptedLeavesNothing(t *testing.T) {
+func TestStart_InterruptedLeavesNoProcess(t *testing.T) {
 	g := NewWithT(t)
 	ctx, interrupt := context.WithCancel(t.Context())
 	command := script(t, `echo $$; exec sleep 1000`)
@@ -84,17 +84,17 @@ func TestStartInterruptedLeavesNothing(t *testing.T) {
 	g.Expect(syscall.Kill(pid, 0)).To(MatchError(syscall.ESRCH))
 }
 
-func TestStartGivesUpAfterItsTimeAndCallsAProcessByItsName(t *testing.T) {
+func TestStart_FailsAfterTheReadyTimeout(t *testing.T) {
 	g := NewWithT(t)
-	command := script(t, `echo still at it; exec sleep 1000`)
+	command := script(t, `echo starting; exec sleep 1000`)
 	command.Name, command.ReadyTimeout = "the sleeper", time.Second
 	_, err := process.Start(t.Context(), command)
 	g.Expect(err).To(MatchError(And(
 		HavePrefix("the sleeper was not ready after 1s: "),
-		HaveSuffix("the last lines of "+command.Log+":\n  still at it"))))
+		HaveSuffix("the last lines of "+command.Log+":\n  starting"))))
 }
 
-func TestWaitAnySaysWhichProcessEnded(t *testing.T) {
+func TestWaitAny_ReturnsWhichProcessEnded(t *testing.T) {
 	g := NewWithT(t)
 	var processes []*process.Process
 	for name, source := range map[string]string{"steady": `: >"$READY"; exec sleep 1000`, "hasty": `: >"$READY"; exit 4`} {
@@ -105,16 +105,16 @@ func TestWaitAnySaysWhichProcessEnded(t *testing.T) {
 		defer p.Kill()
 		processes = append(processes, p)
 	}
-	g.Expect(process.WaitAny(t.Context(), processes...)).To(MatchError(HavePrefix("hasty ended by itself: exit status 4\n")))
+	g.Expect(process.WaitAny(t.Context(), processes...)).To(MatchError(HavePrefix("hasty ended unexpectedly: exit status 4\n")))
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	g.Expect(process.WaitAny(ctx)).To(Succeed())
 }
 
-func TestStartSaysWhatCannotBeRun(t *testing.T) {
+func TestStart_ReturnsWhyAProgramCannotBeStarted(t *testing.T) {
 	g := NewWithT(t)
 	_, err := process.Start(t.Context(), process.Command{Path: "/nowhere/etcd", Log: filepath.Join(t.TempDir(), "log")})
-	g.Expect(err).To(MatchError(HavePrefix("cannot start etcd: ")))
+	g.Expect(err).To(MatchError(HavePrefix("start etcd: ")))
 	g.Expect(err).To(MatchError(os.ErrNotExist))
 }

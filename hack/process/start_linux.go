@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// start starts a command as the leader of its own process group, so that Ctrl-C in a terminal reaches only this program, which then
-// stops it in order. The kernel kills it when this program is killed.
+// start starts a command as the leader of a process group. Ctrl-C in a terminal then reaches only this program, which stops the command in
+// order. The kernel kills the command when this program is killed.
 func start(cmd *exec.Cmd) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -22,8 +22,8 @@ func start(cmd *exec.Cmd) error {
 	return <-result
 }
 
-// starter runs functions on one thread that lasts as long as this program. The parent of a death signal is the thread that started the
-// child, and Go ends threads as it likes, but not one that is locked to a goroutine that never returns.
+// starter returns a channel of functions that one permanent thread runs. The kernel sends the death signal at the end of the thread that
+// started the child. Go may end any thread, except one that is locked to a goroutine that never returns.
 var starter = sync.OnceValue(func() chan<- func() {
 	work := make(chan func())
 	go func() {

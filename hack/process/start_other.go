@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// start starts a command as the leader of its own process group, so that Ctrl-C in a terminal reaches only this program, which then
-// stops it in order.
+// start starts a command as the leader of a process group. Ctrl-C in a terminal then reaches only this program, which stops the command in
+// order.
 func start(cmd *exec.Cmd) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

@@ -99,7 +99,7 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) (code int, err error) {
-	ctx, stopListening := signal.NotifyContext(context.Background(), process.EndingSignals()...)
+	ctx, stopListening := signal.NotifyContext(context.Background(), process.TerminationSignals()...)
 	root, err := controlplane.FindRepository()
 	if err != nil {
 		return 0, err

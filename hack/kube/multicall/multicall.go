@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package multicall is several programs in one binary: it is the program that its name says.
+// Package multicall runs one of several programs in a binary, by the name of the binary.
 package multicall
 
 import (
@@ -13,13 +13,13 @@ import (
 	"strings"
 )
 
-// Main runs the one of these programs whose name this binary was called by.
+// Main runs the program with the name of this binary.
 func Main(programs map[string]func()) {
 	name := filepath.Base(os.Args[0])
 	program, ok := programs[name]
 	if !ok {
 		names := strings.Join(slices.Sorted(maps.Keys(programs)), ", ")
-		fmt.Fprintf(os.Stderr, "%s: link or rename this binary to one of %s, and run it under that name\n", name, names)
+		fmt.Fprintf(os.Stderr, "%s is not the name of a program: link or rename this binary to one of %s\n", name, names)
 		os.Exit(2)
 	}
 	program()

@@ -1,8 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command node is what a Kubernetes node needs beyond the control plane, in one binary. It is the program that its name says: linked as
-// kubelet, kube-proxy or kube-scheduler, it is that program, with that program's own flags.
+// Command node has the programs of a Kubernetes node in one binary. Under the name kubelet, kube-proxy or kube-scheduler, it runs that
+// program with its flags.
 package main
 
 import (
