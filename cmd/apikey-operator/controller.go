@@ -19,7 +19,6 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -151,21 +150,13 @@ func (c *controller) connect(context.Context) (err error) {
 	return err
 }
 
-// getCertificate is the callback of a [tls.Config].
-type getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-
 // loadWebhookCertificate loads the certificate of --webhook-cert-dir.
-func (c *controller) loadWebhookCertificate(context.Context) error {
+func (c *controller) loadWebhookCertificate(context.Context) (err error) {
 	if !c.webhook || c.mintCertificates {
 		return nil
 	}
-	watcher, err := certwatcher.New(filepath.Join(c.webhookCertDir, "tls.crt"), filepath.Join(c.webhookCertDir, "tls.key"))
-	if err != nil {
-		return fmt.Errorf("load the certificate of the admission webhook: %w", err)
-	}
-	c.certificate = watcher.GetCertificate
-	c.servers.AddRunnable(watcher.Start)
-	return nil
+	c.certificate, err = loadCertificate(c.servers, filepath.Join(c.webhookCertDir, "tls.crt"), filepath.Join(c.webhookCertDir, "tls.key"))
+	return err
 }
 
 func (c *controller) createManager(context.Context) error {

@@ -5,16 +5,16 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
-	"log/slog"
+	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
-	"github.com/go-logr/logr"
-	"github.com/google/go-cmp/cmp"
+	"k8s.io/client-go/rest"
 
+	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -133,80 +133,61 @@ func TestRun_ListsTheCommands(t *testing.T) {
 	}
 }
 
-func TestConsole_KeyFileDefaultsToTheEnvironment(t *testing.T) {
-	defaultFile := func() string { return newConsoleCommand().Flags().Lookup("api-key-file").DefValue }
-	const variable = "APIKEY_OPERATOR_API_KEY_FILE"
-	t.Setenv(variable, "") // restores the variable after the test
-	if err := os.Unsetenv(variable); err != nil {
+func TestRun_LogsFailuresAndExitsWith1(t *testing.T) {
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := controlplane.WriteKubeconfig(kubeconfig, &rest.Config{Host: "http://127.0.0.1:1"}, "default"); err != nil {
 		t.Fatal(err)
 	}
-	if got := defaultFile(); got != "data/.api_key" {
-		t.Errorf("without the variable, the default is %q", got)
-	}
-	for _, file := range []string{"/run/secrets/api_key", ""} {
-		t.Setenv(variable, file)
-		if got := defaultFile(); got != file {
-			t.Errorf("the default is %q, want %q", got, file)
-		}
-	}
-}
-
-func TestLogLevels(t *testing.T) {
-	logAll := func(handler slog.Handler) {
-		log, logr := slog.New(handler), logr.FromSlogHandler(handler) // controller-runtime and klog use logr
-		log.Debug("debug")
-		log.Info("info")
-		log.Warn("warn")
-		log.Error("error")
-		for verbosity := range 10 {
-			logr.V(verbosity).Info("verbosity", "v", verbosity)
-		}
-	}
-	type line struct {
-		Level, Msg string
-		V          int
-	}
-	verbosities := []line{{"INFO", "verbosity", 0}}
-	for verbosity := 1; verbosity <= 4; verbosity++ {
-		verbosities = append(verbosities, line{"DEBUG", "verbosity", verbosity})
-	}
-	severe := []line{{"WARN", "warn", 0}, {"ERROR", "error", 0}}
-	for level, want := range map[string][]line{
-		"debug": append(append([]line{{"DEBUG", "debug", 0}, {"INFO", "info", 0}}, severe...), verbosities...),
-		"info":  append(append([]line{{"INFO", "info", 0}}, severe...), verbosities[0]),
-		"warn":  severe,
-		"error": severe[1:],
-	} {
-		t.Run(level, func(t *testing.T) {
-			var out bytes.Buffer
-			handler, err := (&logFlags{level: level, format: "json"}).newHandler(&out)
-			if err != nil {
-				t.Fatal(err)
-			}
-			logAll(handler)
-			var got []line
-			for decoder := json.NewDecoder(&out); decoder.More(); {
-				var l line
-				if err := decoder.Decode(&l); err != nil {
-					t.Fatal(err)
-				}
-				got = append(got, l)
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("the log differs (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-func TestLogFormat_Text(t *testing.T) {
-	var out bytes.Buffer
-	handler, err := (&logFlags{level: "info", format: "text"}).newHandler(&out)
+	inUse, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	slog.New(handler).Info("hello", "to", "you")
-	if !strings.HasSuffix(out.String(), " level=INFO msg=hello to=you\n") {
-		t.Errorf("the log is %q", out.String())
+	defer inUse.Close()
+	dir := t.TempDir()
+	missing := filepath.Join(dir, "missing")
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no kubeconfig": {
+			args: []string{"authenticator", "--plaintext", "--kubeconfig=" + missing},
+			want: "find the Kubernetes API by --kubeconfig, KUBECONFIG or the ServiceAccount of the pod: stat " + missing + ": no such file or directory",
+		},
+		"no certificate": {
+			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--tls-cert-file=" + missing, "--tls-private-key-file=" + missing},
+			want: "load the serving certificate: open " + missing + ": no such file or directory",
+		},
+		"an address in use": {
+			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--plaintext", "--listen-address=" + inUse.Addr().String()},
+			want: "the authenticator server cannot listen on " + inUse.Addr().String() + ": listen tcp " + inUse.Addr().String() +
+				": bind: address already in use",
+		},
+		"a directory for a key file": {
+			args: []string{"console", "--kubeconfig=" + kubeconfig, "--plaintext", "--namespace=shop", "--api-key-file=" + dir},
+			want: "the key file " + dir + " is a directory: remove it, or name a file with --api-key-file",
+		},
+		"a gRPC address in use": {
+			args: []string{"authenticator", "--kubeconfig=" + kubeconfig, "--plaintext", "--listen-address=127.0.0.1:0",
+				"--grpc-listen-address=" + inUse.Addr().String()},
+			want: "the grpc server cannot listen on " + inUse.Addr().String() + ": listen tcp " + inUse.Addr().String() +
+				": bind: address already in use",
+		},
+		"no webhook certificate": {
+			args: []string{"controller", "--kubeconfig=" + kubeconfig, "--leader-elect=false", "--webhook-cert-dir=" + missing},
+			want: "load the serving certificate: open " + filepath.Join(missing, "tls.crt") + ": no such file or directory",
+		},
+		"no kubeconfig for the controller": {
+			args: []string{"controller", "--webhook=false", "--leader-elect=false", "--kubeconfig=" + missing},
+			want: "find the Kubernetes API by --kubeconfig, KUBECONFIG or the ServiceAccount of the pod: stat " + missing + ": no such file or directory",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startProgram(t, c.args...)
+			p.assertEnds("exit status 1")
+			lines := p.lines()
+			if last := lines[len(lines)-1]; last.Level != "ERROR" || last.Msg != "exiting" || last.Err != c.want {
+				t.Errorf("the last line of the log is %+v, want the error %q", last, c.want)
+			}
+		})
 	}
 }

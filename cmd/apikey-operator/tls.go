@@ -45,10 +45,19 @@ func (f *tlsFlags) config(servers *serving.Process) (*tls.Config, error) {
 	if f.plaintext {
 		return nil, nil
 	}
-	certificate, err := certwatcher.New(f.certFile, f.keyFile)
+	certificate, err := loadCertificate(servers, f.certFile, f.keyFile)
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate}, err
+}
+
+// getCertificate is the callback of a [tls.Config].
+type getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+// loadCertificate loads a serving certificate. The process reloads it while it runs.
+func loadCertificate(servers *serving.Process, certFile, keyFile string) (getCertificate, error) {
+	watcher, err := certwatcher.New(certFile, keyFile)
 	if err != nil {
 		return nil, fmt.Errorf("load the serving certificate: %w", err)
 	}
-	servers.AddRunnable(certificate.Start)
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.GetCertificate}, nil
+	servers.AddRunnable(watcher.Start)
+	return watcher.GetCertificate, nil
 }

@@ -4,7 +4,6 @@
 package controlplane
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -39,16 +38,8 @@ type Kubectl struct{ Program, Kubeconfig, CacheDir string }
 func (k Kubectl) Run(ctx context.Context, stdin string, args ...string) (string, error) {
 	command := exec.CommandContext(ctx, k.Program, args...)
 	command.Env = append(os.Environ(), "KUBECONFIG="+k.Kubeconfig, "KUBECACHEDIR="+k.CacheDir)
-	var output bytes.Buffer
-	command.Stdin, command.Stdout, command.Stderr = strings.NewReader(stdin), &output, &output
-	err := process.Run(command)
-	switch {
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
-	case err != nil:
-		err = fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, output.String())
-	}
-	return output.String(), err
+	command.Stdin = strings.NewReader(stdin)
+	return process.Output(ctx, command)
 }
 
 // UserConfig returns a client configuration of a user with groups, whose rights RBAC grants.

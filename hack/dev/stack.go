@@ -10,6 +10,7 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -124,25 +125,21 @@ func (s *stack) installConfiguration(ctx context.Context) error {
 }
 
 func (s *stack) startController(ctx context.Context) error {
-	health, err := s.port(controllerHealthPort)
+	ports, err := s.ports(controllerHealthPort, webhookPort)
 	if err != nil {
 		return err
 	}
-	webhook, err := s.port(webhookPort)
-	if err != nil {
-		return err
-	}
+	health, webhook := address(ports[0]), address(ports[1])
 	if err := s.removeLease(ctx); err != nil {
 		return err
 	}
 	certDir := filepath.Join(s.dir, "webhook")
-	if _, err := s.plane.RegisterWebhooks(ctx, s.config("webhook", "validating.yaml"), webhook, certDir); err != nil {
+	if _, err := s.plane.RegisterWebhooks(ctx, s.config("webhook", "validating.yaml"), ports[1], certDir); err != nil {
 		return err
 	}
-	return s.startProcess(ctx, systemNamespace, "controller", "http://"+address(health)+"/readyz",
-		"--health-probe-bind-address="+address(health),
+	return s.startProcess(ctx, systemNamespace, "controller", health,
 		"--system-namespace="+systemNamespace,
-		"--webhook-listen-address="+address(webhook),
+		"--webhook-listen-address="+webhook,
 		"--webhook-cert-dir="+certDir,
 	)
 }
@@ -155,22 +152,14 @@ func (s *stack) removeLease(ctx context.Context) error {
 }
 
 func (s *stack) startAuthenticator(ctx context.Context) error {
-	listen, err := s.port(authenticatorPort)
+	ports, err := s.ports(authenticatorPort, authenticatorGRPCPort, authenticatorHealthPort)
 	if err != nil {
 		return err
 	}
-	listenGRPC, err := s.port(authenticatorGRPCPort)
-	if err != nil {
-		return err
-	}
-	health, err := s.port(authenticatorHealthPort)
-	if err != nil {
-		return err
-	}
-	s.authURL, s.authGRPC = "http://"+address(listen), address(listenGRPC)
-	return s.startProcess(ctx, systemNamespace, "authenticator", "http://"+address(health)+"/readyz",
-		"--health-probe-bind-address="+address(health),
-		"--listen-address="+address(listen),
+	listen, health := address(ports[0]), address(ports[2])
+	s.authURL, s.authGRPC = "http://"+listen, address(ports[1])
+	return s.startProcess(ctx, systemNamespace, "authenticator", health,
+		"--listen-address="+listen,
 		"--grpc-listen-address="+s.authGRPC,
 		"--plaintext",
 		"--shutdown-delay=0s",
@@ -178,18 +167,14 @@ func (s *stack) startAuthenticator(ctx context.Context) error {
 }
 
 func (s *stack) startConsole(ctx context.Context) error {
-	listen, err := s.port(consolePort)
+	ports, err := s.ports(consolePort, consoleHealthPort)
 	if err != nil {
 		return err
 	}
-	health, err := s.port(consoleHealthPort)
-	if err != nil {
-		return err
-	}
-	s.consoleURL, s.apiKeyFile = "http://"+address(listen), filepath.Join(s.dir, "console", ".api_key")
-	return s.startProcess(ctx, consoleNamespace, "console", "http://"+address(health)+"/readyz",
-		"--health-probe-bind-address="+address(health),
-		"--listen-address="+address(listen),
+	listen, health := address(ports[0]), address(ports[1])
+	s.consoleURL, s.apiKeyFile = "http://"+listen, filepath.Join(s.dir, "console", ".api_key")
+	return s.startProcess(ctx, consoleNamespace, "console", health,
+		"--listen-address="+listen,
 		"--plaintext",
 		"--shutdown-delay=0s",
 		"--namespace="+consoleNamespace,
@@ -197,11 +182,20 @@ func (s *stack) startConsole(ctx context.Context) error {
 	)
 }
 
-func (s *stack) port(preferred int) (int, error) {
-	if s.anyPorts {
-		preferred = 0
+// ports returns free ports, the preferred ones if possible.
+func (s *stack) ports(preferred ...int) ([]int, error) {
+	var ports []int
+	for _, port := range preferred {
+		if s.anyPorts {
+			port = 0
+		}
+		free, err := controlplane.FreePort(port)
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, free)
 	}
-	return controlplane.FreePort(preferred)
+	return ports, nil
 }
 
 // environments holds the environment variables of the Deployments in config.
@@ -210,8 +204,9 @@ var environments = map[string][]string{
 	"controller":    {"GOGC=25"},
 }
 
-// startProcess starts a subcommand of apikey-operator with the rights of its ServiceAccount in a namespace.
-func (s *stack) startProcess(ctx context.Context, namespace, subcommand, readyURL string, flags ...string) error {
+// startProcess starts a subcommand of apikey-operator with the rights of its ServiceAccount in a namespace. It serves health checks at
+// health.
+func (s *stack) startProcess(ctx context.Context, namespace, subcommand, health string, flags ...string) error {
 	program := filepath.Join(s.root, "bin", "apikey-operator")
 	if _, err := exec.LookPath(program); err != nil {
 		return fmt.Errorf("run `make build` first: %w", err)
@@ -225,11 +220,13 @@ func (s *stack) startProcess(ctx context.Context, namespace, subcommand, readyUR
 		return err
 	}
 	p, err := process.Start(ctx, process.Command{
-		Path:  program,
-		Args:  append([]string{subcommand, "--kubeconfig=" + kubeconfig, "--log-format=text"}, flags...),
+		Path: program,
+		Args: slices.Concat([]string{
+			subcommand, "--kubeconfig=" + kubeconfig, "--log-format=text", "--health-probe-bind-address=" + health,
+		}, flags),
 		Env:   environments[subcommand],
 		Log:   filepath.Join(s.logDir, subcommand+".log"),
-		Ready: process.HTTPReady(readyURL),
+		Ready: process.HTTPReady("http://" + health + "/readyz"),
 	})
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +15,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -168,15 +166,8 @@ func (n namespaces) run(ctx context.Context, input io.Reader, command ...string)
 
 // run runs a command. An error includes its output.
 func run(ctx context.Context, input io.Reader, command ...string) error {
-	var output bytes.Buffer
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, &output, &output
-	err := process.Run(cmd)
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case err != nil:
-		return fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, &output)
-	}
-	return nil
+	cmd.Stdin = input
+	_, err := process.Output(ctx, cmd)
+	return err
 }

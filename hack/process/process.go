@@ -77,12 +77,23 @@ func Start(ctx context.Context, command Command) (*Process, error) {
 	return p, nil
 }
 
-// Run runs a command and waits for its end. Ctrl-C in a terminal does not reach the command; only its context stops it.
-func Run(command *exec.Cmd) error {
-	if err := start(command); err != nil {
-		return err
+// Output runs a command to its end and returns its standard output and error. An error includes them. Ctrl-C in a terminal does not reach
+// the command; only ctx, which must be the context of the command, stops it.
+func Output(ctx context.Context, command *exec.Cmd) (string, error) {
+	var output bytes.Buffer
+	command.Stdout, command.Stderr = &output, &output
+	err := start(command)
+	if err == nil {
+		err = command.Wait()
 	}
-	return command.Wait()
+	switch {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case err != nil:
+		line := append([]string{filepath.Base(command.Path)}, command.Args[1:]...)
+		err = fmt.Errorf("%s: %w\n%s", strings.Join(line, " "), err, &output)
+	}
+	return output.String(), err
 }
 
 func launch(ctx context.Context, command Command) (*Process, error) {

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,10 +182,9 @@ type reading struct {
 // front of the API server sets the Date of its own errors.
 func newReading(request *http.Request, response *http.Response, sent, received time.Time) *reading {
 	date, err := http.ParseTime(response.Header.Get("Date"))
-	isWatch, _ := strconv.ParseBool(request.URL.Query().Get("watch"))
 	age := response.Header.Get("Age")
 	switch {
-	case err != nil, isWatch, age != "" && age != "0", response.StatusCode >= http.StatusInternalServerError,
+	case err != nil, isWatch(request.URL.Query()), age != "" && age != "0", response.StatusCode >= http.StatusInternalServerError,
 		received.Sub(sent) > maxRoundTrip:
 		return nil
 	}

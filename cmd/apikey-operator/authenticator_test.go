@@ -4,8 +4,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,8 +21,10 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"k8s.io/client-go/rest"
 
 	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -156,4 +162,100 @@ func TestAuthenticator_GRPCCanBeDisabled(t *testing.T) {
 	}
 	p.Signal(syscall.SIGTERM)
 	p.assertEnds("exit status 0")
+}
+
+func TestAuthenticator_ServesOverTLSAndDrains(t *testing.T) {
+	t.Parallel()
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	plaintext := issueKey(t, env, namespace, "frontend")
+	serving := newCertificate(t)
+	first := serving.renew(t)
+
+	p := startProgram(t, "authenticator",
+		"--kubeconfig="+env.Kubeconfig(t, env.Config),
+		"--listen-address=127.0.0.1:0", "--grpc-listen-address=0",
+		"--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
+		"--tls-cert-file="+serving.certFile, "--tls-private-key-file="+serving.keyFile,
+		"--shutdown-delay=2s", "--log-level=debug")
+	plain := &http.Transport{}
+	health, metrics := "http://"+p.address("health"), "http://"+p.address("metrics")
+	url := "https://" + p.address("authenticator") + "/auth/forward/" + namespace
+	p.eventually("the process is ready", func() bool { status, body := get(t, plain, health+"/readyz"); return status == 200 && body == "ok\n" })
+
+	if status, body := get(t, first, url, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext); status != 200 {
+		t.Errorf("the response to a valid key is %d %s", status, body)
+	}
+	if status, body := get(t, first, url, "X-Forwarded-Method: GET", "X-API-Key: "+token.New()); status != 401 {
+		t.Errorf("the response to an unknown key is %d %s", status, body)
+	}
+	counted := `apikey_authentications_total{protocol="forward",verdict="granted"} 1` + "\n"
+	if _, body := get(t, plain, metrics+"/metrics"); !strings.Contains(body, counted) || strings.Contains(body, "frontend") {
+		t.Errorf("the metrics are\n%s", body)
+	}
+
+	second := serving.renew(t)
+	p.eventually("the new certificate is served", func() bool {
+		status, _ := get(t, second, url, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext)
+		return status == 200
+	})
+
+	p.Signal(syscall.SIGTERM)
+	p.eventually("the process is not ready", func() bool { status, _ := get(t, plain, health+"/readyz"); return status == 503 })
+	if status, body := get(t, second, url, "X-Forwarded-Method: GET", "X-API-Key: "+plaintext); status != 200 {
+		t.Errorf("during the drain, the response to a valid key is %d %s", status, body)
+	}
+	p.assertEnds("exit status 0")
+
+	content, err := os.ReadFile(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(content, []byte(plaintext)) || !bytes.Contains(content, []byte(`"reason":"KeyUnknown"`)) {
+		t.Errorf("the log must have the denial and no token, but is\n%s", content)
+	}
+}
+
+func TestInvariant4_AuthenticatorWithoutTheAPIResponds503(t *testing.T) {
+	closed, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := controlplane.WriteKubeconfig(kubeconfig, &rest.Config{Host: "http://" + closed.Addr().String()}, "default"); err != nil {
+		t.Fatal(err)
+	}
+	p := startProgram(t, "authenticator", "--kubeconfig="+kubeconfig, "--plaintext", "--shutdown-delay=1h",
+		"--listen-address=127.0.0.1:0", "--grpc-listen-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0")
+	plain := &http.Transport{}
+	health, url := "http://"+p.address("health"), "http://"+p.address("authenticator")
+
+	if status, body := get(t, plain, health+"/healthz"); status != 200 || body != "ok\n" {
+		t.Errorf("the response of /healthz is %d %s", status, body)
+	}
+	if status, body := get(t, plain, health+"/readyz"); status != 503 || !strings.HasPrefix(body, "the APIKeys have not been listed yet: ") {
+		t.Errorf("the response of /readyz is %d %s", status, body)
+	}
+	for _, path := range []string{"/auth/envoy/shop/", "/auth/nginx/shop", "/auth/forward/shop"} {
+		headers := []string{"X-API-Key: " + token.New()}
+		switch path {
+		case "/auth/nginx/shop":
+			headers = append(headers, "X-Original-Method: GET")
+		case "/auth/forward/shop":
+			headers = append(headers, "X-Forwarded-Method: GET")
+		}
+		if status, body := get(t, plain, url+path, headers...); status != 503 {
+			t.Errorf("the response of %s is %d %s", path, status, body)
+		}
+	}
+	gateway := p.dialGRPC(nil)
+	assertCheck(t, gateway, map[string]string{"namespace": "shop"}, token.New(), 503)
+	assertCheck(t, gateway, nil, token.New(), 500) // no namespace
+	assertGRPCHealth(t, gateway, healthv1.HealthCheckResponse_NOT_SERVING)
+
+	p.Signal(syscall.SIGINT)
+	p.eventually("the process drains", func() bool { _, body := get(t, plain, health+"/readyz"); return body == "shutting down\n" })
+	p.Signal(syscall.SIGINT) // ends the process at once
+	p.assertEnds("exit status 1")
 }

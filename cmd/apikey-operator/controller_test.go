@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,12 +15,15 @@ import (
 	"testing"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/internal/certs"
@@ -162,4 +166,59 @@ func TestController_MeasuresCertificatesThatItCannotRenew(t *testing.T) {
 		_, body := get(t, &http.Transport{}, "http://"+metricsAddress+"/metrics")
 		return strings.Contains(body, `apikey_certificate_expiration_timestamp_seconds{certificate="authenticator"} 1.`)
 	})
+}
+
+func TestController_IssuesKeysAndReleasesItsLease(t *testing.T) {
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	port, certDir := env.Webhook(t, "../../config/webhook/validating.yaml")
+	healthPort, err := controlplane.FreePort(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	webhook, health := address(port), address(healthPort)
+	p := startProgram(t, "controller", "--kubeconfig="+env.Kubeconfig(t, env.Config), "--system-namespace="+namespace,
+		"--health-probe-bind-address="+health, "--webhook-listen-address="+webhook, "--webhook-cert-dir="+certDir)
+	plain := &http.Transport{}
+	p.eventually("the process is ready", func() bool { status, _ := get(t, plain, "http://"+health+"/readyz"); return status == 200 })
+
+	key := &v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "frontend"},
+		Spec:       v1alpha1.APIKeySpec{AppName: "Frontend App", ReadAccess: true},
+	}
+	if err := env.Client.Create(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	p.eventually("the key is issued", func() bool {
+		if err := env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), key); err != nil {
+			t.Fatal(err)
+		}
+		return meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady)
+	})
+	secret := &corev1.Secret{}
+	if err := env.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "frontend-token"}, secret); err != nil {
+		t.Fatal(err)
+	}
+	second := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "second"}, Spec: key.Spec}
+	p.eventually("the webhook rejects a second key of the app name", func() bool { // failurePolicy Ignore admits it after a timeout
+		err := env.Client.Create(t.Context(), second.DeepCopy(), client.DryRunAll)
+		return err != nil && strings.Contains(err.Error(), `"frontend"`)
+	})
+
+	p.Signal(syscall.SIGTERM)
+	p.assertEnds("exit status 0")
+	lease := &coordinationv1.Lease{}
+	if err := env.Client.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: leaderElectionID}, lease); err != nil {
+		t.Fatal(err)
+	}
+	if holder := lease.Spec.HolderIdentity; holder != nil && *holder != "" {
+		t.Errorf("the lease is still held by %q", *holder)
+	}
+	content, err := os.ReadFile(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plaintext := secret.Data["token"]; len(plaintext) != token.Length || bytes.Contains(content, plaintext) {
+		t.Errorf("the token of %d bytes is missing or in the log", len(plaintext))
+	}
 }
