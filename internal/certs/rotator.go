@@ -170,7 +170,7 @@ func (r *Rotator) parseAuthorities(secret *corev1.Secret) ([]authority, error) {
 		damage = fmt.Errorf("the Secret %q has no intact authority: restore the Secret, or delete it to get a new authority, "+
 			"which all clients must then trust: %w", AuthoritySecret, damage)
 	default:
-		damage = fmt.Errorf("the Secret %q has damaged authorities: restore or remove them, because none is created before: %w",
+		damage = fmt.Errorf("the Secret %q has damaged authorities: restore or remove them, so that a new one can be created: %w",
 			AuthoritySecret, damage)
 	}
 	r.recordWarning(secret, "Damaged", damage)

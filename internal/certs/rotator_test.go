@@ -433,7 +433,7 @@ func (f *fixture) damage(id string) string {
 	secret := f.secret(AuthoritySecret)
 	secret.Data[id+".crt"] = []byte("damaged")
 	framework.Must(f, f.client.Update(f.Context(), secret))
-	return fmt.Sprintf(`the Secret "apikey-operator-ca" has damaged authorities: restore or remove them, because none is created before: `+
+	return fmt.Sprintf(`the Secret "apikey-operator-ca" has damaged authorities: restore or remove them, so that a new one can be created: `+
 		"%[1]s.crt and %[1]s.key: tls: failed to find any PEM data in certificate input", id)
 }
 

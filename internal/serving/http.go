@@ -21,7 +21,7 @@ const (
 	readHeaderTimeout = 5 * time.Second // also of the TLS handshake
 	readTimeout       = 10 * time.Second
 	writeTimeout      = 10 * time.Second
-	idleTimeout       = 5 * time.Minute // longer than that of gateways: the side that closes first loses no request
+	idleTimeout       = 5 * time.Minute // longer than that of gateways, which then close idle connections and lose no request
 
 	// maxConcurrentStreams is the lowest value that HTTP/2 recommends (RFC 9113, section 6.5.2). Gateways open another connection for more.
 	maxConcurrentStreams = 100
