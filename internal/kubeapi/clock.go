@@ -179,7 +179,7 @@ type reading struct {
 }
 
 // newReading returns nil for an unusable response. The Date of a watch is that of its start. That of a cached response is old. A proxy in
-// front of the API server sets the Date of its own errors.
+// front of the API server sets the Date of the errors that it returns.
 func newReading(request *http.Request, response *http.Response, sent, received time.Time) *reading {
 	date, err := http.ParseTime(response.Header.Get("Date"))
 	age := response.Header.Get("Age")
