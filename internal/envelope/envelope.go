@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package envelope is the form of the answers of all HTTP APIs of this operator: {"errorCode", "errorMessage", "payload"}.
+// Package envelope writes the JSON responses of all HTTP APIs of this operator: {"errorCode", "errorMessage", "payload"}.
 package envelope
 
 import (
@@ -21,31 +21,31 @@ type content struct {
 	Payload      any     `json:"payload"`
 }
 
-// noStore is a full slice of one: appending to it copies it.
+// noStore is shared by all responses. Its capacity is 1, so that append copies it.
 var noStore = []string{"no-store"}
 
-// Response is an answer that is always the same, made in advance; only a list is made while it is written.
+// Response is an HTTP response that is encoded once and can be written often. Only a list is encoded each time.
 type Response struct {
 	Status int
 	Header http.Header
-	// Body is nil in an answer that NewList returned.
+	// Body is nil in a response that NewList returned.
 	Body []byte
 
 	writeList func(w *bufio.Writer)
 }
 
-// NewError returns an error answer: its message tells the user what happened and what to do.
+// NewError returns the response to an error. The message is for users: what happened, then what to do.
 func NewError(status int, message string) *Response {
 	return NewResponse(status, content{ErrorCode: status, ErrorMessage: &message})
 }
 
-// NewPayload returns the answer to a success.
+// NewPayload returns the response to a success.
 func NewPayload(payload any) *Response {
 	return NewResponse(http.StatusOK, content{Payload: payload})
 }
 
-// NewList returns the answer to a success whose payload is a list. Each item is made and encoded as it is written, so that a long list
-// takes no more memory than its source. The answer can be written as often as the source can be read.
+// NewList returns the response to a success whose payload is a list. Each item is encoded as it is written, so that a long list needs no
+// more memory than its source. The response can be written as often as the source can be read.
 func NewList[T any](items iter.Seq[T]) *Response {
 	empty := NewPayload([]T{})
 	const end = "]}"
@@ -57,18 +57,18 @@ func NewList[T any](items iter.Seq[T]) *Response {
 	}}
 }
 
-// writeItems writes the items with commas between them, and stops when nobody takes them any more.
+// writeItems writes the items with commas between them, until a write fails.
 func writeItems[T any](w *bufio.Writer, items iter.Seq[T]) {
 	var (
 		encoded bytes.Buffer
 		encoder = json.NewEncoder(&encoded)
-		current T // encoded by its address, which spares a copy of each item on the heap
+		current T // encoded through a pointer, so that not each item is copied to the heap
 		comma   []byte
 	)
 	for current = range items {
 		encoded.Reset()
 		if err := encoder.Encode(&current); err != nil {
-			panic(err) // what this program answers with can be encoded
+			panic(err) // all types of this program can be encoded
 		}
 		_, _ = w.Write(comma)
 		if _, err := w.Write(bytes.TrimSuffix(encoded.Bytes(), []byte("\n"))); err != nil {
@@ -83,7 +83,7 @@ func writeItems[T any](w *bufio.Writer, items iter.Seq[T]) {
 func NewResponse(status int, content any) *Response {
 	body, err := json.Marshal(content)
 	if err != nil {
-		panic(err) // what this program answers with can be marshalled
+		panic(err) // all types of this program can be encoded
 	}
 	return &Response{Status: status, Body: body, Header: http.Header{
 		"Cache-Control": noStore,
@@ -91,21 +91,21 @@ func NewResponse(status int, content any) *Response {
 	}}
 }
 
-// With adds a header, named in canonical form, and returns the answer.
-func (a *Response) With(name, value string) *Response {
-	a.Header[name] = []string{value}
-	return a
+// With sets a header and returns the response. The name must be in canonical form.
+func (r *Response) With(name, value string) *Response {
+	r.Header[name] = []string{value}
+	return r
 }
 
-// Write answers a request.
-func (a *Response) Write(w http.ResponseWriter) {
-	maps.Copy(w.Header(), a.Header)
-	w.WriteHeader(a.Status)
-	if a.writeList == nil {
-		_, _ = w.Write(a.Body) // whoever asked has gone, or sent HEAD
+// Write writes the response. It ignores errors: the client has closed the connection, or sent HEAD.
+func (r *Response) Write(w http.ResponseWriter) {
+	maps.Copy(w.Header(), r.Header)
+	w.WriteHeader(r.Status)
+	if r.writeList == nil {
+		_, _ = w.Write(r.Body)
 		return
 	}
 	buffered := bufio.NewWriter(w)
-	a.writeList(buffered)
-	_ = buffered.Flush() // as above
+	r.writeList(buffered)
+	_ = buffered.Flush()
 }

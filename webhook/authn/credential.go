@@ -11,18 +11,18 @@ import (
 	"strings"
 )
 
-// maxCredentialLength bounds, in bytes, what is hashed.
+// maxCredentialLength limits what is hashed, in bytes.
 const maxCredentialLength = 512
 
-// Credential is the token that a request presents, or why it presents none. The zero value is a missing credential.
+// Credential is the token that a request presents, or the reason why it presents none. The zero value is a missing credential.
 type Credential struct {
 	token   string
 	problem Reason
 }
 
-// ExtractCredential finds the credential of a request, given all values of its X-API-Key header and all values of its Authorization
-// header. With X-API-Key present, Authorization belongs to somebody else and is not read; otherwise it must be "Bearer <token>"
-// (RFC 6750, section 2.1; the scheme in any case).
+// ExtractCredential returns the credential of a request, from all values of its X-API-Key and Authorization headers. If X-API-Key is
+// present, Authorization is for the service, and is not read. Otherwise Authorization must be "Bearer <token>" (RFC 6750, section 2.1;
+// the case of the scheme does not matter).
 func ExtractCredential(apiKey, authorization []string) Credential {
 	switch {
 	case len(apiKey) > 0:
@@ -34,9 +34,9 @@ func ExtractCredential(apiKey, authorization []string) Credential {
 	}
 }
 
-// ExtractCallerCredential finds the credential of whoever asks about a token that is not in a header, given the same values. HTTP Basic
-// (RFC 7617) is accepted too: the password is the token as it stands, and the user name is not read. Nobody else's credential comes with
-// such a request, so that both headers at once are contradictory.
+// ExtractCallerCredential returns the credential of the caller of an endpoint that takes the token to check in the body, from the same
+// values. It also accepts HTTP Basic (RFC 7617): the password is the token, and the user name is not read. Both headers belong to the
+// caller, so a request with both is contradictory.
 func ExtractCallerCredential(apiKey, authorization []string) Credential {
 	switch {
 	case len(apiKey) > 0 && len(authorization) > 0:
@@ -48,7 +48,7 @@ func ExtractCallerCredential(apiKey, authorization []string) Credential {
 	}
 }
 
-// NewCredential returns the credential of a protocol that carries the token by itself, such as a TokenReview.
+// NewCredential returns the credential of a protocol that carries the bare token, such as a TokenReview.
 func NewCredential(token string) Credential {
 	switch {
 	case token == "":
@@ -95,8 +95,8 @@ func afterScheme(value, scheme string) (credentials string, ok bool) {
 	return strings.TrimLeft(value[len(scheme):], " "), true
 }
 
-// isVisibleASCIIWithoutComma refuses white space, control and non-ASCII characters, and the comma with which a proxy joins two
-// headers into one.
+// isVisibleASCIIWithoutComma reports whether a token has no white space, control or non-ASCII characters, and no comma, with which a
+// proxy joins two headers into one.
 func isVisibleASCIIWithoutComma(token string) bool {
 	for i := range len(token) {
 		if c := token[i]; c <= ' ' || c > '~' || c == ',' {
@@ -106,10 +106,10 @@ func isVisibleASCIIWithoutComma(token string) bool {
 	return true
 }
 
-// Format keeps the token out of whatever is printed.
+// Format keeps the token out of all printed text.
 func (c Credential) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(credential)") }
 
-// refusal returns why the credential needs no look at the keys, or "".
+// refusal returns the reason to refuse the credential without a lookup, or "".
 func (c Credential) refusal() Reason {
 	if c.token == "" {
 		return cmp.Or(c.problem, ReasonCredentialMissing)

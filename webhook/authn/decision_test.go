@@ -255,7 +255,7 @@ func TestInvariant9_MaxStalenessBoundsHowLongMemoryIsTrusted(t *testing.T) {
 			if got := decision(bounded); got != stale {
 				t.Errorf("beyond the bound, before %s: %v, want %v", name, got, stale)
 			}
-			const want = "the Kubernetes API was last heard 2m1s ago, and --max-staleness allows 2m0s: check that it is reachable (last error: none)"
+			const want = "the Kubernetes API has sent nothing for 2m1s, and --max-staleness allows 2m0s: check that it is reachable (last error: none)"
 			if err := bounded.Ready(); err == nil || err.Error() != want {
 				t.Errorf("beyond the bound, Ready() = %v, want %s", err, want)
 			}

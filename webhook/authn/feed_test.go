@@ -329,10 +329,10 @@ func TestInvariant4_NoKeyIsLostWhenAListExpiresBetweenItsPages(t *testing.T) {
 
 func TestInvariant4_AnAnswerThatIsNoListIsNotTakenForAnEmptyOne(t *testing.T) {
 	for answer, problem := range map[string]string{
-		`{}`:                                   `the answer to a list of APIKeys is none, but of the kind ""`,
-		`{"kind":"Status","status":"Success"}`: `the answer to a list of APIKeys is none, but of the kind "Status"`,
+		`{}`:                                   `the response to a list of APIKeys must have the kind APIKeyList, not ""`,
+		`{"kind":"Status","status":"Success"}`: `the response to a list of APIKeys must have the kind APIKeyList, not "Status"`,
 		`<html>`:                               `unable to decode a list of APIKeys`,
-		`{"kind":"APIKeyList","metadata":{},"items":{}}`:         `the items are no array, but begin with {`,
+		`{"kind":"APIKeyList","metadata":{},"items":{}}`:         `cannot unmarshal JSON object into Go []authn.parsedKey within "/items"`,
 		`{"kind":"APIKeyList","metadata":{},"items":[7]}`:        `unable to decode a list of APIKeys`,
 		`{"kind":"APIKeyList","metadata":{},"items":[{"kind":"A`: `unexpected EOF`,
 	} {

@@ -28,18 +28,18 @@ func TestChosenHashesAndNamesMakeNoLongProbes(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			contents := newContents(entries)
+			store := newStore(entries)
 			chosen := make([]entry, entries)
 			for i := range chosen {
 				chosen[i] = choose(i)
-				contents.put(nil, &chosen[i])
+				store.put(nil, &chosen[i])
 			}
 			for i := range chosen {
 				e := &chosen[i]
-				if probed := slotsProbed(&contents.byToken, contents.tokenHash(e.Namespace, &e.digest), e); probed > longest {
+				if probed := slotsProbed(&store.byToken, store.tokenHash(e.Namespace, &e.digest), e); probed > longest {
 					t.Fatalf("it takes %d slots to find a token among %d", probed, entries)
 				}
-				if probed := slotsProbed(&contents.byObject, contents.objectHash(e.Namespace, e.Name), e); probed > longest {
+				if probed := slotsProbed(&store.byObject, store.objectHash(e.Namespace, e.Name), e); probed > longest {
 					t.Fatalf("it takes %d slots to find an object among %d", probed, entries)
 				}
 			}
@@ -53,9 +53,9 @@ func TestInvariant6_EntriesThatMeetInTheIndexAreNotTakenForEachOther(t *testing.
 		"another namespace": {digest: asked, Key: Key{endsAt: apikey.NeverExpires, Namespace: "bank"}},
 		"another token":     {digest: token.Sum("another"), Key: Key{endsAt: apikey.NeverExpires, Namespace: "shop"}},
 	} {
-		contents := newContents(1)
-		contents.byToken.exchange(contents.tokenHash("shop", &asked), nil, &other)
-		if found, refusal := contents.lookup("shop", &asked, time.Now); found != nil || refusal != ReasonKeyUnknown {
+		store := newStore(1)
+		store.byToken.put(store.tokenHash("shop", &asked), nil, &other)
+		if found, refusal := store.lookup("shop", &asked, time.Now); found != nil || refusal != ReasonKeyUnknown {
 			t.Errorf("a token of %s counts: %v, %q", name, found, refusal)
 		}
 	}

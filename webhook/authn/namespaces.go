@@ -5,26 +5,26 @@ package authn
 
 import "sync"
 
-// namespaces are those of entries, with their numbers. One goroutine at a time writes; readers take no lock.
+// namespaces counts the entries of each namespace. One goroutine at a time writes; readers take no lock.
 type namespaces struct {
-	entries sync.Map // from the namespace to a *int, which only who writes reads
+	counts sync.Map // from namespace to *int, which only the writer reads
 }
 
-// add counts entries of a namespace more, or fewer.
+// add adds to the number of entries of a namespace.
 func (n *namespaces) add(namespace string, entries int) {
-	count, ok := n.entries.Load(namespace)
+	value, ok := n.counts.Load(namespace)
 	if !ok {
-		count = new(int)
-		n.entries.Store(namespace, count)
+		value = new(int)
+		n.counts.Store(namespace, value)
 	}
-	number := count.(*int)
-	if *number += entries; *number == 0 {
-		n.entries.Delete(namespace)
+	count := value.(*int)
+	if *count += entries; *count == 0 {
+		n.counts.Delete(namespace)
 	}
 }
 
-// has says whether there are entries of a namespace.
+// has reports whether a namespace has entries.
 func (n *namespaces) has(namespace string) bool {
-	_, ok := n.entries.Load(namespace)
+	_, ok := n.counts.Load(namespace)
 	return ok
 }

@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package denial holds the HTTP responses to requests that are not granted. The gateways and the console send the same ones.
+// Package denial has the HTTP responses to all verdicts but Granted. The gateway protocols and the console send the same ones.
 package denial
 
 import (
