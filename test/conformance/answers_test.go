@@ -118,7 +118,7 @@ func reviewed(k key) map[string]answer {
 		}}),
 		unauthenticated: review(map[string]any{"user": map[string]any{}}),
 		misuseError: review(map[string]any{
-			"user": map[string]any{}, "error": "spec.token is missing: it must hold the token to review",
+			"user": map[string]any{}, "error": "spec.token is empty: set it to the token to review",
 		}),
 	}
 }

@@ -27,7 +27,8 @@ import (
 // type apart because APIKey.UnmarshalJSON decodes all fields.
 type partialAPIKey v1alpha1.APIKey
 
-// decoding accepts what the Kubernetes API may send, does not look for what it never sends, and skips what a partialAPIKey leaves out.
+// decoding accepts all that the Kubernetes API may send, without the checks for what it never sends. It skips the fields that a
+// partialAPIKey leaves out.
 var decoding = json.JoinOptions(
 	jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true),
 	json.WithUnmarshalers(json.JoinUnmarshalers(

@@ -38,7 +38,7 @@ type Key struct {
 	IssuedAt int64
 }
 
-// ExpiresAt returns the instant from which the token is refused, in seconds since 1970, or apikey.NeverExpires.
+// ExpiresAt returns when the token expires, in seconds since 1970, or apikey.NeverExpires.
 func (k *Key) ExpiresAt() int64 { return k.endsAt }
 
 // entry is a token that was handed over, and its key. It never changes. The first of its two cache lines holds all that a decision to

@@ -9,7 +9,7 @@ import (
 )
 
 // MinStaleness is the lowest bound of staleness that makes sense. While nothing changes, the Kubernetes API sends only a bookmark, about
-// once a minute, and one may be late. A lower bound would make an idle cluster unavailable.
+// once a minute, and one may be late. A lower bound would fail in an idle cluster.
 const MinStaleness = 2 * time.Minute
 
 // Ready returns nil when requests can be decided, or else an error with the reason and what to do.

@@ -82,8 +82,8 @@ type listFirst struct{ *cache.ListWatch }
 func (listFirst) IsWatchListSemanticsUnSupported() bool { return true }
 
 // listAll returns all keys in a consistent list. A Reflector would first list at resourceVersion "0", which an API server may answer from
-// a cache that lags, so a restarted process could accept keys again that it had seen end. All pages are of one revision. When the API
-// server has compacted it before the last page, an error is returned and the Reflector lists again.
+// a cache that lags. A restarted process could then accept keys again that it had seen end. All pages are of one revision. If the API
+// server compacts it before the last page, listAll returns an error, and the Reflector lists again.
 func listAll(ctx context.Context, get func(context.Context, metav1.ListOptions) (io.ReadCloser, error)) (*keyList, error) {
 	all := &keyList{}
 	for {
@@ -103,8 +103,8 @@ func listAll(ctx context.Context, get func(context.Context, metav1.ListOptions) 
 	}
 }
 
-// record keeps the error of a call to the Kubernetes API for Ready, and logs the first error and the first success after it: a Reflector
-// logs a refused connection only at a debug level. An expired resource version is no error: it only makes the Reflector list again.
+// record keeps the error of a call to the Kubernetes API for Ready. It logs the first error and the first success after it, because a
+// Reflector logs a refused connection only at a debug level. An expired resource version counts as success: the Reflector lists again.
 func (k *Keyring) record(ctx context.Context, err error) {
 	logger := klog.FromContext(ctx)
 	switch {

@@ -113,8 +113,8 @@ func (s *store) put(from, to *entry) {
 	}
 }
 
-// tokenHash includes the namespace, so that a token that is imported into many namespaces does not make one long probe. The digest is
-// uniform unless its owner chose it, so two multiplications by secret factors suffice, in half the time of a maphash.
+// tokenHash includes the namespace, so that a token that is imported into many namespaces does not lengthen the probes of all. The digest
+// is uniform unless its owner chose it, so two multiplications by secret factors suffice, in half the time of a maphash.
 func (s *store) tokenHash(namespace string, digest *token.Digest) uint64 {
 	operands := func(i int) (uint64, uint64) {
 		return binary.NativeEndian.Uint64(digest[8*i:]) ^ s.factors[i], binary.NativeEndian.Uint64(digest[8*i+8:]) ^ s.factors[i+1]

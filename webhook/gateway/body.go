@@ -11,40 +11,44 @@ import (
 	"net/http"
 )
 
-// maxBodyBytes bounds the question in a body: a token, which may be somebody else's and long, and what goes with it.
+// maxBodyBytes limits the body of a check: a token, which may be a long one of another issuer, and the fields around it.
 const maxBodyBytes = 64 << 10
 
 var (
-	notPosted = newMisuse(http.StatusMethodNotAllowed, "This endpoint is asked by POST: the question is in the body of the request.").
+	notPosted = newConfigError(http.StatusMethodNotAllowed, "The method of the request is not POST: send the check in the body of a POST.").
 			with("Allow", http.MethodPost)
-	tooLarge = newMisuse(http.StatusRequestEntityTooLarge, fmt.Sprintf("The body of the request is larger than %d bytes.", maxBodyBytes))
-	cutShort = newMisuse(http.StatusBadRequest, "The body of the request did not come to its end: it is shorter than announced, or too slow.")
+	bodyTooLarge   = newConfigError(http.StatusRequestEntityTooLarge, fmt.Sprintf("The request body is larger than %d bytes: send one token.", maxBodyBytes))
+	bodyIncomplete = newConfigError(http.StatusBadRequest,
+		"The request body is incomplete: it is shorter than announced, or arrived too slowly. Send the request again.")
 )
 
-// mediaType is the one form that a protocol's question comes in.
+// mediaType is the media type that a protocol requires of the body.
 type mediaType struct {
 	name  string
-	wrong *misuse
+	wrong *configError
 }
 
 func newMediaType(name string) *mediaType {
-	return &mediaType{name: name, wrong: newMisuse(http.StatusUnsupportedMediaType, "The Content-Type of the request must be "+name+".")}
+	return &mediaType{
+		name:  name,
+		wrong: newConfigError(http.StatusUnsupportedMediaType, "The Content-Type of the request is not "+name+": send the body in this form."),
+	}
 }
 
-// readBody returns the body of a POST of this media type, or what is wrong with the request.
-func (m *mediaType) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *misuse) {
-	body, wrong := m.read(w, r)
-	if wrong != nil {
+// readBody returns the body of a POST of this media type.
+func (m *mediaType) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *configError) {
+	body, err := m.read(w, r)
+	if err != nil {
 		leaveBodyUnread(w, r)
 	}
-	return body, wrong
+	return body, err
 }
 
-func (m *mediaType) read(w http.ResponseWriter, r *http.Request) ([]byte, *misuse) {
+func (m *mediaType) read(w http.ResponseWriter, r *http.Request) ([]byte, *configError) {
 	if r.Method != http.MethodPost {
 		return nil, notPosted
 	}
-	if !m.isOf(r) {
+	if !m.matches(r) {
 		return nil, m.wrong
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
@@ -52,14 +56,14 @@ func (m *mediaType) read(w http.ResponseWriter, r *http.Request) ([]byte, *misus
 	case err == nil:
 		return body, nil
 	case errors.As(err, new(*http.MaxBytesError)):
-		return nil, tooLarge
+		return nil, bodyTooLarge
 	default:
-		return nil, cutShort
+		return nil, bodyIncomplete
 	}
 }
 
-// isOf says whether the body is of this media type, whatever its parameters.
-func (m *mediaType) isOf(r *http.Request) bool {
+// matches reports whether the body is of this media type, with any parameters.
+func (m *mediaType) matches(r *http.Request) bool {
 	values := r.Header["Content-Type"]
 	if len(values) != 1 {
 		return false

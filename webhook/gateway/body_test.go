@@ -22,9 +22,9 @@ const (
 // asksInBody are the protocols whose question is in a body, each with a question that is granted.
 var asksInBody = map[string]struct{ path, contentType, body, wrongType string }{
 	"tokenreview": {reviewPath, jsonType, `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":"sq_read"}}`,
-		"The Content-Type of the request must be application/json."},
+		"The Content-Type of the request is not application/json: send the body in this form."},
 	"introspect": {introspectPath, formType, "token=sq_read&other=",
-		"The Content-Type of the request must be application/x-www-form-urlencoded."},
+		"The Content-Type of the request is not application/x-www-form-urlencoded: send the body in this form."},
 }
 
 // post writes a POST with a body.
@@ -36,7 +36,7 @@ func (a answer) closing() answer { return a.and("Connection", "close") }
 
 func TestAQuestionInABodyIsAskedByPOST(t *testing.T) {
 	address := setup{unsynced: true}.serve(t)
-	want := envelope(405, "This endpoint is asked by POST: the question is in the body of the request.").and("Allow", "POST")
+	want := envelope(405, "The method of the request is not POST: send the check in the body of a POST.").and("Allow", "POST")
 	for _, ask := range asksInBody {
 		for _, method := range []string{"GET", "PUT", "DELETE", "OPTIONS", "post", "QUERY"} {
 			assertAnswer(t, send(t, address, head(method+" "+ask.path)), want)
@@ -77,7 +77,7 @@ func TestABodyIsOfOneMediaType(t *testing.T) {
 
 func TestALargeBodyIsRefused(t *testing.T) {
 	address := setup{}.serve(t)
-	tooLarge := envelope(413, "The body of the request is larger than 65536 bytes.").closing()
+	tooLarge := envelope(413, "The request body is larger than 65536 bytes: send one token.").closing()
 	for name, ask := range asksInBody {
 		padding := map[string]string{"tokenreview": " ", "introspect": "x"}[name]
 		largest := ask.body + strings.Repeat(padding, 65536-len(ask.body))
@@ -96,7 +96,7 @@ func TestABodyThatDoesNotComeToItsEndIsRefused(t *testing.T) {
 	server.Start()
 	t.Cleanup(server.Close)
 	address := server.Listener.Addr().String()
-	cutShort := envelope(400, "The body of the request did not come to its end: it is shorter than announced, or too slow.").closing()
+	cutShort := envelope(400, "The request body is incomplete: it is shorter than announced, or arrived too slowly. Send the request again.").closing()
 	for name, ask := range asksInBody {
 		for how, request := range map[string]string{
 			"a byte less":    strings.TrimSuffix(post(ask.path, ask.body, ask.contentType), ask.body[len(ask.body)-1:]),

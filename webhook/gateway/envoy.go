@@ -3,16 +3,16 @@
 
 package gateway
 
-// envoy is Envoy's HTTP ext_authz filter, and what configures it (Istio, Contour). It asks with the method of the original request, and
-// with that request's path behind a prefix of its own.
+// envoy is the HTTP protocol of Envoy's ext_authz filter, also configured by Istio and Contour. A check has the method of the client's
+// request, and its path behind a prefix.
 var envoy = protocol{
 	name:        "envoy",
 	path:        "/auth/envoy/{namespace}/...",
 	appendsPath: true,
-	pathHelp: " The dots stand for the client's path, which Envoy appends. A gateway that asks one fixed path does not ask with the " +
-		"client's method either: let it ask another endpoint, such as /auth/nginx/{namespace}.",
-	answer: aboutRequest(methodSource{help: "/auth/envoy takes the method of the request itself, and refuses a request with a header by " +
-		"which gateways name another one, such as Method, X-Original-Method or X-Forwarded-Method: let nginx ask /auth/nginx/{namespace}, " +
-		"let NGINX Gateway Fabric ask /auth/nginx-gateway-fabric/{namespace}, let Traefik and Caddy ask /auth/forward/{namespace}, and let " +
-		"Envoy not pass these headers on."}),
+	pathHelp: " The dots stand for the path of the client's request, which Envoy appends. For a gateway that sends all checks to one path, " +
+		"use another endpoint, such as /auth/nginx/{namespace}: it does not send the method of the client's request either.",
+	serve: forwardAuth(methodSource{help: "/auth/envoy takes the method of the check itself, but a header of the check names the method of " +
+		"the client's request, such as Method, X-Original-Method or X-Forwarded-Method. Use /auth/nginx/{namespace} for nginx, " +
+		"/auth/nginx-gateway-fabric/{namespace} for NGINX Gateway Fabric, /auth/forward/{namespace} for Traefik and Caddy. " +
+		"Configure Envoy not to send these headers."}),
 }

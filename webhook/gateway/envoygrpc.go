@@ -24,88 +24,87 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// namespaceExtension is the key of Envoy's context_extensions, which only its configuration can set, that names the namespace.
+// namespaceExtension is the key of the namespace in Envoy's context_extensions, which only Envoy's configuration can set.
 const namespaceExtension = "namespace"
 
-// A check that asks no question is answered 500: the answer goes to the client, which can do nothing about it. It is an answer and no
-// gRPC error: to an error Envoy may be told to open the door (failure_mode_allow). Only what is no check at all, because it is too large
-// or cannot be decoded, ends in an error of gRPC itself.
+// The response to a misconfigured gateway is 500, because Envoy passes it to the client. It is not a gRPC error: Envoy can be configured
+// to let requests pass on errors (failure_mode_allow). gRPC itself returns an error for a message that is too large or cannot be decoded.
 var (
-	noHTTP = newMisuse(http.StatusInternalServerError,
-		"The check has no HTTP method in attributes.request.http: API keys come with HTTP requests, so let Envoy's HTTP filter "+
-			"envoy.filters.http.ext_authz ask, not its network filter.")
-	noNamespace = newMisuse(http.StatusInternalServerError,
-		"The check must name the Kubernetes namespace of the keys: set context_extensions: {namespace: ...} in Envoy's ext_authz settings of "+
-			"the virtual host or route, to 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit. For a gateway "+
+	noHTTP = newConfigError(http.StatusInternalServerError,
+		"The check has no HTTP method in attributes.request.http: use Envoy's HTTP filter envoy.filters.http.ext_authz, not its network "+
+			"filter, because API keys are in HTTP requests.")
+	noNamespace = newConfigError(http.StatusInternalServerError,
+		"The check does not name a Kubernetes namespace: set context_extensions: {namespace: ...} in Envoy's ext_authz settings of the "+
+			"virtual host or route, to 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit. For a gateway "+
 			"that cannot set it (Istio), start the authenticator with --default-namespace.")
 )
 
-// envoyGRPC is Envoy's gRPC ext_authz filter, and what speaks its protocol (Envoy Gateway).
+// envoyGRPC is the gRPC protocol of Envoy's ext_authz filter, which Envoy Gateway also uses.
 type envoyGRPC struct {
 	authv3.UnimplementedAuthorizationServer
-	desk             *desk
+	checker          *checker
 	defaultNamespace string
 	denials          map[*envelope.Response]*authv3.CheckResponse
 }
 
-// RegisterEnvoy registers envoy.service.auth.v3.Authorization. A check without context_extensions["namespace"] is about the keys of
-// defaultNamespace; when that is empty, it is refused.
+// RegisterEnvoy registers envoy.service.auth.v3.Authorization. A check without context_extensions["namespace"] uses the keys of
+// defaultNamespace. If that is empty too, the check is rejected.
 func RegisterEnvoy(registrar grpc.ServiceRegistrar, authenticator *authn.Authenticator, defaultNamespace string, options Options) {
 	e := &envoyGRPC{
-		desk:             newDesk("envoy-grpc", authenticator, options),
+		checker:          newChecker("envoy-grpc", authenticator, options),
 		defaultNamespace: defaultNamespace,
 		denials:          map[*envelope.Response]*authv3.CheckResponse{},
 	}
-	for _, answer := range append(e.desk.denials.All(), noHTTP.answer, noNamespace.answer) {
-		e.denials[answer] = newDenial(answer)
+	for _, response := range append(e.checker.denials.All(), noHTTP.response, noNamespace.response) {
+		e.denials[response] = newDenial(response)
 	}
 	authv3.RegisterAuthorizationServer(registrar, e)
 }
 
-// Check answers one check. It returns no error.
+// Check returns the response to a check. It returns no error.
 func (e *envoyGRPC) Check(ctx context.Context, check *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 	start := time.Now()
-	response, decision := e.answer(ctx, check.GetAttributes())
-	e.desk.metrics.observe(decision, time.Since(start))
+	response, decision := e.check(ctx, check.GetAttributes())
+	e.checker.metrics.observe(decision, time.Since(start))
 	return response, nil
 }
 
-func (e *envoyGRPC) answer(ctx context.Context, attributes *authv3.AttributeContext) (*authv3.CheckResponse, authn.Decision) {
+func (e *envoyGRPC) check(ctx context.Context, attributes *authv3.AttributeContext) (*authv3.CheckResponse, authn.Decision) {
 	request := attributes.GetRequest().GetHttp()
-	headers := headersOf(request)
+	headers := readHeaders(request)
 	method := headers.methodOf(request)
-	if !httpguts.ValidHeaderFieldName(method) { // field names are tokens, as methods are
-		return e.refuse(noHTTP)
+	if !httpguts.ValidHeaderFieldName(method) { // a field name is a token, as a method is
+		return e.reject(noHTTP)
 	}
 	namespace, ok := attributes.GetContextExtensions()[namespaceExtension]
 	if !ok {
 		namespace = e.defaultNamespace
 	}
 	if !isDNSLabel(namespace) {
-		return e.refuse(noNamespace)
+		return e.reject(noNamespace)
 	}
-	verdict := e.desk.decide(ctx, authn.Request{
+	verdict := e.checker.check(ctx, authn.Request{
 		Namespace:  namespace,
 		Credential: authn.ExtractCredential(headers.apiKey, headers.authorization),
-		Access:     authn.AccessFor(method) | headers.otherMethods.access(),
+		Access:     authn.AccessFor(method) | headers.namedMethods.access(),
 	})
 	if verdict.Decision == authn.Granted {
 		return newGrant(verdict.Key, headers.toRemove()), verdict.Decision
 	}
-	return e.denials[e.desk.denials.For(verdict)], verdict.Decision
+	return e.denials[e.checker.denials.For(verdict)], verdict.Decision
 }
 
-func (e *envoyGRPC) refuse(m *misuse) (*authv3.CheckResponse, authn.Decision) {
-	e.desk.warnOfMisuse(m.problem)
-	return e.denials[m.answer], malformed
+func (e *envoyGRPC) reject(err *configError) (*authv3.CheckResponse, authn.Decision) {
+	e.checker.warnOfConfig(err.message)
+	return e.denials[err.response], malformed
 }
 
-// checkedHeaders are all values of the headers that a check is decided by.
+// checkedHeaders are the values of the headers that a check reads.
 type checkedHeaders struct {
 	apiKey        []string
 	authorization []string
 	protocol      []string
-	otherMethods
+	namedMethods
 }
 
 const (
@@ -114,25 +113,25 @@ const (
 	protocolHeader      = ":protocol"
 )
 
-// headersOf finds them. Envoy fills one of two fields: headers, where it joins the values of a header that was sent more than once with
-// a comma, or, with encode_raw_headers, header_map, where each stands by itself. What is in both was sent twice.
-func headersOf(request *authv3.AttributeContext_HttpRequest) checkedHeaders {
-	var found checkedHeaders
+// readHeaders reads the headers of a request. Envoy fills one of two fields: headers, where it joins the values of a repeated header with
+// a comma, or, with encode_raw_headers, header_map, which has each value apart. A header in both fields counts as repeated.
+func readHeaders(request *authv3.AttributeContext_HttpRequest) checkedHeaders {
+	var headers checkedHeaders
 	for name, value := range request.GetHeaders() {
-		if values := found.valuesOf(name); values != nil {
+		if values := headers.valuesOf(name); values != nil {
 			*values = append(*values, value)
 		}
 	}
 	for _, header := range request.GetHeaderMap().GetHeaders() {
-		if values := found.valuesOf(header.GetKey()); values != nil {
+		if values := headers.valuesOf(header.GetKey()); values != nil {
 			*values = append(*values, cmp.Or(string(header.GetRawValue()), header.GetValue()))
 		}
 	}
-	return found
+	return headers
 }
 
-// valuesOf returns where the values of a header are kept, or nil. Header names are compared as ASCII: with equal lengths, EqualFold finds
-// no other letters that fold to these.
+// valuesOf returns the list that the values of a header belong to, or nil. With equal lengths, EqualFold compares these names as ASCII:
+// all other letters that fold to theirs are longer.
 func (h *checkedHeaders) valuesOf(name string) *[]string {
 	switch {
 	case len(name) == len(apiKeyHeader) && strings.EqualFold(name, apiKeyHeader):
@@ -142,13 +141,13 @@ func (h *checkedHeaders) valuesOf(name string) *[]string {
 	case name == protocolHeader:
 		return &h.protocol
 	default:
-		return h.otherMethods.listFor(name)
+		return h.namedMethods.listFor(name)
 	}
 }
 
-// methodOf returns the method of a request. A WebSocket over HTTP/2 or HTTP/3, an extended CONNECT (RFC 8441, RFC 9220), counts as the
-// GET that it is over HTTP/1.1. Envoy itself makes that GET of it before its filters see it; what else speaks its protocol may pass it on
-// as it came. No client can send a header of the name :protocol, as the colon makes it a pseudo-header.
+// methodOf returns the method of a request. A WebSocket over HTTP/2 or HTTP/3 is an extended CONNECT (RFC 8441, RFC 9220). It counts as
+// GET, as over HTTP/1.1. Envoy converts it to a GET before its filters; other gateways with this protocol may not. No client can send a
+// header named :protocol, because the colon makes it a pseudo-header.
 func (h *checkedHeaders) methodOf(request *authv3.AttributeContext_HttpRequest) string {
 	method := request.GetMethod()
 	if method == http.MethodConnect && len(h.protocol) == 1 && h.protocol[0] == "websocket" {
@@ -157,43 +156,42 @@ func (h *checkedHeaders) methodOf(request *authv3.AttributeContext_HttpRequest) 
 	return method
 }
 
-// What a request that passes loses, as headers_to_remove: the header that its credential was in, and those by which a service might take
-// it for a request of another method.
+// The headers_to_remove of a granted request: the header with its credential, and the headers that override its method.
 var (
 	removeAPIKey        = append([]string{apiKeyHeader}, overrideHeaders()...)
 	removeAuthorization = append([]string{authorizationHeader}, overrideHeaders()...)
 )
 
-// toRemove returns those of a request with a good key.
+// toRemove returns the headers to remove from a granted request.
 func (h *checkedHeaders) toRemove() []string {
 	if len(h.apiKey) > 0 {
-		return removeAPIKey // Authorization then belongs to somebody else
+		return removeAPIKey // Authorization is then for the service
 	}
 	return removeAuthorization
 }
 
-// grant is the parts of an answer that lets a request pass. One is made for each request: together, they are allocated at once.
+// grant holds all parts of the response to a granted request, so that they need one allocation.
 type grant struct {
 	response authv3.CheckResponse
 	result   authv3.CheckResponse_OkResponse
 	ok       authv3.OkHttpResponse
-	headers  [4]*corev3.HeaderValueOption
-	options  [4]corev3.HeaderValueOption
-	values   [4]corev3.HeaderValue
+	headers  [len(identityHeaders)]*corev3.HeaderValueOption
+	options  [len(identityHeaders)]corev3.HeaderValueOption
+	values   [len(identityHeaders)]corev3.HeaderValue
 }
 
-var statusOK = &rpcstatus.Status{Code: int32(codes.OK)}
+var (
+	statusOK = &rpcstatus.Status{Code: int32(codes.OK)}
 
-// newGrant lets a request pass with the identity that writeGranted describes, and without the headers to remove.
+	// identityHeadersHTTP2 are the identityHeaders in lower case.
+	identityHeadersHTTP2 = strings.Fields(strings.ToLower(strings.Join(identityHeaders[:], " ")))
+)
+
+// newGrant returns the response that lets a request pass: it sets the identityHeaders and removes other headers.
 func newGrant(key *authn.Key, toRemove []string) *authv3.CheckResponse {
 	g := &grant{}
-	for i, header := range [len(g.headers)]struct{ name, value string }{
-		{"x-auth-app", percentEncode(key.AppName)},
-		{"x-auth-namespace", key.Namespace},
-		{"x-auth-key-id", key.UID},
-		{"x-auth-access", key.Access.String()},
-	} {
-		g.headers[i] = overwrite(&g.options[i], &g.values[i], header.name, header.value)
+	for i, value := range identityOf(key) {
+		g.headers[i] = fillOption(&g.options[i], &g.values[i], identityHeadersHTTP2[i], value)
 	}
 	g.ok.Headers, g.ok.HeadersToRemove = g.headers[:], toRemove
 	g.result.OkResponse = &g.ok
@@ -201,23 +199,23 @@ func newGrant(key *authn.Key, toRemove []string) *authv3.CheckResponse {
 	return &g.response
 }
 
-// newDenial lets Envoy answer the client as the HTTP protocols answer.
-func newDenial(answer *envelope.Response) *authv3.CheckResponse {
+// newDenial converts a response of the HTTP protocols, which Envoy sends to the client.
+func newDenial(response *envelope.Response) *authv3.CheckResponse {
 	denied := &authv3.DeniedHttpResponse{
-		Status: &typev3.HttpStatus{Code: typev3.StatusCode(answer.Status)},
-		Body:   string(answer.Body),
+		Status: &typev3.HttpStatus{Code: typev3.StatusCode(response.Status)},
+		Body:   string(response.Body),
 	}
-	for _, name := range slices.Sorted(maps.Keys(answer.Header)) {
+	for _, name := range slices.Sorted(maps.Keys(response.Header)) {
 		denied.Headers = append(denied.Headers,
-			overwrite(&corev3.HeaderValueOption{}, &corev3.HeaderValue{}, strings.ToLower(name), answer.Header.Get(name)))
+			fillOption(&corev3.HeaderValueOption{}, &corev3.HeaderValue{}, strings.ToLower(name), response.Header.Get(name)))
 	}
 	return &authv3.CheckResponse{
-		Status:       &rpcstatus.Status{Code: int32(codeOf[answer.Status])},
+		Status:       &rpcstatus.Status{Code: int32(codeOf[response.Status])},
 		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: denied},
 	}
 }
 
-// codeOf says in gRPC what an HTTP status says (google/rpc/code.proto). Envoy only tells OK from the rest.
+// codeOf maps HTTP statuses to gRPC codes (google/rpc/code.proto). Envoy distinguishes only OK from the others.
 var codeOf = map[int]codes.Code{
 	http.StatusUnauthorized:        codes.Unauthenticated,
 	http.StatusForbidden:           codes.PermissionDenied,
@@ -225,9 +223,8 @@ var codeOf = map[int]codes.Code{
 	http.StatusServiceUnavailable:  codes.Unavailable,
 }
 
-// overwrite makes of an empty option and value one that sets a header in place of all values that it had. Envoys that know no
-// append_action do so by default.
-func overwrite(option *corev3.HeaderValueOption, header *corev3.HeaderValue, name, value string) *corev3.HeaderValueOption {
+// fillOption fills an option that replaces all values of a header. Versions of Envoy without append_action do so by default.
+func fillOption(option *corev3.HeaderValueOption, header *corev3.HeaderValue, name, value string) *corev3.HeaderValueOption {
 	header.Key, header.Value = name, value
 	option.Header, option.AppendAction = header, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
 	return option

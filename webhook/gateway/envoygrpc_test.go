@@ -150,9 +150,9 @@ func assertCheck(t *testing.T, client envoyClient, check *authv3.CheckRequest, w
 }
 
 var (
-	checkWithoutHTTP = envelope(500, "The check has no HTTP method in attributes.request.http: API keys come with HTTP requests, so let "+
-		"Envoy's HTTP filter envoy.filters.http.ext_authz ask, not its network filter.")
-	checkWithoutNamespace = envelope(500, "The check must name the Kubernetes namespace of the keys: set context_extensions: "+
+	checkWithoutHTTP = envelope(500, "The check has no HTTP method in attributes.request.http: use Envoy's HTTP filter "+
+		"envoy.filters.http.ext_authz, not its network filter, because API keys are in HTTP requests.")
+	checkWithoutNamespace = envelope(500, "The check does not name a Kubernetes namespace: set context_extensions: "+
 		"{namespace: ...} in Envoy's ext_authz settings of the virtual host or route, to 1 to 63 characters of a-z, 0-9 and '-', starting "+
 		"and ending with a letter or digit. For a gateway that cannot set it (Istio), start the authenticator with --default-namespace.")
 )
@@ -390,9 +390,9 @@ func TestChecksAreCountedAndLogged(t *testing.T) {
 		refused("unauthenticated", "KeyUnknown", ""),
 		refused("unauthenticated", "KeyDeactivated", "deactivated-uid"),
 		refused("forbidden", "NoWriteAccess", "reader-uid"),
-		{"level": "WARN", "protocol": "envoy-grpc", "msg": "A gateway is not set up right: The check has no HTTP method in " +
-			"attributes.request.http: API keys come with HTTP requests, so let Envoy's HTTP filter envoy.filters.http.ext_authz ask, not its " +
-			"network filter."},
+		{"level": "WARN", "protocol": "envoy-grpc", "msg": "A gateway is misconfigured: The check has no HTTP method in " +
+			"attributes.request.http: use Envoy's HTTP filter envoy.filters.http.ext_authz, not its network filter, because API keys are in HTTP " +
+			"requests."},
 	}, logged(t, &out)); diff != "" {
 		t.Errorf("the log differs (-want +got):\n%s", diff)
 	}

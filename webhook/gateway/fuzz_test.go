@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// asked says in one expression what cutTarget does.
+// asked says in one expression what parseTarget does.
 var asked = regexp.MustCompile(`^((?i:https?)://[^/?]*)?/auth/([^/?]*)(/([^/?]*)(/)?)?`)
 
 func FuzzCutTarget(f *testing.F) {
@@ -28,9 +28,9 @@ func FuzzCutTarget(f *testing.F) {
 	f.Fuzz(func(t *testing.T, requestURI string) {
 		var want target
 		if parts := asked.FindStringSubmatch(requestURI); parts != nil {
-			want = target{protocol: parts[2], namespace: parts[4], more: parts[5] != ""}
+			want = target{protocol: parts[2], namespace: parts[4], hasClientPath: parts[5] != ""}
 		}
-		if got := cutTarget(requestURI); got != want {
+		if got := parseTarget(requestURI); got != want {
 			t.Fatalf("%q was cut to %+v, want %+v", requestURI, got, want)
 		}
 	})
@@ -89,7 +89,7 @@ func FuzzParseReview(f *testing.F) {
 		case wrong == nil && read[".kind"] != "TokenReview":
 			t.Fatalf("%q was taken for a review", body)
 		case wrong != nil && plain && read[".kind"] == "TokenReview" && read[".apiVersion"] == "authentication.k8s.io/v1":
-			t.Fatalf("%q was refused: %s", body, wrong.problem)
+			t.Fatalf("%q was refused: %s", body, wrong.message)
 		}
 	})
 }

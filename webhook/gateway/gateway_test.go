@@ -279,32 +279,32 @@ var (
 		Body:   "400 Bad Request",
 	}
 
-	wrongEnvoyMethod = envelope(400, "/auth/envoy takes the method of the request itself, and refuses a request with a header by which "+
-		"gateways name another one, such as Method, X-Original-Method or X-Forwarded-Method: let nginx ask /auth/nginx/{namespace}, let NGINX "+
-		"Gateway Fabric ask /auth/nginx-gateway-fabric/{namespace}, let Traefik and Caddy ask /auth/forward/{namespace}, and let Envoy not "+
-		"pass these headers on.")
-	wrongNginxMethod = envelope(400, "The X-Original-Method header must hold the method of the original request, once: set it in the "+
-		"location that auth_request asks, with proxy_set_header X-Original-Method $request_method;")
-	wrongFabricMethod = envelope(400, "The Method header must hold the method of the original request, once: NGINX Gateway Fabric's "+
-		"ExternalAuth filter sets it by itself, and any other gateway has another endpoint.")
-	wrongForwardMethod = envelope(400, "The X-Forwarded-Method header must hold the method of the original request, once: Traefik's "+
-		"ForwardAuth and Caddy's forward_auth set it by themselves, any other gateway has to be told to.")
+	wrongEnvoyMethod = envelope(400, "/auth/envoy takes the method of the check itself, but a header of the check names the method of the "+
+		"client's request, such as Method, X-Original-Method or X-Forwarded-Method. Use /auth/nginx/{namespace} for nginx, "+
+		"/auth/nginx-gateway-fabric/{namespace} for NGINX Gateway Fabric, /auth/forward/{namespace} for Traefik and Caddy. Configure Envoy "+
+		"not to send these headers.")
+	wrongNginxMethod = envelope(400, "The X-Original-Method header of the check is missing, repeated or not a method. In the location that "+
+		"auth_request names, set proxy_set_header X-Original-Method $request_method;")
+	wrongFabricMethod = envelope(400, "The Method header of the check is missing, repeated or not a method. The ExternalAuth filter of NGINX "+
+		"Gateway Fabric sets it; for any other gateway, use another endpoint.")
+	wrongForwardMethod = envelope(400, "The X-Forwarded-Method header of the check is missing, repeated or not a method. Traefik's "+
+		"ForwardAuth and Caddy's forward_auth set it; configure any other gateway to set it to the method of the client's request.")
 	wrongMethods = map[string]answer{
 		"envoy": wrongEnvoyMethod, "nginx": wrongNginxMethod, "nginx-gateway-fabric": wrongFabricMethod, "forward": wrongForwardMethod,
 	}
 
-	wrongEnvoyPath = wrongPath("Ask /auth/envoy/{namespace}/...", " The dots stand for the client's path, which Envoy appends. A "+
-		"gateway that asks one fixed path does not ask with the client's method either: let it ask another endpoint, such as "+
-		"/auth/nginx/{namespace}.")
-	wrongNginxPath   = wrongPath("Ask /auth/nginx/{namespace}")
-	wrongFabricPath  = wrongPath("Ask /auth/nginx-gateway-fabric/{namespace}")
-	wrongForwardPath = wrongPath("Ask /auth/forward/{namespace}")
-	unknownPath      = wrongPath("Gateways ask /auth/envoy/{namespace}/... or /auth/nginx/{namespace} or " +
+	wrongEnvoyPath = wrongPath("/auth/envoy/{namespace}/...", " The dots stand for the path of the client's request, which Envoy appends. "+
+		"For a gateway that sends all checks to one path, use another endpoint, such as /auth/nginx/{namespace}: it does not send the method "+
+		"of the client's request either.")
+	wrongNginxPath   = wrongPath("/auth/nginx/{namespace}")
+	wrongFabricPath  = wrongPath("/auth/nginx-gateway-fabric/{namespace}")
+	wrongForwardPath = wrongPath("/auth/forward/{namespace}")
+	unknownPath      = wrongPath("/auth/envoy/{namespace}/... or /auth/nginx/{namespace} or " +
 		"/auth/nginx-gateway-fabric/{namespace} or /auth/forward/{namespace} or /auth/tokenreview/{namespace} or " +
 		"/auth/introspect/{namespace}")
 )
 
-func wrongPath(ask string, more ...string) answer {
-	return envelope(404, "There is nothing at this path. "+ask+", where {namespace} is the Kubernetes namespace of the keys: 1 to 63 "+
+func wrongPath(path string, more ...string) answer {
+	return envelope(404, "No endpoint exists at this path. Use "+path+", where {namespace} is the Kubernetes namespace of the keys: 1 to 63 "+
 		"characters of a-z, 0-9 and '-', starting and ending with a letter or digit, not percent-encoded."+strings.Join(more, ""))
 }

@@ -1,8 +1,6 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gateway answers the gateways that ask whether the API key of a request is good and may do what the request does. Each
-// protocol has a file, which only translates to and from authn.
 package gateway
 
 import (
@@ -15,53 +13,37 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// protocol is a way to ask over HTTP.
-type protocol struct {
-	// name of the protocol in paths, metrics and logs.
-	name string
-	// path that is asked, as a person writes it.
-	path string
-	// appendsPath says that the gateway appends the client's path: the namespace in the path must be followed by one, else by nothing.
-	appendsPath bool
-	// pathHelp adds to what is said of a wrong path.
-	pathHelp string
-	// readsBody says that the question is in the request's body.
-	readsBody bool
-	// answer answers one request about the keys of a namespace, and returns the decision, or malformed.
-	answer func(d *desk, w http.ResponseWriter, r *http.Request, namespace string) authn.Decision
-}
-
-var protocols = []protocol{envoy, nginx, nginxGatewayFabric, forward, tokenReview, introspection}
-
-// Options of a handler.
+// Options of the HTTP handler and of the gRPC service.
 type Options struct {
-	// InsufficientAccessStatus answers a good key that lacks the right: 401, or 403 (RFC 6750, section 3.1).
+	// InsufficientAccessStatus is the response to a valid key that lacks the access: 401, or 403 (RFC 6750, section 3.1).
 	InsufficientAccessStatus int
-	// Metrics count the answers.
+	// Metrics count the checks.
 	Metrics *Metrics
-	// Log gets each refusal at debug level, and misused endpoints as warnings. No token and no URL is ever logged.
+	// Log receives denials at debug level, and warnings about misconfigured gateways. It never receives a token or a URL.
 	Log *slog.Logger
 }
 
-// NewHandler returns the handler of the paths under /auth/. It works on the request target as it stands on the request line, so it
-// must not be put behind an http.ServeMux, which cleans paths and redirects. Any other path is answered 404.
+// NewHandler returns the handler of the paths under /auth/. It reads the request target as the client sent it, so do not put it behind
+// an http.ServeMux, which cleans paths and redirects. The response to any other path is 404.
 func NewHandler(authenticator *authn.Authenticator, options Options) http.Handler {
-	endpoints := make(map[string]*endpoint, len(protocols))
-	for _, p := range protocols {
+	endpoints, paths := make(map[string]*endpoint, len(protocols)), make([]string, len(protocols))
+	for i, p := range protocols {
 		endpoints[p.name] = &endpoint{
 			protocol:  p,
-			desk:      newDesk(p.name, authenticator, options),
-			wrongPath: newMisuse(http.StatusNotFound, "There is nothing at this path. Ask "+p.path+", "+namespaceHelp+p.pathHelp),
+			checker:   newChecker(p.name, authenticator, options),
+			wrongPath: newConfigError(http.StatusNotFound, "No endpoint exists at this path. Use "+p.path+", "+namespaceHelp+p.pathHelp),
 		}
+		paths[i] = p.path
 	}
-	unknown := envelope.NewError(http.StatusNotFound, "There is nothing at this path. Gateways ask "+allPaths()+", "+namespaceHelp)
+	notFound := envelope.NewError(http.StatusNotFound,
+		"No endpoint exists at this path. Use "+strings.Join(paths, " or ")+", "+namespaceHelp)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		target := cutTarget(r.RequestURI)
-		if asked, ok := endpoints[target.protocol]; ok {
-			asked.serve(w, r, target)
+		target := parseTarget(r.RequestURI)
+		if e, ok := endpoints[target.protocol]; ok {
+			e.serveTarget(w, r, target)
 		} else {
 			leaveBodyUnread(w, r)
-			unknown.Write(w)
+			notFound.Write(w)
 		}
 	})
 }
@@ -69,39 +51,31 @@ func NewHandler(authenticator *authn.Authenticator, options Options) http.Handle
 // endpoint serves one protocol.
 type endpoint struct {
 	protocol
-	desk      *desk
-	wrongPath *misuse
+	checker   *checker
+	wrongPath *configError
 }
 
-func (e *endpoint) serve(w http.ResponseWriter, r *http.Request, target target) {
+func (e *endpoint) serveTarget(w http.ResponseWriter, r *http.Request, target target) {
 	start := time.Now()
 	if !e.readsBody {
 		leaveBodyUnread(w, r)
 	}
 	var decision authn.Decision
-	if isDNSLabel(target.namespace) && target.more == e.appendsPath {
-		decision = e.answer(e.desk, w, r, target.namespace)
+	if isDNSLabel(target.namespace) && target.hasClientPath == e.appendsPath {
+		decision = e.serve(e.checker, w, r, target.namespace)
 	} else {
-		decision = e.desk.refuse(w, e.wrongPath)
+		decision = e.checker.reject(w, e.wrongPath)
 	}
-	e.desk.metrics.observe(decision, time.Since(start))
+	e.checker.metrics.observe(decision, time.Since(start))
 }
 
-// leaveBodyUnread makes net/http answer at once when a request has a body. On a connection that it means to use again it would wait
-// for the body first, and a gateway may well announce a body that it does not send.
+// leaveBodyUnread closes the connection after the response if the request has a body. Otherwise net/http would read the body before it
+// responds, to reuse the connection, and a gateway may announce a body that it does not send.
 func leaveBodyUnread(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 && r.ProtoMajor == 1 {
 		w.Header()["Connection"] = connectionClose
 	}
 }
 
-// connectionClose is a full slice of one: appending to it copies it.
+// connectionClose is shared by all responses. Its capacity is 1, so that append copies it.
 var connectionClose = []string{"close"}
-
-func allPaths() string {
-	paths := make([]string, len(protocols))
-	for i, p := range protocols {
-		paths[i] = p.path
-	}
-	return strings.Join(paths, " or ")
-}

@@ -10,22 +10,28 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// noStore is a full slice of one: appending to it copies it.
+// identityHeaders name the key of a granted request to the service, in canonical form.
+var identityHeaders = [...]string{
+	"X-Auth-App",       // the app name as UTF-8, percent-encoded (all but A-Z a-z 0-9 - . _ ~)
+	"X-Auth-Namespace", // the namespace of the key
+	"X-Auth-Key-Id",    // the UID of the APIKey object
+	"X-Auth-Access",    // the access of the key: read, write or read,write
+}
+
+// identityOf returns the values of the identityHeaders.
+func identityOf(key *authn.Key) [len(identityHeaders)]string {
+	return [...]string{percentEncode(key.AppName), key.Namespace, key.UID, key.Access.String()}
+}
+
+// noStore is shared by all responses. Its capacity is 1, so that append copies it.
 var noStore = []string{"no-store"}
 
-// writeGranted answers 200 and says whose key it is:
-//
-//	X-Auth-App        the app name, its UTF-8 percent-encoded (all but A-Z a-z 0-9 - . _ ~)
-//	X-Auth-Namespace  the namespace of the key
-//	X-Auth-Key-Id     the UID of the APIKey object
-//	X-Auth-Access     what the key may do: read, write or read,write
+// writeGranted writes the response that lets a request pass: 200 with the identityHeaders.
 func writeGranted(w http.ResponseWriter, key *authn.Key) {
-	header := w.Header()
-	values := []string{percentEncode(key.AppName), key.Namespace, key.UID, key.Access.String()}
-	header["X-Auth-App"] = values[0:1:1]
-	header["X-Auth-Namespace"] = values[1:2:2]
-	header["X-Auth-Key-Id"] = values[2:3:3]
-	header["X-Auth-Access"] = values[3:4:4]
+	header, values := w.Header(), identityOf(key)
+	for i, name := range identityHeaders {
+		header[name] = values[i : i+1 : i+1]
+	}
 	header["Cache-Control"] = noStore
 	w.WriteHeader(http.StatusOK)
 }

@@ -36,8 +36,8 @@ var (
 	// The resource server itself is refused, and told of both ways to present its key.
 	callerUnauthenticated = unauthenticated.and("Www-Authenticate", `Bearer realm="apikey-operator" | Basic realm="apikey-operator"`)
 	callerCannotRead      = noReadAccess.and("Www-Authenticate", `Bearer realm="apikey-operator" | Basic realm="apikey-operator"`)
-	noOneToken            = envelope(400, "The form must have the parameter token, with a value and once.")
-	notForm               = envelope(400, "The body is no form: names and values must be percent-encoded as application/x-www-form-urlencoded is.")
+	noOneToken            = envelope(400, "The form does not have exactly one token: send one parameter token with a value.")
+	notForm               = envelope(400, "The request body is not a form: percent-encode names and values as application/x-www-form-urlencoded.")
 )
 
 func TestIntrospectionTellsWhoseTokenItIs(t *testing.T) {
@@ -139,7 +139,7 @@ func TestInvariant7_AFormHasOneToken(t *testing.T) {
 
 func TestInvariant1_ATokenInTheURLIsRefused(t *testing.T) {
 	address := setup{}.serve(t)
-	want := envelope(400, "This endpoint takes no query: the token must be in the body, since URLs end up in logs (RFC 7662, section 2.1).")
+	want := envelope(400, "The URL has a query: send the token in the body, because URLs are logged (RFC 7662, section 2.1).")
 	for _, query := range []string{"?token=sq_read", "?a=b", "?%74oken=sq_read", "?;", "?token"} {
 		for _, form := range []string{"", "token=sq_read"} {
 			assertAnswer(t, send(t, address, introspectAt(introspectPath+query, form, "X-API-Key: "+readToken)), want)
@@ -174,6 +174,6 @@ func TestIntrospectionIsAskedAtItsPathAlone(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, path := range []string{"/auth/introspect", "/auth/introspect/", "/auth/introspect/shop/", "/auth/introspect/shop/x", "/auth/introspect/sh%6fp"} {
 		assertAnswer(t, send(t, address, introspectAt(path, "token=sq_read", "X-API-Key: "+readToken)),
-			wrongPath("Ask /auth/introspect/{namespace}"))
+			wrongPath("/auth/introspect/{namespace}"))
 	}
 }

@@ -11,38 +11,38 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// malformed is the decision about a request that asks no question: none.
+// malformed stands for the decision on a check that cannot be decided.
 const malformed authn.Decision = 0
 
-// Metrics count what the gateways asked and how they were answered. No key and no app is named in them.
+// Metrics count and time the checks. They name no key and no app.
 type Metrics struct {
 	authentications *prometheus.CounterVec
 	duration        *prometheus.HistogramVec
 }
 
-// NewMetrics registers the metrics of this package, and those of the Keyring that the answers come from.
+// NewMetrics registers the metrics of this package and of the Keyring.
 func NewMetrics(registry prometheus.Registerer, keyring *authn.Keyring) *Metrics {
 	m := &Metrics{
 		authentications: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apikey_authentications_total",
-			Help: "Questions that were answered, by protocol and verdict: granted, unauthenticated (no good key), forbidden (the key lacks " +
-				"the right), unavailable (the keys are not known at the moment) or malformed (whoever asks is not set up right). Of introspect it " +
-				"is the verdict on the caller, when the caller may not ask, else that on the token.",
+			Help: "Checks, by protocol and verdict: granted, unauthenticated (no valid key), forbidden (the key lacks the access), " +
+				"unavailable (the keys are not known at the moment) or malformed (the gateway is misconfigured). For introspect, this is the " +
+				"verdict on the caller if the caller is denied, otherwise the verdict on the token.",
 		}, []string{"protocol", "verdict"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "apikey_authentication_duration_seconds",
-			Help:    "Time from a question's headers to its answer, by protocol.",
+			Help:    "Time from the headers of a check to its response, by protocol.",
 			Buckets: []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 250e-3, 1},
 		}, []string{"protocol"}),
 	}
 	registry.MustRegister(m.authentications, m.duration,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "apikey_keyring_keys",
-			Help: "Tokens that the authenticator knows, those of ended keys among them.",
+			Help: "Tokens that the authenticator holds in memory, including those of ended keys.",
 		}, func() float64 { return float64(keyring.Len()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "apikey_keyring_synced",
-			Help: "1 once the authenticator has received all keys, 0 before.",
+			Help: "1 after the authenticator has listed all keys, 0 before.",
 		}, func() float64 {
 			if keyring.Synced() {
 				return 1
@@ -51,23 +51,23 @@ func NewMetrics(registry prometheus.Registerer, keyring *authn.Keyring) *Metrics
 		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "apikey_keyring_staleness_seconds",
-			Help: "Time since the Kubernetes API last sent keys, a change or a bookmark (about one a minute); before the first, since the start.",
+			Help: "Time since the Kubernetes API last sent a list, an event or a bookmark (about one a minute). Before the first, since the start.",
 		}, func() float64 { return keyring.Staleness(time.Now()).Seconds() }),
 	)
 	return m
 }
 
-// of returns the metrics of one protocol, so that nothing is looked up when a question is answered.
+// of returns the metrics of one protocol, so that a check looks up no label.
 func (m *Metrics) of(protocol string) *protocolMetrics {
-	answered := &protocolMetrics{duration: m.duration.WithLabelValues(protocol)}
-	for decision := range answered.byDecision {
+	metrics := &protocolMetrics{duration: m.duration.WithLabelValues(protocol)}
+	for decision := range metrics.byDecision {
 		verdict := "malformed"
 		if d := authn.Decision(decision); d != malformed {
 			verdict = d.String()
 		}
-		answered.byDecision[decision] = m.authentications.WithLabelValues(protocol, verdict)
+		metrics.byDecision[decision] = m.authentications.WithLabelValues(protocol, verdict)
 	}
-	return answered
+	return metrics
 }
 
 // protocolMetrics are the metrics of one protocol.

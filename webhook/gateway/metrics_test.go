@@ -174,9 +174,9 @@ func TestAMisusedEndpointIsLoggedAsAWarningOnceAMinute(t *testing.T) {
 		send(t, address, head("GET /auth/nginx/shop"))
 		send(t, address, ask("forward")) // a refusal: not logged at this level
 	}
-	want := []map[string]any{{"level": "WARN", "protocol": "nginx", "msg": "A gateway is not set up right: The X-Original-Method header " +
-		"must hold the method of the original request, once: set it in the location that auth_request asks, with " +
-		"proxy_set_header X-Original-Method $request_method;"}}
+	want := []map[string]any{{"level": "WARN", "protocol": "nginx", "msg": "A gateway is misconfigured: The X-Original-Method header of the " +
+		"check is missing, repeated or not a method. In the location that auth_request names, set proxy_set_header X-Original-Method " +
+		"$request_method;"}}
 	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
 		t.Errorf("the log differs (-want +got):\n%s", diff)
 	}
@@ -189,8 +189,8 @@ func TestANamespaceWithoutKeysIsLoggedOnceAMinute(t *testing.T) {
 	namespaces := []string{"nowhere", "sh-p", "nowhere", strings.Repeat("n", 62)}
 	var want []map[string]any
 	expectWarning := func(protocol string) {
-		want = append(want, map[string]any{"level": "WARN", "protocol": protocol, "namespace": "nowhere", "msg": "A namespace that has no API keys " +
-			"was asked for: check the namespace in the configuration of the gateway, or create a key there."})
+		want = append(want, map[string]any{"level": "WARN", "protocol": protocol, "namespace": "nowhere", "msg": "A gateway sent a check for a " +
+			"namespace without API keys: correct the namespace in the configuration of the gateway, or create a key in this namespace."})
 	}
 	for _, protocol := range protocols {
 		for _, token := range []string{"sq_unknown", deactivatedToken, "a b", ""} { // bad keys of a namespace with keys
@@ -241,7 +241,7 @@ func TestAWrongPathIsLoggedAsAWarning(t *testing.T) {
 	for range 2 {
 		send(t, address, head("GET /auth/forward/SHOP/sq_read", "X-API-Key: "+readToken))
 	}
-	want := []map[string]any{{"level": "WARN", "protocol": "forward", "msg": "A gateway is not set up right: There is nothing at this path. Ask " +
+	want := []map[string]any{{"level": "WARN", "protocol": "forward", "msg": "A gateway is misconfigured: No endpoint exists at this path. Use " +
 		"/auth/forward/{namespace}, where {namespace} is the Kubernetes namespace of the keys: 1 to 63 characters of a-z, 0-9 and '-', " +
 		"starting and ending with a letter or digit, not percent-encoded."}}
 	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {

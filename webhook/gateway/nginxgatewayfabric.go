@@ -3,14 +3,13 @@
 
 package gateway
 
-// nginxGatewayFabric is the ExternalAuth filter of Gateway API as NGINX Gateway Fabric has it: auth_request asks one path, whatever the
-// client's, with the client's method in a header of the name Method.
+// nginxGatewayFabric is the protocol of Gateway API's ExternalAuth filter in NGINX Gateway Fabric. It sends all checks to one path, with
+// the method of the client's request in the header Method.
 var nginxGatewayFabric = protocol{
 	name: "nginx-gateway-fabric",
 	path: "/auth/nginx-gateway-fabric/{namespace}",
-	answer: aboutRequest(methodSource{
+	serve: forwardAuth(methodSource{
 		header: "Method",
-		help: "The Method header must hold the method of the original request, once: NGINX Gateway Fabric's ExternalAuth filter sets it by " +
-			"itself, and any other gateway has another endpoint.",
+		help:   "The ExternalAuth filter of NGINX Gateway Fabric sets it; for any other gateway, use another endpoint.",
 	}),
 }

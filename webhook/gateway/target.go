@@ -11,30 +11,30 @@ const (
 		"starting and ending with a letter or digit, not percent-encoded."
 )
 
-// target is what the target of a request asks for. Both parts may be anything, also empty.
+// target is the parsed target of a request. The protocol and the namespace may be any text, also empty.
 type target struct {
 	// protocol is "envoy" in /auth/envoy/shop/some/path.
 	protocol string
-	// namespace is "shop" there.
+	// namespace is "shop" in that example.
 	namespace string
-	// more is true when a slash follows the namespace.
-	more bool
+	// hasClientPath is true if a slash follows the namespace.
+	hasClientPath bool
 }
 
-// cutTarget cuts a request target as it stands on the request line. Nothing is decoded and no path is cleaned: whatever the client of
-// a gateway adds to it, the namespace stays the one that the gateway set.
-func cutTarget(requestURI string) target {
+// parseTarget parses a request target. It decodes nothing and cleans no path, so that the namespace is always the one that the gateway
+// set, no matter what a client's path adds to it.
+func parseTarget(requestURI string) target {
 	below, ok := strings.CutPrefix(pathOf(requestURI), root)
 	if !ok {
 		return target{}
 	}
 	protocol, rest, _ := strings.Cut(below, "/")
-	namespace, _, more := strings.Cut(rest, "/")
-	return target{protocol: protocol, namespace: namespace, more: more}
+	namespace, _, hasClientPath := strings.Cut(rest, "/")
+	return target{protocol: protocol, namespace: namespace, hasClientPath: hasClientPath}
 }
 
-// pathOf returns the path, undecoded and without query, of a request target in origin-form or absolute-form (RFC 9112, section 3.2).
-// It is empty for any other form.
+// pathOf returns the path of a request target in origin-form or absolute-form (RFC 9112, section 3.2), undecoded and without query. It
+// returns "" for any other form.
 func pathOf(requestURI string) string {
 	path := requestURI
 	if !strings.HasPrefix(path, "/") {
@@ -55,7 +55,7 @@ func afterAuthority(uri string) string {
 	return rest[end:]
 }
 
-// isDNSLabel says whether a name is a DNS label (RFC 1123, section 2.1, in lower case), as the name of a namespace is.
+// isDNSLabel reports whether a name is a lower-case DNS label (RFC 1123, section 2.1), as the name of each namespace is.
 func isDNSLabel(name string) bool {
 	if name == "" || len(name) > 63 || name[0] == '-' || name[len(name)-1] == '-' {
 		return false

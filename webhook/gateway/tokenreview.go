@@ -16,62 +16,62 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// tokenReview is how kube-apiserver asks a webhook whose token it was sent, and any service can ask the same way. See
+// tokenReview is the protocol of kube-apiserver's token webhook, which any service can use too. See
 // https://kubernetes.io/docs/reference/access-authn-authz/authentication/#webhook-token-authentication.
 var tokenReview = protocol{
 	name:      "tokenreview",
 	path:      "/auth/tokenreview/{namespace}",
 	readsBody: true,
-	answer:    reviewToken,
+	serve:     reviewToken,
 }
 
 var (
 	jsonBody = newMediaType("application/json")
 
-	notJSON = newMisuse(http.StatusBadRequest,
-		"The body is no TokenReview: it must be one JSON object, with each field of the right type and none twice.")
-	notTokenReview = newMisuse(http.StatusBadRequest, `The body is no TokenReview: it must have "apiVersion": "authentication.k8s.io/v1" and `+
-		`"kind": "TokenReview".`)
+	notJSON = newConfigError(http.StatusBadRequest,
+		"The request body is not a TokenReview: send one JSON object, with each field once and of the right type.")
+	notTokenReview = newConfigError(http.StatusBadRequest,
+		`The request body is not a TokenReview: set "apiVersion": "authentication.k8s.io/v1" and "kind": "TokenReview".`)
 )
 
-// The errors of reviews that can be read and not answered. They are for whoever runs kube-apiserver, which logs them.
+// The errors in the status of TokenReviews that cannot be decided. kube-apiserver logs them.
 const (
-	oldVersion = "authentication.k8s.io/v1beta1 is not served: give kube-apiserver --authentication-token-webhook-version=v1"
-	noToken    = "spec.token is missing: it must hold the token to review"
+	oldVersion = "authentication.k8s.io/v1beta1 is not supported: start kube-apiserver with --authentication-token-webhook-version=v1"
+	noToken    = "spec.token is empty: set it to the token to review"
 )
 
-func reviewToken(d *desk, w http.ResponseWriter, r *http.Request, namespace string) authn.Decision {
-	body, wrong := jsonBody.readBody(w, r)
-	if wrong != nil {
-		return d.refuse(w, wrong)
+func reviewToken(c *checker, w http.ResponseWriter, r *http.Request, namespace string) authn.Decision {
+	body, err := jsonBody.readBody(w, r)
+	if err != nil {
+		return c.reject(w, err)
 	}
-	review, wrong := parseReview(body)
-	if wrong != nil {
-		return d.refuse(w, wrong)
+	review, err := parseReview(body)
+	if err != nil {
+		return c.reject(w, err)
 	}
 	if problem := problemOf(review); problem != "" {
-		d.warnOfMisuse(problem)
+		c.warnOfConfig(problem)
 		writeReview(w, review.TypeMeta, authenticationv1.TokenReviewStatus{Error: problem})
 		return malformed
 	}
-	verdict := d.decide(r.Context(), authn.Request{Namespace: namespace, Credential: authn.NewCredential(review.Spec.Token)})
+	verdict := c.check(r.Context(), authn.Request{Namespace: namespace, Credential: authn.NewCredential(review.Spec.Token)})
 	switch verdict.Decision {
 	case authn.Granted:
 		writeReview(w, review.TypeMeta, statusOf(verdict.Key))
-	case authn.Unauthenticated: // without an error: kube-apiserver sends every token that it does not know, and would log each
+	case authn.Unauthenticated: // without an error: kube-apiserver sends each token that it does not know, and would log the error
 		writeReview(w, review.TypeMeta, authenticationv1.TokenReviewStatus{})
 	default:
-		d.denials.For(verdict).Write(w)
+		c.denials.For(verdict).Write(w)
 	}
 	return verdict.Decision
 }
 
-// parseReview reads JSON as Kubernetes does, field names in their exact case and unknown ones left out, but none may come twice. A
-// review of v1beta1 reads the same.
-func parseReview(body []byte) (*authenticationv1.TokenReview, *misuse) {
+// parseReview decodes a TokenReview of v1 or v1beta1. It decodes JSON as Kubernetes does, with case-sensitive field names and without
+// unknown fields, but rejects repeated ones.
+func parseReview(body []byte) (*authenticationv1.TokenReview, *configError) {
 	review := &authenticationv1.TokenReview{}
-	twice, err := json.UnmarshalStrict(body, review, json.DisallowDuplicateFields)
-	if err != nil || len(twice) > 0 {
+	repeated, err := json.UnmarshalStrict(body, review, json.DisallowDuplicateFields)
+	if err != nil || len(repeated) > 0 {
 		return nil, notJSON
 	}
 	isKnown := review.APIVersion == authenticationv1.SchemeGroupVersion.String() ||
@@ -93,10 +93,9 @@ func problemOf(review *authenticationv1.TokenReview) string {
 	}
 }
 
-// statusOf returns who has a good key. It names no audience, whatever spec.audiences asks for: a key was made for no audience in
-// particular, and an authenticator that returns one vouches that the token was meant for it. By the API's own rule a token without
-// audiences is good for the audience of the API server that asks, and no other: kube-apiserver lets the key in, and refuses it when a
-// third party asks whether it was meant for them.
+// statusOf returns the user of a valid key. It names no audience, even if spec.audiences does: an authenticator that returns an audience
+// confirms that the token was issued for it, and a key is issued for none. By the rule of the API, a token without audiences is valid for
+// the audience of the API server alone. So kube-apiserver accepts the key, and rejects it in a TokenReview for another audience.
 func statusOf(key *authn.Key) authenticationv1.TokenReviewStatus {
 	return authenticationv1.TokenReviewStatus{
 		Authenticated: true,
@@ -109,19 +108,19 @@ func statusOf(key *authn.Key) authenticationv1.TokenReviewStatus {
 	}
 }
 
-// groupsOf returns the groups that RBAC can name: all keys, those of a namespace, and those there that may read or write.
+// groupsOf returns the groups that RBAC can name: all keys, the keys of a namespace, and those of them with read or write access.
 func groupsOf(key *authn.Key) []string {
-	ofNamespace := "apikeys:" + key.Namespace
-	groups := []string{"apikeys", ofNamespace}
+	namespaceGroup := "apikeys:" + key.Namespace
+	groups := []string{"apikeys", namespaceGroup}
 	for _, right := range []authn.Access{authn.Read, authn.Write} {
 		if key.Access&right != 0 {
-			groups = append(groups, ofNamespace+":"+right.String())
+			groups = append(groups, namespaceGroup+":"+right.String())
 		}
 	}
 	return groups
 }
 
-// writeReview answers a review in its version, without its spec: the token does not go back.
-func writeReview(w http.ResponseWriter, asked metav1.TypeMeta, status authenticationv1.TokenReviewStatus) {
-	envelope.NewResponse(http.StatusOK, &authenticationv1.TokenReview{TypeMeta: asked, Status: status}).Write(w)
+// writeReview writes a TokenReview in the version of the request, without its spec, which has the token.
+func writeReview(w http.ResponseWriter, version metav1.TypeMeta, status authenticationv1.TokenReviewStatus) {
+	envelope.NewResponse(http.StatusOK, &authenticationv1.TokenReview{TypeMeta: version, Status: status}).Write(w)
 }

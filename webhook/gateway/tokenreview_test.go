@@ -49,9 +49,9 @@ var (
 	notAuthenticated = reviewed(`{"user":{}}`)
 	readerReviewed   = reviewed(`{"authenticated":true,"user":{"username":"apikey:shop:reader","uid":"reader-uid",` +
 		`"groups":["apikeys","apikeys:shop","apikeys:shop:read"],"extra":{"keys.squirrel.dev/app-name":["Frontend App"]}}}`)
-	notTokenReview = envelope(400, `The body is no TokenReview: it must have "apiVersion": "authentication.k8s.io/v1" and "kind": "TokenReview".`)
-	notJSON        = envelope(400, "The body is no TokenReview: it must be one JSON object, with each field of the right type and none twice.")
-	tokenMissing   = reviewed(`{"user":{},"error":"spec.token is missing: it must hold the token to review"}`)
+	notTokenReview = envelope(400, `The request body is not a TokenReview: set "apiVersion": "authentication.k8s.io/v1" and "kind": "TokenReview".`)
+	notJSON        = envelope(400, "The request body is not a TokenReview: send one JSON object, with each field once and of the right type.")
+	tokenMissing   = reviewed(`{"user":{},"error":"spec.token is empty: set it to the token to review"}`)
 )
 
 func TestReviewTellsWhoseTokenItIs(t *testing.T) {
@@ -91,8 +91,8 @@ func TestReviewNeverVouchesForAnAudience(t *testing.T) {
 func TestReviewIsReadAsKubernetesWritesIt(t *testing.T) {
 	address := setup{}.serve(t)
 	const v1, token = `"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview"`, `"spec":{"token":"sq_read"}`
-	const v1beta1 = `{"user":{},"error":"authentication.k8s.io/v1beta1 is not served: give kube-apiserver ` +
-		`--authentication-token-webhook-version=v1"}`
+	const v1beta1 = `{"user":{},"error":"authentication.k8s.io/v1beta1 is not supported: start kube-apiserver ` +
+		`with --authentication-token-webhook-version=v1"}`
 	for fields, want := range map[string]answer{
 		v1 + `,"metadata":{"creationTimestamp":null},` + token + `,"status":{"user":{}}`: readerReviewed,
 		v1 + `,` + token + `,"status":{"authenticated":true,"user":{"username":"root"}}`: readerReviewed,
@@ -160,7 +160,7 @@ func TestReviewIsAskedAtItsPathAlone(t *testing.T) {
 	// kube-apiserver tells its timeout in the query.
 	assertAnswer(t, send(t, address, post(reviewPath+"?timeout=30s", body, jsonType)), readerReviewed)
 	for _, path := range []string{"/auth/tokenreview", "/auth/tokenreview/", "/auth/tokenreview/shop/", "/auth/tokenreview/shop/x", "/auth/tokenreview/Shop"} {
-		assertAnswer(t, send(t, address, post(path, body, jsonType)), wrongPath("Ask /auth/tokenreview/{namespace}"))
+		assertAnswer(t, send(t, address, post(path, body, jsonType)), wrongPath("/auth/tokenreview/{namespace}"))
 	}
 }
 
@@ -169,8 +169,8 @@ func TestAMalformedReviewIsLoggedAsAWarning(t *testing.T) {
 	address := setup{log: slog.New(slog.NewJSONHandler(&out, nil))}.serve(t)
 	send(t, address, review("sq_unknown"))
 	send(t, address, reviewOf(`"apiVersion":"authentication.k8s.io/v1beta1","kind":"TokenReview","spec":{"token":"sq_read"}`))
-	want := []map[string]any{{"level": "WARN", "protocol": "tokenreview", "msg": "A gateway is not set up right: " +
-		"authentication.k8s.io/v1beta1 is not served: give kube-apiserver --authentication-token-webhook-version=v1"}}
+	want := []map[string]any{{"level": "WARN", "protocol": "tokenreview", "msg": "A gateway is misconfigured: " +
+		"authentication.k8s.io/v1beta1 is not supported: start kube-apiserver with --authentication-token-webhook-version=v1"}}
 	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
 		t.Errorf("the log differs (-want +got):\n%s", diff)
 	}

@@ -3,13 +3,12 @@
 
 package gateway
 
-// forward is Traefik's ForwardAuth middleware and Caddy's forward_auth directive.
-var forward = protocol{
+// traefikCaddy is the protocol of Traefik's ForwardAuth middleware and Caddy's forward_auth directive.
+var traefikCaddy = protocol{
 	name: "forward",
 	path: "/auth/forward/{namespace}",
-	answer: aboutRequest(methodSource{
+	serve: forwardAuth(methodSource{
 		header: "X-Forwarded-Method",
-		help: "The X-Forwarded-Method header must hold the method of the original request, once: Traefik's ForwardAuth and Caddy's " +
-			"forward_auth set it by themselves, any other gateway has to be told to.",
+		help:   "Traefik's ForwardAuth and Caddy's forward_auth set it; configure any other gateway to set it to the method of the client's request.",
 	}),
 }
