@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
@@ -21,7 +22,7 @@ const (
 	otherToken = "sq_0000000000000000000000000000000000000000000"
 )
 
-func TestInvariant7_ACredentialThatIsMissingOrContradictoryIsNone(t *testing.T) {
+func TestInvariant7_AMissingOrContradictoryCredentialIsRefused(t *testing.T) {
 	longest := strings.Repeat("x", 512)
 	keyring := keyringOf(t, newKey("shop", "frontend", issued(goodToken)), newKey("shop", "longest", issued(longest)))
 	for name, test := range map[string]struct {
@@ -115,22 +116,22 @@ func TestInvariant7_TheCredentialOfACallerIsInOneHeader(t *testing.T) {
 		"X-API-Key": {[]string{goodToken}, nil, ""},
 		"bearer":    {nil, []string{"Bearer " + goodToken}, ""},
 
-		"password":                          {nil, []string{basic("user:" + goodToken)}, ""},
-		"password, scheme in lower case":    {nil, []string{"basic  " + basic("user:" + goodToken)[6:]}, ""},
-		"password of nobody":                {nil, []string{basic(":" + goodToken)}, ""},
-		"password with colon, as it stands": {nil, []string{basic("user:a:%41+b")}, ""},
-		"password of 512 bytes":             {nil, []string{basic("user:" + longest)}, ""},
-		"password of 513 bytes":             {nil, []string{basic("user:x" + longest)}, authn.ReasonCredentialMalformed},
-		"empty password":                    {nil, []string{basic("user:")}, authn.ReasonCredentialMissing},
-		"no password":                       {nil, []string{basic(goodToken)}, authn.ReasonCredentialMissing},
-		"password with a space":             {nil, []string{basic("user: " + goodToken)}, authn.ReasonCredentialMalformed},
-		"key as user name":                  {nil, []string{basic(goodToken + ":")}, authn.ReasonCredentialMissing},
-		"no base64":                         {nil, []string{"Basic user:" + goodToken}, authn.ReasonCredentialMissing},
-		"base64 without padding":            {nil, []string{strings.TrimRight(basic("user2:"+goodToken), "=")}, authn.ReasonCredentialMissing},
-		"nothing after the scheme":          {nil, []string{"Basic "}, authn.ReasonCredentialMissing},
+		"password":                         {nil, []string{basic("user:" + goodToken)}, ""},
+		"password, scheme in lower case":   {nil, []string{"basic  " + basic("user:" + goodToken)[6:]}, ""},
+		"password without user name":       {nil, []string{basic(":" + goodToken)}, ""},
+		"password with colon, not decoded": {nil, []string{basic("user:a:%41+b")}, ""},
+		"password of 512 bytes":            {nil, []string{basic("user:" + longest)}, ""},
+		"password of 513 bytes":            {nil, []string{basic("user:x" + longest)}, authn.ReasonCredentialMalformed},
+		"empty password":                   {nil, []string{basic("user:")}, authn.ReasonCredentialMissing},
+		"no password":                      {nil, []string{basic(goodToken)}, authn.ReasonCredentialMissing},
+		"password with a space":            {nil, []string{basic("user: " + goodToken)}, authn.ReasonCredentialMalformed},
+		"key as user name":                 {nil, []string{basic(goodToken + ":")}, authn.ReasonCredentialMissing},
+		"no base64":                        {nil, []string{"Basic user:" + goodToken}, authn.ReasonCredentialMissing},
+		"base64 without padding":           {nil, []string{strings.TrimRight(basic("user2:"+goodToken), "=")}, authn.ReasonCredentialMissing},
+		"nothing after the scheme":         {nil, []string{"Basic "}, authn.ReasonCredentialMissing},
 
 		"both, both good":           {[]string{goodToken}, []string{"Bearer " + goodToken}, authn.ReasonCredentialRepeated},
-		"both, somebody else's":     {[]string{goodToken}, []string{"Digest x"}, authn.ReasonCredentialRepeated},
+		"both, another scheme":      {[]string{goodToken}, []string{"Digest x"}, authn.ReasonCredentialRepeated},
 		"both, empty X-API-Key":     {[]string{""}, []string{"Bearer " + goodToken}, authn.ReasonCredentialRepeated},
 		"both, empty Authorization": {[]string{goodToken}, []string{""}, authn.ReasonCredentialRepeated},
 		"X-API-Key twice":           {[]string{goodToken, goodToken}, nil, authn.ReasonCredentialRepeated},
@@ -148,7 +149,7 @@ func TestInvariant7_TheCredentialOfACallerIsInOneHeader(t *testing.T) {
 	}
 }
 
-func TestACredentialThatNobodyExtractedIsMissing(t *testing.T) {
+func TestCredential_TheZeroValueIsMissing(t *testing.T) {
 	keyring := keyringOf(t, newKey("shop", "frontend", issued("")))
 	for name, credential := range map[string]authn.Credential{"zero": {}, "empty": authn.NewCredential("")} {
 		verdict := authn.NewAuthenticator(keyring, 0, clock).Decide(authn.Request{Namespace: "shop", Credential: credential})
@@ -164,7 +165,7 @@ func TestInvariant1_ACredentialIsNotPrinted(t *testing.T) {
 	slog.New(slog.NewTextHandler(&logged, nil)).Info("text", "request", request, "credential", request.Credential)
 	slog.New(slog.NewJSONHandler(&logged, nil)).Info("json", "request", request, "credential", request.Credential)
 	encoded, err := json.Marshal(request)
-	succeed(t, err)
+	framework.Must(t, err)
 	printed := logged.String() + string(encoded) + fmt.Sprint(request, &request, request.Credential, &request.Credential)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		printed += fmt.Sprintf(verb, request) + fmt.Sprintf(verb, request.Credential)
@@ -218,7 +219,7 @@ func FuzzExtractCallerCredential(f *testing.F) {
 	})
 }
 
-// passwordIn reads HTTP Basic as net/http does, but for the spaces after the scheme.
+// passwordIn reads HTTP Basic with net/http. It also accepts more than one space after the scheme.
 func passwordIn(authorization []string) (password string, ok bool) {
 	if len(authorization) != 1 {
 		return "", false
@@ -229,7 +230,7 @@ func passwordIn(authorization []string) (password string, ok bool) {
 	return password, ok
 }
 
-// readNaively says in other words which token is presented, if any is.
+// readNaively is a second implementation: it returns the token that is presented, if any.
 func readNaively(apiKey, authorization string, apiKeys, authorizations []string) (presented string, ok bool) {
 	switch {
 	case len(apiKeys) == 1:

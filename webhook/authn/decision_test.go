@@ -5,7 +5,6 @@ package authn_test
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -36,7 +35,7 @@ func TestInvariant5_AKeyIsRefusedByItsSpecAlone(t *testing.T) {
 		"superseded just now": {newKey("shop", "k", issued(plaintext, notAfter(today))),
 			outcome{authn.Unauthenticated, authn.ReasonTokenSuperseded, "uid-of-k"}},
 		"not handed over": {newKey("shop", "k", claimed(plaintext)), unknown},
-		"the newer not handed over, the older one asked": {newKey("shop", "k", claimed("sq_newer"), issued(plaintext)), granted("uid-of-k")},
+		"the newer one not handed over, the older one presented": {newKey("shop", "k", claimed("sq_newer"), issued(plaintext)), granted("uid-of-k")},
 		"of another token": {newKey("shop", "k", issued("sq_another")), unknown},
 		"no token":         {newKey("shop", "k"), unknown},
 	} {
@@ -46,7 +45,7 @@ func TestInvariant5_AKeyIsRefusedByItsSpecAlone(t *testing.T) {
 	}
 }
 
-func TestAnExpiredKeyIsRefusedFromTheSecondOn(t *testing.T) {
+func TestDecide_RefusesAKeyFromTheSecondItExpires(t *testing.T) {
 	keyring := keyringOf(t, newKey("shop", "k", issued("t"), expires(today)))
 	now := today.Add(-time.Nanosecond)
 	authenticator := authn.NewAuthenticator(keyring, 0, func() time.Time { return now })
@@ -60,11 +59,11 @@ func TestAnExpiredKeyIsRefusedFromTheSecondOn(t *testing.T) {
 	}
 }
 
-func TestAccessIsWhatTheKeyHas(t *testing.T) {
+func TestDecide_RequiresTheAccessOfTheRequest(t *testing.T) {
 	const both, neither = authn.Read | authn.Write, authn.Access(0)
 	for _, test := range []struct {
-		has, asked authn.Access
-		want       authn.Reason // "" is granted
+		has, required authn.Access
+		want          authn.Reason // "" is granted
 	}{
 		{authn.Read, neither, ""}, {authn.Read, authn.Read, ""},
 		{authn.Read, authn.Write, authn.ReasonNoWriteAccess}, {authn.Read, both, authn.ReasonNoWriteAccess},
@@ -76,18 +75,18 @@ func TestAccessIsWhatTheKeyHas(t *testing.T) {
 	} {
 		keyring := keyringOf(t, newKey("shop", "k", issued("t"), access(test.has&authn.Read != 0, test.has&authn.Write != 0)))
 		verdict := authn.NewAuthenticator(keyring, 0, clock).Decide(
-			authn.Request{Namespace: "shop", Credential: authn.NewCredential("t"), Access: test.asked})
+			authn.Request{Namespace: "shop", Credential: authn.NewCredential("t"), Access: test.required})
 		want := outcome{authn.Forbidden, test.want, "uid-of-k"}
 		if test.want == "" {
 			want = granted("uid-of-k")
 		}
 		if got := outcomeOf(verdict); got != want {
-			t.Errorf("a key with %q asked for %q: %v, want %v", test.has, test.asked, got, want)
+			t.Errorf("a key with %q, access %q required: %v, want %v", test.has, test.required, got, want)
 		}
 	}
 }
 
-func TestInvariant7_NoMethodMeansNoAccess(t *testing.T) {
+func TestInvariant7_ARequestWithoutAMethodIsForbidden(t *testing.T) {
 	keyring := keyringOf(t, newKey("shop", "all-powerful", issued("t")))
 	for method, want := range map[string]authn.Reason{
 		"GET": "", "POST": "", "": authn.ReasonNoMethod,
@@ -100,38 +99,7 @@ func TestInvariant7_NoMethodMeansNoAccess(t *testing.T) {
 	}
 }
 
-func TestAccessForAMethod(t *testing.T) {
-	for method, want := range map[string]authn.Access{
-		"GET": authn.Read, "HEAD": authn.Read, "OPTIONS": authn.Read,
-		"POST": authn.Write, "PUT": authn.Write, "PATCH": authn.Write, "DELETE": authn.Write, "CONNECT": authn.Write, "TRACE": authn.Write,
-		"PROPFIND": authn.Write, "QUERY": authn.Write, "get": authn.Write, "Get": authn.Write, " GET": authn.Write, "GET ": authn.Write,
-		"GET,HEAD": authn.Write, "\x00": authn.Write,
-	} {
-		if got := authn.AccessFor(method); got != want {
-			t.Errorf("AccessFor(%q) = %q, want %q", method, got, want)
-		}
-	}
-}
-
-func TestNamesOfAccessAndDecisions(t *testing.T) {
-	for access, want := range map[authn.Access]string{
-		0: "", authn.Read: "read", authn.Write: "write", authn.Read | authn.Write: "read,write",
-	} {
-		if got := access.String(); got != want {
-			t.Errorf("Access(%d) is %q, want %q", access, got, want)
-		}
-	}
-	for decision, want := range map[authn.Decision]string{
-		0: "undecided", authn.Granted: "granted", authn.Unauthenticated: "unauthenticated", authn.Forbidden: "forbidden",
-		authn.Unavailable: "unavailable",
-	} {
-		if got := decision.String(); got != want {
-			t.Errorf("Decision(%d) is %q, want %q", decision, got, want)
-		}
-	}
-}
-
-func TestAVerdictTellsWhoseKeyItIs(t *testing.T) {
+func TestDecide_ReturnsTheKey(t *testing.T) {
 	keyring := keyringOf(t, newKey("shop", "frontend", issued("t"), access(true, false)))
 	verdict := decide(keyring, "shop", "t")
 	want := &authn.Key{Namespace: "shop", Name: "frontend", AppName: "App frontend", UID: "uid-of-frontend", Access: authn.Read,
@@ -141,7 +109,7 @@ func TestAVerdictTellsWhoseKeyItIs(t *testing.T) {
 	}
 }
 
-func TestAKeyIsAcceptedWhenOneOfItsTokensIs(t *testing.T) {
+func TestAccepts_AnyTokenOfTheKey(t *testing.T) {
 	keyring := keyringOf(t,
 		newKey("shop", "good", issued("a")),
 		newKey("shop", "overlapping", issued("b"), issued("c", notAfter(today))),
@@ -168,7 +136,7 @@ func TestAKeyIsAcceptedWhenOneOfItsTokensIs(t *testing.T) {
 	}
 }
 
-func TestAVerdictTellsWhenTheTokenOrItsKeyEnds(t *testing.T) {
+func TestKey_ExpiresAtTheEndOfTheTokenOrItsKey(t *testing.T) {
 	soon, later := today.Add(time.Minute), today.Add(time.Hour)
 	for name, test := range map[string]struct {
 		key  *v1alpha1.APIKey
@@ -188,7 +156,7 @@ func TestAVerdictTellsWhenTheTokenOrItsKeyEnds(t *testing.T) {
 	}
 }
 
-func TestInvariant6_AKeyCountsInItsOwnNamespaceOnly(t *testing.T) {
+func TestInvariant6_AKeyIsAcceptedInItsNamespaceAlone(t *testing.T) {
 	keyring := keyringOf(t,
 		newKey("shop", "frontend", issued("shop's")),
 		newKey("bank", "frontend", issued("bank's"), uid("uid-in-bank")))
@@ -206,75 +174,7 @@ func TestInvariant6_AKeyCountsInItsOwnNamespaceOnly(t *testing.T) {
 	}
 }
 
-func TestInvariant4_AnUnsyncedKeyringKnowsNothingOfAnyKey(t *testing.T) {
-	keyring := authn.NewKeyring()
-	authenticator := authn.NewAuthenticator(keyring, 0, clock)
-	succeed(t, keyring.Add(newKey("shop", "k", issued("t"))))
-	succeed(t, keyring.Bookmark("7"))
-	for _, credential := range []authn.Credential{{}, authn.NewCredential("t"), authn.NewCredential("another"), authn.NewCredential("a b")} {
-		verdict := authenticator.Decide(authn.Request{Namespace: "shop", Credential: credential})
-		if got, want := outcomeOf(verdict), (outcome{authn.Unavailable, authn.ReasonNotSynced, ""}); got != want {
-			t.Errorf("before a list, the verdict is %v, want %v", got, want)
-		}
-	}
-	const want = "the APIKeys have not been listed yet: check that the Kubernetes API is reachable, that the CRD of APIKey is installed, " +
-		"and that this process may list and watch apikeys.keys.squirrel.dev (last error: none)"
-	if err := authenticator.Ready(); err == nil || err.Error() != want {
-		t.Errorf("before a list, Ready() = %v, want %s", err, want)
-	}
-
-	succeed(t, keyring.Replace(nil, "8"))
-	expect(t, keyring, "shop", "t", unknown)
-	if err := authenticator.Ready(); err != nil {
-		t.Errorf("after a list, Ready() = %v", err)
-	}
-}
-
-func TestInvariant9_MaxStalenessBoundsHowLongMemoryIsTrusted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		key := newKey("shop", "k", issued("t"))
-		keyring := keyringOf(t, key)
-		bounded := authn.NewAuthenticator(keyring, authn.MinStaleness, time.Now)
-		unbounded := authn.NewAuthenticator(keyring, 0, time.Now)
-		decision := func(a *authn.Authenticator) outcome {
-			return outcomeOf(a.Decide(authn.Request{Namespace: "shop", Credential: authn.NewCredential("t")}))
-		}
-		stale := outcome{authn.Unavailable, authn.ReasonStale, ""}
-		for name, word := range map[string]func() error{
-			"a bookmark": func() error { return keyring.Bookmark("2") },
-			"an add":     func() error { return keyring.Add(newKey("bank", "other", issued("o"))) },
-			"an update":  func() error { return keyring.Update(key) },
-			"a delete":   func() error { return keyring.Delete(newKey("bank", "other", issued("o"))) },
-			"a list":     func() error { return keyring.Replace(objects(key), "3") },
-		} {
-			time.Sleep(authn.MinStaleness)
-			if got := decision(bounded); got != granted("uid-of-k") {
-				t.Fatalf("at the bound, before %s: %v", name, got)
-			}
-			time.Sleep(time.Second)
-			if got := decision(bounded); got != stale {
-				t.Errorf("beyond the bound, before %s: %v, want %v", name, got, stale)
-			}
-			const want = "the Kubernetes API has sent nothing for 2m1s, and --max-staleness allows 2m0s: check that it is reachable (last error: none)"
-			if err := bounded.Ready(); err == nil || err.Error() != want {
-				t.Errorf("beyond the bound, Ready() = %v, want %s", err, want)
-			}
-			if got := decision(unbounded); got != granted("uid-of-k") || unbounded.Ready() != nil {
-				t.Errorf("without a bound: %v, Ready() = %v", got, unbounded.Ready())
-			}
-			if age := keyring.Staleness(time.Now()); age != authn.MinStaleness+time.Second {
-				t.Errorf("Staleness() = %v", age)
-			}
-
-			succeed(t, word())
-			if got := decision(bounded); got != granted("uid-of-k") || bounded.Ready() != nil || keyring.Staleness(time.Now()) != 0 {
-				t.Errorf("after %s: %v, Ready() = %v, Staleness() = %v", name, got, bounded.Ready(), keyring.Staleness(time.Now()))
-			}
-		}
-	})
-}
-
-func TestAVerdictDoesNotAllocate(t *testing.T) {
+func TestDecide_DoesNotAllocate(t *testing.T) {
 	keyring := keyringOf(t,
 		newKey("shop", "frontend", issued(goodToken), expires(time.Now().Add(time.Hour)), access(true, false)),
 		newKey("shop", "old", issued("old"), inactive))

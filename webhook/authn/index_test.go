@@ -13,8 +13,8 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// Whoever brings token hashes chooses them, and the names of objects too.
-func TestChosenHashesAndNamesMakeNoLongProbes(t *testing.T) {
+// Owners choose the hashes of imported tokens, and the names of objects.
+func TestIndex_ChosenHashesAndNamesDoNotLengthenProbes(t *testing.T) {
 	const entries, longest = 20_000, 1_000
 	for name, choose := range map[string]func(i int) entry{
 		"digests with one beginning": func(i int) entry {
@@ -37,26 +37,26 @@ func TestChosenHashesAndNamesMakeNoLongProbes(t *testing.T) {
 			for i := range chosen {
 				e := &chosen[i]
 				if probed := slotsProbed(&store.byToken, store.tokenHash(e.Namespace, &e.digest), e); probed > longest {
-					t.Fatalf("it takes %d slots to find a token among %d", probed, entries)
+					t.Fatalf("finding a token among %[2]d takes %[1]d slots", probed, entries)
 				}
 				if probed := slotsProbed(&store.byObject, store.objectHash(e.Namespace, e.Name), e); probed > longest {
-					t.Fatalf("it takes %d slots to find an object among %d", probed, entries)
+					t.Fatalf("finding an object among %[2]d takes %[1]d slots", probed, entries)
 				}
 			}
 		})
 	}
 }
 
-func TestInvariant6_EntriesThatMeetInTheIndexAreNotTakenForEachOther(t *testing.T) {
-	asked := token.Sum("t")
+func TestInvariant6_EntriesWithOneHashAreDistinguished(t *testing.T) {
+	digest := token.Sum("t")
 	for name, other := range map[string]entry{
-		"another namespace": {digest: asked, Key: Key{endsAt: apikey.NeverExpires, Namespace: "bank"}},
+		"another namespace": {digest: digest, Key: Key{endsAt: apikey.NeverExpires, Namespace: "bank"}},
 		"another token":     {digest: token.Sum("another"), Key: Key{endsAt: apikey.NeverExpires, Namespace: "shop"}},
 	} {
 		store := newStore(1)
-		store.byToken.put(store.tokenHash("shop", &asked), nil, &other)
-		if found, refusal := store.lookup("shop", &asked, time.Now); found != nil || refusal != ReasonKeyUnknown {
-			t.Errorf("a token of %s counts: %v, %q", name, found, refusal)
+		store.byToken.put(store.tokenHash("shop", &digest), nil, &other)
+		if found, refusal := store.lookup("shop", &digest, time.Now); found != nil || refusal != ReasonKeyUnknown {
+			t.Errorf("the lookup found the token of %s: %v, %q", name, found, refusal)
 		}
 	}
 }

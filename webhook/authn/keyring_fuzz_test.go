@@ -13,10 +13,11 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// A small world, so that everything meets everything.
+// Few values, so that all combinations occur.
 var (
 	fuzzNamespaces = []string{"shop", "bank"}
 	fuzzTokens     = []string{"t0", "t1", "t2", "t3", "t4", "t5"}
@@ -24,7 +25,7 @@ var (
 	fuzzInstants   = []time.Time{{}, today.Add(-time.Hour), today.Add(time.Hour)}
 )
 
-// FuzzKeyring has a Keyring and a naive list of objects told the same things, and compares what they say of every token.
+// FuzzKeyring applies the same events to a Keyring and to a naive model, and compares their verdicts on all tokens.
 func FuzzKeyring(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte("adds, updates, deletes and lists of objects"))
@@ -36,7 +37,7 @@ func FuzzKeyring(f *testing.F) {
 			switch input.choose(5) {
 			case 0:
 				key := input.key()
-				succeed(t, keyring.Delete(key))
+				framework.Must(t, keyring.Delete(key))
 				model.remove(key)
 			case 1:
 				var listed []*v1alpha1.APIKey
@@ -45,14 +46,14 @@ func FuzzKeyring(f *testing.F) {
 					listed = append(listed, input.key())
 					model.set(listed[len(listed)-1])
 				}
-				succeed(t, keyring.Replace(objects(listed...), ""))
+				framework.Must(t, keyring.Replace(objects(listed...), ""))
 			case 2:
 				key := input.key()
-				succeed(t, keyring.Add(key))
+				framework.Must(t, keyring.Add(key))
 				model.set(key)
 			default:
 				key := input.key()
-				succeed(t, keyring.Update(key))
+				framework.Must(t, keyring.Update(key))
 				model.set(key)
 			}
 			model.compare(t, keyring)
@@ -91,7 +92,7 @@ func (i *fuzzInput) key() *v1alpha1.APIKey {
 	return key
 }
 
-// naive is the objects by namespace and name.
+// naive is a model of the Keyring: the objects by namespace and name.
 type naive map[types.NamespacedName]*v1alpha1.APIKey
 
 func (n naive) set(key *v1alpha1.APIKey) {
@@ -105,7 +106,7 @@ func (n naive) remove(key *v1alpha1.APIKey) {
 	}
 }
 
-// outcomes are those that the objects of a namespace allow for a token.
+// outcomes returns the outcomes that the objects of a namespace allow for a token.
 func (n naive) outcomes(namespace, plaintext string) []outcome {
 	var accepting, refusing []outcome
 	for _, key := range n {

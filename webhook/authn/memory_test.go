@@ -8,19 +8,20 @@ import (
 	"testing"
 
 	"squirrel.dev/apikey-operator/test/bench/keys"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/heap"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-func TestAKeyTakesAtMost300Bytes(t *testing.T) {
+func TestKeyring_AKeyNeedsAtMost300Bytes(t *testing.T) {
 	const count = 20_000
 	minted := keys.Mint(count)
 	before := heap.Live()
 	keyring := authn.NewKeyring()
-	succeed(t, keys.Fill(keyring, minted))
+	framework.Must(t, keys.Fill(keyring, minted))
 	perKey := (heap.Live() - before) / count
 	runtime.KeepAlive(minted)
 	if keyring.Len() != count || perKey < 100 || perKey > 300 {
-		t.Errorf("each of %d keys takes %d bytes", keyring.Len(), perKey)
+		t.Errorf("each of %d keys needs %d bytes", keyring.Len(), perKey)
 	}
 }

@@ -8,10 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-func TestANamespaceHasKeysWhileOneOfItsTokensIsThere(t *testing.T) {
+func TestHasKeys_WhileTheKeyringHoldsATokenOfTheNamespace(t *testing.T) {
 	keyring := authn.NewKeyring()
 	authenticator := authn.NewAuthenticator(keyring, 0, time.Now)
 	assert := func(after string, want map[string]bool) {
@@ -23,20 +24,20 @@ func TestANamespaceHasKeysWhileOneOfItsTokensIsThere(t *testing.T) {
 		}
 	}
 	assert("the start", map[string]bool{"shop": false, "": false})
-	succeed(t, keyring.Replace([]any{newKey("shop", "a", issued("sq_a")), newKey("shop", "b", issued("sq_b")), newKey("other", "a", issued("sq_a"))}, "1"))
+	framework.Must(t, keyring.Replace([]any{newKey("shop", "a", issued("sq_a")), newKey("shop", "b", issued("sq_b")), newKey("other", "a", issued("sq_a"))}, "1"))
 	assert("a list", map[string]bool{"shop": true, "other": true, "sho": false, "": false})
-	succeed(t, keyring.Delete(newKey("shop", "a", issued("sq_a"))))
-	succeed(t, keyring.Update(newKey("shop", "b", issued("sq_b"), ended)))
+	framework.Must(t, keyring.Delete(newKey("shop", "a", issued("sq_a"))))
+	framework.Must(t, keyring.Update(newKey("shop", "b", issued("sq_b"), ended)))
 	assert("one of two is deleted, and the other has ended", map[string]bool{"shop": true, "other": true})
-	succeed(t, keyring.Update(newKey("shop", "b", issued("sq_b2"))))
+	framework.Must(t, keyring.Update(newKey("shop", "b", issued("sq_b2"))))
 	assert("the other gets another token", map[string]bool{"shop": true, "other": true})
-	succeed(t, keyring.Delete(newKey("shop", "b", issued("sq_b2"))))
+	framework.Must(t, keyring.Delete(newKey("shop", "b", issued("sq_b2"))))
 	assert("both are deleted", map[string]bool{"shop": false, "other": true})
-	succeed(t, keyring.Add(newKey("shop", "c", issued("sq_c"))))
-	for i := range 100 { // more than there was room for
-		succeed(t, keyring.Add(newKey("many", strconv.Itoa(i), issued("sq_"+strconv.Itoa(i)))))
+	framework.Must(t, keyring.Add(newKey("shop", "c", issued("sq_c"))))
+	for i := range 100 { // more than the store had room for
+		framework.Must(t, keyring.Add(newKey("many", strconv.Itoa(i), issued("sq_"+strconv.Itoa(i)))))
 	}
 	assert("many are added", map[string]bool{"shop": true, "other": true, "many": true})
-	succeed(t, keyring.Replace([]any{newKey("other", "a", issued("sq_a"))}, "2"))
+	framework.Must(t, keyring.Replace([]any{newKey("other", "a", issued("sq_a"))}, "2"))
 	assert("another list", map[string]bool{"shop": false, "other": true, "many": false})
 }

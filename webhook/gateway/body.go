@@ -17,7 +17,8 @@ const maxBodyBytes = 64 << 10
 var (
 	notPosted = newConfigError(http.StatusMethodNotAllowed, "The method of the request is not POST: send the check in the body of a POST.").
 			with("Allow", http.MethodPost)
-	bodyTooLarge   = newConfigError(http.StatusRequestEntityTooLarge, fmt.Sprintf("The request body is larger than %d bytes: send one token.", maxBodyBytes))
+	bodyTooLarge = newConfigError(http.StatusRequestEntityTooLarge,
+		fmt.Sprintf("The request body is larger than %d bytes: send one token.", maxBodyBytes))
 	bodyIncomplete = newConfigError(http.StatusBadRequest,
 		"The request body is incomplete: it is shorter than announced, or arrived too slowly. Send the request again.")
 )

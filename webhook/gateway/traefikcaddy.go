@@ -9,6 +9,7 @@ var traefikCaddy = protocol{
 	path: "/auth/forward/{namespace}",
 	serve: forwardAuth(methodSource{
 		header: "X-Forwarded-Method",
-		help:   "Traefik's ForwardAuth and Caddy's forward_auth set it; configure any other gateway to set it to the method of the client's request.",
+		help: "Traefik's ForwardAuth and Caddy's forward_auth set it; configure any other gateway to set it to the method of the client's " +
+			"request.",
 	}),
 }

@@ -12,15 +12,16 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// today is when the tests that look at a clock take place.
+// today is the time of the clock.
 var today = time.Date(2027, time.March, 1, 12, 0, 0, 0, time.UTC)
 
 func clock() time.Time { return today }
 
-// newKey returns an issued key that may read and write, changed in these ways.
+// newKey returns a key with read and write access, after these changes.
 func newKey(namespace, name string, changes ...func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
 	key := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID("uid-of-" + name)},
@@ -34,7 +35,7 @@ func newKey(namespace, name string, changes ...func(*v1alpha1.APIKey)) *v1alpha1
 
 // issued adds a token that was handed over.
 func issued(plaintext string, changes ...func(*v1alpha1.TokenRecord)) func(*v1alpha1.APIKey) {
-	// In the future: it counts that notBefore is set.
+	// In the future: only the presence of notBefore matters.
 	changes = append([]func(*v1alpha1.TokenRecord){func(r *v1alpha1.TokenRecord) { r.NotBefore = at(today.Add(time.Hour)) }}, changes...)
 	return claimed(plaintext, changes...)
 }
@@ -82,7 +83,7 @@ func at(instant time.Time) *metav1.Time { return &metav1.Time{Time: instant} }
 func keyringOf(t testing.TB, keys ...*v1alpha1.APIKey) *authn.Keyring {
 	t.Helper()
 	keyring := authn.NewKeyring()
-	succeed(t, keyring.Replace(objects(keys...), "1"))
+	framework.Must(t, keyring.Replace(objects(keys...), "1"))
 	return keyring
 }
 
@@ -94,20 +95,13 @@ func objects(keys ...*v1alpha1.APIKey) []any {
 	return objects
 }
 
-func succeed(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// decide asks whether a token may read in a namespace.
+// decide returns the verdict on a request with a token that needs read access.
 func decide(keyring *authn.Keyring, namespace, plaintext string) authn.Verdict {
 	return authn.NewAuthenticator(keyring, 0, clock).Decide(
 		authn.Request{Namespace: namespace, Credential: authn.NewCredential(plaintext), Access: authn.Read})
 }
 
-// outcome is a verdict as a test compares it.
+// outcome is the part of a verdict that tests compare.
 type outcome struct {
 	Decision authn.Decision
 	Reason   authn.Reason
