@@ -14,7 +14,7 @@ import (
 	"squirrel.dev/apikey-operator/internal/envelope"
 )
 
-func TestEachAnswerIsTheEnvelope(t *testing.T) {
+func TestResponse_IsTheEnvelope(t *testing.T) {
 	cases := []struct {
 		name   string
 		write  func(http.ResponseWriter)
@@ -37,34 +37,34 @@ func TestEachAnswerIsTheEnvelope(t *testing.T) {
 			got := httptest.NewRecorder()
 			c.write(got)
 			if got.Code != c.status || got.Body.String() != c.body {
-				t.Errorf("the answer is %d %s, want %d %s", got.Code, got.Body, c.status, c.body)
+				t.Errorf("the response is %d %s, want %d %s", got.Code, got.Body, c.status, c.body)
 			}
 			if header := got.Header(); header.Get("Content-Type") != "application/json" || header.Get("Cache-Control") != "no-store" {
-				t.Errorf("the answer's header is %v", header)
+				t.Errorf("the header of the response is %v", header)
 			}
 		})
 	}
 }
 
-// leaver takes the first part of an answer, and goes.
-type leaver struct {
+// closingWriter accepts one write, like a connection that the client closes after it.
+type closingWriter struct {
 	*httptest.ResponseRecorder
 	parts int
 }
 
-func (l *leaver) Write(part []byte) (int, error) {
-	if l.parts++; l.parts > 1 {
-		return 0, errors.New("gone")
+func (w *closingWriter) Write(part []byte) (int, error) {
+	if w.parts++; w.parts > 1 {
+		return 0, errors.New("closed")
 	}
-	return l.ResponseRecorder.Write(part)
+	return w.ResponseRecorder.Write(part)
 }
 
-func TestAListIsMadeWhileItIsWrittenAndOnlyWhileSomebodyTakesIt(t *testing.T) {
+func TestNewList_EncodesItemsAsTheyAreWrittenUntilTheClientCloses(t *testing.T) {
 	const many = 100_000
-	made := 0
+	read := 0
 	list := envelope.NewList(func(yield func(int) bool) {
-		for made = range many {
-			if !yield(made) {
+		for read = range many {
+			if !yield(read) {
 				return
 			}
 		}
@@ -78,9 +78,9 @@ func TestAListIsMadeWhileItIsWrittenAndOnlyWhileSomebodyTakesIt(t *testing.T) {
 	if length := whole.Header().Get("Content-Length"); length != "" {
 		t.Errorf("Content-Length is %s", length)
 	}
-	gone := &leaver{ResponseRecorder: httptest.NewRecorder()}
-	list.Write(gone)
-	if taken := gone.Body.Len(); taken > 64<<10 || made > many/10 {
-		t.Errorf("%d bytes were held back, and %d items made, for somebody who had gone", taken, made)
+	closing := &closingWriter{ResponseRecorder: httptest.NewRecorder()}
+	list.Write(closing)
+	if buffered := closing.Body.Len(); buffered > 64<<10 || read > many/10 {
+		t.Errorf("%d bytes were buffered, and %d items read, after the client had closed the connection", buffered, read)
 	}
 }

@@ -83,7 +83,7 @@ func TestKeyring_DeletingOneOfTwoKeysWithOneHashKeepsTheOther(t *testing.T) {
 		"two namespaces":                            {[]step{add(former), add(elsewhere), remove(former)}, unknown, granted("elsewhere")},
 		"two namespaces, the other one deleted":     {[]step{add(former), add(elsewhere), remove(elsewhere)}, granted("former"), unknown},
 		"created again":                             {[]step{add(former), remove(former), add(later)}, granted("later"), unknown},
-		"created again, late delete event":          {[]step{add(former), add(later), remove(former)}, granted("later"), unknown},
+		"created again, late delete":                {[]step{add(former), add(later), remove(former)}, granted("later"), unknown},
 		"created again, no delete event":            {[]step{add(former), add(later)}, granted("later"), unknown},
 		"created again, as an update event":         {[]step{add(former), update(later), remove(former)}, granted("later"), unknown},
 		"created again, two delete events":          {[]step{add(former), remove(former), add(later), remove(former)}, granted("later"), unknown},

@@ -11,8 +11,8 @@ import (
 	"squirrel.dev/apikey-operator/webhook/gateway"
 )
 
-// browsersHeader is what a gateway that passes on all headers sends about a request as browsers send them.
-func browsersHeader() http.Header {
+// browserHeader returns the headers of a check for a request of a browser, from a gateway that forwards all headers.
+func browserHeader() http.Header {
 	return http.Header{
 		"X-Api-Key":       {readToken},
 		"User-Agent":      {"Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"},
@@ -32,17 +32,17 @@ func BenchmarkRequests(b *testing.B) {
 		header     http.Header
 	}{
 		{"envoy", "/auth/envoy/shop/some/path", known},
-		{"nginx, headers of a browser", "/auth/nginx/shop", and(browsersHeader(), "X-Original-Method", "GET")},
-		{"forward, headers of a browser", "/auth/forward/shop", and(browsersHeader(), "X-Forwarded-Method", "GET")},
-		{"forward, unknown key", "/auth/forward/shop", and(and(browsersHeader(), "X-Forwarded-Method", "GET"), "X-Api-Key", "sq_unknown")},
+		{"nginx, headers of a browser", "/auth/nginx/shop", and(browserHeader(), "X-Original-Method", "GET")},
+		{"forward, headers of a browser", "/auth/forward/shop", and(browserHeader(), "X-Forwarded-Method", "GET")},
+		{"forward, unknown key", "/auth/forward/shop", and(and(browserHeader(), "X-Forwarded-Method", "GET"), "X-Api-Key", "sq_unknown")},
 	} {
 		b.Run(request.name, func(b *testing.B) {
-			asked := httptest.NewRequestWithContext(b.Context(), "GET", request.path, nil)
-			asked.Header = request.header
-			answered := &discarded{header: http.Header{}}
+			httpRequest := httptest.NewRequestWithContext(b.Context(), "GET", request.path, nil)
+			httpRequest.Header = request.header
+			writer := &discarded{header: http.Header{}}
 			b.ReportAllocs()
 			for b.Loop() {
-				handler.ServeHTTP(answered, asked)
+				handler.ServeHTTP(writer, httpRequest)
 			}
 		})
 	}
@@ -52,7 +52,7 @@ func BenchmarkChecks(b *testing.B) {
 	authenticator, options := setup{}.parts(b)
 	var envoy implementation
 	gateway.RegisterEnvoy(&envoy, authenticator, "", options)
-	check := browsersCheck(readToken)
+	check := browserCheck(readToken)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := envoy.Check(b.Context(), check); err != nil {

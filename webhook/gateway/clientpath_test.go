@@ -24,14 +24,14 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// pathCase is the path of a client, which Envoy appends to its prefix, and the status that the authenticator answers.
+// pathCase is the path of a client's request, which Envoy appends to its prefix, and the status of the response.
 type pathCase struct {
 	path   string
 	status int
 }
 
-// pathCases are paths as clients send them. A path with a percent sign that begins no escape is refused by net/http before any handler
-// sees it: as 400, and over HTTP/2 as the end of the one request.
+// pathCases returns paths of clients. net/http rejects a path with a percent sign that does not begin an escape before it calls a handler:
+// with 400, or over HTTP/2 by resetting the stream.
 func pathCases() []pathCase {
 	cases := []pathCase{{"50%off", 400}, {"%", 400}, {"%2", 400}, {"%zz", 400}, {"a/%u00e4", 400}, {"%%41", 400}, {"100%?a=b", 400}}
 	for _, path := range []string{
@@ -45,91 +45,87 @@ func pathCases() []pathCase {
 	return cases
 }
 
-func TestInvariant4_AGoodKeyIsGrantedWhateverPathHTTPAllows(t *testing.T) {
+func TestInvariant4_AValidKeyIsGrantedWithAnyPath(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, prefix := range []string{"/auth/envoy/shop/", "http://auth/auth/envoy/shop/"} {
 		for _, c := range pathCases() {
-			want := readerMayRead()
+			want := readerGranted()
 			if c.status == 400 {
 				want = badRequest
 			}
 			t.Run(prefix+cut(c.path), func(t *testing.T) {
-				assertAnswer(t, send(t, address, head("GET "+prefix+c.path, "X-API-Key: "+readToken)), want)
+				assertResponse(t, send(t, address, head("GET "+prefix+c.path, "X-API-Key: "+readToken)), want)
 			})
 		}
 	}
 }
 
-// What cannot be on a request line is not HTTP.
-func TestAPathThatHTTPDoesNotAllowIsABadRequest(t *testing.T) {
+// A request line cannot contain these bytes.
+func TestHandler_RejectsInvalidPaths(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, path := range []string{"a b", "\x00", "\x01", "\x7f", "a\tb", " "} {
-		assertAnswer(t, send(t, address, head("GET /auth/envoy/shop/"+path, "X-API-Key: "+readToken)), badRequest)
+		assertResponse(t, send(t, address, head("GET /auth/envoy/shop/"+path, "X-API-Key: "+readToken)), badRequest)
 	}
 }
 
-// The requests before a bad one on its connection are answered, and its own answer arrives before the connection ends in order.
-func TestABadPathEndsItsConnectionAfterTheAnswer(t *testing.T) {
+// The requests before the bad one get their responses, and its own response arrives before the connection is closed.
+func TestHandler_ABadPathClosesTheConnectionAfterTheResponse(t *testing.T) {
 	address := setup{}.serve(t)
 	connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(timeout)); err != nil {
-		t.Fatal(err)
-	}
-	good, bad := ask("envoy", "X-API-Key: "+readToken), head("GET /auth/envoy/shop/50%off", "X-API-Key: "+readToken)
+	framework.Must(t, connection.SetDeadline(time.Now().Add(timeout)))
+	good, bad := httpCheck("envoy", "X-API-Key: "+readToken), head("GET /auth/envoy/shop/50%off", "X-API-Key: "+readToken)
 	if _, err := io.WriteString(connection, good+good+bad); err != nil {
 		t.Fatal(err)
 	}
 	reader := bufio.NewReader(connection)
-	for i, want := range []answer{readerMayRead(), readerMayRead(), badRequest} {
+	for i, want := range []response{readerGranted(), readerGranted(), badRequest} {
 		response, err := http.ReadResponse(reader, nil)
 		if err != nil {
-			t.Fatalf("answer %d: %v", i, err)
+			t.Fatalf("response %d: %v", i, err)
 		}
-		assertAnswer(t, read(t, response), want)
+		assertResponse(t, read(t, response), want)
 	}
 	if _, err := reader.ReadByte(); !errors.Is(err, io.EOF) {
-		t.Errorf("after the last answer the connection gives %v, want its end", err)
+		t.Errorf("after the last response, reading returns %v, want EOF", err)
 	}
-	assertAnswer(t, send(t, address, good), readerMayRead())
+	assertResponse(t, send(t, address, good), readerGranted())
 }
 
-func TestInvariant4_ABadPathOverHTTP2HarmsNoOtherRequest(t *testing.T) {
+func TestInvariant4_ABadPathOverHTTP2AffectsNoOtherRequest(t *testing.T) {
 	server := httptest.NewUnstartedServer(setup{}.handler(t))
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	client := dialHTTP2(t, server.Listener.Addr().String())
 	for _, c := range pathCases() {
-		if len(c.path) > 10_000 { // more than one frame of headers
+		if len(c.path) > 10_000 { // it needs more than one frame of headers
 			continue
 		}
-		bad, before, after := client.ask("/auth/envoy/shop/"+c.path), client.ask("/auth/envoy/shop/before"), client.ask("/auth/envoy/shop/after")
+		bad, before, after := client.get("/auth/envoy/shop/"+c.path), client.get("/auth/envoy/shop/before"), client.get("/auth/envoy/shop/after")
 		want := map[uint32]string{bad: "200", before: "200", after: "200"}
 		if c.status == 400 {
 			want[bad] = http2.ErrCodeProtocol.String()
 		}
 		for range 3 {
-			if stream, got := client.answer(); want[stream] != got {
+			if stream, got := client.nextResponse(); want[stream] != got {
 				t.Errorf("%s: stream %d of %d to %d ended with %s, want %s", cut(c.path), stream, bad, after, got, want[stream])
 			}
 		}
 	}
 }
 
-func TestInvariant4_OverGRPCAGoodKeyIsGrantedWhateverThePath(t *testing.T) {
-	client := setup{}.envoyAsks(t, "")
+func TestInvariant4_AValidKeyIsGrantedWithAnyPathOverGRPC(t *testing.T) {
+	client := setup{}.serveEnvoy(t, "")
 	for _, c := range pathCases() {
 		check := newCheck("headers", "GET", "X-API-Key: "+readToken)
 		check.Attributes.Request.Http.Path = "/" + strings.ToValidUTF8(c.path, "?")
-		assertCheck(t, client, check, inGRPC(readerMayRead(), "x-api-key"))
+		assertCheck(t, client, check, inGRPC(readerGranted(), "x-api-key"))
 	}
 }
 
-// http2Client sends what no client of net/http would.
+// http2Client sends paths that a client of net/http rejects.
 type http2Client struct {
 	*testing.T
 	framer *http2.Framer
@@ -140,9 +136,7 @@ func dialHTTP2(t *testing.T, address string) *http2Client {
 	t.Helper()
 	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}}
 	connection, err := dialer.DialContext(t.Context(), "tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	t.Cleanup(func() { _ = connection.Close() })
 	c := &http2Client{T: t, framer: http2.NewFramer(connection, connection)}
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -153,8 +147,8 @@ func dialHTTP2(t *testing.T, address string) *http2Client {
 	return c
 }
 
-// ask sends a GET with a good key, and returns its stream.
-func (c *http2Client) ask(path string) (stream uint32) {
+// get sends a GET with a valid key, and returns its stream.
+func (c *http2Client) get(path string) (stream uint32) {
 	c.Helper()
 	c.last += 2
 	stream = c.last - 1
@@ -169,8 +163,8 @@ func (c *http2Client) ask(path string) (stream uint32) {
 	return stream
 }
 
-// answer returns the next stream that is answered or reset, with the status or the error.
-func (c *http2Client) answer() (stream uint32, how string) {
+// nextResponse returns the next stream with a response or a reset, and the status or the error.
+func (c *http2Client) nextResponse() (stream uint32, how string) {
 	c.Helper()
 	for {
 		frame, err := c.framer.ReadFrame()
@@ -181,7 +175,7 @@ func (c *http2Client) answer() (stream uint32, how string) {
 		case *http2.RSTStreamFrame:
 			return frame.StreamID, frame.ErrCode.String()
 		case *http2.GoAwayFrame:
-			c.Fatalf("the connection is ended: %v", frame)
+			c.Fatalf("the server closes the connection: %v", frame)
 		}
 	}
 }

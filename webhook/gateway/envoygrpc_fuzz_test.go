@@ -17,10 +17,11 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/webhook/gateway"
 )
 
-// Whatever a check is, it is answered as a gateway that speaks HTTP is answered about the same request.
+// FuzzCheck compares the response to a check with that of an HTTP protocol to the same request.
 func FuzzCheck(f *testing.F) {
 	for form := range headerForms {
 		for _, seed := range []*authv3.CheckRequest{
@@ -38,9 +39,7 @@ func FuzzCheck(f *testing.F) {
 			{},
 		} {
 			content, err := proto.MarshalOptions{Deterministic: true}.Marshal(seed)
-			if err != nil {
-				f.Fatal(err)
-			}
+			framework.Must(f, err)
 			f.Add(content)
 		}
 	}
@@ -55,26 +54,24 @@ func FuzzCheck(f *testing.F) {
 		if proto.Unmarshal(content, check) != nil {
 			return
 		}
-		want := inGRPC(expectedAnswer(t, handler, check))
+		want := inGRPC(expectedResponse(t, handler, check))
 		got, err := envoy.Check(t.Context(), check)
-		if err != nil {
-			t.Fatal(err)
-		}
+		framework.Must(t, err)
 		if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
-			t.Fatalf("the answer to %v differs (-want +got):\n%s", check, diff)
+			t.Fatalf("the response to %v differs (-want +got):\n%s", check, diff)
 		}
 	})
 }
 
-// implementation is a registrar that keeps what is registered.
+// implementation is a registrar that keeps the registered service.
 type implementation struct{ authv3.AuthorizationServer }
 
 func (i *implementation) RegisterService(_ *grpc.ServiceDesc, service any) {
 	i.AuthorizationServer = service.(authv3.AuthorizationServer)
 }
 
-// expectedAnswer asks as Traefik does, and returns the answer and the header that the credential is in.
-func expectedAnswer(t *testing.T, handler http.Handler, check *authv3.CheckRequest) (want answer, credentialHeader string) {
+// expectedResponse sends the check as Traefik does, and returns the response and the header with the credential.
+func expectedResponse(t *testing.T, handler http.Handler, check *authv3.CheckRequest) (want response, credentialHeader string) {
 	t.Helper()
 	request := check.GetAttributes().GetRequest().GetHttp()
 	namespace := check.GetAttributes().GetContextExtensions()["namespace"]
@@ -88,7 +85,7 @@ func expectedAnswer(t *testing.T, handler http.Handler, check *authv3.CheckReque
 			websocket++
 		case name == ":protocol":
 			websocket += 2
-		case name == "X-Forwarded-Method": // where the forward protocol has the method itself
+		case name == "X-Forwarded-Method": // the forward protocol has the method in this header
 			headers["X-Real-Method"] = append(headers["X-Real-Method"], value)
 		default:
 			headers[name] = append(headers[name], value)
@@ -113,14 +110,14 @@ func expectedAnswer(t *testing.T, handler http.Handler, check *authv3.CheckReque
 	case len(validation.IsDNS1123Label(namespace)) > 0:
 		return checkWithoutNamespace, ""
 	}
-	asked := httptest.NewRequestWithContext(t.Context(), "GET", "/auth/forward/"+namespace, nil)
-	asked.Header = headers
+	httpRequest := httptest.NewRequestWithContext(t.Context(), "GET", "/auth/forward/"+namespace, nil)
+	httpRequest.Header = headers
 	credentialHeader = "authorization"
 	if _, ok := headers["X-Api-Key"]; ok {
 		credentialHeader = "x-api-key"
 	}
 	headers.Set("X-Forwarded-Method", method)
 	recorder := httptest.NewRecorder()
-	handler.ServeHTTP(recorder, asked)
+	handler.ServeHTTP(recorder, httpRequest)
 	return read(t, recorder.Result()), credentialHeader
 }

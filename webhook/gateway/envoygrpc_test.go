@@ -25,11 +25,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/webhook/gateway"
 )
 
-// envoyAsks serves envoy.service.auth.v3.Authorization on a real socket, and returns a client that asks as Envoy does.
-func (s setup) envoyAsks(tb testing.TB, defaultNamespace string) envoyClient {
+// serveEnvoy serves envoy.service.auth.v3.Authorization on a real socket, and returns a client.
+func (s setup) serveEnvoy(tb testing.TB, defaultNamespace string) envoyClient {
 	tb.Helper()
 	authenticator, options := s.parts(tb)
 	return serveGRPC(tb, func(server *grpc.Server) { gateway.RegisterEnvoy(server, authenticator, defaultNamespace, options) })
@@ -40,34 +41,28 @@ func serveGRPC(tb testing.TB, register func(*grpc.Server)) envoyClient {
 	server := grpc.NewServer()
 	register(server)
 	listener, err := new(net.ListenConfig).Listen(context.WithoutCancel(tb.Context()), "tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
+	framework.Must(tb, err)
 	go func() { _ = server.Serve(listener) }() // until it is stopped
 	tb.Cleanup(server.Stop)
 	connection, err := grpc.NewClient("passthrough:///"+listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		tb.Fatal(err)
-	}
+	framework.Must(tb, err)
 	tb.Cleanup(func() { _ = connection.Close() })
 	return envoyClient{connection}
 }
 
 type envoyClient struct{ connection *grpc.ClientConn }
 
-// check asks, and fails the test if the answer is a gRPC error.
+// check sends a check, and ends the test if it gets a gRPC error.
 func (c envoyClient) check(tb testing.TB, check *authv3.CheckRequest) *authv3.CheckResponse {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), timeout)
 	defer cancel()
 	response, err := authv3.NewAuthorizationClient(c.connection).Check(ctx, check)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	framework.Must(tb, err)
 	return response
 }
 
-// headerForms are the two ways in which Envoy sends the headers of a request, given as in HTTP/1.1.
+// headerForms are the two forms of the headers of a request in a check. The headers are given as in HTTP/1.1.
 var headerForms = map[string]func(request *authv3.AttributeContext_HttpRequest, headers []string){
 	"headers": func(request *authv3.AttributeContext_HttpRequest, headers []string) {
 		request.Headers = map[string]string{}
@@ -90,7 +85,7 @@ var headerForms = map[string]func(request *authv3.AttributeContext_HttpRequest, 
 func eachHeader(headers []string) func(yield func(name, value string) bool) {
 	return func(yield func(name, value string) bool) {
 		for _, header := range headers {
-			end := strings.Index(header[1:], ":") + 1 // the first may begin a pseudo-header
+			end := strings.Index(header[1:], ":") + 1 // the first colon may begin a pseudo-header
 			if !yield(strings.ToLower(header[:end]), strings.TrimSpace(header[end+1:])) {
 				return
 			}
@@ -98,7 +93,7 @@ func eachHeader(headers []string) func(yield func(name, value string) bool) {
 	}
 }
 
-// newCheck is what Envoy asks about a request for something in the namespace shop.
+// newCheck returns the check of Envoy for a request in the namespace shop.
 func newCheck(form, method string, headers ...string) *authv3.CheckRequest {
 	request := &authv3.AttributeContext_HttpRequest{Method: method, Path: "/some/path", Host: "shop.example", Protocol: "HTTP/1.1"}
 	headerForms[form](request, append([]string{":method: " + method, ":path: /some/path", ":authority: shop.example"}, headers...))
@@ -108,9 +103,9 @@ func newCheck(form, method string, headers ...string) *authv3.CheckRequest {
 	}}
 }
 
-// inGRPC says in Envoy's protocol what an HTTP answer says. A granted request loses the header that its credential was in, and those
+// inGRPC converts an HTTP response to Envoy's protocol. Envoy must remove from a granted request the header with its credential, and those
 // that override its method.
-func inGRPC(a answer, credentialHeader string) *authv3.CheckResponse {
+func inGRPC(a response, credentialHeader string) *authv3.CheckResponse {
 	options := func(names ...string) (options []*corev3.HeaderValueOption) {
 		for _, name := range names {
 			options = append(options, &corev3.HeaderValueOption{
@@ -145,20 +140,20 @@ func inGRPC(a answer, credentialHeader string) *authv3.CheckResponse {
 func assertCheck(t *testing.T, client envoyClient, check *authv3.CheckRequest, want *authv3.CheckResponse) {
 	t.Helper()
 	if diff := cmp.Diff(want, client.check(t, check), protocmp.Transform()); diff != "" {
-		t.Errorf("the answer differs (-want +got):\n%s", diff)
+		t.Errorf("the response differs (-want +got):\n%s", diff)
 	}
 }
 
 var (
-	checkWithoutHTTP = envelope(500, "The check has no HTTP method in attributes.request.http: use Envoy's HTTP filter "+
+	checkWithoutHTTP = errorResponse(500, "The check has no HTTP method in attributes.request.http: use Envoy's HTTP filter "+
 		"envoy.filters.http.ext_authz, not its network filter, because API keys are in HTTP requests.")
-	checkWithoutNamespace = envelope(500, "The check does not name a Kubernetes namespace: set context_extensions: "+
+	checkWithoutNamespace = errorResponse(500, "The check does not name a Kubernetes namespace: set context_extensions: "+
 		"{namespace: ...} in Envoy's ext_authz settings of the virtual host or route, to 1 to 63 characters of a-z, 0-9 and '-', starting "+
 		"and ending with a letter or digit. For a gateway that cannot set it (Istio), start the authenticator with --default-namespace.")
 )
 
-func TestACheckIsAnsweredAsTheHTTPProtocolsAnswer(t *testing.T) {
-	client := setup{}.envoyAsks(t, "")
+func TestEnvoyGRPC_DecidesAsTheHTTPProtocols(t *testing.T) {
+	client := setup{}.serveEnvoy(t, "")
 	for form := range headerForms {
 		for _, c := range credentialCases() {
 			t.Run(form+"/"+c.name, func(t *testing.T) {
@@ -169,7 +164,7 @@ func TestACheckIsAnsweredAsTheHTTPProtocolsAnswer(t *testing.T) {
 				assertCheck(t, client, newCheck(form, "GET", c.headers...), inGRPC(c.want, used))
 			})
 		}
-		for _, c := range append(methodCases(), methodCase{"HEAD", readerMayRead(), noReadAccess, methodCases()[0].owner}) {
+		for _, c := range append(methodCases(), methodCase{"HEAD", readerGranted(), noReadAccess, methodCases()[0].owner}) {
 			t.Run(form+"/"+c.method, func(t *testing.T) {
 				assertCheck(t, client, newCheck(form, c.method, "X-API-Key: "+readToken), inGRPC(c.reader, "x-api-key"))
 				assertCheck(t, client, newCheck(form, c.method, "X-API-Key: "+writeToken), inGRPC(c.writer, "x-api-key"))
@@ -179,8 +174,8 @@ func TestACheckIsAnsweredAsTheHTTPProtocolsAnswer(t *testing.T) {
 	}
 }
 
-func TestInvariant7_ACredentialThatACheckHasTwiceIsRefused(t *testing.T) {
-	client := setup{}.envoyAsks(t, "")
+func TestInvariant7_ARepeatedCredentialOfACheckIsRefused(t *testing.T) {
+	client := setup{}.serveEnvoy(t, "")
 	inBothForms := newCheck("headers", "GET", "X-API-Key: "+readToken)
 	headerForms["header_map"](inBothForms.Attributes.Request.Http, []string{"X-API-Key: " + readToken})
 	inTwoCases := newCheck("headers", "GET")
@@ -200,15 +195,15 @@ func TestInvariant7_ACredentialThatACheckHasTwiceIsRefused(t *testing.T) {
 	}
 }
 
-func TestARawHeaderMayHaveATextValue(t *testing.T) {
-	client := setup{}.envoyAsks(t, "")
+func TestEnvoyGRPC_AcceptsATextValueOfARawHeader(t *testing.T) {
+	client := setup{}.serveEnvoy(t, "")
 	check := newCheck("header_map", "GET")
 	headers := check.Attributes.Request.Http.HeaderMap
 	headers.Headers = append(headers.Headers, &corev3.HeaderValue{Key: "X-API-Key", Value: readToken})
-	assertCheck(t, client, check, inGRPC(readerMayRead(), "x-api-key"))
+	assertCheck(t, client, check, inGRPC(readerGranted(), "x-api-key"))
 }
 
-func TestInvariant7_ACheckThatAsksNoQuestionIsDenied(t *testing.T) {
+func TestInvariant7_ACheckWithoutMethodOrNamespaceIsRejected(t *testing.T) {
 	key := "X-API-Key: " + bothToken
 	withNamespace := func(namespace string) *authv3.CheckRequest {
 		check := newCheck("headers", "GET", key)
@@ -219,7 +214,7 @@ func TestInvariant7_ACheckThatAsksNoQuestionIsDenied(t *testing.T) {
 	withoutNamespace.Attributes.ContextExtensions = map[string]string{"Namespace": "shop"}
 	for name, c := range map[string]struct {
 		check *authv3.CheckRequest
-		want  answer
+		want  response
 	}{
 		"nothing":               {&authv3.CheckRequest{}, checkWithoutHTTP},
 		"no attributes":         {&authv3.CheckRequest{Attributes: &authv3.AttributeContext{}}, checkWithoutHTTP},
@@ -237,7 +232,7 @@ func TestInvariant7_ACheckThatAsksNoQuestionIsDenied(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, s := range []setup{{}, {unsynced: true}} {
-				assertCheck(t, s.envoyAsks(t, ""), c.check, inGRPC(c.want, ""))
+				assertCheck(t, s.serveEnvoy(t, ""), c.check, inGRPC(c.want, ""))
 			}
 		})
 	}
@@ -250,8 +245,8 @@ func checkOf(request *authv3.AttributeContext_Request) *authv3.CheckRequest {
 	}}
 }
 
-func TestDefaultNamespaceCountsOnlyWhereNoneIsNamed(t *testing.T) {
-	client := setup{}.envoyAsks(t, "other")
+func TestEnvoyGRPC_UsesTheDefaultNamespaceOnlyIfTheCheckNamesNone(t *testing.T) {
+	client := setup{}.serveEnvoy(t, "other")
 	inOther := inGRPC(granted("reader", "other", "reader-uid", "read"), "x-api-key")
 
 	unnamed := newCheck("headers", "GET", "X-API-Key: "+otherToken)
@@ -264,11 +259,11 @@ func TestDefaultNamespaceCountsOnlyWhereNoneIsNamed(t *testing.T) {
 	assertCheck(t, client, empty, inGRPC(checkWithoutNamespace, ""))
 }
 
-func TestInvariant6_ACheckIsAboutTheKeysOfOneNamespace(t *testing.T) {
-	client := setup{}.envoyAsks(t, "")
+func TestInvariant6_ACheckUsesTheKeysOfOneNamespace(t *testing.T) {
+	client := setup{}.serveEnvoy(t, "")
 	for _, c := range []struct {
 		namespace, token string
-		want             answer
+		want             response
 	}{
 		{"other", otherToken, granted("reader", "other", "reader-uid", "read")},
 		{"other", readToken, unauthenticated},
@@ -282,7 +277,7 @@ func TestInvariant6_ACheckIsAboutTheKeysOfOneNamespace(t *testing.T) {
 }
 
 func TestInvariant4_ACheckBeforeTheSyncIsDeniedWith503(t *testing.T) {
-	client := setup{unsynced: true}.envoyAsks(t, "")
+	client := setup{unsynced: true}.serveEnvoy(t, "")
 	for form := range headerForms {
 		for _, key := range []string{readToken, "sq_unknown", "", "a, b"} {
 			assertCheck(t, client, newCheck(form, "GET", "X-API-Key: "+key), inGRPC(unavailable, ""))
@@ -290,31 +285,31 @@ func TestInvariant4_ACheckBeforeTheSyncIsDeniedWith503(t *testing.T) {
 	}
 }
 
-func TestInsufficientAccessOfACheckCanBe403(t *testing.T) {
-	client := setup{insufficientAccessStatus: 403}.envoyAsks(t, "")
-	want := envelope(403, "API key does not have write access").
+func TestEnvoyGRPC_InsufficientAccessStatusCanBe403(t *testing.T) {
+	client := setup{insufficientAccessStatus: 403}.serveEnvoy(t, "")
+	want := errorResponse(403, "API key does not have write access").
 		and("Www-Authenticate", `Bearer realm="apikey-operator", error="insufficient_scope"`)
 	assertCheck(t, client, newCheck("headers", "POST", "X-API-Key: "+readToken), inGRPC(want, ""))
 	assertCheck(t, client, newCheck("headers", "POST"), inGRPC(unauthenticated, ""))
 }
 
-// A WebSocket over HTTP/2 is a CONNECT; over HTTP/1.1, and as Envoy shows either to its filters, it is a GET.
-func TestAWebSocketNeedsReadAccess(t *testing.T) {
-	client := setup{}.envoyAsks(t, "")
+// A WebSocket over HTTP/2 is a CONNECT. Over HTTP/1.1 it is a GET, and Envoy shows a GET to its filters in both cases.
+func TestEnvoyGRPC_AWebSocketNeedsReadAccess(t *testing.T) {
+	client := setup{}.serveEnvoy(t, "")
 	key, upgrade := "X-API-Key: "+readToken, "Upgrade: websocket"
 	for form := range headerForms {
 		for _, c := range []struct {
 			name, method string
 			headers      []string
-			want         answer
+			want         response
 		}{
-			{"over HTTP/1.1", "GET", []string{"Connection: Upgrade", upgrade}, readerMayRead()},
-			{"over HTTP/2", "CONNECT", []string{":protocol: websocket"}, readerMayRead()},
+			{"over HTTP/1.1", "GET", []string{"Connection: Upgrade", upgrade}, readerGranted()},
+			{"over HTTP/2", "CONNECT", []string{":protocol: websocket"}, readerGranted()},
 			{"a tunnel", "CONNECT", nil, noWriteAccess},
-			{"a tunnel that looks like one", "CONNECT", []string{"Connection: Upgrade", upgrade, "protocol: websocket"}, noWriteAccess},
+			{"a tunnel with the headers of a WebSocket", "CONNECT", []string{"Connection: Upgrade", upgrade, "protocol: websocket"}, noWriteAccess},
 			{"another protocol", "CONNECT", []string{":protocol: connect-udp"}, noWriteAccess},
 			{"two protocols", "CONNECT", []string{":protocol: websocket", ":protocol: websocket"}, noWriteAccess},
-			{"no CONNECT", "POST", []string{":protocol: websocket", "Connection: Upgrade", upgrade}, noWriteAccess},
+			{"not CONNECT", "POST", []string{":protocol: websocket", "Connection: Upgrade", upgrade}, noWriteAccess},
 			{"a method in lower case", "connect", []string{":protocol: websocket"}, noWriteAccess},
 		} {
 			t.Run(form+"/"+c.name, func(t *testing.T) {
@@ -325,7 +320,7 @@ func TestAWebSocketNeedsReadAccess(t *testing.T) {
 }
 
 func TestInvariant7_NoHeaderChangesTheMethodOfACheck(t *testing.T) {
-	client := setup{}.envoyAsks(t, "")
+	client := setup{}.serveEnvoy(t, "")
 	overriding := []string{"X-API-Key: " + readToken, "X-HTTP-Method-Override: GET", "X-HTTP-Method: GET", "X-Method-Override: GET",
 		"X-Original-Method: GET", "X-Forwarded-Method: GET"}
 	for form := range headerForms {
@@ -336,17 +331,17 @@ func TestInvariant7_NoHeaderChangesTheMethodOfACheck(t *testing.T) {
 	assertCheck(t, client, contradictory, inGRPC(noWriteAccess, ""))
 }
 
-func TestACheckMayBeLarge(t *testing.T) {
-	client := setup{}.envoyAsks(t, "")
+func TestEnvoyGRPC_AcceptsLargeChecks(t *testing.T) {
+	client := setup{}.serveEnvoy(t, "")
 	headers := []string{"X-API-Key: " + readToken}
 	for i := range 10_000 {
 		headers = append(headers, "X-Header-"+strconv.Itoa(i)+": "+strings.Repeat("v", 100))
 	}
 	for form := range headerForms {
 		check := newCheck(form, "GET", headers...)
-		assertCheck(t, client, check, inGRPC(readerMayRead(), "x-api-key"))
+		assertCheck(t, client, check, inGRPC(readerGranted(), "x-api-key"))
 		check.Attributes.Request.Http.RawBody = make([]byte, 2<<20)
-		assertCheck(t, client, check, inGRPC(readerMayRead(), "x-api-key"))
+		assertCheck(t, client, check, inGRPC(readerGranted(), "x-api-key"))
 	}
 	for _, key := range []string{strings.Repeat("k", 1<<20), strings.Repeat(readToken+",", 10_000)} {
 		assertCheck(t, client, newCheck("headers", "GET", "X-API-Key: "+key), inGRPC(unauthenticated, ""))
@@ -354,17 +349,17 @@ func TestACheckMayBeLarge(t *testing.T) {
 	}
 }
 
-func TestChecksAreCountedAndLogged(t *testing.T) {
+func TestEnvoyGRPC_CountsAndLogsChecks(t *testing.T) {
 	var out bytes.Buffer
 	registry := prometheus.NewRegistry()
 	log := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	client := setup{registry: registry, log: log}.envoyAsks(t, "")
+	client := setup{registry: registry, log: log}.serveEnvoy(t, "")
 	client.check(t, newCheck("headers", "GET", "X-API-Key: "+readToken))
 	client.check(t, newCheck("header_map", "GET", "X-API-Key: sq_unknown"))
 	client.check(t, newCheck("headers", "GET", "X-API-Key: "+deactivatedToken))
 	client.check(t, newCheck("headers", "POST", "X-API-Key: "+readToken))
 	client.check(t, newCheck("headers", "", "X-API-Key: "+readToken))
-	client.check(t, &authv3.CheckRequest{}) // within the minute of the other
+	client.check(t, &authv3.CheckRequest{}) // within a minute of the other one
 
 	got := gather(t, registry)
 	maps.DeleteFunc(got, func(name string, _ float64) bool { return strings.HasPrefix(name, "apikey_keyring_") })
@@ -378,7 +373,7 @@ func TestChecksAreCountedAndLogged(t *testing.T) {
 	}, got); diff != "" {
 		t.Errorf("the metrics differ (-want +got):\n%s", diff)
 	}
-	refused := func(decision, reason, keyID string) map[string]any {
+	denied := func(decision, reason, keyID string) map[string]any {
 		line := map[string]any{"level": "DEBUG", "msg": "refused", "protocol": "envoy-grpc", "namespace": "shop",
 			"decision": decision, "reason": reason}
 		if keyID != "" {
@@ -387,9 +382,9 @@ func TestChecksAreCountedAndLogged(t *testing.T) {
 		return line
 	}
 	if diff := cmp.Diff([]map[string]any{
-		refused("unauthenticated", "KeyUnknown", ""),
-		refused("unauthenticated", "KeyDeactivated", "deactivated-uid"),
-		refused("forbidden", "NoWriteAccess", "reader-uid"),
+		denied("unauthenticated", "KeyUnknown", ""),
+		denied("unauthenticated", "KeyDeactivated", "deactivated-uid"),
+		denied("forbidden", "NoWriteAccess", "reader-uid"),
 		{"level": "WARN", "protocol": "envoy-grpc", "msg": "A gateway is misconfigured: The check has no HTTP method in " +
 			"attributes.request.http: use Envoy's HTTP filter envoy.filters.http.ext_authz, not its network filter, because API keys are in HTTP " +
 			"requests."},
@@ -402,7 +397,7 @@ func TestInvariant1_NoTokenOfACheckAppearsInLogsOrMetrics(t *testing.T) {
 	var out bytes.Buffer
 	registry := prometheus.NewRegistry()
 	log := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	client := setup{registry: registry, log: log}.envoyAsks(t, "")
+	client := setup{registry: registry, log: log}.serveEnvoy(t, "")
 	for form := range headerForms {
 		client.check(t, newCheck(form, "sq_read", "X-API-Key: sq_read"))
 		client.check(t, newCheck(form, "GET", "X-API-Key: sq_read sq_read", "Authorization: Bearer sq_read"))

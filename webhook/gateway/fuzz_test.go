@@ -15,10 +15,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// asked says in one expression what parseTarget does.
-var asked = regexp.MustCompile(`^((?i:https?)://[^/?]*)?/auth/([^/?]*)(/([^/?]*)(/)?)?`)
+// targetPattern matches what parseTarget parses.
+var targetPattern = regexp.MustCompile(`^((?i:https?)://[^/?]*)?/auth/([^/?]*)(/([^/?]*)(/)?)?`)
 
-func FuzzCutTarget(f *testing.F) {
+func FuzzParseTarget(f *testing.F) {
 	for _, seed := range []string{
 		"/auth/envoy/shop/some/path?query", "/auth/nginx/shop", "/auth//shop", "/auth/envoy/../other", "/auth/envoy/%73hop/", "/auth", "",
 		"http://auth/auth/forward/shop", "http://auth?/auth/forward/shop", "auth:443", "*", "/auth/envoy/shop#/",
@@ -27,16 +27,16 @@ func FuzzCutTarget(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, requestURI string) {
 		var want target
-		if parts := asked.FindStringSubmatch(requestURI); parts != nil {
+		if parts := targetPattern.FindStringSubmatch(requestURI); parts != nil {
 			want = target{protocol: parts[2], namespace: parts[4], hasClientPath: parts[5] != ""}
 		}
 		if got := parseTarget(requestURI); got != want {
-			t.Fatalf("%q was cut to %+v, want %+v", requestURI, got, want)
+			t.Fatalf("%q was parsed to %+v, want %+v", requestURI, got, want)
 		}
 	})
 }
 
-// Kubernetes names its namespaces by the same rule.
+// Kubernetes validates the names of namespaces by the same rule.
 func FuzzIsDNSLabel(f *testing.F) {
 	for _, seed := range []string{"shop", "a", "-", "a-", "-a", "a-b", "A", "", "a.b", "a_b", "é", strings.Repeat("n", 63), "a\n"} {
 		f.Add(seed)
@@ -44,7 +44,7 @@ func FuzzIsDNSLabel(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string) {
 		problems := validation.IsDNS1123Label(name)
 		if isDNSLabel(name) != (len(problems) == 0) {
-			t.Fatalf("isDNSLabel(%q) is %t; Kubernetes says %q", name, isDNSLabel(name), problems)
+			t.Fatalf("isDNSLabel(%q) is %t; Kubernetes returns %q", name, isDNSLabel(name), problems)
 		}
 	})
 }
@@ -64,7 +64,7 @@ func FuzzPercentEncode(f *testing.F) {
 	})
 }
 
-// FuzzParseReview cuts the body in three, so that one part changes while the rest stays a review.
+// FuzzParseReview splits the body in three, so that one part changes while the rest stays a TokenReview.
 func FuzzParseReview(f *testing.F) {
 	const v1 = `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":`
 	for _, seed := range [][3]string{
@@ -87,15 +87,15 @@ func FuzzParseReview(f *testing.F) {
 		case wrong == nil && (review.APIVersion != read[".apiVersion"] || review.Kind != read[".kind"] || review.Spec.Token != read[".spec.token"]):
 			t.Fatalf("%q was read as %v of %v with the token %q, want %v", body, review.Kind, review.APIVersion, review.Spec.Token, read)
 		case wrong == nil && read[".kind"] != "TokenReview":
-			t.Fatalf("%q was taken for a review", body)
+			t.Fatalf("%q was parsed as a TokenReview", body)
 		case wrong != nil && plain && read[".kind"] == "TokenReview" && read[".apiVersion"] == "authentication.k8s.io/v1":
-			t.Fatalf("%q was refused: %s", body, wrong.message)
+			t.Fatalf("%q was rejected: %s", body, wrong.message)
 		}
 	})
 }
 
-// readReviewNaively reads the strings of a JSON object by their path, and says whether the object has only those of a review, and each at
-// most once. It returns nothing of what is no object.
+// readReviewNaively returns the strings of a JSON object by their path. plain is true if the object has only the fields of a TokenReview,
+// each at most once. It returns nothing for another JSON value.
 func readReviewNaively(body []byte) (read map[string]string, plain bool) {
 	if !json.Valid(body) {
 		return nil, false
@@ -164,7 +164,7 @@ func FuzzTokenOf(f *testing.F) {
 	})
 }
 
-// readFormNaively returns the token of a form, or "" if it has none or several, or is no form.
+// readFormNaively returns the token of a form, or "" if it has none or several, or is not a form.
 func readFormNaively(form string) (token string) {
 	pairs, tokens := strings.Split(form, "&"), 0
 	if strings.Contains(form, ";") || len(pairs) > 10000 {
@@ -188,7 +188,7 @@ func readFormNaively(form string) (token string) {
 	return token
 }
 
-func TestAppNamesArePercentEncoded(t *testing.T) {
+func TestPercentEncode(t *testing.T) {
 	for name, want := range map[string]string{
 		"Frontend App":       "Frontend%20App",
 		"AZaz09-._~":         "AZaz09-._~",

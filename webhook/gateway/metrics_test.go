@@ -5,31 +5,30 @@ package gateway_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"log/slog"
 	"maps"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/webhook/authn"
 	"squirrel.dev/apikey-operator/webhook/gateway"
 )
 
-// askEverything gets each verdict once from each protocol.
-func askEverything(t *testing.T, address string) {
+// sendChecks gets each verdict once from each protocol.
+func sendChecks(t *testing.T, address string) {
 	t.Helper()
 	for _, protocol := range protocols {
-		send(t, address, askMethod(protocol, "GET", "X-API-Key: "+readToken))
-		send(t, address, askMethod(protocol, "GET"))
-		send(t, address, askMethod(protocol, "GET", "X-API-Key: sq_unknown"))
-		send(t, address, askMethod(protocol, "GET", "X-API-Key: "+deactivatedToken))
-		send(t, address, askMethod(protocol, "POST", "X-API-Key: "+readToken))
-		send(t, address, ask(protocol, "X-Original-Method: A", "X-Forwarded-Method: B", "Method: C"))
+		send(t, address, httpCheckOf(protocol, "GET", "X-API-Key: "+readToken))
+		send(t, address, httpCheckOf(protocol, "GET"))
+		send(t, address, httpCheckOf(protocol, "GET", "X-API-Key: sq_unknown"))
+		send(t, address, httpCheckOf(protocol, "GET", "X-API-Key: "+deactivatedToken))
+		send(t, address, httpCheckOf(protocol, "POST", "X-API-Key: "+readToken))
+		send(t, address, httpCheck(protocol, "X-Original-Method: A", "X-Forwarded-Method: B", "Method: C"))
 		send(t, address, head("GET /auth/"+protocol+"/"))
 	}
 	for _, token := range []string{readToken, "", "sq_unknown", deactivatedToken, "sq_ \xff"} {
@@ -45,10 +44,10 @@ func askEverything(t *testing.T, address string) {
 	send(t, address, head("GET /elsewhere"))
 }
 
-func TestAnswersAreCountedByProtocolAndVerdict(t *testing.T) {
+func TestMetrics_CountChecksByProtocolAndVerdict(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	askEverything(t, setup{registry: registry}.serve(t))
-	send(t, setup{unsynced: true, registry: prometheus.NewRegistry()}.serve(t), ask("nginx"))
+	sendChecks(t, setup{registry: registry}.serve(t))
+	send(t, setup{unsynced: true, registry: prometheus.NewRegistry()}.serve(t), httpCheck("nginx"))
 
 	want := map[string]float64{}
 	for _, protocol := range protocols {
@@ -68,7 +67,7 @@ func TestAnswersAreCountedByProtocolAndVerdict(t *testing.T) {
 		"apikey_authentications_total{tokenreview,malformed}":       3,
 		"apikey_authentications_total{tokenreview,unavailable}":     0,
 		"apikey_authentication_duration_seconds{tokenreview}":       7,
-		// What the caller may not ask counts as what the caller is.
+		// If the caller is denied, its verdict counts.
 		"apikey_authentications_total{introspect,granted}":         2,
 		"apikey_authentications_total{introspect,unauthenticated}": 7,
 		"apikey_authentications_total{introspect,forbidden}":       1,
@@ -85,33 +84,31 @@ func TestAnswersAreCountedByProtocolAndVerdict(t *testing.T) {
 	}
 }
 
-func TestNotSyncedIsCountedAsUnavailable(t *testing.T) {
+func TestMetrics_CountChecksBeforeTheSyncAsUnavailable(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	address := setup{unsynced: true, registry: registry}.serve(t)
 	for _, protocol := range protocols {
-		send(t, address, ask(protocol, "X-API-Key: "+readToken))
+		send(t, address, httpCheck(protocol, "X-API-Key: "+readToken))
 	}
 	got := gather(t, registry)
 	for _, protocol := range protocols {
 		if n := got["apikey_authentications_total{"+protocol+",unavailable}"]; n != 1 {
-			t.Errorf("%v answers of %s were counted as unavailable, want 1", n, protocol)
+			t.Errorf("%v checks of %s were counted as unavailable, want 1", n, protocol)
 		}
 	}
 	if got["apikey_keyring_synced{}"] != 0 || got["apikey_keyring_keys{}"] != 0 {
-		t.Errorf("an empty keyring says of itself: %v", got)
+		t.Errorf("the metrics of an empty keyring are %v", got)
 	}
 }
 
-func TestAgeOfTheLastWordGrows(t *testing.T) {
+func TestMetrics_StalenessGrows(t *testing.T) {
 	registry, keyring := prometheus.NewRegistry(), authn.NewKeyring()
 	gateway.NewMetrics(registry, keyring)
-	if err := keyring.Replace(keys(), "1"); err != nil {
-		t.Fatal(err)
-	}
-	age := func() float64 { return gather(t, registry)["apikey_keyring_staleness_seconds{}"] }
-	first := age()
-	if second := age(); first <= 0 || first > timeout.Seconds() || second <= first {
-		t.Errorf("right after the word it came %v seconds ago, and then %v", first, second)
+	framework.Must(t, keyring.Replace(keys(), "1"))
+	staleness := func() float64 { return gather(t, registry)["apikey_keyring_staleness_seconds{}"] }
+	first := staleness()
+	if second := staleness(); first <= 0 || first > timeout.Seconds() || second <= first {
+		t.Errorf("right after the list the staleness is %v, and then %v", first, second)
 	}
 }
 
@@ -119,9 +116,7 @@ func TestAgeOfTheLastWordGrows(t *testing.T) {
 func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	series := map[string]float64{}
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
@@ -146,133 +141,11 @@ func valueOf(kind dto.MetricType, metric *dto.Metric) float64 {
 	}
 }
 
-func TestRefusalsAreLoggedAtDebugLevel(t *testing.T) {
-	var out bytes.Buffer
-	address := setup{log: slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))}.serve(t)
-	send(t, address, ask("forward", "X-API-Key: "+readToken)) // granted: not logged
-	send(t, address, ask("forward", "X-API-Key: sq_unknown"))
-	send(t, address, ask("envoy", "X-API-Key: "+expiredToken))
-	send(t, address, askMethod("nginx", "POST", "X-API-Key: "+readToken))
-
-	want := []map[string]any{
-		{"protocol": "forward", "decision": "unauthenticated", "reason": "KeyUnknown"},
-		{"protocol": "envoy", "decision": "unauthenticated", "reason": "KeyExpired", "keyID": "expired-uid"},
-		{"protocol": "nginx", "decision": "forbidden", "reason": "NoWriteAccess", "keyID": "reader-uid"},
-	}
-	for _, line := range want {
-		maps.Copy(line, map[string]any{"level": "DEBUG", "msg": "refused", "namespace": "shop"})
-	}
-	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
-		t.Errorf("the log differs (-want +got):\n%s", diff)
-	}
-}
-
-func TestAMisusedEndpointIsLoggedAsAWarningOnceAMinute(t *testing.T) {
-	var out bytes.Buffer
-	address := setup{log: slog.New(slog.NewJSONHandler(&out, nil))}.serve(t)
-	for range 3 {
-		send(t, address, head("GET /auth/nginx/shop"))
-		send(t, address, ask("forward")) // a refusal: not logged at this level
-	}
-	want := []map[string]any{{"level": "WARN", "protocol": "nginx", "msg": "A gateway is misconfigured: The X-Original-Method header of the " +
-		"check is missing, repeated or not a method. In the location that auth_request names, set proxy_set_header X-Original-Method " +
-		"$request_method;"}}
-	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
-		t.Errorf("the log differs (-want +got):\n%s", diff)
-	}
-}
-
-func TestANamespaceWithoutKeysIsLoggedOnceAMinute(t *testing.T) {
-	var out bytes.Buffer
-	s := setup{log: slog.New(slog.NewJSONHandler(&out, nil))}
-	address := s.serve(t)
-	namespaces := []string{"nowhere", "sh-p", "nowhere", strings.Repeat("n", 62)}
-	var want []map[string]any
-	expectWarning := func(protocol string) {
-		want = append(want, map[string]any{"level": "WARN", "protocol": protocol, "namespace": "nowhere", "msg": "A gateway sent a check for a " +
-			"namespace without API keys: correct the namespace in the configuration of the gateway, or create a key in this namespace."})
-	}
-	for _, protocol := range protocols {
-		for _, token := range []string{"sq_unknown", deactivatedToken, "a b", ""} { // bad keys of a namespace with keys
-			assertAnswer(t, send(t, address, ask(protocol, "X-API-Key: "+token)), unauthenticated)
-		}
-		for _, namespace := range namespaces {
-			for _, headers := range [][]string{nil, {"X-API-Key: " + readToken}, {"X-API-Key: " + bothToken}} {
-				request := strings.Replace(ask(protocol, headers...), "/shop", "/"+namespace, 1)
-				assertAnswer(t, send(t, address, request), unauthenticated)
-			}
-		}
-		expectWarning(protocol)
-	}
-	for _, namespace := range namespaces {
-		send(t, address, strings.Replace(review(readToken), "/shop", "/"+namespace, 1))
-	}
-	expectWarning("tokenreview")
-	for _, namespace := range namespaces {
-		send(t, address, strings.Replace(introspect(readToken, readToken), "/shop", "/"+namespace, 1))
-	}
-	expectWarning("introspect")
-	envoy := s.envoyAsks(t, "")
-	for _, namespace := range namespaces {
-		check := newCheck("headers", "GET", "X-API-Key: "+readToken)
-		check.Attributes.ContextExtensions["namespace"] = namespace
-		assertCheck(t, envoy, check, inGRPC(unauthenticated, ""))
-	}
-	expectWarning("envoy-grpc")
-	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
-		t.Errorf("the log differs (-want +got):\n%s", diff)
-	}
-}
-
-func TestInvariant4_BeforeTheKeysAreKnownNoNamespaceIsSaidToHaveNone(t *testing.T) {
-	var out bytes.Buffer
-	address := setup{unsynced: true, log: slog.New(slog.NewJSONHandler(&out, nil))}.serve(t)
-	for _, protocol := range protocols {
-		assertAnswer(t, send(t, address, ask(protocol, "X-API-Key: "+readToken)), unavailable)
-	}
-	if lines := logged(t, &out); len(lines) > 0 {
-		t.Errorf("the log has %v", lines)
-	}
-}
-
-func TestAWrongPathIsLoggedAsAWarning(t *testing.T) {
-	var out bytes.Buffer
-	address := setup{log: slog.New(slog.NewJSONHandler(&out, nil))}.serve(t)
-	for range 2 {
-		send(t, address, head("GET /auth/forward/SHOP/sq_read", "X-API-Key: "+readToken))
-	}
-	want := []map[string]any{{"level": "WARN", "protocol": "forward", "msg": "A gateway is misconfigured: No endpoint exists at this path. Use " +
-		"/auth/forward/{namespace}, where {namespace} is the Kubernetes namespace of the keys: 1 to 63 characters of a-z, 0-9 and '-', " +
-		"starting and ending with a letter or digit, not percent-encoded."}}
-	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
-		t.Errorf("the log differs (-want +got):\n%s", diff)
-	}
-}
-
-// logged returns the lines of a JSON log without their times.
-func logged(t *testing.T, out *bytes.Buffer) []map[string]any {
-	t.Helper()
-	var lines []map[string]any
-	decoder := json.NewDecoder(out)
-	for decoder.More() {
-		var line map[string]any
-		if err := decoder.Decode(&line); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := time.Parse(time.RFC3339Nano, line["time"].(string)); err != nil {
-			t.Error(err)
-		}
-		delete(line, "time")
-		lines = append(lines, line)
-	}
-	return lines
-}
-
 func TestInvariant1_NoTokenAppearsInLogsOrMetrics(t *testing.T) {
 	var out bytes.Buffer
 	registry := prometheus.NewRegistry()
 	address := setup{registry: registry, log: slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))}.serve(t)
-	askEverything(t, address)
+	sendChecks(t, address)
 	for _, target := range []string{"/auth/envoy/shop/sq_read", "/auth/envoy/sq_read/", "/auth/sq_read", "/auth/nginx/shop?key=sq_read"} {
 		send(t, address, head("GET "+target, "X-API-Key: sq_read sq_read"))
 	}

@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-func TestTargetIsTakenAsItStands(t *testing.T) {
+func TestHandler_TakesTheTargetUndecoded(t *testing.T) {
 	address := setup{}.serve(t)
 	readGranted := granted("Frontend%20App", "shop", "reader-uid", "read")
 	longest := strings.Repeat("n", 63)
 	cases := []struct {
 		target string
-		want   answer
+		want   response
 	}{
 		{"/auth/envoy/shop/", readGranted},
 		{"/auth/envoy/shop/some/path", readGranted},
@@ -32,7 +32,7 @@ func TestTargetIsTakenAsItStands(t *testing.T) {
 		{"HTTPS://auth:8443/auth/envoy/shop/path", readGranted},
 		{"http://auth/auth/envoy/shop/", readGranted},
 		{"/auth/envoy/" + longest + "/", granted("reader", longest, "reader-uid", "read")},
-		{"/auth/envoy/nowhere/", unauthenticated}, // a namespace without keys tells nobody that it does not exist
+		{"/auth/envoy/nowhere/", unauthenticated}, // the response does not reveal that the namespace has no keys
 
 		// Envoy always appends a path.
 		{"/auth/envoy/shop", wrongEnvoyPath},
@@ -85,36 +85,36 @@ func TestTargetIsTakenAsItStands(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.target, func(t *testing.T) {
-			assertAnswer(t, send(t, address, head("GET "+c.target, "X-API-Key: "+readToken)), c.want)
+			assertResponse(t, send(t, address, head("GET "+c.target, "X-API-Key: "+readToken)), c.want)
 		})
 	}
 }
 
-func TestOtherGatewaysTakeTheNamespaceAndNoMore(t *testing.T) {
+func TestHandler_OtherEndpointsRejectAPathAfterTheNamespace(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, c := range []struct {
 		path, header string
-		wrong        answer
+		wrong        response
 	}{
 		{"/auth/nginx", "X-Original-Method: GET", wrongNginxPath},
 		{"/auth/nginx-gateway-fabric", "Method: GET", wrongFabricPath},
 		{"/auth/forward", "X-Forwarded-Method: GET", wrongForwardPath},
 	} {
 		for _, rest := range []string{"/shop", "/shop?", "/shop?a=b/c"} {
-			assertAnswer(t, send(t, address, head("GET "+c.path+rest, "X-API-Key: "+readToken, c.header)),
+			assertResponse(t, send(t, address, head("GET "+c.path+rest, "X-API-Key: "+readToken, c.header)),
 				granted("Frontend%20App", "shop", "reader-uid", "read"))
 		}
 		for _, rest := range []string{
 			"", "/", "//", "//shop", "/shop/", "/shop//", "/shop/a", "/shop/..", "/..", "/../forward/shop", "/%73hop", "/shop%20", "/SHOP",
 			"/shop%3f", "/shop.", "/" + strings.Repeat("n", 64), "?shop",
 		} {
-			assertAnswer(t, send(t, address, head("GET "+c.path+rest, "X-API-Key: "+readToken, c.header)), c.wrong)
+			assertResponse(t, send(t, address, head("GET "+c.path+rest, "X-API-Key: "+readToken, c.header)), c.wrong)
 		}
 	}
 }
 
-func TestAWrongPathIsToldBeforeAWrongMethod(t *testing.T) {
+func TestHandler_ReportsAWrongPathBeforeAWrongMethod(t *testing.T) {
 	address := setup{unsynced: true}.serve(t)
-	assertAnswer(t, send(t, address, head("GET /auth/nginx/")), wrongNginxPath)
-	assertAnswer(t, send(t, address, head("GET /auth/envoy/", "X-Original-Method: GET")), wrongEnvoyPath)
+	assertResponse(t, send(t, address, head("GET /auth/nginx/")), wrongNginxPath)
+	assertResponse(t, send(t, address, head("GET /auth/envoy/", "X-Original-Method: GET")), wrongEnvoyPath)
 }

@@ -14,23 +14,23 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// review writes a review of v1 of a token.
+// review returns a request with a TokenReview of a token.
 func review(token string) string {
 	return reviewOf(`"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":` + quoted(token) + `}`)
 }
 
-// reviewOf writes a review with these fields.
+// reviewOf returns a request with a TokenReview of these fields.
 func reviewOf(fields string) string { return post(reviewPath, "{"+fields+"}", jsonType) }
 
-// reviewed is the answer with this status.
-func reviewed(status string) answer { return reviewedAs("v1", status) }
+// reviewed is the response with this status.
+func reviewed(status string) response { return reviewedAs("v1", status) }
 
-func reviewedAs(version, status string) answer {
-	return jsonAnswer(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/` + version + `","metadata":{},"spec":{},"status":` + status + `}`)
+func reviewedAs(version, status string) response {
+	return jsonResponse(`{"kind":"TokenReview","apiVersion":"authentication.k8s.io/` + version + `","metadata":{},"spec":{},"status":` + status + `}`)
 }
 
-func jsonAnswer(body string) answer {
-	return answer{Status: 200, Body: body, Header: map[string]string{
+func jsonResponse(body string) response {
+	return response{Status: 200, Body: body, Header: map[string]string{
 		"Cache-Control":  "no-store",
 		"Content-Type":   "application/json",
 		"Content-Length": strconv.Itoa(len(body)),
@@ -49,14 +49,14 @@ var (
 	notAuthenticated = reviewed(`{"user":{}}`)
 	readerReviewed   = reviewed(`{"authenticated":true,"user":{"username":"apikey:shop:reader","uid":"reader-uid",` +
 		`"groups":["apikeys","apikeys:shop","apikeys:shop:read"],"extra":{"keys.squirrel.dev/app-name":["Frontend App"]}}}`)
-	notTokenReview = envelope(400, `The request body is not a TokenReview: set "apiVersion": "authentication.k8s.io/v1" and "kind": "TokenReview".`)
-	notJSON        = envelope(400, "The request body is not a TokenReview: send one JSON object, with each field once and of the right type.")
+	notTokenReview = errorResponse(400, `The request body is not a TokenReview: set "apiVersion": "authentication.k8s.io/v1" and "kind": "TokenReview".`)
+	notJSON        = errorResponse(400, "The request body is not a TokenReview: send one JSON object, with each field once and of the right type.")
 	tokenMissing   = reviewed(`{"user":{},"error":"spec.token is empty: set it to the token to review"}`)
 )
 
-func TestReviewTellsWhoseTokenItIs(t *testing.T) {
+func TestTokenReview_ReturnsTheKey(t *testing.T) {
 	address := setup{}.serve(t)
-	for token, want := range map[string]answer{
+	for token, want := range map[string]response{
 		readToken: readerReviewed,
 		writeToken: reviewed(`{"authenticated":true,"user":{"username":"apikey:shop:writer","uid":"writer-uid",` +
 			`"groups":["apikeys","apikeys:shop","apikeys:shop:write"],"extra":{"keys.squirrel.dev/app-name":["Größe 🦀"]}}}`),
@@ -75,25 +75,25 @@ func TestReviewTellsWhoseTokenItIs(t *testing.T) {
 		"sq_\x00\u00e9":          notAuthenticated,
 		strings.Repeat("k", 513): notAuthenticated,
 	} {
-		assertAnswer(t, send(t, address, review(token)), want)
+		assertResponse(t, send(t, address, review(token)), want)
 	}
 }
 
-// By the API's own rule a status without audiences is one for the API server that asks, and for no other audience.
-func TestReviewNeverVouchesForAnAudience(t *testing.T) {
+// By the rule of the API, a status without audiences is valid for the API server that sends the TokenReview, and for no other audience.
+func TestTokenReview_ReturnsNoAudience(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, audiences := range []string{`[]`, `["https://kubernetes.default.svc.cluster.local"]`, `["vault","shop"]`, `null`} {
-		assertAnswer(t, send(t, address, reviewOf(`"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview",`+
+		assertResponse(t, send(t, address, reviewOf(`"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview",`+
 			`"spec":{"token":"sq_read","audiences":`+audiences+`}`)), readerReviewed)
 	}
 }
 
-func TestReviewIsReadAsKubernetesWritesIt(t *testing.T) {
+func TestTokenReview_DecodesAsKubernetesDoes(t *testing.T) {
 	address := setup{}.serve(t)
 	const v1, token = `"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview"`, `"spec":{"token":"sq_read"}`
 	const v1beta1 = `{"user":{},"error":"authentication.k8s.io/v1beta1 is not supported: start kube-apiserver ` +
 		`with --authentication-token-webhook-version=v1"}`
-	for fields, want := range map[string]answer{
+	for fields, want := range map[string]response{
 		v1 + `,"metadata":{"creationTimestamp":null},` + token + `,"status":{"user":{}}`: readerReviewed,
 		v1 + `,` + token + `,"status":{"authenticated":true,"user":{"username":"root"}}`: readerReviewed,
 		v1 + `,"later":{"a":[1]},"spec":{"token":"sq_read","later":true}`:                readerReviewed,
@@ -132,39 +132,39 @@ func TestReviewIsReadAsKubernetesWritesIt(t *testing.T) {
 		v1 + `,"spec":{"token":"sq_re`:                                                 notJSON,
 	} {
 		t.Run(fields, func(t *testing.T) {
-			assertAnswer(t, send(t, address, reviewOf(fields)), want)
+			assertResponse(t, send(t, address, reviewOf(fields)), want)
 		})
 	}
-	for body, want := range map[string]answer{
+	for body, want := range map[string]response{
 		"": notJSON, "null": notTokenReview, "[]": notJSON, `"sq_read"`: notJSON, "spec:\n  token: sq_read\n": notJSON, "token=sq_read": notJSON,
 		"\xef\xbb\xbf{}": notJSON, "k8s\x00\n\x0c": notJSON, strings.Repeat("[", 20000): notJSON,
 	} {
 		t.Run(body, func(t *testing.T) {
-			assertAnswer(t, send(t, address, post(reviewPath, body, jsonType)), want)
+			assertResponse(t, send(t, address, post(reviewPath, body, jsonType)), want)
 		})
 	}
 }
 
-func TestInvariant4_ReviewBeforeSyncIsUnavailable(t *testing.T) {
+func TestInvariant4_ATokenReviewBeforeTheSyncIsUnavailable(t *testing.T) {
 	address := setup{unsynced: true}.serve(t)
 	for _, token := range []string{readToken, "sq_unknown", "a b"} {
-		assertAnswer(t, send(t, address, review(token)), unavailable)
+		assertResponse(t, send(t, address, review(token)), unavailable)
 	}
-	assertAnswer(t, send(t, address, review("")), tokenMissing)
-	assertAnswer(t, send(t, address, post(reviewPath, "{", jsonType)), notJSON)
+	assertResponse(t, send(t, address, review("")), tokenMissing)
+	assertResponse(t, send(t, address, post(reviewPath, "{", jsonType)), notJSON)
 }
 
-func TestReviewIsAskedAtItsPathAlone(t *testing.T) {
+func TestTokenReview_ServesItsPathAlone(t *testing.T) {
 	address := setup{}.serve(t)
-	body := asksInBody["tokenreview"].body
-	// kube-apiserver tells its timeout in the query.
-	assertAnswer(t, send(t, address, post(reviewPath+"?timeout=30s", body, jsonType)), readerReviewed)
+	body := bodyProtocols["tokenreview"].body
+	// kube-apiserver sends its timeout in the query.
+	assertResponse(t, send(t, address, post(reviewPath+"?timeout=30s", body, jsonType)), readerReviewed)
 	for _, path := range []string{"/auth/tokenreview", "/auth/tokenreview/", "/auth/tokenreview/shop/", "/auth/tokenreview/shop/x", "/auth/tokenreview/Shop"} {
-		assertAnswer(t, send(t, address, post(path, body, jsonType)), wrongPath("/auth/tokenreview/{namespace}"))
+		assertResponse(t, send(t, address, post(path, body, jsonType)), wrongPath("/auth/tokenreview/{namespace}"))
 	}
 }
 
-func TestAMalformedReviewIsLoggedAsAWarning(t *testing.T) {
+func TestTokenReview_LogsAMalformedReview(t *testing.T) {
 	var out bytes.Buffer
 	address := setup{log: slog.New(slog.NewJSONHandler(&out, nil))}.serve(t)
 	send(t, address, review("sq_unknown"))

@@ -11,7 +11,7 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn/denial"
 )
 
-func TestEachVerdictHasItsResponse(t *testing.T) {
+func TestFor_ReturnsTheResponseToEachVerdict(t *testing.T) {
 	const (
 		required  = "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer."
 		challenge = `Bearer realm="apikey-operator"`
@@ -36,7 +36,7 @@ func TestEachVerdictHasItsResponse(t *testing.T) {
 		got := denial.NewResponses(c.insufficient).For(c.verdict)
 		want := envelope.NewError(c.status, c.message)
 		if got.Status != want.Status || string(got.Body) != string(want.Body) || got.Header.Get(c.header) != c.headerValue {
-			t.Errorf("%v with %d is answered %d %v %s", c.verdict, c.insufficient, got.Status, got.Header, got.Body)
+			t.Errorf("the response to %v with %d is %d %v %s", c.verdict, c.insufficient, got.Status, got.Header, got.Body)
 		}
 	}
 }

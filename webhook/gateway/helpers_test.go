@@ -24,16 +24,17 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/webhook/authn"
 	"squirrel.dev/apikey-operator/webhook/gateway"
 )
 
-// timeout bounds every wait for an answer.
+// timeout bounds the wait for a response.
 const timeout = 10 * time.Second
 
 var now = time.Date(2027, 1, 1, 12, 0, 0, 0, time.UTC)
 
-// The tokens of the keys that the tests ask about.
+// The tokens of the keys.
 const (
 	readToken        = "sq_read"
 	writeToken       = "sq_write"
@@ -85,7 +86,7 @@ func newKey(namespace, name, plaintext string, change func(*v1alpha1.APIKey)) *v
 	return key
 }
 
-// setup is a gateway handler and what it works with. The zero value is the default one, with the keys of the tests.
+// setup is the configuration of a handler. The zero value has the keys of the tests.
 type setup struct {
 	unsynced                 bool
 	maxStaleness             time.Duration
@@ -100,14 +101,12 @@ func (s setup) handler(tb testing.TB) http.Handler {
 	return gateway.NewHandler(s.parts(tb))
 }
 
-// parts are what the ways to ask are made of.
+// parts returns what the protocols are created with.
 func (s setup) parts(tb testing.TB) (*authn.Authenticator, gateway.Options) {
 	tb.Helper()
 	keyring := authn.NewKeyring()
 	if !s.unsynced {
-		if err := keyring.Replace(keys(), "1"); err != nil {
-			tb.Fatal(err)
-		}
+		framework.Must(tb, keyring.Replace(keys(), "1"))
 	}
 	if s.clock == nil {
 		s.clock = func() time.Time { return now }
@@ -136,18 +135,18 @@ func (s setup) serve(tb testing.TB) string {
 	return server.Listener.Addr().String()
 }
 
-// protocols are the ways to ask the same over HTTP.
+// protocols are the HTTP protocols with the headers of the client's request.
 var protocols = []string{"envoy", "nginx", "nginx-gateway-fabric", "forward"}
 
-// methodHeaders are where those that do not ask with the client's method have it.
+// methodHeaders are the headers with the method, for the protocols that have one.
 var methodHeaders = map[string]string{"nginx": "X-Original-Method", "nginx-gateway-fabric": "Method", "forward": "X-Forwarded-Method"}
 
-// ask writes, as this protocol does, the head of a request about a GET of /some/path in the namespace shop.
-func ask(protocol string, headers ...string) string {
-	return askMethod(protocol, "GET", headers...)
+// httpCheck returns the head of a check for a GET of /some/path in the namespace shop.
+func httpCheck(protocol string, headers ...string) string {
+	return httpCheckOf(protocol, "GET", headers...)
 }
 
-func askMethod(protocol, method string, headers ...string) string {
+func httpCheckOf(protocol, method string, headers ...string) string {
 	if protocol == "envoy" {
 		return head(method+" /auth/envoy/shop/some/path", headers...)
 	}
@@ -159,78 +158,68 @@ func head(methodAndTarget string, headers ...string) string {
 	return strings.Join(lines, "\r\n") + "\r\n\r\n"
 }
 
-// answer is all of an HTTP answer but its date.
-type answer struct {
+// response is an HTTP response without its date.
+type response struct {
 	Status int
 	Header map[string]string
 	Body   string
 }
 
-// send writes a request as it stands on a connection of its own, and returns the answer.
-func send(tb testing.TB, address, request string) answer {
+// send writes the bytes of a request to a new connection, and returns the response.
+func send(tb testing.TB, address, request string) response {
 	tb.Helper()
 	return exchange(tb, address, request, func(net.Conn) error { return nil })
 }
 
-// sendAndClose does what send does, and says that nothing more will be sent.
-func sendAndClose(tb testing.TB, address, request string) answer {
+// sendAndClose does what send does, and closes the connection for writing after the request.
+func sendAndClose(tb testing.TB, address, request string) response {
 	tb.Helper()
 	return exchange(tb, address, request, func(connection net.Conn) error { return connection.(*net.TCPConn).CloseWrite() })
 }
 
-func exchange(tb testing.TB, address, request string, sent func(net.Conn) error) answer {
+func exchange(tb testing.TB, address, request string, sent func(net.Conn) error) response {
 	tb.Helper()
 	connection, err := new(net.Dialer).DialContext(tb.Context(), "tcp", address)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	framework.Must(tb, err)
 	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(timeout)); err != nil {
-		tb.Fatal(err)
-	}
+	framework.Must(tb, connection.SetDeadline(time.Now().Add(timeout)))
 	if _, err := io.WriteString(connection, request); err != nil {
 		tb.Fatal(err)
 	}
-	if err := sent(connection); err != nil {
-		tb.Fatal(err)
-	}
+	framework.Must(tb, sent(connection))
 	method, _, _ := strings.Cut(request, " ")
 	response, err := http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: method})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	framework.Must(tb, err)
 	return read(tb, response)
 }
 
-func read(tb testing.TB, response *http.Response) answer {
+func read(tb testing.TB, from *http.Response) response {
 	tb.Helper()
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	got := answer{Status: response.StatusCode, Header: map[string]string{}, Body: string(body)}
-	for name, values := range response.Header {
+	defer from.Body.Close()
+	body, err := io.ReadAll(from.Body)
+	framework.Must(tb, err)
+	got := response{Status: from.StatusCode, Header: map[string]string{}, Body: string(body)}
+	for name, values := range from.Header {
 		if name != "Date" {
 			got.Header[name] = strings.Join(values, " | ")
 		}
 	}
-	if response.Close {
-		got.Header["Connection"] = "close" // net/http takes it away
+	if from.Close {
+		got.Header["Connection"] = "close" // net/http removes it
 	}
 	return got
 }
 
-func assertAnswer(t *testing.T, got, want answer) {
+func assertResponse(t *testing.T, got, want response) {
 	t.Helper()
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("the answer differs (-want +got):\n%s", diff)
+		t.Errorf("the response differs (-want +got):\n%s", diff)
 	}
 }
 
-// granted is the answer to a granted request.
-func granted(app, namespace, keyID, access string) answer {
-	return answer{Status: 200, Header: map[string]string{
+// granted is the response to a granted request.
+func granted(app, namespace, keyID, access string) response {
+	return response{Status: 200, Header: map[string]string{
 		"Content-Length":   "0",
 		"Cache-Control":    "no-store",
 		"X-Auth-App":       app,
@@ -240,56 +229,56 @@ func granted(app, namespace, keyID, access string) answer {
 	}}
 }
 
-// envelope is an error answer.
-func envelope(status int, message string) answer {
+// errorResponse is an error in the JSON envelope.
+func errorResponse(status int, message string) response {
 	quoted, err := json.Marshal(message)
 	if err != nil {
 		panic(err)
 	}
 	body := `{"errorCode":` + strconv.Itoa(status) + `,"errorMessage":` + string(quoted) + `,"payload":null}`
-	return answer{Status: status, Body: body, Header: map[string]string{
+	return response{Status: status, Body: body, Header: map[string]string{
 		"Cache-Control":  "no-store",
 		"Content-Type":   "application/json",
 		"Content-Length": strconv.Itoa(len(body)),
 	}}
 }
 
-// and returns the answer with one more header.
-func (a answer) and(name, value string) answer {
+// and returns the response with one more header.
+func (a response) and(name, value string) response {
 	a.Header = maps.Clone(a.Header)
 	a.Header[name] = value
 	return a
 }
 
-// The error answers, each with its exact text.
+// The error responses, with their exact texts.
 var (
-	unauthenticated = envelope(401, "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.").
+	unauthenticated = errorResponse(401, "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.").
 			and("Www-Authenticate", `Bearer realm="apikey-operator"`)
-	noReadAccess = envelope(401, "API key does not have read access").
+	noReadAccess = errorResponse(401, "API key does not have read access").
 			and("Www-Authenticate", `Bearer realm="apikey-operator"`)
-	noWriteAccess = envelope(401, "API key does not have write access").
+	noWriteAccess = errorResponse(401, "API key does not have write access").
 			and("Www-Authenticate", `Bearer realm="apikey-operator"`)
-	unavailable = envelope(503, "API keys cannot be checked at the moment: try again.").
+	unavailable = errorResponse(503, "API keys cannot be checked at the moment: try again.").
 			and("Retry-After", "1")
 
-	// badRequest is net/http's own answer to what is no HTTP.
-	badRequest = answer{
+	// badRequest is the response of net/http to a request that is not valid HTTP.
+	badRequest = response{
 		Status: 400,
 		Header: map[string]string{"Content-Type": "text/plain; charset=utf-8", "Connection": "close"},
 		Body:   "400 Bad Request",
 	}
 
-	wrongEnvoyMethod = envelope(400, "/auth/envoy takes the method of the check itself, but a header of the check names the method of the "+
+	wrongEnvoyMethod = errorResponse(400, "/auth/envoy takes the method of the check itself, but a header of the check names the method of the "+
 		"client's request, such as Method, X-Original-Method or X-Forwarded-Method. Use /auth/nginx/{namespace} for nginx, "+
 		"/auth/nginx-gateway-fabric/{namespace} for NGINX Gateway Fabric, /auth/forward/{namespace} for Traefik and Caddy. Configure Envoy "+
 		"not to send these headers.")
-	wrongNginxMethod = envelope(400, "The X-Original-Method header of the check is missing, repeated or not a method. In the location that "+
+	wrongNginxMethod = errorResponse(400, "The X-Original-Method header of the check is missing, repeated or not a method. In the location that "+
 		"auth_request names, set proxy_set_header X-Original-Method $request_method;")
-	wrongFabricMethod = envelope(400, "The Method header of the check is missing, repeated or not a method. The ExternalAuth filter of NGINX "+
+	wrongFabricMethod = errorResponse(400, "The Method header of the check is missing, repeated or not a method. The ExternalAuth filter of NGINX "+
 		"Gateway Fabric sets it; for any other gateway, use another endpoint.")
-	wrongForwardMethod = envelope(400, "The X-Forwarded-Method header of the check is missing, repeated or not a method. Traefik's "+
+	wrongForwardMethod = errorResponse(400, "The X-Forwarded-Method header of the check is missing, repeated or not a method. Traefik's "+
 		"ForwardAuth and Caddy's forward_auth set it; configure any other gateway to set it to the method of the client's request.")
-	wrongMethods = map[string]answer{
+	wrongMethods = map[string]response{
 		"envoy": wrongEnvoyMethod, "nginx": wrongNginxMethod, "nginx-gateway-fabric": wrongFabricMethod, "forward": wrongForwardMethod,
 	}
 
@@ -304,7 +293,7 @@ var (
 		"/auth/introspect/{namespace}")
 )
 
-func wrongPath(path string, more ...string) answer {
-	return envelope(404, "No endpoint exists at this path. Use "+path+", where {namespace} is the Kubernetes namespace of the keys: 1 to 63 "+
+func wrongPath(path string, more ...string) response {
+	return errorResponse(404, "No endpoint exists at this path. Use "+path+", where {namespace} is the Kubernetes namespace of the keys: 1 to 63 "+
 		"characters of a-z, 0-9 and '-', starting and ending with a letter or digit, not percent-encoded."+strings.Join(more, ""))
 }

@@ -12,9 +12,9 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-func TestInvariant7_NoMethodOrTwoMeanNoAccess(t *testing.T) {
+func TestInvariant7_AMissingOrRepeatedMethodIsRejected(t *testing.T) {
 	address := setup{}.serve(t)
-	for _, unsynced := range []bool{false, true} { // who asks wrongly is told so in any case
+	for _, unsynced := range []bool{false, true} { // a configuration error is reported in any case
 		address := address
 		if unsynced {
 			address = setup{unsynced: true}.serve(t)
@@ -42,21 +42,21 @@ func TestInvariant7_NoMethodOrTwoMeanNoAccess(t *testing.T) {
 					if headers != "" {
 						lines = append(lines, strings.Split(strings.ReplaceAll(headers, "H:", header+":"), "\n")...)
 					}
-					assertAnswer(t, send(t, address, head("GET /auth/"+protocol+"/shop", lines...)), wrongMethods[protocol])
+					assertResponse(t, send(t, address, head("GET /auth/"+protocol+"/shop", lines...)), wrongMethods[protocol])
 				})
 			}
 		}
 	}
 }
 
-// otherMethodHeaders are those by which gateways name the method of a request, in some configuration.
+// otherMethodHeaders are the headers that gateways set to the method of a request, in some configuration.
 var otherMethodHeaders = []string{
 	"Method", "X-Forwarded-Method", "X-Original-Method", "X-Envoy-Original-Method", "X-Auth-Request-Method", "X-Forwarded-Http-Method",
 	"X-Forwarded-Verb", "X-Method", "X-Orig-Method", "X-Origin-Method", "X-Original-Http-Method", "X-Original-Request-Method",
 	"X-Original-Verb", "X-Real-Method", "X-Request-Method",
 }
 
-// spellings are how a header can be written that services, or gateways on the way, may take for one.
+// spellings returns the spellings of a header that services and proxies may treat as the same.
 func spellings(header string) []string {
 	return []string{
 		header, strings.ToLower(header), strings.ToUpper(header), strings.ReplaceAll(header, "-", "_"),
@@ -64,31 +64,31 @@ func spellings(header string) []string {
 	}
 }
 
-func TestInvariant7_EnvoysEndpointRefusesEveryHeaderThatNamesAMethod(t *testing.T) {
+func TestInvariant7_EnvoysEndpointRejectsHeadersThatNameAMethod(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, header := range otherMethodHeaders {
 		for _, spelling := range spellings(header) {
 			for _, value := range []string{" GET", " POST", ""} {
-				for _, own := range []string{"GET", "POST"} {
-					t.Run(own+" "+spelling+":"+value, func(t *testing.T) {
-						assertAnswer(t, send(t, address, head(own+" /auth/envoy/shop/", "X-API-Key: "+bothToken, spelling+":"+value)), wrongEnvoyMethod)
+				for _, method := range []string{"GET", "POST"} {
+					t.Run(method+" "+spelling+":"+value, func(t *testing.T) {
+						assertResponse(t, send(t, address, head(method+" /auth/envoy/shop/", "X-API-Key: "+bothToken, spelling+":"+value)), wrongEnvoyMethod)
 					})
 				}
 			}
 		}
-		assertAnswer(t, send(t, address, head("GET /auth/envoy/shop/", header+": GET")), wrongEnvoyMethod)
+		assertResponse(t, send(t, address, head("GET /auth/envoy/shop/", header+": GET")), wrongEnvoyMethod)
 	}
 }
 
-// namedCase is a request of this method with a header that names another one, or the same, and the rights that it needs.
+// namedCase is a request with a header that names a method, and the access that both methods need.
 type namedCase struct {
 	method, value string
 	access        authn.Access
 }
 
-// A gateway that asks at the wrong endpoint names the method in another header, while a client chooses what is in the right one.
-func TestInvariant7_AMethodThatAnotherHeaderNamesNeedsItsRightToo(t *testing.T) {
-	asker := newNamingAsker(t)
+// A gateway at the wrong endpoint sends the method in another header, and the client can choose the value of the right one.
+func TestInvariant7_AMethodInAnotherHeaderNeedsItsAccessToo(t *testing.T) {
+	checks := newMethodHeaderChecks(t)
 	for _, c := range []namedCase{
 		{"GET", "GET", authn.Read},
 		{"GET", "HEAD", authn.Read},
@@ -104,18 +104,18 @@ func TestInvariant7_AMethodThatAnotherHeaderNamesNeedsItsRightToo(t *testing.T) 
 		{"POST", "GET", authn.Read | authn.Write},
 		{"POST", "", authn.Write},
 	} {
-		asker.assert(slices.Sorted(maps.Keys(methodHeaders)), "X-Real-Method", c, readToken, writeToken, bothToken)
+		checks.assert(slices.Sorted(maps.Keys(methodHeaders)), "X-Real-Method", c, readToken, writeToken, bothToken)
 	}
 	for _, header := range otherMethodHeaders {
 		for _, spelling := range spellings(header) {
-			asker.assert(slices.Sorted(maps.Keys(methodHeaders)), spelling, namedCase{"GET", "POST", authn.Read | authn.Write}, readToken)
+			checks.assert(slices.Sorted(maps.Keys(methodHeaders)), spelling, namedCase{"GET", "POST", authn.Read | authn.Write}, readToken)
 		}
 	}
 }
 
-// Each service that obeys an override understands it in its own way.
+// Services that obey an override read its value in different ways.
 func TestInvariant7_AnOverrideOfTheMethodNeedsWriteAccessToo(t *testing.T) {
-	asker := newNamingAsker(t)
+	checks := newMethodHeaderChecks(t)
 	for _, c := range []namedCase{
 		{"GET", "DELETE", authn.Read | authn.Write},
 		{"GET", "delete", authn.Read | authn.Write},
@@ -130,42 +130,42 @@ func TestInvariant7_AnOverrideOfTheMethodNeedsWriteAccessToo(t *testing.T) {
 		{"POST", "get", authn.Read | authn.Write},
 		{"POST", "DELETE, HEAD", authn.Read | authn.Write},
 	} {
-		asker.assert(protocols, "X-HTTP-Method-Override", c, readToken, writeToken, bothToken)
+		checks.assert(protocols, "X-HTTP-Method-Override", c, readToken, writeToken, bothToken)
 	}
 	for _, header := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"} {
 		for _, spelling := range spellings(header) {
-			asker.assert(protocols, spelling, namedCase{"GET", "DELETE", authn.Read | authn.Write}, readToken)
+			checks.assert(protocols, spelling, namedCase{"GET", "DELETE", authn.Read | authn.Write}, readToken)
 		}
 	}
 }
 
-func TestOtherNamesAreNoHeadersThatNameAMethod(t *testing.T) {
-	asker := newNamingAsker(t)
+func TestMethodHeaders_OtherHeadersNameNoMethod(t *testing.T) {
+	checks := newMethodHeaderChecks(t)
 	for _, header := range []string{
 		"X-Payment-Method", "Access-Control-Request-Method", "Methods", "X-Original-Methods", "XOriginalMethod", "X-Original--Method", "Od", "B",
 		"X-HTTP-Method-Overrides", "X-Override", "Override",
 	} {
-		asker.assert(protocols, header, namedCase{"GET", "POST", authn.Read}, readToken)
+		checks.assert(protocols, header, namedCase{"GET", "POST", authn.Read}, readToken)
 	}
 }
 
-// namingAsker asks about requests with headers that name a method.
-type namingAsker struct {
+// methodHeaderChecks sends checks for requests with headers that name a method.
+type methodHeaderChecks struct {
 	*testing.T
 	address string
 	envoy   envoyClient
 }
 
-func newNamingAsker(t *testing.T) *namingAsker {
+func newMethodHeaderChecks(t *testing.T) *methodHeaderChecks {
 	t.Helper()
-	return &namingAsker{T: t, address: setup{}.serve(t), envoy: setup{}.envoyAsks(t, "")}
+	return &methodHeaderChecks{T: t, address: setup{}.serve(t), envoy: setup{}.serveEnvoy(t, "")}
 }
 
-// assert asks about these tokens in these protocols, but for one that has the method in this very header, and over gRPC.
-func (a *namingAsker) assert(protocols []string, header string, c namedCase, tokens ...string) {
+// assert checks these tokens in these protocols and over gRPC. It leaves out the protocol that has the method in this header.
+func (a *methodHeaderChecks) assert(protocols []string, header string, c namedCase, tokens ...string) {
 	a.Helper()
 	for _, token := range tokens {
-		want := map[string]answer{readToken: readerMayRead(), writeToken: writerMayWrite(), bothToken: bothGranted()}[token]
+		want := map[string]response{readToken: readerGranted(), writeToken: writerGranted(), bothToken: bothGranted()}[token]
 		switch {
 		case token == writeToken && c.access&authn.Read != 0:
 			want = noReadAccess
@@ -178,7 +178,7 @@ func (a *namingAsker) assert(protocols []string, header string, c namedCase, tok
 				continue
 			}
 			a.Run(strings.Join([]string{protocol, token, c.method, header, c.value}, " "), func(t *testing.T) {
-				assertAnswer(t, send(t, a.address, askMethod(protocol, c.method, lines...)), want)
+				assertResponse(t, send(t, a.address, httpCheckOf(protocol, c.method, lines...)), want)
 			})
 		}
 		for form := range headerForms {

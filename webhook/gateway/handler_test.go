@@ -10,13 +10,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// credentialCase is the headers of a GET, and the answer.
+// credentialCase is the headers of a GET, and the response.
 type credentialCase struct {
 	name    string
 	headers []string
-	want    answer
+	want    response
 }
 
 func credentialCases() []credentialCase {
@@ -27,7 +29,7 @@ func credentialCases() []credentialCase {
 		{"Authorization: Bearer", []string{"Authorization: Bearer " + readToken}, readGranted},
 		{"both headers, the key in X-API-Key", []string{"X-API-Key: " + readToken, "Authorization: Basic abc"}, readGranted},
 		{"both headers, the key in Authorization", []string{"X-API-Key: nope", "Authorization: Bearer " + readToken}, unauthenticated},
-		{"an empty X-API-Key beside a key in Authorization", []string{"X-API-Key:", "Authorization: Bearer " + readToken}, unauthenticated},
+		{"an empty X-API-Key, and a key in Authorization", []string{"X-API-Key:", "Authorization: Bearer " + readToken}, unauthenticated},
 
 		{"no credential", nil, unauthenticated},
 		{"empty X-API-Key", []string{"X-API-Key:"}, unauthenticated},
@@ -42,54 +44,54 @@ func credentialCases() []credentialCase {
 		{"white space inside", []string{"X-API-Key: sq_ read"}, unauthenticated},
 		{"a tab inside", []string{"X-API-Key: sq_\tread"}, unauthenticated},
 		{"non-ASCII", []string{"X-API-Key: sq_réad"}, unauthenticated},
-		{"bytes that are no UTF-8", []string{"X-API-Key: sq_\xff\xfe"}, unauthenticated},
+		{"bytes that are not UTF-8", []string{"X-API-Key: sq_\xff\xfe"}, unauthenticated},
 
 		{"unknown", []string{"X-API-Key: sq_unknown"}, unauthenticated},
 		{"deactivated", []string{"X-API-Key: " + deactivatedToken}, unauthenticated},
 		{"expired", []string{"X-API-Key: " + expiredToken}, unauthenticated},
 		{"superseded", []string{"X-API-Key: " + supersededToken}, unauthenticated},
 		{"not handed over yet", []string{"X-API-Key: " + unissuedToken}, unauthenticated},
-		{"of another namespace", []string{"X-API-Key: " + otherToken}, unauthenticated},
+		{"in another namespace", []string{"X-API-Key: " + otherToken}, unauthenticated},
 	}
 }
 
-func TestCredentialDecidesTheSameInEachProtocol(t *testing.T) {
+func TestHandler_DecidesCredentialsTheSameInEachProtocol(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, protocol := range protocols {
 		for _, c := range credentialCases() {
 			t.Run(protocol+"/"+c.name, func(t *testing.T) {
-				assertAnswer(t, send(t, address, ask(protocol, c.headers...)), c.want)
+				assertResponse(t, send(t, address, httpCheck(protocol, c.headers...)), c.want)
 			})
 		}
 	}
 }
 
-// Control characters other than the tab never get past net/http.
-func TestCredentialWithAControlCharacterIsABadRequest(t *testing.T) {
+// net/http rejects control characters other than the tab.
+func TestHandler_RejectsControlCharactersInACredential(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, protocol := range protocols {
 		for _, control := range []string{"\x00", "\x01", "\x1f", "\x7f"} {
-			assertAnswer(t, send(t, address, ask(protocol, "X-API-Key: sq_"+control+"read")), badRequest)
+			assertResponse(t, send(t, address, httpCheck(protocol, "X-API-Key: sq_"+control+"read")), badRequest)
 		}
 	}
 }
 
-// methodCase is the answers to keys that may read, write and both.
+// methodCase is a method, and the responses to keys with read, write and both accesses.
 type methodCase struct {
 	method                string
-	reader, writer, owner answer
+	reader, writer, owner response
 }
 
-func readerMayRead() answer { return granted("Frontend%20App", "shop", "reader-uid", "read") }
+func readerGranted() response { return granted("Frontend%20App", "shop", "reader-uid", "read") }
 
-func writerMayWrite() answer {
+func writerGranted() response {
 	return granted("Gr%C3%B6%C3%9Fe%20%F0%9F%A6%80", "shop", "writer-uid", "write")
 }
 
-func bothGranted() answer { return granted("both", "shop", "both-uid", "read,write") }
+func bothGranted() response { return granted("both", "shop", "both-uid", "read,write") }
 
 func methodCases() []methodCase {
-	readGranted, writeGranted, bothGranted := readerMayRead(), writerMayWrite(), bothGranted()
+	readGranted, writeGranted, bothGranted := readerGranted(), writerGranted(), bothGranted()
 	return []methodCase{
 		{"GET", readGranted, noReadAccess, bothGranted},
 		{"OPTIONS", readGranted, noReadAccess, bothGranted},
@@ -100,109 +102,109 @@ func methodCases() []methodCase {
 		{"TRACE", noWriteAccess, writeGranted, bothGranted},
 		{"CONNECT", noWriteAccess, writeGranted, bothGranted},
 		{"PROPFIND", noWriteAccess, writeGranted, bothGranted},
-		{"NOBODY-KNOWS-IT", noWriteAccess, writeGranted, bothGranted},
-		{"get", noWriteAccess, writeGranted, bothGranted}, // methods are case-sensitive: this is another one, which nobody knows
+		{"UNKNOWN-METHOD", noWriteAccess, writeGranted, bothGranted},
+		{"get", noWriteAccess, writeGranted, bothGranted}, // methods are case-sensitive: this is an unknown one
 	}
 }
 
-func TestMethodDecidesWhichRightIsNeeded(t *testing.T) {
+func TestHandler_TheMethodDecidesTheAccess(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, protocol := range protocols {
 		for _, c := range methodCases() {
 			t.Run(protocol+"/"+c.method, func(t *testing.T) {
-				assertAnswer(t, send(t, address, askMethod(protocol, c.method, "X-API-Key: "+readToken)), c.reader)
-				assertAnswer(t, send(t, address, askMethod(protocol, c.method, "X-API-Key: "+writeToken)), c.writer)
-				assertAnswer(t, send(t, address, askMethod(protocol, c.method, "X-API-Key: "+bothToken)), c.owner)
+				assertResponse(t, send(t, address, httpCheckOf(protocol, c.method, "X-API-Key: "+readToken)), c.reader)
+				assertResponse(t, send(t, address, httpCheckOf(protocol, c.method, "X-API-Key: "+writeToken)), c.writer)
+				assertResponse(t, send(t, address, httpCheckOf(protocol, c.method, "X-API-Key: "+bothToken)), c.owner)
 			})
 		}
 	}
 }
 
-func TestHeadNeedsReadAccess(t *testing.T) {
+func TestHandler_HEADNeedsReadAccess(t *testing.T) {
 	address := setup{}.serve(t)
 	for _, protocol := range slices.Sorted(maps.Keys(methodHeaders)) {
-		assertAnswer(t, send(t, address, askMethod(protocol, "HEAD", "X-API-Key: "+readToken)),
+		assertResponse(t, send(t, address, httpCheckOf(protocol, "HEAD", "X-API-Key: "+readToken)),
 			granted("Frontend%20App", "shop", "reader-uid", "read"))
-		assertAnswer(t, send(t, address, askMethod(protocol, "HEAD", "X-API-Key: "+writeToken)), noReadAccess)
+		assertResponse(t, send(t, address, httpCheckOf(protocol, "HEAD", "X-API-Key: "+writeToken)), noReadAccess)
 	}
 }
 
-func TestOwnHeadIsAnsweredWithoutBody(t *testing.T) {
+func TestHandler_RespondsToHEADWithoutBody(t *testing.T) {
 	address := setup{}.serve(t)
-	withoutBody := func(a answer) answer { a.Body = ""; return a }
+	withoutBody := func(a response) response { a.Body = ""; return a }
 	readGranted := granted("Frontend%20App", "shop", "reader-uid", "read")
 	delete(readGranted.Header, "Content-Length")
-	assertAnswer(t, send(t, address, askMethod("envoy", "HEAD", "X-API-Key: "+readToken)), readGranted)
-	assertAnswer(t, send(t, address, askMethod("envoy", "HEAD", "X-API-Key: "+writeToken)), withoutBody(noReadAccess))
-	assertAnswer(t, send(t, address, head("HEAD /auth/nginx/shop")), withoutBody(wrongNginxMethod))
-	assertAnswer(t, send(t, address, head("HEAD /auth")), withoutBody(unknownPath))
+	assertResponse(t, send(t, address, httpCheckOf("envoy", "HEAD", "X-API-Key: "+readToken)), readGranted)
+	assertResponse(t, send(t, address, httpCheckOf("envoy", "HEAD", "X-API-Key: "+writeToken)), withoutBody(noReadAccess))
+	assertResponse(t, send(t, address, head("HEAD /auth/nginx/shop")), withoutBody(wrongNginxMethod))
+	assertResponse(t, send(t, address, head("HEAD /auth")), withoutBody(unknownPath))
 }
 
-func TestOwnMethodOfAGatewayThatNamesTheClientsIsWithoutMeaning(t *testing.T) {
+func TestHandler_IgnoresTheMethodOfACheckWithAMethodHeader(t *testing.T) {
 	address := setup{}.serve(t)
 	readGranted := granted("Frontend%20App", "shop", "reader-uid", "read")
 	for protocol, header := range methodHeaders {
 		for _, own := range []string{"GET", "POST", "DELETE", "OPTIONS", "BREW"} {
 			target := own + " /auth/" + protocol + "/shop"
-			assertAnswer(t, send(t, address, head(target, "X-API-Key: "+readToken, header+": GET")), readGranted)
-			assertAnswer(t, send(t, address, head(target, "X-API-Key: "+readToken, header+": POST")), noWriteAccess)
+			assertResponse(t, send(t, address, head(target, "X-API-Key: "+readToken, header+": GET")), readGranted)
+			assertResponse(t, send(t, address, head(target, "X-API-Key: "+readToken, header+": POST")), noWriteAccess)
 		}
 	}
 }
 
-func TestInsufficientAccessCanBe403(t *testing.T) {
+func TestHandler_InsufficientAccessStatusCanBe403(t *testing.T) {
 	address := setup{insufficientAccessStatus: http.StatusForbidden}.serve(t)
 	challenge := `Bearer realm="apikey-operator", error="insufficient_scope"`
 	for _, protocol := range protocols {
-		assertAnswer(t, send(t, address, askMethod(protocol, "GET", "X-API-Key: "+writeToken)),
-			envelope(403, "API key does not have read access").and("Www-Authenticate", challenge))
-		assertAnswer(t, send(t, address, askMethod(protocol, "POST", "X-API-Key: "+readToken)),
-			envelope(403, "API key does not have write access").and("Www-Authenticate", challenge))
-		assertAnswer(t, send(t, address, ask(protocol)), unauthenticated)
+		assertResponse(t, send(t, address, httpCheckOf(protocol, "GET", "X-API-Key: "+writeToken)),
+			errorResponse(403, "API key does not have read access").and("Www-Authenticate", challenge))
+		assertResponse(t, send(t, address, httpCheckOf(protocol, "POST", "X-API-Key: "+readToken)),
+			errorResponse(403, "API key does not have write access").and("Www-Authenticate", challenge))
+		assertResponse(t, send(t, address, httpCheck(protocol)), unauthenticated)
 	}
 }
 
-func TestInvariant4_NotSyncedIs503NeverARefusal(t *testing.T) {
+func TestInvariant4_AnUnsyncedKeyringIs503(t *testing.T) {
 	address := setup{unsynced: true}.serve(t)
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			for _, method := range []string{"GET", "POST", "get"} {
-				assertAnswer(t, send(t, address, askMethod(protocol, method, "X-API-Key: "+readToken)), unavailable)
-				assertAnswer(t, send(t, address, askMethod(protocol, method, "X-API-Key: sq_unknown")), unavailable)
-				assertAnswer(t, send(t, address, askMethod(protocol, method)), unavailable)
-				assertAnswer(t, send(t, address, askMethod(protocol, method, "X-API-Key: a", "X-API-Key: b")), unavailable)
+				assertResponse(t, send(t, address, httpCheckOf(protocol, method, "X-API-Key: "+readToken)), unavailable)
+				assertResponse(t, send(t, address, httpCheckOf(protocol, method, "X-API-Key: sq_unknown")), unavailable)
+				assertResponse(t, send(t, address, httpCheckOf(protocol, method)), unavailable)
+				assertResponse(t, send(t, address, httpCheckOf(protocol, method, "X-API-Key: a", "X-API-Key: b")), unavailable)
 			}
 		})
 	}
 }
 
-func TestInvariant6_AKeyIsGoodOnlyInItsNamespace(t *testing.T) {
+func TestInvariant6_AKeyIsValidOnlyInItsNamespace(t *testing.T) {
 	address := setup{}.serve(t)
 	inOther := granted("reader", "other", "reader-uid", "read")
-	in := func(namespace, protocol, token string) answer {
-		return send(t, address, strings.Replace(ask(protocol, "X-API-Key: "+token), "/shop", "/"+namespace, 1))
+	in := func(namespace, protocol, token string) response {
+		return send(t, address, strings.Replace(httpCheck(protocol, "X-API-Key: "+token), "/shop", "/"+namespace, 1))
 	}
 	for _, protocol := range protocols {
 		for _, c := range []struct{ namespace, token string }{{"shop", otherToken}, {"other", readToken}, {"nowhere", readToken}} {
-			assertAnswer(t, in(c.namespace, protocol, c.token), unauthenticated)
+			assertResponse(t, in(c.namespace, protocol, c.token), unauthenticated)
 		}
-		assertAnswer(t, in("other", protocol, otherToken), inOther)
+		assertResponse(t, in("other", protocol, otherToken), inOther)
 	}
 }
 
-func TestUpgradeIsNeverConsulted(t *testing.T) {
+func TestHandler_IgnoresUpgradeHeaders(t *testing.T) {
 	address := setup{}.serve(t)
 	upgrade := []string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"}
 	for _, protocol := range protocols {
-		assertAnswer(t, send(t, address, askMethod(protocol, "GET", append(upgrade, "X-API-Key: "+readToken)...)),
+		assertResponse(t, send(t, address, httpCheckOf(protocol, "GET", append(upgrade, "X-API-Key: "+readToken)...)),
 			granted("Frontend%20App", "shop", "reader-uid", "read"))
-		assertAnswer(t, send(t, address, askMethod(protocol, "POST", append(upgrade, "X-API-Key: "+readToken)...)), noWriteAccess)
-		assertAnswer(t, send(t, address, askMethod(protocol, "CONNECT", append(upgrade, ":protocol: websocket", "X-API-Key: "+readToken)...)),
-			badRequest) // a pseudo-header is none in HTTP/1.1
+		assertResponse(t, send(t, address, httpCheckOf(protocol, "POST", append(upgrade, "X-API-Key: "+readToken)...)), noWriteAccess)
+		assertResponse(t, send(t, address, httpCheckOf(protocol, "CONNECT", append(upgrade, ":protocol: websocket", "X-API-Key: "+readToken)...)),
+			badRequest) // HTTP/1.1 has no pseudo-headers
 	}
 }
 
-func TestBodyIsNotWaitedFor(t *testing.T) {
+func TestHandler_DoesNotWaitForABody(t *testing.T) {
 	address := setup{}.serve(t)
 	bodies := []struct {
 		name   string
@@ -214,47 +216,43 @@ func TestBodyIsNotWaitedFor(t *testing.T) {
 		{"5 bytes announced, 3 sent", "Content-Length: 5", "abc"},
 		{"chunked, nothing sent", "Transfer-Encoding: chunked", ""},
 		{"chunked, no end", "Transfer-Encoding: chunked", "3\r\nabc\r\n"},
-		{"another request in the body", "Content-Length: 1000", ask("forward", "X-API-Key: "+readToken)},
+		{"another request in the body", "Content-Length: 1000", httpCheck("forward", "X-API-Key: "+readToken)},
 	}
 	readGranted := granted("Frontend%20App", "shop", "reader-uid", "read").and("Connection", "close")
 	for _, protocol := range protocols {
 		for _, body := range bodies {
 			t.Run(protocol+"/"+body.name, func(t *testing.T) {
-				assertAnswer(t, send(t, address, ask(protocol, "X-API-Key: "+readToken, body.header)+body.sent), readGranted)
-				assertAnswer(t, send(t, address, ask(protocol, body.header)+body.sent), unauthenticated.and("Connection", "close"))
+				assertResponse(t, send(t, address, httpCheck(protocol, "X-API-Key: "+readToken, body.header)+body.sent), readGranted)
+				assertResponse(t, send(t, address, httpCheck(protocol, body.header)+body.sent), unauthenticated.and("Connection", "close"))
 			})
 		}
 	}
 }
 
-func TestExpectContinueIsAnsweredAtOnce(t *testing.T) {
+func TestHandler_RespondsToExpectContinueAtOnce(t *testing.T) {
 	address := setup{}.serve(t)
-	assertAnswer(t, send(t, address, ask("forward", "X-API-Key: "+readToken, "Content-Length: 5", "Expect: 100-continue")),
+	assertResponse(t, send(t, address, httpCheck("forward", "X-API-Key: "+readToken, "Content-Length: 5", "Expect: 100-continue")),
 		granted("Frontend%20App", "shop", "reader-uid", "read").and("Connection", "close"))
 }
 
-func TestHTTP2IsAnsweredTheSame(t *testing.T) {
+func TestHandler_RespondsTheSameOverHTTP2(t *testing.T) {
 	server := httptest.NewUnstartedServer(setup{}.handler(t))
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	ask := func(method, path, key, body string) answer {
+	check := func(method, path, key, body string) response {
 		request, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
+		framework.Must(t, err)
 		request.Header.Set("X-API-Key", key)
 		response, err := server.Client().Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
+		framework.Must(t, err)
 		if response.ProtoMajor != 2 {
-			t.Fatalf("asked with %s, not HTTP/2", response.Proto)
+			t.Fatalf("the protocol is %s, not HTTP/2", response.Proto)
 		}
 		return read(t, response)
 	}
-	assertAnswer(t, ask("GET", "/auth/envoy/shop/../a//b?c=d", readToken, ""), granted("Frontend%20App", "shop", "reader-uid", "read"))
-	assertAnswer(t, ask("POST", "/auth/envoy/shop/a", readToken, "a body"), noWriteAccess)
-	assertAnswer(t, ask("GET", "/auth/envoy/shop/a", "sq_unknown", ""), unauthenticated)
-	assertAnswer(t, ask("GET", "/auth/envoy/%73hop/a", readToken, ""), wrongEnvoyPath)
+	assertResponse(t, check("GET", "/auth/envoy/shop/../a//b?c=d", readToken, ""), granted("Frontend%20App", "shop", "reader-uid", "read"))
+	assertResponse(t, check("POST", "/auth/envoy/shop/a", readToken, "a body"), noWriteAccess)
+	assertResponse(t, check("GET", "/auth/envoy/shop/a", "sq_unknown", ""), unauthenticated)
+	assertResponse(t, check("GET", "/auth/envoy/%73hop/a", readToken, ""), wrongEnvoyPath)
 }
