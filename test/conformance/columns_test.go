@@ -13,43 +13,43 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 )
 
-// column is a way to ask.
+// column is a protocol.
 type column struct {
 	name string
-	// asker says who asks in this way, and proof which real program is seen doing so.
-	asker, proof string
-	// ask returns the answer: in a word of the table when it is exactly that, else all of it.
-	ask func(f *fixture, q question) string
+	// users are the gateways with this protocol, and program is the real one that the tests run.
+	users, program string
+	// check returns the name of the response in the table, or the whole response if it is none of these.
+	check func(f *fixture, c check) string
 }
 
-// columns are all ways. Introspection is two: the token that it is about, and the key that whoever asks about it presents.
+// columns are all protocols. Introspection has two columns: the token to check, and the key of the caller.
 var columns = [len(cells{})]column{
-	{"Envoy, HTTP", "Envoy, Istio and Contour with HTTP ext_authz", "Envoy is not run", askEnvoy},
-	{"Envoy, gRPC", "Envoy and Envoy Gateway with gRPC ext_authz", "a client with the types of go-control-plane; Envoy is not run", askEnvoyGRPC},
-	{"nginx", "nginx with auth_request", "nginx", askNginx},
-	{"NGINX Gateway Fabric", "NGINX Gateway Fabric with Gateway API's ExternalAuth filter", "nginx, set up as NGINX Gateway Fabric does", askFabric},
-	{"forward", "Caddy with forward_auth, Traefik with ForwardAuth", "Caddy; Traefik is not run", askForward},
-	{"TokenReview", "kube-apiserver with a token webhook", "kube-apiserver", askTokenReview},
-	{"introspection", "an OAuth 2.0 resource server (RFC 7662), about a token", "Apache httpd with mod_oauth2", askIntrospection},
-	{"introspection, own key", "the same, presenting its own key", "Apache httpd with mod_oauth2", presentOwnKey},
+	{"Envoy, HTTP", "Envoy, Istio and Contour with HTTP ext_authz", "none: Envoy is not run", checkEnvoy},
+	{"Envoy, gRPC", "Envoy and Envoy Gateway with gRPC ext_authz", "a client with the types of go-control-plane; Envoy is not run", checkEnvoyGRPC},
+	{"nginx", "nginx with auth_request", "nginx", checkNginx},
+	{"NGINX Gateway Fabric", "NGINX Gateway Fabric with Gateway API's ExternalAuth filter", "nginx, set up as NGINX Gateway Fabric does", checkFabric},
+	{"forward", "Caddy with forward_auth, Traefik with ForwardAuth", "Caddy; Traefik is not run", checkForward},
+	{"TokenReview", "kube-apiserver with a token webhook", "kube-apiserver", checkTokenReview},
+	{"introspection", "an OAuth 2.0 resource server (RFC 7662), the token to check", "Apache httpd with mod_oauth2", checkIntrospection},
+	{"introspection, own key", "the same, its own key", "Apache httpd with mod_oauth2", checkOwnKey},
 }
 
-// askEnvoy asks with the client's method, and with its path behind the endpoint's.
-func askEnvoy(f *fixture, q question) string {
-	header := q.header()
-	if q.atAnothers {
+// checkEnvoy sends the check with the method of the client's request, and its path behind that of the endpoint.
+func checkEnvoy(f *fixture, c check) string {
+	header := c.header()
+	if c.wrongEndpoint {
 		header.Set("X-Original-Method", "GET")
 	}
-	got := f.server(q).send(f, q.methods[0], "/auth/envoy/"+q.namespace+q.uri, header, "")
-	return inWords(got, refusals(challenge), grantedTo(f.keys[q.key]))
+	got := f.server(c).send(f, c.methods[0], "/auth/envoy/"+c.namespace+c.uri, header, "")
+	return nameOf(got, denials(challenge), grantedTo(f.keys[c.key]))
 }
 
-// askEnvoyGRPC asks in both forms in which Envoy sends headers.
-func askEnvoyGRPC(f *fixture, q question) string {
+// checkEnvoyGRPC sends the check with both forms of headers that Envoy has.
+func checkEnvoyGRPC(f *fixture, c check) string {
 	joined, raw := map[string]string{}, &corev3.HeaderMap{}
-	header := q.header()
-	if q.protocol != "" {
-		header[":protocol"] = []string{q.protocol}
+	header := c.header()
+	if c.protocol != "" {
+		header[":protocol"] = []string{c.protocol}
 	}
 	for name, values := range header {
 		name = strings.ToLower(name)
@@ -58,66 +58,66 @@ func askEnvoyGRPC(f *fixture, q question) string {
 			raw.Headers = append(raw.Headers, &corev3.HeaderValue{Key: name, RawValue: []byte(value)})
 		}
 	}
-	method := strings.Join(q.methods, "")
-	first := f.server(q).check(f, q.namespace, &authv3.AttributeContext_HttpRequest{Method: method, Path: q.uri, Headers: joined})
-	second := f.server(q).check(f, q.namespace, &authv3.AttributeContext_HttpRequest{Method: method, Path: q.uri, HeaderMap: raw})
+	method := strings.Join(c.methods, "")
+	first := f.server(c).check(f, c.namespace, &authv3.AttributeContext_HttpRequest{Method: method, Path: c.uri, Headers: joined})
+	second := f.server(c).check(f, c.namespace, &authv3.AttributeContext_HttpRequest{Method: method, Path: c.uri, HeaderMap: raw})
 	if !first.equals(second) {
-		return fmt.Sprintf("%+v to headers, %+v to header_map", first, second)
+		return fmt.Sprintf("%+v for headers, %+v for header_map", first, second)
 	}
 	credential := "x-api-key"
 	if _, ok := header["X-Api-Key"]; !ok {
 		credential = "authorization"
 	}
-	return inWords(first, refusals(challenge), passedOn(f.keys[q.key], credential))
+	return nameOf(first, denials(challenge), grantedOverGRPC(f.keys[c.key], credential))
 }
 
-func askNginx(f *fixture, q question) string {
-	return askWithMethodIn("X-Original-Method", "X-Forwarded-Method", "/auth/nginx/", f, q)
+func checkNginx(f *fixture, c check) string {
+	return checkWithMethodIn("X-Original-Method", "X-Forwarded-Method", "/auth/nginx/", f, c)
 }
 
-func askFabric(f *fixture, q question) string {
-	return askWithMethodIn("Method", "X-Original-Method", "/auth/nginx-gateway-fabric/", f, q)
+func checkFabric(f *fixture, c check) string {
+	return checkWithMethodIn("Method", "X-Original-Method", "/auth/nginx-gateway-fabric/", f, c)
 }
 
-func askForward(f *fixture, q question) string {
-	return askWithMethodIn("X-Forwarded-Method", "X-Original-Method", "/auth/forward/", f, q)
+func checkForward(f *fixture, c check) string {
+	return checkWithMethodIn("X-Forwarded-Method", "X-Original-Method", "/auth/forward/", f, c)
 }
 
-func askWithMethodIn(methodHeader, anothers, endpoint string, f *fixture, q question) string {
-	if q.atAnothers {
-		methodHeader = anothers
+func checkWithMethodIn(methodHeader, anotherHeader, endpoint string, f *fixture, c check) string {
+	if c.wrongEndpoint {
+		methodHeader = anotherHeader
 	}
-	header := q.header()
-	header[methodHeader] = q.methods
-	header.Set("X-Forwarded-Uri", q.uri)
-	got := f.server(q).send(f, http.MethodGet, endpoint+q.namespace, header, "")
-	return inWords(got, refusals(challenge), grantedTo(f.keys[q.key]))
+	header := c.header()
+	header[methodHeader] = c.methods
+	header.Set("X-Forwarded-Uri", c.uri)
+	got := f.server(c).send(f, http.MethodGet, endpoint+c.namespace, header, "")
+	return nameOf(got, denials(challenge), grantedTo(f.keys[c.key]))
 }
 
-func askTokenReview(f *fixture, q question) string {
-	fields := make([]string, len(q.tokens))
-	for i, token := range q.tokens {
+func checkTokenReview(f *fixture, c check) string {
+	fields := make([]string, len(c.tokens))
+	for i, token := range c.tokens {
 		fields[i] = fmt.Sprintf(`"token":%q`, token)
 	}
 	body := `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{` + strings.Join(fields, ",") + `}}`
-	got := f.server(q).send(f, http.MethodPost, "/auth/tokenreview/"+q.namespace+q.query(),
+	got := f.server(c).send(f, http.MethodPost, "/auth/tokenreview/"+c.namespace+c.query(),
 		http.Header{"Content-Type": {"application/json"}}, body)
-	return inWords(got, refusals(challenge), reviewed(f.keys[q.key]))
+	return nameOf(got, denials(challenge), reviewed(f.keys[c.key]))
 }
 
-// askIntrospection presents a key that may read.
-func askIntrospection(f *fixture, q question) string {
-	got := introspect(f, q, http.Header{"X-Api-Key": {f.keys["both"].token}}, q.tokens)
-	return inWords(got, refusals(challenge), introspected(f.keys[q.key]))
+// checkIntrospection authenticates with a key that has read access.
+func checkIntrospection(f *fixture, c check) string {
+	got := introspect(f, c, http.Header{"X-Api-Key": {f.keys["both"].token}}, c.tokens)
+	return nameOf(got, denials(challenge), introspected(f.keys[c.key]))
 }
 
-// presentOwnKey asks about a good token.
-func presentOwnKey(f *fixture, q question) string {
-	got := introspect(f, q, q.header(), []string{f.keys["both"].token})
-	return inWords(got, refusals(challenge+" | "+basicChallenge), map[string]answer{granted: introspected(f.keys["both"])[toldBoth]})
+// checkOwnKey checks a valid token, with the key of the check as its own key.
+func checkOwnKey(f *fixture, c check) string {
+	got := introspect(f, c, c.header(), []string{f.keys["both"].token})
+	return nameOf(got, denials(challenge+" | "+basicChallenge), map[string]response{granted: introspected(f.keys["both"])[validBoth]})
 }
 
-func introspect(f *fixture, q question, header http.Header, tokens []string) answer {
+func introspect(f *fixture, c check, header http.Header, tokens []string) response {
 	header.Set("Content-Type", "application/x-www-form-urlencoded")
-	return f.server(q).send(f, http.MethodPost, "/auth/introspect/"+q.namespace+q.query(), header, url.Values{"token": tokens}.Encode())
+	return f.server(c).send(f, http.MethodPost, "/auth/introspect/"+c.namespace+c.query(), header, url.Values{"token": tokens}.Encode())
 }

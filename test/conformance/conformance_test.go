@@ -1,8 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package conformance_test asks the built authenticator the same in all its protocols, over TLS, about keys that the built controller
-// has issued.
+// Package conformance_test sends the same checks to the built authenticator in all its protocols, over TLS, with keys that the built
+// controller has issued.
 package conformance_test
 
 import (
@@ -14,20 +14,20 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-func TestAllProtocolsAnswerAsTheTableSays(t *testing.T) {
+func TestProtocols_RespondAsInTheTable(t *testing.T) {
 	f := newFixture(t)
 	for _, chapter := range table {
 		for _, situation := range chapter.situations {
 			t.Run(chapter.title+"/"+situation.name, func(t *testing.T) {
 				f := f.in(t)
-				q := f.filledIn(situation.ask)
+				c := f.expand(situation.check)
 				for i, column := range columns {
 					want := situation.want[i]
-					if strings.HasPrefix(want, unaskable) {
+					if strings.HasPrefix(want, notApplicable) {
 						continue
 					}
-					if got := column.ask(f, q); got != want {
-						t.Errorf("%s: answered %s, want %s", column.name, got, want)
+					if got := column.check(f, c); got != want {
+						t.Errorf("%s: the response is %s, want %s", column.name, got, want)
 					}
 				}
 			})

@@ -34,14 +34,14 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// fixture is the keys of the table, and the authenticators that it asks.
+// fixture has the keys of the table, and authenticators.
 type fixture struct {
 	testing.TB
 	env     *testenv.Env
 	keys    map[string]key
 	servers map[string]*server
-	// words are what the names in braces stand for.
-	words *strings.Replacer
+	// placeholders replaces the names in braces.
+	placeholders *strings.Replacer
 }
 
 // key is an APIKey and its token.
@@ -49,11 +49,11 @@ type key struct {
 	token, namespace, name, app, uid string
 	rights                           []string
 	issuedAt                         int64
-	// expiresAt is 0 when the key has no end.
+	// expiresAt is 0 if the key does not expire.
 	expiresAt int64
 }
 
-// server is an authenticator that is asked over TLS.
+// server is an authenticator with TLS.
 type server struct {
 	address string
 	http    *http.Client
@@ -61,32 +61,32 @@ type server struct {
 }
 
 var (
-	brought      = token.New()
+	imported     = token.New()
 	endOfCentury = metav1.Date(2099, time.December, 31, 0, 0, 0, 0, time.UTC)
 )
 
-// specs are the keys as they are declared.
+// specs are the specs of the keys.
 var specs = map[string]v1alpha1.APIKeySpec{
 	"reader":      {AppName: "Frontend für Läden", ReadAccess: true},
 	"writer":      {AppName: "Importer", WriteAccess: true},
 	"both":        {AppName: "Back office", ReadAccess: true, WriteAccess: true},
-	"brought":     {AppName: "From elsewhere", ReadAccess: true, TokenHash: token.Hash(brought)},
+	"imported":    {AppName: "From elsewhere", ReadAccess: true, TokenHash: token.Hash(imported)},
 	"expiring":    {AppName: "Until the end of the century", ReadAccess: true, ExpiresAt: &endOfCentury},
 	"deactivated": {AppName: "Deactivated", ReadAccess: true},
 	"expired":     {AppName: "Expired", ReadAccess: true},
 	"deleted":     {AppName: "Deleted", ReadAccess: true},
-	"stranger":    {AppName: "Of another namespace", ReadAccess: true},
+	"stranger":    {AppName: "In another namespace", ReadAccess: true},
 }
 
-// newWorld starts the authenticators, has a controller issue the keys, and ends some once they are accepted.
+// newFixture starts a controller and the authenticators, creates the keys, and ends some of them when they are accepted.
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{TB: t, env: testenv.Shared(t), keys: map[string]key{}, servers: map[string]*server{}}
 	operator.StartController(t, f.env.Config)
 	f.startAuthenticators()
-	f.declareKeys()
+	f.createKeys()
 	f.awaitIssued()
-	f.nameWords()
+	f.setPlaceholders()
 	for name := range specs {
 		f.awaitAccepted(name, true)
 	}
@@ -97,7 +97,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-// in returns the same world for a subtest.
+// in returns the same fixture for a subtest.
 func (f *fixture) in(t *testing.T) *fixture {
 	t.Helper()
 	inTest := *f
@@ -119,10 +119,10 @@ func (f *fixture) startAuthenticators() {
 	client := &tls.Config{RootCAs: trusted, ServerName: serverName}
 
 	flags := []string{"--tls-cert-file=" + certFile, "--tls-private-key-file=" + keyFile}
-	nobody := &rest.Config{Host: "http://127.0.0.1:1"} // nothing listens there
+	unreachable := &rest.Config{Host: "http://127.0.0.1:1"}
 	f.servers[synced] = f.connect(client, operator.StartAuthenticator(f, f.env.Config, flags...))
 	f.servers[with403] = f.connect(client, operator.StartAuthenticator(f, f.env.Config, append(flags, with403)...))
-	f.servers[notSynced] = f.connect(client, operator.StartAuthenticator(f, nobody, flags...))
+	f.servers[notSynced] = f.connect(client, operator.StartAuthenticator(f, unreachable, flags...))
 }
 
 func (f *fixture) connect(client *tls.Config, authenticator *operator.Process) *server {
@@ -137,7 +137,7 @@ func (f *fixture) connect(client *tls.Config, authenticator *operator.Process) *
 	}
 }
 
-func (f *fixture) declareKeys() {
+func (f *fixture) createKeys() {
 	f.Helper()
 	shop, elsewhere := f.env.Namespace(f), f.env.Namespace(f)
 	for name, spec := range specs {
@@ -145,9 +145,9 @@ func (f *fixture) declareKeys() {
 		if name == "stranger" {
 			namespace = elsewhere
 		}
-		declared := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
-		framework.Must(f, f.env.Client.Create(f.Context(), declared))
-		k := key{namespace: namespace, name: name, app: spec.AppName, uid: string(declared.UID)}
+		created := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
+		framework.Must(f, f.env.Client.Create(f.Context(), created))
+		k := key{namespace: namespace, name: name, app: spec.AppName, uid: string(created.UID)}
 		if spec.ReadAccess {
 			k.rights = append(k.rights, "read")
 		}
@@ -170,8 +170,8 @@ func (f *fixture) awaitIssued() {
 			return apikey.IsIssued(issued)
 		})
 		k.issuedAt = issued.Status.Tokens[0].NotBefore.Unix()
-		k.token = brought
-		if name != "brought" {
+		k.token = imported
+		if name != "imported" {
 			handedOver := &corev1.Secret{}
 			framework.Must(f, f.env.Client.Get(f.Context(), client.ObjectKey{Namespace: k.namespace, Name: issued.Status.SecretName}, handedOver))
 			k.token = string(handedOver.Data["token"])
@@ -180,16 +180,16 @@ func (f *fixture) awaitIssued() {
 	}
 }
 
-func (f *fixture) nameWords() {
-	words := []string{
+func (f *fixture) setPlaceholders() {
+	replacements := []string{
 		"{shop}", f.keys["reader"].namespace,
 		"{unknown}", token.New(),
 		"{user:reader in Base64}", base64.StdEncoding.EncodeToString([]byte("user:" + f.keys["reader"].token)),
 	}
 	for name, k := range f.keys {
-		words = append(words, "{"+name+"}", k.token)
+		replacements = append(replacements, "{"+name+"}", k.token)
 	}
-	f.words = strings.NewReplacer(words...)
+	f.placeholders = strings.NewReplacer(replacements...)
 }
 
 func (f *fixture) endKeys() {
@@ -205,56 +205,56 @@ func (f *fixture) endKeys() {
 	}))
 }
 
-// awaitAccepted waits until the authenticators accept a key, or do not any more.
+// awaitAccepted waits until the authenticators accept a key, or refuse it.
 func (f *fixture) awaitAccepted(name string, accepted bool) {
 	f.Helper()
 	for _, server := range []string{synced, with403} {
-		framework.Eventually(f, name+" is accepted or ended", func() bool {
-			q := f.filledIn(by(name, "DELETE").of(server).in(f.keys[name].namespace))
-			answer := askForward(f, q)
-			return answer != unavailable && (answer != unauthenticated) == accepted
+		framework.Eventually(f, name+" is accepted or refused", func() bool {
+			c := f.expand(by(name, "DELETE").sentTo(server).in(f.keys[name].namespace))
+			name := checkForward(f, c)
+			return name != unavailable && (name != unauthenticated) == accepted
 		})
 	}
 }
 
-// server returns the authenticator that a question is for.
-func (f *fixture) server(q question) *server { return f.servers[q.server] }
+// server returns the authenticator that a check is sent to.
+func (f *fixture) server(c check) *server { return f.servers[c.server] }
 
-// filledIn returns the question with tokens and namespaces in place of their names.
-func (f *fixture) filledIn(q question) question {
-	q.namespace, q.uri = f.words.Replace(q.namespace), f.words.Replace(q.uri)
-	q.headers, q.tokens = f.allFilledIn(q.headers), f.allFilledIn(q.tokens)
-	return q
+// expand returns the check with tokens and namespaces in place of the names in braces.
+func (f *fixture) expand(c check) check {
+	c.namespace, c.uri = f.placeholders.Replace(c.namespace), f.placeholders.Replace(c.uri)
+	c.headers, c.tokens = f.expandAll(c.headers), f.expandAll(c.tokens)
+	return c
 }
 
-func (f *fixture) allFilledIn(texts []string) []string {
+func (f *fixture) expandAll(texts []string) []string {
 	filled := make([]string, len(texts))
 	for i, text := range texts {
-		filled[i] = f.words.Replace(text)
+		filled[i] = f.placeholders.Replace(text)
 	}
 	return filled
 }
 
 // header returns the client's headers.
-func (q question) header() http.Header {
+func (c check) header() http.Header {
 	header := http.Header{}
-	for _, line := range q.headers {
+	for _, line := range c.headers {
 		name, value, _ := strings.Cut(line, ":")
 		header.Add(name, strings.TrimPrefix(value, " "))
 	}
 	return header
 }
 
-// query returns what follows the path of the URI.
-func (q question) query() string {
-	if at := strings.Index(q.uri, "?"); at >= 0 {
-		return q.uri[at:]
+// query returns the query of the URI, with its question mark.
+func (c check) query() string {
+	if at := strings.Index(c.uri, "?"); at >= 0 {
+		return c.uri[at:]
 	}
 	return ""
 }
 
-// send asks over HTTP/1.1, with these headers.
-func (s *server) send(f *fixture, method, target string, header http.Header, body string) answer {
+// send sends a check over HTTP/1.1.
+func (s *server) send(f *fixture, method, target string, header http.Header, body string) response {
 	f.Helper()
 	request, err := http.NewRequestWithContext(f.Context(), method, "https://"+s.address+target, strings.NewReader(body))
 	framework.Must(f, err)
@@ -264,11 +264,11 @@ func (s *server) send(f *fixture, method, target string, header http.Header, bod
 	defer response.Body.Close()
 	read, err := io.ReadAll(response.Body)
 	framework.Must(f, err)
-	return newAnswer(response.StatusCode, response.Header, string(read), int(response.ContentLength))
+	return newResponse(response.StatusCode, response.Header, string(read), int(response.ContentLength))
 }
 
-// check asks over gRPC, and returns what the client behind Envoy would get.
-func (s *server) check(f *fixture, namespace string, request *authv3.AttributeContext_HttpRequest) answer {
+// check sends a check over gRPC, and returns the response that a client of Envoy would get.
+func (s *server) check(f *fixture, namespace string, request *authv3.AttributeContext_HttpRequest) response {
 	f.Helper()
 	attributes := &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: request}}
 	if namespace != "" {
@@ -280,17 +280,17 @@ func (s *server) check(f *fixture, namespace string, request *authv3.AttributeCo
 	framework.Must(f, err)
 
 	if denied := response.GetDeniedResponse(); denied != nil {
-		return newAnswer(int(denied.GetStatus().GetCode()), set(denied.GetHeaders()), denied.GetBody(), 0)
+		return newResponse(int(denied.GetStatus().GetCode()), set(denied.GetHeaders()), denied.GetBody(), 0)
 	}
 	header := set(response.GetOkResponse().GetHeaders())
 	header.Set(removed, strings.Join(response.GetOkResponse().GetHeadersToRemove(), ","))
-	return newAnswer(http.StatusOK, header, "", 0)
+	return newResponse(http.StatusOK, header, "", 0)
 }
 
-// removed stands for the client's headers that Envoy is told to remove.
+// removed is the name of the headers to remove.
 const removed = "(removed)"
 
-// set returns the headers that Envoy is told to set in place of all that the client sent.
+// set returns the headers that replace all values from the client.
 func set(options []*corev3.HeaderValueOption) http.Header {
 	header := http.Header{}
 	for _, option := range options {

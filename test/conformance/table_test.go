@@ -5,51 +5,51 @@ package conformance_test
 
 import "strings"
 
-// The answers. Those of each protocol that are called so, and nothing else, are in answers_test.go.
+// The names of responses. The responses of each protocol are in responses_test.go.
 const (
-	granted         = "granted"
-	toldRead        = "told: read"
-	toldWrite       = "told: write"
-	toldBoth        = "told: read, write"
-	unauthenticated = "unauthenticated"
-	noRead          = "no read access"
-	noWrite         = "no write access"
-	noRead403       = "no read access (403)"
-	noWrite403      = "no write access (403)"
-	unavailable     = "unavailable"
-	misuse400       = "misuse (400)"
-	misuse404       = "misuse (404)"
-	misuse500       = "misuse (500)"
-	misuseError     = "misuse (status.error)"
+	granted             = "granted"
+	validRead           = "valid: read"
+	validWrite          = "valid: write"
+	validBoth           = "valid: read, write"
+	unauthenticated     = "unauthenticated"
+	noRead              = "no read access"
+	noWrite             = "no write access"
+	noRead403           = "no read access (403)"
+	noWrite403          = "no write access (403)"
+	unavailable         = "unavailable"
+	misconfigured400    = "misconfigured (400)"
+	misconfigured404    = "misconfigured (404)"
+	misconfigured500    = "misconfigured (500)"
+	misconfiguredStatus = "misconfigured (status.error)"
 )
 
-// Why a protocol is not asked: it cannot carry the question.
+// The reasons why a protocol cannot send a check.
 const (
-	unaskable = "– "
-	noMethod  = unaskable + "no method"
-	oneMethod = unaskable + "always one method"
-	noHeader  = unaskable + "no header"
-	isConnect = unaskable + "no `:protocol`"
-	otherPort = unaskable + "own port"
-	ownFirst  = unaskable + "own key refused"
+	notApplicable = "– "
+	noMethod      = notApplicable + "no method"
+	oneMethod     = notApplicable + "always one method"
+	noHeader      = notApplicable + "no header"
+	isConnect     = notApplicable + "no `:protocol`"
+	otherPort     = notApplicable + "separate port"
+	ownFirst      = notApplicable + "own key denied"
 )
 
-// cells are the answers to one question, in the order of the columns.
+// cells are the names of the responses to a check, in the order of the columns.
 type cells [8]string
 
-// inAll is the same answer in each column.
-func inAll(answer string) (all cells) {
+// inAll returns the same response in each column.
+func inAll(name string) (all cells) {
 	for i := range all {
-		all[i] = answer
+		all[i] = name
 	}
 	return all
 }
 
 // situation is a row of the table.
 type situation struct {
-	name string
-	ask  question
-	want cells
+	name  string
+	check check
+	want  cells
 }
 
 // chapter is a part of the table.
@@ -58,27 +58,27 @@ type chapter struct {
 	situations []situation
 }
 
-// question is what a client sends to a service, and how the service's gateway asks about it. Where the text has {reader}, the token of
-// the key reader is filled in, and so with each key; {shop} is the namespace of all keys but the stranger.
-type question struct {
-	// server is the authenticator that is asked.
+// check is a client's request, and how the gateway sends it. {reader} stands for the token of the key reader, and so for each key; {shop}
+// stands for the namespace of all keys but the stranger.
+type check struct {
+	// server is the authenticator.
 	server string
-	// key is the one that an answer must be about, if it is about one.
+	// key is the key of the response, if it has one.
 	key string
-	// namespace is asked for, if any.
+	// namespace that the gateway names, if any.
 	namespace string
-	// methods are those that the gateway tells: one, unless it is not set up right.
+	// methods that the gateway sends: one, unless it is misconfigured.
 	methods []string
-	// protocol is that of an extended CONNECT (RFC 8441).
+	// protocol of an extended CONNECT (RFC 8441).
 	protocol string
-	// uri is what the client asks for.
+	// uri of the client's request.
 	uri string
-	// headers are the client's.
+	// headers of the client's request.
 	headers []string
-	// tokens are all that a protocol without headers carries.
+	// tokens of a protocol without headers.
 	tokens []string
-	// atAnothers says that the gateway asks at the endpoint of another kind of gateway.
-	atAnothers bool
+	// wrongEndpoint is true if the gateway uses the endpoint of another one.
+	wrongEndpoint bool
 }
 
 // The authenticators.
@@ -88,151 +88,150 @@ const (
 	notSynced = "not synced"
 )
 
-// by is a request of this method with a key.
-func by(key, method string, headers ...string) question {
-	q := sending(append(headers, "X-API-Key: {"+key+"}")...).carrying("{" + key + "}")
-	q.key, q.methods = key, []string{method}
-	return q
+// by returns a check with this method and a key.
+func by(key, method string, headers ...string) check {
+	c := sending(append(headers, "X-API-Key: {"+key+"}")...).carrying("{" + key + "}")
+	c.key, c.methods = key, []string{method}
+	return c
 }
 
-// sending is a GET with these headers and no token.
-func sending(headers ...string) question {
-	return question{server: synced, key: "reader", namespace: "{shop}", methods: []string{"GET"}, uri: "/orders", headers: headers}
+// sending returns a check with GET, these headers and no token.
+func sending(headers ...string) check {
+	return check{server: synced, key: "reader", namespace: "{shop}", methods: []string{"GET"}, uri: "/orders", headers: headers}
 }
 
-// carrying returns the question with tokens for the protocols without headers.
-func (q question) carrying(tokens ...string) question {
-	q.tokens = tokens
-	return q
+// carrying returns the check with tokens for the protocols without headers.
+func (c check) carrying(tokens ...string) check {
+	c.tokens = tokens
+	return c
 }
 
-func (q question) of(server string) question {
-	q.server = server
-	return q
+func (c check) sentTo(server string) check {
+	c.server = server
+	return c
 }
 
-func (q question) in(namespace string) question {
-	q.namespace = namespace
-	return q
+func (c check) in(namespace string) check {
+	c.namespace = namespace
+	return c
 }
 
-func (q question) told(methods ...string) question {
-	q.methods = methods
-	return q
+func (c check) withMethods(methods ...string) check {
+	c.methods = methods
+	return c
 }
 
-func (q question) webSocketOverHTTP2() question {
-	q.protocol = "websocket"
-	return q
+func (c check) asWebSocketOverHTTP2() check {
+	c.protocol = "websocket"
+	return c
 }
 
-func (q question) at(uri string) question {
-	q.uri = uri
-	return q
+func (c check) forURI(uri string) check {
+	c.uri = uri
+	return c
 }
 
-func (q question) atTheEndpointOfAnother() question {
-	q.atAnothers = true
-	return q
+func (c check) atAnotherEndpoint() check {
+	c.wrongEndpoint = true
+	return c
 }
 
 var overlong = strings.Repeat("k", 513)
 
-// table is all that is asked.
+// table has all checks and their responses.
 var table = []chapter{
-	{"What a key may do", []situation{
-		{"read access, GET", by("reader", "GET"), cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
-		{"read access, HEAD", by("reader", "HEAD"), cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
-		{"read access, OPTIONS", by("reader", "OPTIONS"), cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
-		{"read access, POST", by("reader", "POST"), cells{noWrite, noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
-		{"read access, DELETE", by("reader", "DELETE"), cells{noWrite, noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
-		{"read access, a method nobody knows", by("reader", "BREW"),
-			cells{noWrite, noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
+	{"Access of the key", []situation{
+		{"read access, GET", by("reader", "GET"), cells{granted, granted, granted, granted, granted, validRead, validRead, granted}},
+		{"read access, HEAD", by("reader", "HEAD"), cells{granted, granted, granted, granted, granted, validRead, validRead, granted}},
+		{"read access, OPTIONS", by("reader", "OPTIONS"), cells{granted, granted, granted, granted, granted, validRead, validRead, granted}},
+		{"read access, POST", by("reader", "POST"), cells{noWrite, noWrite, noWrite, noWrite, noWrite, validRead, validRead, granted}},
+		{"read access, DELETE", by("reader", "DELETE"), cells{noWrite, noWrite, noWrite, noWrite, noWrite, validRead, validRead, granted}},
+		{"read access, an unknown method", by("reader", "BREW"),
+			cells{noWrite, noWrite, noWrite, noWrite, noWrite, validRead, validRead, granted}},
 		{"read access, `get` in lower case", by("reader", "get"),
-			cells{noWrite, noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
-		{"read access, CONNECT", by("reader", "CONNECT"), cells{noWrite, noWrite, noWrite, noWrite, noWrite, toldRead, toldRead, granted}},
+			cells{noWrite, noWrite, noWrite, noWrite, noWrite, validRead, validRead, granted}},
+		{"read access, CONNECT", by("reader", "CONNECT"), cells{noWrite, noWrite, noWrite, noWrite, noWrite, validRead, validRead, granted}},
 		{"read access, WebSocket (GET with Upgrade)", by("reader", "GET", "Connection: Upgrade", "Upgrade: websocket"),
-			cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
-		{"read access, WebSocket over HTTP/2 (CONNECT with `:protocol`)", by("reader", "CONNECT").webSocketOverHTTP2(),
+			cells{granted, granted, granted, granted, granted, validRead, validRead, granted}},
+		{"read access, WebSocket over HTTP/2 (CONNECT with `:protocol`)", by("reader", "CONNECT").asWebSocketOverHTTP2(),
 			cells{isConnect, granted, isConnect, isConnect, isConnect, noMethod, noMethod, oneMethod}},
-		{"write access, GET", by("writer", "GET"), cells{noRead, noRead, noRead, noRead, noRead, toldWrite, toldWrite, noRead}},
-		{"write access, HEAD", by("writer", "HEAD"), cells{noRead, noRead, noRead, noRead, noRead, toldWrite, toldWrite, noRead}},
-		{"write access, POST", by("writer", "POST"), cells{granted, granted, granted, granted, granted, toldWrite, toldWrite, noRead}},
-		{"read and write access, GET", by("both", "GET"), cells{granted, granted, granted, granted, granted, toldBoth, toldBoth, granted}},
-		{"read and write access, POST", by("both", "POST"), cells{granted, granted, granted, granted, granted, toldBoth, toldBoth, granted}},
-		{"read access, POST, with `--insufficient-access-status=403`", by("reader", "POST").of(with403),
-			cells{noWrite403, noWrite403, noWrite403, noWrite403, noWrite403, toldRead, toldRead, granted}},
-		{"write access, GET, with `--insufficient-access-status=403`", by("writer", "GET").of(with403),
-			cells{noRead403, noRead403, noRead403, noRead403, noRead403, toldWrite, toldWrite, noRead403}},
+		{"write access, GET", by("writer", "GET"), cells{noRead, noRead, noRead, noRead, noRead, validWrite, validWrite, noRead}},
+		{"write access, HEAD", by("writer", "HEAD"), cells{noRead, noRead, noRead, noRead, noRead, validWrite, validWrite, noRead}},
+		{"write access, POST", by("writer", "POST"), cells{granted, granted, granted, granted, granted, validWrite, validWrite, noRead}},
+		{"read and write access, GET", by("both", "GET"), cells{granted, granted, granted, granted, granted, validBoth, validBoth, granted}},
+		{"read and write access, POST", by("both", "POST"), cells{granted, granted, granted, granted, granted, validBoth, validBoth, granted}},
+		{"read access, POST, with `--insufficient-access-status=403`", by("reader", "POST").sentTo(with403),
+			cells{noWrite403, noWrite403, noWrite403, noWrite403, noWrite403, validRead, validRead, granted}},
+		{"write access, GET, with `--insufficient-access-status=403`", by("writer", "GET").sentTo(with403),
+			cells{noRead403, noRead403, noRead403, noRead403, noRead403, validWrite, validWrite, noRead403}},
 	}},
-	{"What else names a method", namingSituations()},
-	{"Which key it is", []situation{
-		{"a key whose hash was brought", by("brought", "GET"), cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
-		{"a key that expires later", by("expiring", "GET"), cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
+	{"Headers that name a method", methodHeaderSituations()},
+	{"State of the key", []situation{
+		{"a key with an imported hash", by("imported", "GET"), cells{granted, granted, granted, granted, granted, validRead, validRead, granted}},
+		{"a key that expires later", by("expiring", "GET"), cells{granted, granted, granted, granted, granted, validRead, validRead, granted}},
 		{"an unknown key", by("unknown", "GET"), inAll(unauthenticated)},
 		{"a deactivated key", by("deactivated", "GET"), inAll(unauthenticated)},
 		{"an expired key", by("expired", "GET"), inAll(unauthenticated)},
 		{"a deleted key", by("deleted", "GET"), inAll(unauthenticated)},
 		{"a key of another namespace", by("stranger", "GET"), inAll(unauthenticated)},
 	}},
-	{"Where the key is", []situation{
-		{"nowhere", sending(),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuseError, misuse400, unauthenticated}},
+	{"Place of the key", []situation{
+		{"none", sending(),
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misconfiguredStatus, misconfigured400, unauthenticated}},
 		{"Authorization: Bearer", sending("Authorization: Bearer {reader}").carrying("{reader}"),
-			cells{granted, granted, granted, granted, granted, toldRead, toldRead, granted}},
+			cells{granted, granted, granted, granted, granted, validRead, validRead, granted}},
 		{"Authorization: Basic, as password", sending("Authorization: Basic {user:reader in Base64}"),
 			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, noHeader, noHeader, granted}},
-		{"X-API-Key, beside a foreign Authorization", sending("X-API-Key: {reader}", "Authorization: Bearer foreign"),
+		{"X-API-Key, and another Authorization", sending("X-API-Key: {reader}", "Authorization: Bearer foreign"),
 			cells{granted, granted, granted, granted, granted, noHeader, noHeader, unauthenticated}},
-		{"Authorization, beside a foreign X-API-Key", sending("X-API-Key: foreign", "Authorization: Bearer {reader}"),
+		{"Authorization, and another X-API-Key", sending("X-API-Key: foreign", "Authorization: Bearer {reader}"),
 			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, noHeader, noHeader, unauthenticated}},
 		{"X-API-Key twice (a field or parameter twice)", sending("X-API-Key: {reader}", "X-API-Key: {reader}").carrying("{reader}", "{reader}"),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuse400, misuse400, unauthenticated}},
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misconfigured400, misconfigured400, unauthenticated}},
 		{"Authorization twice", sending("Authorization: Bearer {reader}", "Authorization: Bearer {reader}"),
 			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, noHeader, noHeader, unauthenticated}},
 		{"two keys, joined by a comma", sending("X-API-Key: {reader},{both}").carrying("{reader},{both}"), inAll(unauthenticated)},
 		{"white space inside", sending("X-API-Key: {reader} x").carrying("{reader} x"), inAll(unauthenticated)},
 		{"more than 512 bytes", sending("X-API-Key: " + overlong).carrying(overlong), inAll(unauthenticated)},
 		{"empty", sending("X-API-Key:").carrying(""),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuseError, misuse400, unauthenticated}},
-		{"the query of the URL", sending().at("/orders?token={reader}"),
-			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misuseError, misuse400, misuse400}},
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misconfiguredStatus, misconfigured400, unauthenticated}},
+		{"the query of the URL", sending().forURI("/orders?token={reader}"),
+			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, misconfiguredStatus, misconfigured400, misconfigured400}},
 	}},
-	{"How the gateway asks", []situation{
-		{"without method", by("reader", "").told(), cells{oneMethod, misuse500, misuse400, misuse400, misuse400, noMethod, noMethod, oneMethod}},
-		{"with two methods", by("reader", "").told("GET", "GET"),
-			cells{oneMethod, oneMethod, misuse400, misuse400, misuse400, noMethod, noMethod, oneMethod}},
-		{"at the endpoint of another gateway", by("reader", "GET").atTheEndpointOfAnother(),
-			cells{misuse400, otherPort, misuse400, misuse400, misuse400, noMethod, noMethod, noMethod}},
-		{"without the client's path", by("reader", "GET").at(""),
-			cells{misuse404, granted, granted, granted, granted, toldRead, toldRead, granted}},
+	{"Configuration of the gateway", []situation{
+		{"without method", by("reader", "").withMethods(), cells{oneMethod, misconfigured500, misconfigured400, misconfigured400, misconfigured400, noMethod, noMethod, oneMethod}},
+		{"with two methods", by("reader", "").withMethods("GET", "GET"),
+			cells{oneMethod, oneMethod, misconfigured400, misconfigured400, misconfigured400, noMethod, noMethod, oneMethod}},
+		{"at the endpoint of another gateway", by("reader", "GET").atAnotherEndpoint(),
+			cells{misconfigured400, otherPort, misconfigured400, misconfigured400, misconfigured400, noMethod, noMethod, noMethod}},
+		{"without the client's path", by("reader", "GET").forURI(""),
+			cells{misconfigured404, granted, granted, granted, granted, validRead, validRead, granted}},
 		{"without namespace", by("reader", "GET").in(""),
-			cells{misuse404, misuse500, misuse404, misuse404, misuse404, misuse404, misuse404, misuse404}},
-		{"with a namespace that cannot be", by("reader", "GET").in("Shop"),
-			cells{misuse404, misuse500, misuse404, misuse404, misuse404, misuse404, misuse404, misuse404}},
+			cells{misconfigured404, misconfigured500, misconfigured404, misconfigured404, misconfigured404, misconfigured404, misconfigured404, misconfigured404}},
+		{"with an invalid namespace", by("reader", "GET").in("Shop"),
+			cells{misconfigured404, misconfigured500, misconfigured404, misconfigured404, misconfigured404, misconfigured404, misconfigured404, misconfigured404}},
 		{"with a namespace without keys", by("reader", "GET").in("nowhere"),
 			cells{unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, ownFirst, unauthenticated}},
 	}},
-	{"While the authenticator does not know the keys", []situation{
-		{"read access, GET", by("reader", "GET").of(notSynced), inAll(unavailable)},
-		{"an unknown key", by("unknown", "GET").of(notSynced), inAll(unavailable)},
-		{"no key", sending().of(notSynced),
-			cells{unavailable, unavailable, unavailable, unavailable, unavailable, misuseError, misuse400, unavailable}},
+	{"Before the authenticator knows the keys", []situation{
+		{"read access, GET", by("reader", "GET").sentTo(notSynced), inAll(unavailable)},
+		{"an unknown key", by("unknown", "GET").sentTo(notSynced), inAll(unavailable)},
+		{"no key", sending().sentTo(notSynced),
+			cells{unavailable, unavailable, unavailable, unavailable, unavailable, misconfiguredStatus, misconfigured400, unavailable}},
 	}},
 }
 
-// methodHeaders are all headers by which some gateway, as it is or as it is often configured, names the method of a client's request.
+// methodHeaders are the headers that gateways set to the method of a client's request, by default or in common configurations.
 var methodHeaders = []string{
 	"Method", "X-Forwarded-Method", "X-Original-Method", "X-Envoy-Original-Method", "X-Auth-Request-Method", "X-Forwarded-HTTP-Method",
 	"X-Forwarded-Verb", "X-Method", "X-Orig-Method", "X-Origin-Method", "X-Original-HTTP-Method", "X-Original-Request-Method",
 	"X-Original-Verb", "X-Real-Method", "X-Request-Method",
 }
 
-// namingSituations are those of a request whose method is named in one more place. A gateway that names it in the very header that a client
-// sends overwrites what that says.
-func namingSituations() (situations []situation) {
+// methodHeaderSituations have a header that names another method. A gateway that sends the method in the same header overwrites its value.
+func methodHeaderSituations() (situations []situation) {
 	for _, header := range methodHeaders {
-		want := cells{misuse400, noWrite, noWrite, noWrite, noWrite, noHeader, noHeader, granted}
+		want := cells{misconfigured400, noWrite, noWrite, noWrite, noWrite, noHeader, noHeader, granted}
 		for i, column := range columnHeaders {
 			if header == column {
 				want[i] = granted
@@ -253,9 +252,9 @@ func namingSituations() (situations []situation) {
 			situation{"write access, POST with `" + header + ": GET`", by("writer", "POST", header+": GET"),
 				cells{noRead, noRead, noRead, noRead, noRead, noHeader, noHeader, noRead}})
 	}
-	return append(situations, situation{"read access, GET of `/orders?_method=DELETE`", by("reader", "GET").at("/orders?_method=DELETE"),
-		cells{granted, granted, granted, granted, granted, toldRead, misuse400, misuse400}})
+	return append(situations, situation{"read access, GET of `/orders?_method=DELETE`", by("reader", "GET").forURI("/orders?_method=DELETE"),
+		cells{granted, granted, granted, granted, granted, validRead, misconfigured400, misconfigured400}})
 }
 
-// columnHeaders are the headers in which the gateways of columns name the method.
+// columnHeaders are the headers with the method, by the index of the column.
 var columnHeaders = map[int]string{2: "X-Original-Method", 3: "Method", 4: "X-Forwarded-Method"}

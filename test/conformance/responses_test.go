@@ -12,17 +12,17 @@ import (
 	"strings"
 )
 
-// answer is all of an answer but its date.
-type answer struct {
+// response is an HTTP response without its date.
+type response struct {
 	status int
 	header map[string]string
 	body   string
-	length int // of the body, which an answer to HEAD does not have
+	length int // of the body, which the response to HEAD does not have
 }
 
-// newAnswer returns an answer as tests compare it: JSON with its names in order.
-func newAnswer(status int, header http.Header, body string, length int) answer {
-	a := answer{status: status, header: map[string]string{}, body: body, length: max(length, 0)}
+// newResponse returns a response for comparison: the names in its JSON are sorted.
+func newResponse(status int, header http.Header, body string, length int) response {
+	a := response{status: status, header: map[string]string{}, body: body, length: max(length, 0)}
 	for name, values := range header {
 		if name != "Date" && name != "Content-Length" {
 			a.header[name] = strings.Join(values, " | ")
@@ -36,25 +36,25 @@ func newAnswer(status int, header http.Header, body string, length int) answer {
 	return a
 }
 
-func (a answer) equals(b answer) bool {
+func (a response) equals(b response) bool {
 	return a.status == b.status && maps.Equal(a.header, b.header) && a.length == b.length && (a.body == b.body || a.body == "")
 }
 
-// inWords returns which of the known answers it is exactly. An error that only tells of a misuse is known by its status.
-func inWords(got answer, known ...map[string]answer) string {
-	for _, words := range known {
-		for word, want := range words {
+// nameOf returns the name of the known response that equals this one. An error for a misconfigured gateway is named by its status.
+func nameOf(got response, known ...map[string]response) string {
+	for _, responses := range known {
+		for name, want := range responses {
 			if got.equals(want) {
-				return word
+				return name
 			}
 		}
 	}
-	var told struct {
+	var reported struct {
 		ErrorCode    int
 		ErrorMessage string
 	}
-	if err := json.Unmarshal([]byte(got.body), &told); err == nil && got.equals(failure(told.ErrorCode, told.ErrorMessage)) {
-		return fmt.Sprintf("misuse (%d)", got.status)
+	if err := json.Unmarshal([]byte(got.body), &reported); err == nil && got.equals(failure(reported.ErrorCode, reported.ErrorMessage)) {
+		return fmt.Sprintf("misconfigured (%d)", got.status)
 	}
 	return fmt.Sprintf("%+v", got)
 }
@@ -64,10 +64,10 @@ const (
 	basicChallenge = `Basic realm="apikey-operator"`
 )
 
-// refusals are what all protocols answer but for the verdict on a token that they hand over. The challenges are those of a 401.
-func refusals(challenges string) map[string]answer {
+// denials are the responses that all protocols share. The challenges are those of a 401.
+func denials(challenges string) map[string]response {
 	const insufficientScope = challenge + `, error="insufficient_scope"`
-	return map[string]answer{
+	return map[string]response{
 		unauthenticated: failure(http.StatusUnauthorized,
 			"A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.").with("Www-Authenticate", challenges),
 		noRead:     failure(http.StatusUnauthorized, "API key does not have read access").with("Www-Authenticate", challenges),
@@ -79,9 +79,9 @@ func refusals(challenges string) map[string]answer {
 	}
 }
 
-// grantedTo is what gateways are answered: nothing but whose key it is.
-func grantedTo(k key) map[string]answer {
-	return map[string]answer{granted: {status: http.StatusOK, header: map[string]string{
+// grantedTo is the response to gateways, which has only the identity of the key.
+func grantedTo(k key) map[string]response {
+	return map[string]response{granted: {status: http.StatusOK, header: map[string]string{
 		"Cache-Control":    "no-store",
 		"X-Auth-App":       url.PathEscape(k.app),
 		"X-Auth-Namespace": k.namespace,
@@ -90,41 +90,41 @@ func grantedTo(k key) map[string]answer {
 	}}}
 }
 
-// passedOn is what Envoy is told by gRPC: to set the same headers, and to remove the one that the key was in and those that override the
+// grantedOverGRPC is the response over gRPC. Envoy sets the same headers, and removes the header with the key and those that override the
 // method.
-func passedOn(k key, credential string) map[string]answer {
+func grantedOverGRPC(k key, credential string) map[string]response {
 	passed := grantedTo(k)[granted].with(removed, credential+",x-http-method,x-http-method-override,x-method-override")
 	delete(passed.header, "Cache-Control")
-	return map[string]answer{granted: passed}
+	return map[string]response{granted: passed}
 }
 
-// reviewed are the answers to a review of a token.
-func reviewed(k key) map[string]answer {
+// reviewed are the responses to a TokenReview.
+func reviewed(k key) map[string]response {
 	groups := []string{"apikeys", "apikeys:" + k.namespace}
 	for _, right := range k.rights {
 		groups = append(groups, "apikeys:"+k.namespace+":"+right)
 	}
-	review := func(status any) answer {
+	review := func(status any) response {
 		return success(map[string]any{
 			"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": map[string]any{}, "spec": map[string]any{}, "status": status,
 		})
 	}
-	return map[string]answer{
-		told(k): review(map[string]any{"authenticated": true, "user": map[string]any{
+	return map[string]response{
+		valid(k): review(map[string]any{"authenticated": true, "user": map[string]any{
 			"username": "apikey:" + k.namespace + ":" + k.name,
 			"uid":      k.uid,
 			"groups":   groups,
 			"extra":    map[string][]string{"keys.squirrel.dev/app-name": {k.app}},
 		}}),
 		unauthenticated: review(map[string]any{"user": map[string]any{}}),
-		misuseError: review(map[string]any{
+		misconfiguredStatus: review(map[string]any{
 			"user": map[string]any{}, "error": "spec.token is empty: set it to the token to review",
 		}),
 	}
 }
 
-// introspected are the answers to the introspection of a token.
-func introspected(k key) map[string]answer {
+// introspected are the responses to the introspection of a token.
+func introspected(k key) map[string]response {
 	active := map[string]any{
 		"active":     true,
 		"scope":      strings.Join(k.rights, " "),
@@ -137,28 +137,28 @@ func introspected(k key) map[string]answer {
 	if k.expiresAt != 0 {
 		active["exp"] = k.expiresAt
 	}
-	return map[string]answer{told(k): success(active), unauthenticated: success(map[string]any{"active": false})}
+	return map[string]response{valid(k): success(active), unauthenticated: success(map[string]any{"active": false})}
 }
 
-// told is what protocols without a method tell: what the key may do.
-func told(k key) string { return "told: " + strings.Join(k.rights, ", ") }
+// valid is the name of the response of a protocol without a method: it lists the access of the key.
+func valid(k key) string { return "valid: " + strings.Join(k.rights, ", ") }
 
-func failure(status int, message string) answer {
-	return jsonAnswer(status, map[string]any{"errorCode": status, "errorMessage": message, "payload": nil})
+func failure(status int, message string) response {
+	return jsonResponse(status, map[string]any{"errorCode": status, "errorMessage": message, "payload": nil})
 }
 
-func success(content any) answer { return jsonAnswer(http.StatusOK, content) }
+func success(content any) response { return jsonResponse(http.StatusOK, content) }
 
-// jsonAnswer has its names in order.
-func jsonAnswer(status int, content any) answer {
+// jsonResponse has its names in order.
+func jsonResponse(status int, content any) response {
 	body := canonical(content)
-	return answer{status: status, body: body, length: len(body), header: map[string]string{
+	return response{status: status, body: body, length: len(body), header: map[string]string{
 		"Cache-Control": "no-store",
 		"Content-Type":  "application/json",
 	}}
 }
 
-func (a answer) with(name, value string) answer {
+func (a response) with(name, value string) response {
 	a.header[name] = value
 	return a
 }
