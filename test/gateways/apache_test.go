@@ -23,8 +23,8 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// modulesOfApache are those that its page names, and what every Debian installation of Apache has on.
-var modulesOfApache = []string{
+// apacheModules are the modules that its page names, and those that Debian enables by default.
+var apacheModules = []string{
 	"mpm_event", "authn_core", "authz_core", "oauth2", "headers", "proxy", "proxy_http", "ssl",
 }
 
@@ -42,7 +42,7 @@ func startApache(t testing.TB, settings settings, key string) string {
 		"frontend.shop.svc:8080":      settings.service,
 	})
 	var main strings.Builder
-	for _, module := range modulesOfApache {
+	for _, module := range apacheModules {
 		fmt.Fprintf(&main, "LoadModule %s_module %s\n", module, binaries.Path(t, "debian", "usr", "lib", "apache2", "modules", "mod_"+module+".so"))
 	}
 	fmt.Fprintf(&main, "ServerName localhost\nServerRoot %s\nDefaultRuntimeDir %[1]s\nPidFile %[1]s/pid\nErrorLog /dev/stderr\nUser www-data\nGroup www-data\nInclude %[1]s/shop.conf\n", dir)
@@ -56,8 +56,8 @@ func startApache(t testing.TB, settings settings, key string) string {
 	return address
 }
 
-// standApache starts an Apache before a service, which asks at this address with the key apache.
-func standApache(s *shop, authenticator string) *front {
+// startFrontApache starts Apache in front of a service. It introspects tokens at this address, with the key apache.
+func startFrontApache(s *shop, authenticator string) *front {
 	s.Helper()
 	f := &front{shop: s, service: startService(s)}
 	f.address = startApache(s, settings{
@@ -68,15 +68,15 @@ func standApache(s *shop, authenticator string) *front {
 
 func (s *shop) bearer(name string) string { return "Authorization: Bearer " + s.keys[name].token }
 
-func TestApacheIntrospectsTokens(t *testing.T) {
+func TestApache_IntrospectsTokens(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, testenv.Shared(t), "apache", "retired")
-	f := standApache(s, s.syncedAuthenticator().Address("authenticator"))
+	f := startFrontApache(s, s.syncedAuthenticator().Address("authenticator"))
 
 	reader := f.keys["reader"]
 	for what, headers := range map[string][]string{
 		"a request": nil,
-		"a request that lies": {
+		"a request with forged headers": {
 			"X-Auth-App: Back%20office", "x-auth-key-id: 1", "X_Auth_App: Back%20office", "X-Auth-Key_Id: 1", "X-Auth-Scope: write",
 			"X_Auth-Sub: 1", "X.Auth.App: Back%20office", "X!Auth!App: Back%20office", "X~Auth~Key~Id: 1", "X-Auth-client_id: Back%20office",
 			"X-API-Key: " + reader.token, "Upgrade: h2c", "Connection: close, X-Auth-App", "Connection: X-Auth-Key-Id, X-Auth-scope",
@@ -98,7 +98,7 @@ func TestApacheIntrospectsTokens(t *testing.T) {
 			"X-Auth-Active": {"true"}, "X-Auth-Token_type": {"Bearer"},
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("of %s the service is told (-want +got):\n%s", what, diff)
+			t.Errorf("the headers that the service received of %s differ (-want +got):\n%s", what, diff)
 		}
 		if r.Target != "/articles?page=2" || strings.Contains(fmt.Sprint(r), reader.token) {
 			t.Errorf("of %s the service received %+v", what, r)
@@ -116,31 +116,31 @@ func TestApacheIntrospectsTokens(t *testing.T) {
 		{"GET", "reader"}, {"HEAD", "reader"}, {"OPTIONS", "reader"}, {"POST", "writer"}, {"DELETE", "writer"}, {"GET", "both"}, {"POST", "both"},
 	} {
 		if a := f.send(test.method+" /", f.bearer(test.key), "Content-Length: 0"); a.status != http.StatusOK {
-			t.Errorf("%s with the key %s is answered %d %s", test.method, test.key, a.status, a.body)
+			t.Errorf("the response to %s with the key %s is %d %s", test.method, test.key, a.status, a.body)
 		}
 	}
 	for _, test := range []struct{ method, key string }{
 		{"POST", "reader"}, {"PROPFIND", "reader"}, {"GET", "writer"}, {"OPTIONS", "writer"}, {"GET", "stranger"}, {"GET", "unknown"},
 	} {
-		f.refused(test.method+" with the key "+test.key, http.StatusUnauthorized, func() answer {
+		f.expectDenied(test.method+" with the key "+test.key, http.StatusUnauthorized, func() response {
 			return f.send(test.method+" /", f.bearer(test.key), "Content-Length: 0")
 		})
 	}
-	f.refused("a request without a key", http.StatusUnauthorized, func() answer { return f.send("GET /") })
+	f.expectDenied("a request without a key", http.StatusUnauthorized, func() response { return f.send("GET /") })
 
 	f.forwarded(f.send("GET /", f.bearer("retired")))
 	f.deactivate("retired")
-	framework.Eventually(f, "the deactivated key is refused", func() bool { return f.send("GET /", f.bearer("retired")).status == http.StatusUnauthorized })
+	framework.Eventually(f, "the deactivated key is denied", func() bool { return f.send("GET /", f.bearer("retired")).status == http.StatusUnauthorized })
 
-	// mod_oauth2 takes every failure to learn about a token for a bad token.
+	// mod_oauth2 treats all failures as an invalid token.
 	impostor := f.in(t).shop
 	impostor.certificate = newCertificate(t)
 	for what, authenticator := range map[string]string{
-		"an authenticator that knows no keys yet":             f.unsyncedAuthenticator().Address("authenticator"),
-		"an authenticator that another authority vouches for": impostor.syncedAuthenticator().Address("authenticator"),
-		"no authenticator": binaries.FreeAddress(t),
+		"an authenticator that is not synced":               f.unsyncedAuthenticator().Address("authenticator"),
+		"an authenticator with a certificate of another CA": impostor.syncedAuthenticator().Address("authenticator"),
+		"no authenticator":                                  binaries.FreeAddress(t),
 	} {
-		f := standApache(s, authenticator)
-		f.refused("with "+what+" a good key", http.StatusUnauthorized, func() answer { return f.send("GET /", f.bearer("both")) })
+		f := startFrontApache(s, authenticator)
+		f.expectDenied("a valid key, with "+what, http.StatusUnauthorized, func() response { return f.send("GET /", f.bearer("both")) })
 	}
 }

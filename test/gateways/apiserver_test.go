@@ -27,15 +27,15 @@ import (
 
 const apiServerPage = "kube-apiserver.md"
 
-// cluster is a shop whose API server asks an authenticator about the tokens that it does not know itself.
+// cluster is a shop with an API server that sends unknown tokens to an authenticator.
 type cluster struct {
 	*shop
-	asked *operator.Process
-	// kubeconfig knows the API server, and nobody who may use it.
+	authenticator *operator.Process
+	// kubeconfig has the API server, and no user.
 	kubeconfig string
 }
 
-// newCluster starts a control plane whose API server has the flags that its page shows.
+// newCluster starts a control plane with the flags of the page.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	const namespace = "shop"
@@ -51,7 +51,7 @@ func newCluster(t *testing.T) *cluster {
 	c := &cluster{shop: &shop{T: t, certificate: certificate, env: env, namespace: namespace, elsewhere: env.Namespace(t)}}
 	framework.Must(c, env.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
 	c.issueKeys("retired")
-	c.asked = c.syncedAuthenticator("--listen-address=" + address)
+	c.authenticator = c.syncedAuthenticator("--listen-address=" + address)
 	c.kubeconfig = env.Kubeconfig(t, rest.AnonymousClientConfig(env.Config))
 
 	rbac := filepath.Join(t.TempDir(), "rbac.yaml")
@@ -61,17 +61,17 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// as runs kubectl with a key, and returns what it says, errors too.
+// as runs kubectl with a key, and returns its output, including errors.
 func (c *cluster) as(key string, args ...string) string {
 	output, _ := c.env.Kubectl(c, append(args, "--kubeconfig="+c.kubeconfig, "--token="+c.keys[key].token)...)
 	return output
 }
 
-func TestKubernetesLetsKeysDoWhatRBACGrantsTheirGroups(t *testing.T) {
+func TestKubeAPIServer_RBACGrantsAccessToGroupsOfKeys(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 
-	t.Run("it knows who asks", func(t *testing.T) {
+	t.Run("the user is the key", func(t *testing.T) {
 		var review authenticationv1.SelfSubjectReview
 		framework.Must(t, json.Unmarshal([]byte(c.as("reader", "auth", "whoami", "--output=json")), &review))
 		want := authenticationv1.UserInfo{
@@ -81,7 +81,7 @@ func TestKubernetesLetsKeysDoWhatRBACGrantsTheirGroups(t *testing.T) {
 			Extra:    map[string]authenticationv1.ExtraValue{"keys.squirrel.dev/app-name": {"Frontend für Läden"}},
 		}
 		if diff := cmp.Diff(want, review.Status.UserInfo); diff != "" {
-			t.Errorf("it is (-want +got):\n%s", diff)
+			t.Errorf("the user differs (-want +got):\n%s", diff)
 		}
 	})
 
@@ -95,37 +95,37 @@ func TestKubernetesLetsKeysDoWhatRBACGrantsTheirGroups(t *testing.T) {
 		args      []string
 		want      string
 	}{
-		{"a key that may write writes", "writer", []string{"create", "configmap", "settings", "--namespace=shop"}, "configmap/settings created\n"},
-		{"a key that may read reads", "reader", list, "configmap/settings\n"},
-		{"a key that may do both reads", "both", list, "configmap/settings\n"},
-		{"a key that may read does not write", "reader", []string{"create", "configmap", "other", "--namespace=shop"},
+		{"write access allows create", "writer", []string{"create", "configmap", "settings", "--namespace=shop"}, "configmap/settings created\n"},
+		{"read access allows get", "reader", list, "configmap/settings\n"},
+		{"both accesses allow get", "both", list, "configmap/settings\n"},
+		{"read access does not allow create", "reader", []string{"create", "configmap", "other", "--namespace=shop"},
 			`error: failed to create configmap: configmaps is forbidden: User "apikey:shop:reader" cannot create resource "configmaps" in API group "" in the namespace "shop"` + "\n"},
-		{"a key that may write does not read", "writer", list,
+		{"write access does not allow get", "writer", list,
 			forbidden + `configmaps "settings" is forbidden: User "apikey:shop:writer" cannot list resource "configmaps" in API group "" in the namespace "shop"` + "\n"},
-		{"nothing else in its namespace", "both", []string{"get", "secrets", "--namespace=shop"},
+		{"no other resource of the namespace", "both", []string{"get", "secrets", "--namespace=shop"},
 			forbidden + `secrets is forbidden: User "apikey:shop:both" cannot list resource "secrets" in API group "" in the namespace "shop"` + "\n"},
-		{"nothing in another namespace", "both", []string{"get", "configmaps", "--namespace=" + c.elsewhere},
+		{"no resource of another namespace", "both", []string{"get", "configmaps", "--namespace=" + c.elsewhere},
 			forbidden + `configmaps is forbidden: User "apikey:shop:both" cannot list resource "configmaps" in API group "" in the namespace "` + c.elsewhere + "\"\n"},
-		{"a key of another namespace is nobody", "stranger", list, unauthorized},
-		{"an unknown key is nobody", "unknown", list, unauthorized},
+		{"a key of another namespace is unauthorized", "stranger", list, unauthorized},
+		{"an unknown key is unauthorized", "unknown", list, unauthorized},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := c.as(test.key, test.args...); got != test.want {
-				t.Errorf("kubectl says\n%swant\n%s", got, test.want)
+				t.Errorf("the output of kubectl is\n%swant\n%s", got, test.want)
 			}
 		})
 	}
 
-	// A key that is deactivated is refused once what the API server remembers is over.
+	// The API server refuses a deactivated key when the cached response expires.
 	if got := c.as("retired", list...); got != "configmap/settings\n" {
-		t.Errorf("with the key that will be deactivated kubectl says %s", got)
+		t.Errorf("with the key to be deactivated, the output of kubectl is %s", got)
 	}
 	c.deactivate("retired")
 	framework.Eventually(c, "the deactivated key is refused", func() bool { return c.as("retired", list...) == unauthorized })
 
-	// Without an authenticator nobody passes by a key, and others do.
-	c.asked.Kill()
-	framework.Eventually(c, "a good key is refused while nobody can be asked", func() bool { return c.as("both", list...) == unauthorized })
+	// Without an authenticator, keys are refused, and other credentials are not.
+	c.authenticator.Kill()
+	framework.Eventually(c, "a valid key is refused without an authenticator", func() bool { return c.as("both", list...) == unauthorized })
 	_, err := c.env.Kubectl(t, list...)
 	framework.Must(c, err)
 }

@@ -27,8 +27,8 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
-// No Envoy runs here, so what its page shows is held to Envoy's own API types: every field must be there, and every value allowed.
-func TestEnvoysConfigurationHasNothingThatEnvoysTypesDoNotHave(t *testing.T) {
+// The tests do not run Envoy. They validate the configurations of its page with the types of its API.
+func TestEnvoy_ConfigurationIsValid(t *testing.T) {
 	t.Parallel()
 	checkEnvoy(t, docsnippets.Shown(t, "envoy.md", "envoy.yaml"), &bootstrapv3.Bootstrap{})
 
@@ -39,7 +39,7 @@ func TestEnvoysConfigurationHasNothingThatEnvoysTypesDoNotHave(t *testing.T) {
 	}
 }
 
-// checkEnvoy parses a part of Envoy's configuration as this message, and validates all that is in it.
+// checkEnvoy parses a part of Envoy's configuration as this message, and validates all messages in it.
 func checkEnvoy(t *testing.T, configuration string, message proto.Message) {
 	t.Helper()
 	content, err := yaml.YAMLToJSONStrict([]byte(configuration))

@@ -21,7 +21,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// dial connects to an authenticator as Envoy does with the TLS settings of its page.
+// dial connects to an authenticator with the TLS settings of Envoy's page.
 func (s *shop) dial(authenticator *operator.Process) *grpc.ClientConn {
 	s.Helper()
 	transport, err := credentials.NewClientTLSFromFile(s.caFile, serviceName)
@@ -32,7 +32,7 @@ func (s *shop) dial(authenticator *operator.Process) *grpc.ClientConn {
 	return connection
 }
 
-// check asks as Envoy does about a request with this key; no namespace is no context extension.
+// check sends a check for a request with this key. Without a namespace, it has no context extension.
 func (s *shop) check(connection *grpc.ClientConn, namespace, method, key string) *authv3.CheckResponse {
 	s.Helper()
 	attributes := &authv3.AttributeContext{
@@ -53,19 +53,19 @@ func (s *shop) check(connection *grpc.ClientConn, namespace, method, key string)
 	return response
 }
 
-// There is no Envoy here: this is its API's own client.
-func TestChecksOfEnvoyOverTLS(t *testing.T) {
+// The client is that of go-control-plane, not Envoy.
+func TestEnvoyGRPC_ChecksOverTLS(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, testenv.Shared(t))
 	synced := s.dial(s.syncedAuthenticator())
 	for _, test := range []struct {
 		name, namespace, method, key string
 		want                         codes.Code
-		// status is what Envoy answers its client.
+		// status is the response of Envoy to its client.
 		status int32
 	}{
-		{"a key that may read reads", s.namespace, "GET", "reader", codes.OK, 0},
-		{"a key that may read does not write", s.namespace, "POST", "reader", codes.Unauthenticated, 401},
+		{"read access, GET", s.namespace, "GET", "reader", codes.OK, 0},
+		{"read access, POST", s.namespace, "POST", "reader", codes.Unauthenticated, 401},
 		{"no key", s.namespace, "GET", "", codes.Unauthenticated, 401},
 		{"an unknown key", s.namespace, "GET", "unknown", codes.Unauthenticated, 401},
 		{"a key of another namespace", s.namespace, "GET", "stranger", codes.Unauthenticated, 401},
@@ -73,7 +73,7 @@ func TestChecksOfEnvoyOverTLS(t *testing.T) {
 	} {
 		response := s.check(synced, test.namespace, test.method, test.key)
 		if got, status := codes.Code(response.GetStatus().GetCode()), int32(response.GetDeniedResponse().GetStatus().GetCode()); got != test.want || status != test.status {
-			t.Errorf("%s: the answer is %s %d, want %s %d", test.name, got, status, test.want, test.status)
+			t.Errorf("%s: the response is %s %d, want %s %d", test.name, got, status, test.want, test.status)
 		}
 	}
 
@@ -81,7 +81,7 @@ func TestChecksOfEnvoyOverTLS(t *testing.T) {
 	got := map[string]string{}
 	for _, header := range granted.GetHeaders() {
 		if header.GetAppendAction() != corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD {
-			t.Errorf("%s could be added to what a client said", header.GetHeader().GetKey())
+			t.Errorf("%s could be added to the values of a client", header.GetHeader().GetKey())
 		}
 		got[header.GetHeader().GetKey()] = header.GetHeader().GetValue()
 	}
@@ -89,16 +89,16 @@ func TestChecksOfEnvoyOverTLS(t *testing.T) {
 		"x-auth-app": readersApp, "x-auth-namespace": s.namespace, "x-auth-key-id": s.keys["reader"].id, "x-auth-access": "read",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("the service is told (-want +got):\n%s", diff)
+		t.Errorf("the headers for the service differ (-want +got):\n%s", diff)
 	}
 	wantRemoved := []string{"x-api-key", "x-http-method", "x-http-method-override", "x-method-override"}
 	if diff := cmp.Diff(wantRemoved, granted.GetHeadersToRemove()); diff != "" {
-		t.Errorf("Envoy is told to remove (-want +got):\n%s", diff)
+		t.Errorf("the headers to remove differ (-want +got):\n%s", diff)
 	}
 
 	unsynced := s.dial(s.unsyncedAuthenticator())
 	if response := s.check(unsynced, s.namespace, "GET", "reader"); response.GetDeniedResponse().GetStatus().GetCode() != 503 {
-		t.Errorf("an authenticator that knows no keys yet answers %v", response)
+		t.Errorf("the response of an authenticator that is not synced is %v", response)
 	}
 	for connection, want := range map[*grpc.ClientConn]healthv1.HealthCheckResponse_ServingStatus{
 		synced: healthv1.HealthCheckResponse_SERVING, unsynced: healthv1.HealthCheckResponse_NOT_SERVING,

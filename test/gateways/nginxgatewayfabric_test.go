@@ -21,7 +21,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// fabric is NGINX Gateway Fabric: nginx, with the configuration that it generates.
+// fabric is NGINX Gateway Fabric: nginx with the configuration that it generates.
 var fabric = proxy{
 	name: "nginx-gateway-fabric", endpoint: "/auth/nginx-gateway-fabric/", start: startFabric,
 	unavailable: http.StatusInternalServerError, unreachable: http.StatusInternalServerError,
@@ -30,27 +30,26 @@ var fabric = proxy{
 func TestNGINXGatewayFabric(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, testenv.Shared(t), "retired-"+fabric.name)
-	f := fabric.stand(s, s.syncedAuthenticator().Address("authenticator"))
+	f := fabric.startFront(s, s.syncedAuthenticator().Address("authenticator"))
 	for name, test := range map[string]func(f *front){
-		"the service learns who asks, and gets no key":        theServiceGetsNoKeyFromFabric,
-		"the method decides which right is needed":            theMethodDecidesWhichRightIsNeeded,
-		"no header overrides the method":                      noHeaderOverridesTheMethod,
-		"bodies arrive whole and are no part of the question": bodiesArriveWhole,
-		"no bad key passes":                                   noBadKeyPassesFabric,
-		"invariant 6: a key of another namespace is refused":  aKeyOfAnotherNamespaceIsRefused,
-		"invariant 7: no client speaks for the gateway":       noClientSpeaksForTheGateway,
-		"no path leads to another namespace":                  noPathLeadsToAnotherNamespace,
-		"a good key without the right can be answered 403":    aGoodKeyWithoutTheRightCanBe403,
-		"a deactivated key is refused":                        aDeactivatedKeyIsRefused,
-		"without an authenticator nobody passes":              withoutAnAuthenticatorNobodyPasses,
+		"the service receives the identity and no key":             theServiceReceivesNoKeyFromFabric,
+		"the method decides the access":                            theMethodDecidesTheAccess,
+		"no header overrides the method":                           noHeaderOverridesTheMethod,
+		"the service receives the whole body":                      theServiceReceivesTheWholeBody,
+		"invalid keys are denied":                                  fabricDeniesInvalidKeys,
+		"invariant 6: a key of another namespace is denied":        aKeyOfAnotherNamespaceIsDenied,
+		"invariant 7: clients cannot forge headers of the gateway": clientsCannotForgeHeadersOfTheGateway,
+		"no path selects another namespace":                        noPathSelectsAnotherNamespace,
+		"insufficient access can be 403":                           insufficientAccessCanBe403,
+		"a deactivated key is denied":                              aDeactivatedKeyIsDenied,
+		"requests fail without an authenticator":                   requestsFailWithoutAnAuthenticator,
 	} {
 		t.Run(name, func(t *testing.T) { test(f.in(t)) })
 	}
 }
 
-// Every request is asked about by GET, so at another gateway's endpoint no request may pass, whatever method a
-// client names.
-func TestInvariant7_NGINXGatewayFabricIsRefusedAtOtherEndpoints(t *testing.T) {
+// All checks are GETs, so the endpoints of other gateways must reject them, with any method that a client names in a header.
+func TestInvariant7_OtherEndpointsRejectChecksOfNGINXGatewayFabric(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, testenv.Shared(t))
 	authenticator := s.syncedAuthenticator().Address("authenticator")
@@ -59,21 +58,21 @@ func TestInvariant7_NGINXGatewayFabricIsRefusedAtOtherEndpoints(t *testing.T) {
 		settings := settings{namespace: s.namespace, authenticator: authenticator, caFile: s.caFile, service: f.service.address}
 		f.address = startFabricAt(t, settings, strings.ReplaceAll(path, "{}", s.namespace))
 		for _, method := range []string{"GET", "POST"} {
-			f.refused(method+" by way of "+path, http.StatusInternalServerError, func() answer {
+			f.expectDenied(method+" with checks at "+path, http.StatusInternalServerError, func() response {
 				return f.send(method+" /", f.apiKey("both"), "Method: GET", "X-Forwarded-Method: GET", "X-Original-Method: GET", "Content-Length: 0")
 			})
 		}
 	}
 }
 
-// The filter cannot keep Authorization for the service when the key is in X-API-Key.
-func theServiceGetsNoKeyFromFabric(f *front) {
+// The filter removes Authorization also when the key is in X-API-Key.
+func theServiceReceivesNoKeyFromFabric(f *front) {
 	reader := f.keys["reader"]
 	for what, headers := range map[string][]string{
 		"in X-API-Key":     {f.apiKey("reader")},
 		"in Authorization": {f.bearer("reader")},
 		"in both":          {f.apiKey("reader"), f.bearer("reader")},
-		"beside Basic":     {f.apiKey("reader"), "Authorization: Basic c2hvcDpzaG9w"},
+		"with Basic":       {f.apiKey("reader"), "Authorization: Basic c2hvcDpzaG9w"},
 	} {
 		r := f.forwarded(f.send("GET /articles?page=2&x=%2F..", append(headers, "Accept: text/plain", "Connection: Upgrade", "Upgrade: h2c")...))
 		f.assertIdentity(r, reader, readersApp, "read")
@@ -88,24 +87,24 @@ func theServiceGetsNoKeyFromFabric(f *front) {
 	}
 }
 
-// Of two X-API-Key headers nginx 1.22 sends the first. The versions that NGINX Gateway Fabric has join them.
-func noBadKeyPassesFabric(f *front) {
+// Of two X-API-Key headers nginx 1.22 sends the first. The versions in NGINX Gateway Fabric join them.
+func fabricDeniesInvalidKeys(f *front) {
 	reader := f.keys["reader"].token
 	for what, headers := range map[string][]string{
-		"no key":                       nil,
-		"an unknown key":               {"X-API-Key: sq_unknown"},
-		"two keys joined":              {"X-API-Key: " + reader + "," + reader},
-		"another scheme":               {"Authorization: Basic " + reader},
-		"a key in a header of no name": {"X_API_Key: " + reader},
+		"no key":             nil,
+		"an unknown key":     {"X-API-Key: sq_unknown"},
+		"two keys joined":    {"X-API-Key: " + reader + "," + reader},
+		"another scheme":     {"Authorization: Basic " + reader},
+		"a key in X_API_Key": {"X_API_Key: " + reader},
 	} {
-		a := f.refused(what, http.StatusUnauthorized, func() answer { return f.send("GET /", headers...) })
+		a := f.expectDenied(what, http.StatusUnauthorized, func() response { return f.send("GET /", headers...) })
 		if got := a.header["Www-Authenticate"]; !slices.Equal(got, []string{challenge}) {
 			f.Errorf("%s: WWW-Authenticate is %q", what, got)
 		}
 	}
 }
 
-// httpRoute is what this test reads of the HTTPRoute that the page shows.
+// httpRoute is the part of the page's HTTPRoute that the test reads.
 type httpRoute struct {
 	Metadata struct{ Name, Namespace string }
 	Spec     struct {
@@ -126,15 +125,15 @@ type httpRoute struct {
 	}
 }
 
-// backendTLSPolicy is what it reads of the BackendTLSPolicy.
+// backendTLSPolicy is the part of its BackendTLSPolicy that the test reads.
 type backendTLSPolicy struct {
 	Spec struct{ Validation struct{ Hostname string } }
 }
 
-// fabricsConfiguration is what NGINX Gateway Fabric generates of an HTTPRoute with one rule of the filters ExternalAuth and
-// RequestHeaderModifier: see updateLocationExternalAuthFilter, extractExternalAuthInternalLocations and createBaseProxySetHeaders in
-// internal/controller/nginx/config/servers.go of its source, and the templates beside it, of August 2026.
-var fabricsConfiguration = template.Must(template.New("").Funcs(template.FuncMap{
+// fabricConfiguration is the configuration that NGINX Gateway Fabric generates from an HTTPRoute with one rule, which has the filters
+// ExternalAuth and RequestHeaderModifier. It follows updateLocationExternalAuthFilter, extractExternalAuthInternalLocations and
+// createBaseProxySetHeaders in internal/controller/nginx/config/servers.go of its source, and the templates there, of August 2026.
+var fabricConfiguration = template.Must(template.New("").Funcs(template.FuncMap{
 	"variable": func(header string) string { return strings.ToLower(strings.ReplaceAll(header, "-", "_")) },
 }).Parse(`
 upstream shop_frontend_8080 {
@@ -208,7 +207,7 @@ func startFabric(t testing.TB, settings settings) string {
 	return startFabricAt(t, settings, "/auth/nginx-gateway-fabric/"+settings.namespace)
 }
 
-// startFabricAt starts nginx with what NGINX Gateway Fabric generates of the configuration that its page shows, with another path to ask.
+// startFabricAt starts nginx with the configuration that NGINX Gateway Fabric generates from its page, and this path for checks.
 func startFabricAt(t testing.TB, settings settings, path string) string {
 	t.Helper()
 	address := binaries.FreeAddress(t)
@@ -218,17 +217,17 @@ func startFabricAt(t testing.TB, settings settings, path string) string {
 	var policy backendTLSPolicy
 	framework.Must(t, yaml.Unmarshal([]byte(documents[len(documents)-1]), &policy))
 	filters := route.Spec.Rules[0].Filters
-	asking, removed := filters[0].ExternalAuth.HTTP, filters[1].RequestHeaderModifier.Remove
+	auth, removed := filters[0].ExternalAuth.HTTP, filters[1].RequestHeaderModifier.Remove
 
 	var configuration bytes.Buffer
-	framework.Must(t, fabricsConfiguration.Execute(&configuration, map[string]any{
+	framework.Must(t, fabricConfiguration.Execute(&configuration, map[string]any{
 		"Listen": address, "Hostname": route.Spec.Hostnames[0], "Service": settings.service, "Authenticator": settings.authenticator,
 		"InternalPath":   "/_ngf-internal-ext-auth-" + route.Metadata.Namespace + "_" + route.Metadata.Name + "_rule0",
-		"Path":           docsnippets.ForTest(t, asking.Path, map[string]string{"/auth/nginx-gateway-fabric/shop": path}),
-		"RequestHeaders": asking.AllowedHeaders, "ResponseHeaders": asking.AllowedResponseHeaders, "Removed": removed,
+		"Path":           docsnippets.ForTest(t, auth.Path, map[string]string{"/auth/nginx-gateway-fabric/shop": path}),
+		"RequestHeaders": auth.AllowedHeaders, "ResponseHeaders": auth.AllowedResponseHeaders, "Removed": removed,
 		"UpgradeRemoved": slices.Contains(removed, "Upgrade"), "ServerName": policy.Spec.Validation.Hostname, "CAFile": settings.caFile,
 	}))
-	// Its nginx asks upstream by HTTP/1.1 unless it is told otherwise, and this one by HTTP/1.0.
+	// The nginx of NGINX Gateway Fabric uses HTTP/1.1 for upstreams by default, and this one uses HTTP/1.0.
 	runNginx(t, address, "proxy_http_version 1.1;\n"+configuration.String())
 	return address
 }

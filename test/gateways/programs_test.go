@@ -18,7 +18,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
-// startGateway starts a program that is to listen at an address, and returns once it does. It is stopped when the test ends.
+// startGateway starts a program, and returns when it listens at the address. It is stopped when the test ends.
 func startGateway(t testing.TB, address string, command process.Command) {
 	t.Helper()
 	command.Log = filepath.Join(t.TempDir(), "log")
@@ -32,7 +32,7 @@ func startGateway(t testing.TB, address string, command process.Command) {
 	binaries.Start(t, command)
 }
 
-// configure writes a configuration to a file in which it stands for a test, as [docsnippets.ForTest] says.
+// configure writes a configuration to a file, with the replacements of [docsnippets.ForTest].
 func configure(t testing.TB, file, configuration string, replacements map[string]string) {
 	t.Helper()
 	framework.Must(t, os.WriteFile(file, []byte(docsnippets.ForTest(t, configuration, replacements)), 0o600))

@@ -28,25 +28,25 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// proxy is a gateway that asks before it forwards a request.
+// proxy is a gateway that sends a check before it forwards a request.
 type proxy struct {
 	name string
-	// endpoint that it asks, without the namespace.
+	// endpoint of its checks, without the namespace.
 	endpoint string
-	// start starts the program with the configuration that its page shows, and returns where it listens.
+	// start starts the program with the configuration of its page, and returns its address.
 	start func(t testing.TB, settings settings) (address string)
-	// unavailable is what its client gets for a 503 of the authenticator, and unreachable when there is none.
+	// unavailable is its response to a client when the authenticator returns 503, and unreachable when it cannot connect.
 	unavailable, unreachable int
-	// passesAnswersOn is true when its client gets an authenticator's refusal as it is, and not only its status and challenge.
-	passesAnswersOn bool
-	// sendsAllHeaders is true when the authenticator sees all headers of its client.
+	// passesResponsesOn is true if its client gets the whole denial, and not only the status and the challenge.
+	passesResponsesOn bool
+	// sendsAllHeaders is true if a check has all headers of the client's request.
 	sendsAllHeaders bool
-	// passesOn are headers of a client that could pass for X-Auth-* where punctuation does not count, and that reach the service, as the
-	// gateway's page says.
+	// passesOn are headers of a client that reach the service, as the gateway's page states, and equal X-Auth-* where punctuation does not
+	// count.
 	passesOn http.Header
 }
 
-// settings are what a page's configuration says for production, and a test otherwise.
+// settings are the values that a test replaces in the configuration of a page.
 type settings struct {
 	namespace, authenticator, caFile, service string
 }
@@ -54,12 +54,12 @@ type settings struct {
 var proxies = []proxy{
 	{
 		name: "nginx", endpoint: "/auth/nginx/", start: startNginx,
-		// auth_request takes every answer but 2xx, 401 and 403 for a failure of its own.
+		// auth_request treats all responses but 2xx, 401 and 403 as errors.
 		unavailable: http.StatusInternalServerError, unreachable: http.StatusInternalServerError, sendsAllHeaders: true,
 	},
 	{
 		name: "caddy", endpoint: "/auth/forward/", start: startCaddy,
-		unavailable: http.StatusServiceUnavailable, unreachable: http.StatusBadGateway, passesAnswersOn: true, sendsAllHeaders: true,
+		unavailable: http.StatusServiceUnavailable, unreachable: http.StatusBadGateway, passesResponsesOn: true, sendsAllHeaders: true,
 		passesOn: http.Header{"X!auth!access": {"write"}, "X~auth~key~id": {"1"}},
 	},
 }
@@ -82,7 +82,7 @@ func startNginx(t testing.TB, settings settings) string {
 	return address
 }
 
-// runNginx starts nginx with this in its http block, and returns once it listens at an address.
+// runNginx starts nginx with this http block, and returns when it listens at the address.
 func runNginx(t testing.TB, address, configuration string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -117,7 +117,7 @@ func startCaddy(t testing.TB, settings settings) string {
 	return address
 }
 
-// front is a running gateway before a service, in a shop.
+// front is a running gateway in front of a service.
 type front struct {
 	*shop
 	proxy
@@ -126,29 +126,29 @@ type front struct {
 	address string
 }
 
-// stand starts a proxy before a service, which asks at this address.
-func (p proxy) stand(s *shop, authenticator string) *front {
+// startFront starts a service, and a proxy in front of it that sends checks to this address.
+func (p proxy) startFront(s *shop, authenticator string) *front {
 	s.Helper()
 	f := &front{shop: s, proxy: p, service: startService(s)}
 	f.address = p.start(s, settings{namespace: s.namespace, authenticator: authenticator, caFile: s.caFile, service: f.service.address})
 	return f
 }
 
-// answer is what the client of a gateway gets.
-type answer struct {
+// response is the response of a gateway to its client.
+type response struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// send sends a request without a body: a request line without its HTTP version, and header lines, each as it is.
-func (f *front) send(requestLine string, headers ...string) answer {
+// send sends a request without a body. The request line has no HTTP version; header lines are sent unchanged.
+func (f *front) send(requestLine string, headers ...string) response {
 	f.Helper()
 	return f.sendBody(requestLine, "", headers...)
 }
 
-// sendBody sends a request on a connection of its own. The headers say how the body is framed.
-func (f *front) sendBody(requestLine, body string, headers ...string) answer {
+// sendBody sends a request on a new connection. The headers frame the body.
+func (f *front) sendBody(requestLine, body string, headers ...string) response {
 	f.Helper()
 	connection, err := net.Dial("tcp", f.address)
 	framework.Must(f, err)
@@ -159,31 +159,31 @@ func (f *front) sendBody(requestLine, body string, headers ...string) answer {
 	framework.Must(f, err)
 
 	method, _, _ := strings.Cut(requestLine, " ")
-	response, err := http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: method})
+	received, err := http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: method})
 	framework.Must(f, err)
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
+	defer received.Body.Close()
+	content, err := io.ReadAll(received.Body)
 	framework.Must(f, err)
-	return answer{status: response.StatusCode, header: response.Header, body: string(content)}
+	return response{status: received.StatusCode, header: received.Header, body: string(content)}
 }
 
-// forwarded returns what the service received of a request that was let through.
-func (f *front) forwarded(a answer) (r received) {
+// forwarded returns the request that the service received, from its response.
+func (f *front) forwarded(a response) (r received) {
 	f.Helper()
 	if a.status != http.StatusOK {
-		f.Fatalf("the answer is %d %v %s, want 200", a.status, a.header, a.body)
+		f.Fatalf("the response is %d %v %s, want 200", a.status, a.header, a.body)
 	}
 	framework.Must(f, json.Unmarshal([]byte(a.body), &r))
 	return r
 }
 
-// refused fails the test unless a request was answered with this status and never reached the service.
-func (f *front) refused(what string, status int, send func() answer) answer {
+// expectDenied expects a response with this status, and that the request does not reach the service.
+func (f *front) expectDenied(what string, status int, send func() response) response {
 	f.Helper()
 	before := f.service.requests.Load()
 	a := send()
 	if a.status != status {
-		f.Errorf("%s is answered %d, want %d: %v %s", what, a.status, status, a.header, a.body)
+		f.Errorf("the response to %s is %d, want %d: %v %s", what, a.status, status, a.header, a.body)
 	}
 	if f.service.requests.Load() != before {
 		f.Errorf("%s reached the service", what)
@@ -191,12 +191,12 @@ func (f *front) refused(what string, status int, send func() answer) answer {
 	return a
 }
 
-// foldPunctuation returns the name that a header has for services that make variables of names.
+// foldPunctuation returns the name of a header for services that convert names to variables.
 func foldPunctuation(header string) string {
 	return strings.NewReplacer("_", "-", ".", "-", "!", "-", "~", "-").Replace(strings.ToLower(header))
 }
 
-// assertIdentity fails the test unless the service was told, once each and by no other header, that this key asked.
+// assertIdentity expects the identity headers of this key, once each, and no similar ones.
 func (f *front) assertIdentity(r received, key key, app, access string) {
 	f.Helper()
 	got := http.Header{}
@@ -212,11 +212,11 @@ func (f *front) assertIdentity(r received, key key, app, access string) {
 		"X-Auth-Access":    {access},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		f.Errorf("the service is told (-want +got):\n%s", diff)
+		f.Errorf("the identity that the service received differs (-want +got):\n%s", diff)
 	}
 }
 
-// challenge is what every refusal of the authenticator has in WWW-Authenticate.
+// challenge is the WWW-Authenticate header of all denials.
 const challenge = `Bearer realm="apikey-operator"`
 
 func TestProxies(t *testing.T) {
@@ -226,22 +226,22 @@ func TestProxies(t *testing.T) {
 	for _, proxy := range proxies {
 		t.Run(proxy.name, func(t *testing.T) {
 			t.Parallel()
-			f := proxy.stand(s.in(t), authenticator)
+			f := proxy.startFront(s.in(t), authenticator)
 			for name, test := range map[string]func(f *front){
-				"the service learns who asks, and not the key":          theServiceLearnsWhoAsksAndNotTheKey,
-				"the method decides which right is needed":              theMethodDecidesWhichRightIsNeeded,
-				"no header overrides the method":                        noHeaderOverridesTheMethod,
-				"bodies arrive whole and are no part of the question":   bodiesArriveWhole,
-				"without a good key nothing reaches the service":        withoutAGoodKeyNothingReachesTheService,
-				"invariant 6: a key of another namespace is refused":    aKeyOfAnotherNamespaceIsRefused,
-				"invariant 7: no client speaks for the gateway":         noClientSpeaksForTheGateway,
-				"no path leads to another namespace":                    noPathLeadsToAnotherNamespace,
-				"WebSockets need a key that may read":                   webSocketsNeedAKeyThatMayRead,
-				"WebSocket alone is a protocol to change to":            webSocketAloneIsAProtocolToChangeTo,
-				"preflights of browsers are answered without a key":     preflightsAreAnsweredWithoutAKey,
-				"a good key without the right can be 403":               aGoodKeyWithoutTheRightCanBe403,
-				"invariant 5: a deactivated key is refused":             aDeactivatedKeyIsRefused,
-				"invariant 4: without an authenticator that knows, 5xx": withoutAnAuthenticatorNobodyPasses,
+				"the service receives the identity, and not the key":           theServiceReceivesTheIdentityAndNotTheKey,
+				"the method decides the access":                                theMethodDecidesTheAccess,
+				"no header overrides the method":                               noHeaderOverridesTheMethod,
+				"the service receives the whole body":                          theServiceReceivesTheWholeBody,
+				"requests without a valid key do not reach the service":        requestsWithoutAValidKeyDoNotReachTheService,
+				"invariant 6: a key of another namespace is denied":            aKeyOfAnotherNamespaceIsDenied,
+				"invariant 7: clients cannot forge headers of the gateway":     clientsCannotForgeHeadersOfTheGateway,
+				"no path selects another namespace":                            noPathSelectsAnotherNamespace,
+				"WebSockets need read access":                                  webSocketsNeedReadAccess,
+				"only WebSocket is upgraded":                                   onlyWebSocketIsUpgraded,
+				"preflights of browsers need no key":                           preflightsNeedNoKey,
+				"insufficient access can be 403":                               insufficientAccessCanBe403,
+				"invariant 5: a deactivated key is denied":                     aDeactivatedKeyIsDenied,
+				"invariant 4: requests fail with 5xx without an authenticator": requestsFailWithoutAnAuthenticator,
 			} {
 				t.Run(name, func(t *testing.T) { test(f.in(t)) })
 			}
@@ -257,7 +257,7 @@ func (f *front) in(t *testing.T) *front {
 	return &inTest
 }
 
-func theServiceLearnsWhoAsksAndNotTheKey(f *front) {
+func theServiceReceivesTheIdentityAndNotTheKey(f *front) {
 	reader := f.keys["reader"]
 	for _, test := range []struct {
 		name          string
@@ -283,18 +283,18 @@ func theServiceLearnsWhoAsksAndNotTheKey(f *front) {
 	}
 }
 
-func theMethodDecidesWhichRightIsNeeded(f *front) {
+func theMethodDecidesTheAccess(f *front) {
 	for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
 		if a := f.send(method+" /", f.apiKey("reader")); a.status != http.StatusOK {
-			f.Errorf("%s with a key that may read is answered %d", method, a.status)
+			f.Errorf("the response to %s with read access is %d", method, a.status)
 		}
-		f.refused(method+" with a key that may only write", http.StatusUnauthorized, func() answer { return f.send(method+" /", f.apiKey("writer")) })
+		f.expectDenied(method+" with write access", http.StatusUnauthorized, func() response { return f.send(method+" /", f.apiKey("writer")) })
 	}
 	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "PROPFIND"} {
 		if r := f.forwarded(f.send(method+" /", f.apiKey("writer"), "Content-Length: 0")); r.Method != method {
 			f.Errorf("%s became %s", method, r.Method)
 		}
-		f.refused(method+" with a key that may only read", http.StatusUnauthorized, func() answer {
+		f.expectDenied(method+" with read access", http.StatusUnauthorized, func() response {
 			return f.send(method+" /", f.apiKey("reader"), "Content-Length: 0")
 		})
 	}
@@ -309,12 +309,12 @@ func noHeaderOverridesTheMethod(f *front) {
 				f.assertNotOverridden(f.forwarded(f.send("GET /", f.apiKey("both"), spelling+": DELETE", connection)))
 			}
 		}
-		override := func(method, key, named string) answer {
-			return f.send(method+" /", f.apiKey(key), header+": "+named, "Content-Length: 0")
+		override := func(method, key, override string) response {
+			return f.send(method+" /", f.apiKey(key), header+": "+override, "Content-Length: 0")
 		}
-		f.refused("POST as a GET by "+header, http.StatusUnauthorized, func() answer { return override("POST", "reader", "GET") })
+		f.expectDenied("POST as a GET by "+header, http.StatusUnauthorized, func() response { return override("POST", "reader", "GET") })
 		if f.sendsAllHeaders {
-			f.refused("GET as a DELETE by "+header, http.StatusUnauthorized, func() answer { return override("GET", "reader", "DELETE") })
+			f.expectDenied("GET as a DELETE by "+header, http.StatusUnauthorized, func() response { return override("GET", "reader", "DELETE") })
 		} else {
 			f.assertNotOverridden(f.forwarded(override("GET", "reader", "DELETE")))
 		}
@@ -322,8 +322,7 @@ func noHeaderOverridesTheMethod(f *front) {
 	}
 }
 
-// assertNotOverridden fails the test if the service received a header that makes another method of a request, where punctuation does not
-// count.
+// assertNotOverridden fails if the service received a header that overrides the method, where punctuation does not count.
 func (f *front) assertNotOverridden(r received) {
 	f.Helper()
 	for name, values := range r.Header {
@@ -333,7 +332,7 @@ func (f *front) assertNotOverridden(r received) {
 	}
 }
 
-func bodiesArriveWhole(f *front) {
+func theServiceReceivesTheWholeBody(f *front) {
 	body := strings.Repeat("0123456789abcdef", 1<<14)
 	for name, sent := range map[string]struct{ framed, header string }{
 		"with a length": {body, fmt.Sprintf("Content-Length: %d", len(body))},
@@ -345,33 +344,33 @@ func bodiesArriveWhole(f *front) {
 	}
 }
 
-func withoutAGoodKeyNothingReachesTheService(f *front) {
+func requestsWithoutAValidKeyDoNotReachTheService(f *front) {
 	reader := f.keys["reader"].token
 	for what, headers := range map[string][]string{
-		"no key":                       nil,
-		"an unknown key":               {"X-API-Key: sq_unknown"},
-		"a key twice":                  {"X-API-Key: " + reader, "X-API-Key: " + reader},
-		"two keys joined":              {"X-API-Key: " + reader + "," + reader},
-		"an empty X-API-Key":           {"X-API-Key:", "Authorization: Bearer " + reader},
-		"another scheme":               {"Authorization: Basic " + reader},
-		"a key in a header of no name": {"X_API_Key: " + reader},
+		"no key":             nil,
+		"an unknown key":     {"X-API-Key: sq_unknown"},
+		"a key twice":        {"X-API-Key: " + reader, "X-API-Key: " + reader},
+		"two keys joined":    {"X-API-Key: " + reader + "," + reader},
+		"an empty X-API-Key": {"X-API-Key:", "Authorization: Bearer " + reader},
+		"another scheme":     {"Authorization: Basic " + reader},
+		"a key in X_API_Key": {"X_API_Key: " + reader},
 	} {
-		a := f.refused(what, http.StatusUnauthorized, func() answer { return f.send("GET /", headers...) })
+		a := f.expectDenied(what, http.StatusUnauthorized, func() response { return f.send("GET /", headers...) })
 		if got := a.header["Www-Authenticate"]; !cmp.Equal(got, []string{challenge}) {
 			f.Errorf("%s: WWW-Authenticate is %q", what, got)
 		}
 		const text = "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer."
-		if f.passesAnswersOn != strings.Contains(a.body, text) {
+		if f.passesResponsesOn != strings.Contains(a.body, text) {
 			f.Errorf("%s: the body is %s", what, a.body)
 		}
 	}
 }
 
-func aKeyOfAnotherNamespaceIsRefused(f *front) {
-	f.refused("a key of another namespace", http.StatusUnauthorized, func() answer { return f.send("GET /", f.apiKey("stranger")) })
+func aKeyOfAnotherNamespaceIsDenied(f *front) {
+	f.expectDenied("a key of another namespace", http.StatusUnauthorized, func() response { return f.send("GET /", f.apiKey("stranger")) })
 }
 
-func noClientSpeaksForTheGateway(f *front) {
+func clientsCannotForgeHeadersOfTheGateway(f *front) {
 	reader := f.keys["reader"]
 	forged := []string{
 		"X-Auth-App: Back%20office", "x-auth-namespace: elsewhere", "X-AUTH-KEY-ID: 1", "X-Auth-Access: read,write", "X-Auth-Access: write",
@@ -380,10 +379,10 @@ func noClientSpeaksForTheGateway(f *front) {
 	}
 	methods := []string{"X-Original-Method: GET", "X-Forwarded-Method: GET", "X-HTTP-Method-Override: GET", "X_Original_Method: GET"}
 	for what, connection := range map[string][]string{
-		"nothing":                 nil,
-		"the identity":            {"Connection: X-Auth-App, X-Auth-Access", "Connection: x-auth-namespace,X-Auth-Key-Id"},
-		"the identity and close":  {"Connection: close, X-Auth-App, X-Auth-Key-Id"},
-		"the identity and a wish": {"Connection: keep-alive, Upgrade, X-Auth-App", "Upgrade: h2c"},
+		"nothing":                  nil,
+		"the identity":             {"Connection: X-Auth-App, X-Auth-Access", "Connection: x-auth-namespace,X-Auth-Key-Id"},
+		"the identity and close":   {"Connection: close, X-Auth-App, X-Auth-Key-Id"},
+		"the identity and Upgrade": {"Connection: keep-alive, Upgrade, X-Auth-App", "Upgrade: h2c"},
 	} {
 		headers := append(append([]string{f.apiKey("reader")}, forged...), connection...)
 		f.Run("Connection names "+what, func(t *testing.T) {
@@ -391,7 +390,7 @@ func noClientSpeaksForTheGateway(f *front) {
 			r := f.forwarded(f.send("GET /", headers...))
 			for name, values := range f.passesOn {
 				if diff := cmp.Diff(values, r.Header[name]); diff != "" {
-					t.Errorf("%s differs: if it no longer reaches the service, its page can say so (-want +got):\n%s", name, diff)
+					t.Errorf("%s differs: if it no longer reaches the service, correct its page (-want +got):\n%s", name, diff)
 				}
 				delete(r.Header, name)
 			}
@@ -405,11 +404,11 @@ func noClientSpeaksForTheGateway(f *front) {
 		"method and key": "Connection: X-API-Key, X-Original-Method, X-Forwarded-Method",
 	} {
 		headers := append([]string{f.apiKey("reader"), connection, "Content-Length: 0"}, methods...)
-		f.refused("POST as a GET, Connection naming "+what, http.StatusUnauthorized, func() answer { return f.send("POST /", headers...) })
+		f.expectDenied("POST as a GET, Connection naming "+what, http.StatusUnauthorized, func() response { return f.send("POST /", headers...) })
 	}
 }
 
-func noPathLeadsToAnotherNamespace(f *front) {
+func noPathSelectsAnotherNamespace(f *front) {
 	for _, path := range []string{
 		"/../" + f.elsewhere, "/..%2f" + f.elsewhere, "/%2e%2e/" + f.elsewhere, "//" + f.elsewhere,
 		f.endpoint + f.elsewhere, "/.." + f.endpoint + f.elsewhere, "/?" + f.endpoint + f.elsewhere,
@@ -417,7 +416,7 @@ func noPathLeadsToAnotherNamespace(f *front) {
 	} {
 		a := f.send("GET "+path, f.apiKey("stranger"))
 		if a.status != http.StatusUnauthorized && a.status != http.StatusBadRequest {
-			f.Errorf("GET %s with a key of another namespace is answered %d", path, a.status)
+			f.Errorf("GET %s with a key of another namespace gets %d", path, a.status)
 		}
 		if a := f.send("GET "+path, f.apiKey("reader")); a.status != http.StatusBadRequest {
 			f.assertIdentity(f.forwarded(a), f.keys["reader"], readersApp, "read")
@@ -425,17 +424,17 @@ func noPathLeadsToAnotherNamespace(f *front) {
 	}
 }
 
-func webSocketsNeedAKeyThatMayRead(f *front) {
+func webSocketsNeedReadAccess(f *front) {
 	dial := func(headers http.Header) (*websocket.Conn, *http.Response, error) {
 		return websocket.Dial(f.Context(), "ws://"+f.address+echoPath, &websocket.DialOptions{HTTPHeader: headers})
 	}
 	for name, status := range map[string]int{"": http.StatusUnauthorized, "writer": http.StatusUnauthorized} {
-		f.refused("a WebSocket with the key "+name, status, func() answer {
-			_, response, err := dial(http.Header{"X-Api-Key": {f.keys[name].token}})
-			if response == nil {
+		f.expectDenied("a WebSocket with the key "+name, status, func() response {
+			_, received, err := dial(http.Header{"X-Api-Key": {f.keys[name].token}})
+			if received == nil {
 				f.Fatal(err)
 			}
-			return answer{status: response.StatusCode, header: response.Header}
+			return response{status: received.StatusCode, header: received.Header}
 		})
 	}
 
@@ -450,41 +449,41 @@ func webSocketsNeedAKeyThatMayRead(f *front) {
 	for _, sent := range []string{"hello", strings.Repeat("a longer message ", 1<<10)} {
 		framework.Must(f, connection.Write(f.Context(), websocket.MessageText, []byte(sent)))
 		if _, message, err := connection.Read(f.Context()); err != nil || string(message) != sent {
-			f.Errorf("%d bytes came back as %d: %v", len(sent), len(message), err)
+			f.Errorf("sent %d bytes, received %d: %v", len(sent), len(message), err)
 		}
 	}
 	framework.Must(f, connection.Close(websocket.StatusNormalClosure, ""))
 }
 
-func webSocketAloneIsAProtocolToChangeTo(f *front) {
+func onlyWebSocketIsUpgraded(f *front) {
 	for what, test := range map[string]struct {
 		upgrade []string
 		want    []string
 	}{
-		"h2c":                 {[]string{"Upgrade: h2c"}, nil},
-		"another":             {[]string{"Upgrade: TLS/1.2"}, nil},
-		"h2c before, in one":  {[]string{"Upgrade: h2c, websocket"}, nil},
-		"h2c after, in one":   {[]string{"Upgrade: websocket, h2c"}, nil},
-		"WebSocket":           {[]string{"Upgrade: WebSocket"}, []string{"websocket"}},
-		"h2c after WebSocket": {[]string{"Upgrade: websocket", "Upgrade: h2c"}, []string{"websocket"}},
+		"h2c":                     {[]string{"Upgrade: h2c"}, nil},
+		"another":                 {[]string{"Upgrade: TLS/1.2"}, nil},
+		"h2c first, in one line":  {[]string{"Upgrade: h2c, websocket"}, nil},
+		"h2c second, in one line": {[]string{"Upgrade: websocket, h2c"}, nil},
+		"WebSocket":               {[]string{"Upgrade: WebSocket"}, []string{"websocket"}},
+		"h2c after WebSocket":     {[]string{"Upgrade: websocket", "Upgrade: h2c"}, []string{"websocket"}},
 	} {
-		asking := []string{f.apiKey("reader"), "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"}
-		r := f.forwarded(f.send("GET /", append(asking, test.upgrade...)...))
+		upgrading := []string{f.apiKey("reader"), "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"}
+		r := f.forwarded(f.send("GET /", append(upgrading, test.upgrade...)...))
 		if diff := cmp.Diff(test.want, r.Header["Upgrade"]); diff != "" {
-			f.Errorf("%s: the service is asked to change to (-want +got):\n%s", what, diff)
+			f.Errorf("%s: the upgrade that the service received differs (-want +got):\n%s", what, diff)
 		}
 	}
-	// What counts of two lines is up to the gateway.
+	// Gateways differ in the line that they use.
 	r := f.forwarded(f.send("GET /", f.apiKey("reader"), "Connection: Upgrade", "Upgrade: h2c", "Upgrade: websocket"))
 	if got := strings.Join(r.Header["Upgrade"], ", "); got != "" && got != "websocket" {
-		f.Errorf("h2c before WebSocket: the service is asked to change to %q", got)
+		f.Errorf("h2c before WebSocket: the service received the upgrade %q", got)
 	}
 }
 
-func preflightsAreAnsweredWithoutAKey(f *front) {
+func preflightsNeedNoKey(f *front) {
 	const origin = "https://shop.example.com"
 	preflight := []string{"Origin: " + origin, "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: x-api-key"}
-	a := f.refused("a preflight", http.StatusNoContent, func() answer { return f.send("OPTIONS /articles", preflight...) })
+	a := f.expectDenied("a preflight", http.StatusNoContent, func() response { return f.send("OPTIONS /articles", preflight...) })
 	got := map[string][]string{}
 	for name, values := range a.header {
 		if strings.HasPrefix(name, "Access-Control-") {
@@ -498,14 +497,14 @@ func preflightsAreAnsweredWithoutAKey(f *front) {
 		"Access-Control-Max-Age":       {"600"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		f.Errorf("the preflight's answer differs (-want +got):\n%s", diff)
+		f.Errorf("the response to the preflight differs (-want +got):\n%s", diff)
 	}
 
-	f.refused("OPTIONS that is no preflight", http.StatusUnauthorized, func() answer { return f.send("OPTIONS /articles", "Origin: "+origin) })
-	f.refused("GET that looks like a preflight", http.StatusUnauthorized, func() answer { return f.send("GET /articles", preflight...) })
-	for what, a := range map[string]answer{
-		"an answer": f.send("GET /articles", f.apiKey("reader"), "Origin: "+origin),
-		"a refusal": f.send("GET /articles", "Origin: "+origin),
+	f.expectDenied("OPTIONS that is not a preflight", http.StatusUnauthorized, func() response { return f.send("OPTIONS /articles", "Origin: "+origin) })
+	f.expectDenied("GET with the headers of a preflight", http.StatusUnauthorized, func() response { return f.send("GET /articles", preflight...) })
+	for what, a := range map[string]response{
+		"a response": f.send("GET /articles", f.apiKey("reader"), "Origin: "+origin),
+		"a denial":   f.send("GET /articles", "Origin: "+origin),
 	} {
 		if got := a.header["Access-Control-Allow-Origin"]; !cmp.Equal(got, []string{origin}) {
 			f.Errorf("%s has Access-Control-Allow-Origin %q", what, got)
@@ -513,35 +512,35 @@ func preflightsAreAnsweredWithoutAKey(f *front) {
 	}
 }
 
-func aGoodKeyWithoutTheRightCanBe403(f *front) {
-	f = f.proxy.stand(f.shop, f.syncedAuthenticator("--insufficient-access-status=403").Address("authenticator"))
-	f.refused("POST with a key that may only read", http.StatusForbidden, func() answer {
+func insufficientAccessCanBe403(f *front) {
+	f = f.proxy.startFront(f.shop, f.syncedAuthenticator("--insufficient-access-status=403").Address("authenticator"))
+	f.expectDenied("POST with read access", http.StatusForbidden, func() response {
 		return f.send("POST /", f.apiKey("reader"), "Content-Length: 0")
 	})
-	f.refused("no key", http.StatusUnauthorized, func() answer { return f.send("GET /") })
+	f.expectDenied("no key", http.StatusUnauthorized, func() response { return f.send("GET /") })
 }
 
-func aDeactivatedKeyIsRefused(f *front) {
+func aDeactivatedKeyIsDenied(f *front) {
 	retired := "retired-" + f.proxy.name
 	f.forwarded(f.send("GET /", f.apiKey(retired)))
 	f.deactivate(retired)
-	framework.Eventually(f, "the deactivated key is refused", func() bool { return f.send("GET /", f.apiKey(retired)).status == http.StatusUnauthorized })
+	framework.Eventually(f, "the deactivated key is denied", func() bool { return f.send("GET /", f.apiKey(retired)).status == http.StatusUnauthorized })
 }
 
-func withoutAnAuthenticatorNobodyPasses(f *front) {
+func requestsFailWithoutAnAuthenticator(f *front) {
 	impostor := f.shop.in(f.T)
 	impostor.certificate = newCertificate(f)
 	for what, test := range map[string]struct {
 		authenticator string
 		status        int
 	}{
-		"an authenticator that another authority vouches for": {impostor.syncedAuthenticator().Address("authenticator"), f.unreachable},
-		"an authenticator that knows no keys yet":             {f.unsyncedAuthenticator().Address("authenticator"), f.unavailable},
-		"no authenticator": {binaries.FreeAddress(f.T), f.unreachable},
+		"an authenticator with a certificate of another CA": {impostor.syncedAuthenticator().Address("authenticator"), f.unreachable},
+		"an authenticator that is not synced":               {f.unsyncedAuthenticator().Address("authenticator"), f.unavailable},
+		"no authenticator":                                  {binaries.FreeAddress(f.T), f.unreachable},
 	} {
-		f := f.proxy.stand(f.shop, test.authenticator)
-		for request, headers := range map[string][]string{"a good key": {f.apiKey("both")}, "no key": nil} {
-			f.refused(what+": "+request, test.status, func() answer { return f.send("GET /", headers...) })
+		f := f.proxy.startFront(f.shop, test.authenticator)
+		for request, headers := range map[string][]string{"a valid key": {f.apiKey("both")}, "no key": nil} {
+			f.expectDenied(what+": "+request, test.status, func() response { return f.send("GET /", headers...) })
 		}
 	}
 }

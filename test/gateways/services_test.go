@@ -25,16 +25,16 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// asker is where a service runs the commands of its page.
-type asker struct {
+// caller is a service that runs the commands of its page.
+type caller struct {
 	*shop
-	// dir has ca.crt, and what tells curl where the authenticator really is.
+	// dir has ca.crt, and the address of the authenticator for curl.
 	dir string
 }
 
-func newAsker(t *testing.T) *asker {
+func newCaller(t *testing.T) *caller {
 	t.Helper()
-	a := &asker{shop: newShop(t, testenv.Shared(t)), dir: t.TempDir()}
+	a := &caller{shop: newShop(t, testenv.Shared(t)), dir: t.TempDir()}
 	address := a.syncedAuthenticator().Address("authenticator")
 	framework.Must(a, os.Symlink(a.caFile, filepath.Join(a.dir, "ca.crt")))
 	settings := fmt.Sprintf("silent\nshow-error\nhttp1.1\nconnect-to = %s:443:%s\n", serviceName, address)
@@ -42,8 +42,8 @@ func newAsker(t *testing.T) *asker {
 	return a
 }
 
-// run runs a command of the page about the token of a client's key, and returns what it prints.
-func (a *asker) run(name, clientsKey string) string {
+// run runs a command of the page with the token of a client's key, and returns its output.
+func (a *caller) run(name, clientsKey string) string {
 	a.Helper()
 	command := exec.CommandContext(a.Context(), "bash", "-euc", strings.ReplaceAll(docsnippets.Shown(a, "services.md", name), "/shop", "/"+a.namespace))
 	command.Dir = a.dir
@@ -56,9 +56,9 @@ func (a *asker) run(name, clientsKey string) string {
 	return string(output)
 }
 
-func TestAServiceAsksByHTTP(t *testing.T) {
+func TestServices_CheckKeysOverHTTP(t *testing.T) {
 	t.Parallel()
-	a := newAsker(t)
+	a := newCaller(t)
 	reader := a.keys["reader"]
 
 	var active map[string]any
@@ -71,7 +71,7 @@ func TestAServiceAsksByHTTP(t *testing.T) {
 		t.Errorf("introspection (-want +got):\n%s", diff)
 	}
 	if got := a.run("introspection", "stranger"); got != `{"active":false}` {
-		t.Errorf("introspection of a key of another namespace is answered %s", got)
+		t.Errorf("the introspection of a key of another namespace returns %s", got)
 	}
 
 	for key, want := range map[string][]string{
@@ -90,7 +90,7 @@ func TestAServiceAsksByHTTP(t *testing.T) {
 		framework.Must(a, err)
 		defer response.Body.Close()
 		if response.StatusCode != want || (want == http.StatusOK) != (response.Header.Get("X-Auth-Key-Id") == a.keys[key].id) {
-			t.Errorf("asked as a gateway about the key %s, the answer is %s %v", key, response.Status, response.Header)
+			t.Errorf("as a gateway, with the key %s, the response is %s %v", key, response.Status, response.Header)
 		}
 	}
 }

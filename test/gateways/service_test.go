@@ -17,14 +17,14 @@ import (
 	"github.com/coder/websocket"
 )
 
-// echoPath is where the service speaks WebSocket.
+// echoPath is the path of WebSockets.
 const echoPath = "/echo"
 
-// service stands behind a gateway. It answers with what it received, and echoes WebSocket messages.
+// service is a service behind a gateway. It responds with the request that it received, and echoes WebSocket messages.
 type service struct {
 	// address is host:port.
 	address string
-	// requests is how many it received.
+	// requests is the number of requests that it received.
 	requests atomic.Int64
 }
 
@@ -56,11 +56,11 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(received{Method: r.Method, Target: r.RequestURI, Body: string(body), Header: r.Header})
 }
 
-// echo sends what it received as the first message, and then each message back.
+// echo sends the request as the first message, and then each message back.
 func echo(w http.ResponseWriter, r *http.Request) {
 	connection, err := websocket.Accept(w, r, nil)
 	if err != nil {
-		return // it has answered
+		return // Accept has responded
 	}
 	defer func() { _ = connection.CloseNow() }()
 	greeting, err := json.Marshal(received{Method: r.Method, Target: r.RequestURI, Header: r.Header})

@@ -3,8 +3,8 @@
 
 //go:build gateways
 
-// Package gateways_test runs the configurations that docs/gateways shows with the real programs, which `make test-gateways` gets. It holds
-// those whose program it has not to the types of their gateway where it can.
+// Package gateways_test runs the configurations in docs/gateways with the real programs, which `make test-gateways` downloads. It validates
+// some others with the types of their gateway.
 package gateways_test
 
 import (
@@ -30,13 +30,13 @@ import (
 )
 
 const (
-	// serviceName is the DNS name of the authenticator's Service, for which its certificate is.
+	// serviceName is the DNS name of the authenticator's Service, and of its certificate.
 	serviceName = "apikey-authenticator.apikey-system.svc"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// shop is a namespace with keys, and the certificate of the authenticators that answer for them.
+// shop is a namespace with keys, and the certificate of its authenticators.
 type shop struct {
 	*testing.T
 	certificate
@@ -54,7 +54,7 @@ type key struct {
 	id string
 }
 
-// newShop makes two namespaces, and keys in them. More names are those of keys that may read.
+// newShop creates two namespaces with keys. More names are those of keys with read access.
 func newShop(t *testing.T, env *testenv.Env, more ...string) *shop {
 	t.Helper()
 	s := &shop{T: t, certificate: newCertificate(t), env: env, namespace: env.Namespace(t), elsewhere: env.Namespace(t)}
@@ -70,10 +70,10 @@ func (s *shop) in(t *testing.T) *shop {
 	return &inTest
 }
 
-// readersApp is the app name of the key reader as headers have it.
+// readersApp is the app name of the key reader in headers.
 const readersApp = "Frontend%20f%C3%BCr%20L%C3%A4den"
 
-// certificate is that of an authenticator.
+// certificate is the serving certificate of an authenticator.
 type certificate struct {
 	certFile, keyFile string
 	// caFile has the certificate of the authority that signed it.
@@ -93,11 +93,11 @@ func newCertificate(t testing.TB) certificate {
 	return c
 }
 
-// issuing lets one test after the other run a controller: each looks after all namespaces.
+// issuing is held by the test that runs a controller, because a controller reconciles all namespaces.
 var issuing sync.Mutex
 
-// issueKeys declares the keys reader, writer and both, and stranger in the other namespace, and returns once a controller has issued
-// them. More names are those of keys that may read. The key unknown is nobody's.
+// issueKeys creates the keys reader, writer and both, and stranger in the other namespace, and returns when a controller has issued them.
+// More names are those of keys with read access. No object has the key unknown.
 func (s *shop) issueKeys(more ...string) {
 	s.Helper()
 	specs := map[string]v1alpha1.APIKeySpec{
@@ -119,9 +119,9 @@ func (s *shop) issueKeys(more ...string) {
 		if name == "stranger" {
 			namespace = s.elsewhere
 		}
-		declared := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
-		framework.Must(s, s.env.Client.Create(s.Context(), declared))
-		s.keys[name] = key{namespace: namespace, id: string(declared.UID)}
+		created := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
+		framework.Must(s, s.env.Client.Create(s.Context(), created))
+		s.keys[name] = key{namespace: namespace, id: string(created.UID)}
 	}
 	for name, key := range s.keys {
 		issued := &v1alpha1.APIKey{}
@@ -146,7 +146,7 @@ func (s *shop) startAuthenticator(config *rest.Config, flags ...string) *operato
 	return operator.StartAuthenticator(s, config, append([]string{"--tls-cert-file=" + s.certFile, "--tls-private-key-file=" + s.keyFile}, flags...)...)
 }
 
-// syncedAuthenticator starts an authenticator and returns once it knows all keys.
+// syncedAuthenticator starts an authenticator, and returns when it is ready.
 func (s *shop) syncedAuthenticator(flags ...string) *operator.Process {
 	s.Helper()
 	authenticator := s.startAuthenticator(s.env.Config, flags...)
@@ -161,7 +161,7 @@ func (s *shop) unsyncedAuthenticator() *operator.Process {
 	return s.startAuthenticator(&rest.Config{Host: "http://127.0.0.1:1"})
 }
 
-// deactivate does so as a person does.
+// deactivate deactivates a key with kubectl.
 func (s *shop) deactivate(name string) {
 	s.Helper()
 	_, err := s.env.Kubectl(s, "patch", "apikey", name, "--namespace="+s.namespace, "--type=merge", `--patch={"spec":{"active":false}}`)
