@@ -15,7 +15,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// TestDataPlane measures what questions cost. The report is written when all was measured.
+// TestDataPlane measures the cost of checks. It writes the report when all parts have run.
 func TestDataPlane(t *testing.T) {
 	measured := report.Report{Command: "make bench"}
 	parts := []struct {
@@ -42,8 +42,8 @@ func TestDataPlane(t *testing.T) {
 	}
 }
 
-// inTurns measures each of several things once a turn, so that none has the machine's better moment, and returns what was measured of
-// each. A turn before the first warms up what there is.
+// inTurns measures each of several things once a turn, so that none has the machine's better moment, and returns the samples of each. The
+// first turn only warms up.
 func inTurns[S any](turns int, measure ...func() S) [][]S {
 	samples := make([][]S, len(measure))
 	for turn := range turns + 1 {

@@ -19,24 +19,24 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
-// nginx measures requests through nginx to a service that nginx is too, with the configuration that its page shows, and with the same
-// without authentication.
+// nginx measures requests through nginx to a service, which is nginx too. It uses the configuration of its page, with and without
+// authentication.
 func nginx(t *testing.T) []report.Row {
 	t.Helper()
 	certificateDir := t.TempDir()
 	s := newServer(t, certificateDir)
-	asking := startNginx(t, s, certificateDir, docsnippets.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"))
+	checking := startNginx(t, s, certificateDir, docsnippets.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"))
 	open := startNginx(t, s, certificateDir, strings.Replace(docsnippets.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), "auth_request /", "# auth_request /", 1))
 	request := func(address string) func() load {
-		return func() load { return s.ask("http://"+address, "/orders", s.knownOfFirstNamespace) }
+		return func() load { return s.check("http://"+address, "/orders", s.knownOfFirstNamespace) }
 	}
-	samples := inTurns(questionTurns, request(open), request(asking))
+	samples := inTurns(checkTurns, request(open), request(checking))
 	withoutAuthentication := comparison{"without authentication", samples[0]}
 	const figure = "requests through nginx with `auth_request`"
 	return []report.Row{withoutAuthentication.throughput(figure, samples[1], 0), withoutAuthentication.p99(figure, samples[1], 0)}
 }
 
-// startNginx starts nginx before a service that only answers 200, and returns its address.
+// startNginx starts nginx in front of a service that only returns 200, and returns its address.
 func startNginx(t *testing.T, s *server, certificateDir, configuration string) string {
 	t.Helper()
 	address, service, dir := binaries.FreeAddress(t), binaries.FreeAddress(t), t.TempDir()

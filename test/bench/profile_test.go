@@ -15,7 +15,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// TestProfile records what an authenticator's processor time goes into while it is asked over HTTP and gRPC, for the compiler.
+// TestProfile records a CPU profile of an authenticator under checks over HTTP and gRPC, for the compiler.
 func TestProfile(t *testing.T) {
 	s := newServer(t, t.TempDir())
 	recorded := make(chan error, 1)
@@ -23,10 +23,10 @@ func TestProfile(t *testing.T) {
 
 	url, known, unknown := s.scheme+"://"+s.address, writeCheck(t, s.known), writeCheck(t, s.unknown)
 	for {
-		s.ask(url, "/auth/forward/{namespace}", s.known)
-		s.ask(url, "/auth/envoy/{namespace}/orders", s.unknown)
-		s.check(authorization, known)
-		s.check(authorization, unknown)
+		s.check(url, "/auth/forward/{namespace}", s.known)
+		s.check(url, "/auth/envoy/{namespace}/orders", s.unknown)
+		s.checkGRPC(authorization, known)
+		s.checkGRPC(authorization, unknown)
 		select {
 		case err := <-recorded:
 			framework.Must(t, err)
@@ -36,7 +36,7 @@ func TestProfile(t *testing.T) {
 	}
 }
 
-// record writes a minute's profile of the server to a file, without what tells of this machine's files.
+// record writes a profile of one minute to a file, without the paths of this machine.
 func (s *server) record(file string) error {
 	content, err := s.get("/debug/pprof/profile?seconds=60")
 	if err != nil {

@@ -30,7 +30,7 @@ type server struct {
 	address, grpcAddress, operations string
 	scheme                           string
 	dir                              string
-	// Files of keys to ask with, as test/bench/testdata/ask.lua reads them.
+	// Files of keys for checks, in the form that test/bench/testdata/check.lua reads.
 	known, knownOfFirstNamespace, unknown string
 }
 
@@ -71,7 +71,7 @@ func (s *server) write(name, content string) string {
 	return file
 }
 
-// operate asks the server to do something, or what it knows of itself.
+// operate sends a request to the operations address.
 func (s *server) operate(path string) string {
 	s.t.Helper()
 	content, err := s.get(path)
@@ -79,7 +79,7 @@ func (s *server) operate(path string) string {
 	return strings.TrimSpace(string(content))
 }
 
-// get returns what the server answers to operate. Any goroutine may call it.
+// get returns the response of the operations address. Any goroutine may call it.
 func (s *server) get(path string) ([]byte, error) {
 	response, err := http.Get("http://" + s.operations + path)
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *server) get(path string) ([]byte, error) {
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
 	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s is answered %s: %s", path, response.Status, content)
+		err = fmt.Errorf("the response to %s is %s: %s", path, response.Status, content)
 	}
 	return content, err
 }
@@ -101,7 +101,7 @@ func (s *server) cpu() float64 {
 	return nanoseconds / 1000
 }
 
-// run runs a program of bin/debian and returns what it prints.
+// run runs a program of bin/debian and returns its output.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), binaries.Path(t, "debian", "usr", "bin", name), args...)

@@ -24,17 +24,17 @@ import (
 )
 
 const (
-	verdictTurns   = 200
-	verdictsOfTurn = 20_000
+	verdictTurns    = 200
+	verdictsPerTurn = 20_000
 )
 
-// verdicts measures Decide for tokens in random order: with few keys beside the hash of a token, and with many beside that and a lookup in
-// a plain Go map of digests, which decides nothing.
+// verdicts measures Decide for tokens in random order. The floors are the hash of a token, and with many keys that and a lookup in a plain
+// Go map of digests, which decides nothing.
 func verdicts(t *testing.T) []report.Row {
 	t.Helper()
-	runtime.LockOSThread() // whose processor time is measured
+	runtime.LockOSThread() // the processor time of the thread is measured
 	defer runtime.UnlockOSThread()
-	measure := func(count int) [][]float64 { // apart: each number of keys has the caches to itself, as it would
+	measure := func(count int) [][]float64 { // one after the other, so that each number of keys has the caches to itself
 		d := newDecisions(t, count)
 		return inTurns(verdictTurns, d.sum, d.decide, d.lookUp)
 	}
@@ -52,16 +52,16 @@ func verdicts(t *testing.T) []report.Row {
 	}
 }
 
-// decisions are questions about keys in random order.
+// decisions are requests with keys in random order.
 type decisions struct {
 	t             *testing.T
 	authenticator *authn.Authenticator
 	plain         map[token.Digest]*authn.Key
-	questions     []question
+	requests      []request
 	next          int
 }
 
-type question struct {
+type request struct {
 	authn.Request
 	token []byte
 }
@@ -75,63 +75,63 @@ func newDecisions(t *testing.T, count int) *decisions {
 		t:             t,
 		authenticator: authn.NewAuthenticator(keyring, 0, time.Now),
 		plain:         make(map[token.Digest]*authn.Key, count),
-		questions:     questionsAbout(minted),
+		requests:      requestsWith(minted),
 	}
-	for i := range d.questions {
-		d.plain[sha256.Sum256(d.questions[i].token)] = d.authenticator.Decide(d.questions[i].Request).Key
+	for i := range d.requests {
+		d.plain[sha256.Sum256(d.requests[i].token)] = d.authenticator.Decide(d.requests[i].Request).Key
 	}
 	return d
 }
 
-// questionsAbout returns questions whose tokens lie in memory one behind the other, as if each had just arrived.
-func questionsAbout(minted []keys.Key) []question {
+// requestsWith returns requests with these keys. Their tokens are adjacent in memory, as if they had just arrived.
+func requestsWith(minted []keys.Key) []request {
 	var arrived strings.Builder
 	for i := range minted {
 		arrived.WriteString(minted[i].Token)
 	}
 	text, bytes := arrived.String(), []byte(arrived.String())
-	questions := make([]question, len(minted))
+	requests := make([]request, len(minted))
 	for i := range minted {
 		from, to := i*token.Length, (i+1)*token.Length
-		questions[i] = question{
+		requests[i] = request{
 			Request: authn.Request{Namespace: minted[i].Namespace, Credential: authn.NewCredential(text[from:to]), Access: authn.Read},
 			token:   bytes[from:to],
 		}
 	}
-	return questions
+	return requests
 }
 
 func (d *decisions) decide() float64 {
-	return d.time(func(q *question) {
-		if verdict := d.authenticator.Decide(q.Request); verdict.Decision != authn.Granted {
+	return d.time(func(r *request) {
+		if verdict := d.authenticator.Decide(r.Request); verdict.Decision != authn.Granted {
 			d.t.Fatalf("the verdict is %v", verdict)
 		}
 	})
 }
 
 func (d *decisions) lookUp() float64 {
-	return d.time(func(q *question) {
-		if key := d.plain[sha256.Sum256(q.token)]; key.Access != authn.Read {
+	return d.time(func(r *request) {
+		if key := d.plain[sha256.Sum256(r.token)]; key.Access != authn.Read {
 			d.t.Fatalf("the key is %v", key)
 		}
 	})
 }
 
 func (d *decisions) sum() float64 {
-	return d.time(func(q *question) { sha256.Sum256(q.token) })
+	return d.time(func(r *request) { sha256.Sum256(r.token) })
 }
 
-// time returns the processor time of one question, in ns, which other work on the machine disturbs the least. Each call goes on where the
-// last one ended.
-func (d *decisions) time(answer func(q *question)) float64 {
+// time returns the processor time of one request, in ns, which other work on the machine affects least. Each call continues with the next
+// request.
+func (d *decisions) time(decide func(r *request)) float64 {
 	start := d.processorTime()
-	for range verdictsOfTurn {
-		answer(&d.questions[d.next])
-		if d.next++; d.next == len(d.questions) {
+	for range verdictsPerTurn {
+		decide(&d.requests[d.next])
+		if d.next++; d.next == len(d.requests) {
 			d.next = 0
 		}
 	}
-	return float64(d.processorTime()-start) / verdictsOfTurn
+	return float64(d.processorTime()-start) / verdictsPerTurn
 }
 
 // processorTime returns what this thread has used so far, in ns.
@@ -142,7 +142,7 @@ func (d *decisions) processorTime() int64 {
 	return used.Nano()
 }
 
-// memory measures what a Keyring takes, all included.
+// memory measures the memory of a Keyring.
 func memory(t *testing.T) []report.Row {
 	t.Helper()
 	const count = 1_000_000

@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package keys makes the APIKeys that are benchmarked.
+// Package keys creates the APIKeys of the benchmarks.
 package keys
 
 import (
@@ -18,7 +18,7 @@ import (
 
 const namespaces = 100
 
-// Key is an issued key that may read.
+// Key is an issued key with read access.
 type Key struct {
 	number           int
 	uid              types.UID
@@ -45,7 +45,7 @@ func (k *Key) Object() *v1alpha1.APIKey {
 	}
 }
 
-// Fill makes a Keyring hold these keys and no others.
+// Fill replaces the keys of a Keyring by these.
 func Fill(keyring *authn.Keyring, minted []Key) error {
 	objects := make([]any, len(minted))
 	for i := range minted {

@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package report writes what was measured into a page of the documentation: each figure beside its floor and its bar.
+// Package report writes figures, with their floors and bars, into a page of the documentation.
 package report
 
 import (
@@ -16,25 +16,25 @@ import (
 	"time"
 )
 
-// Report is what one command measured.
+// Report has the figures of one command.
 type Report struct {
-	// Command that measures, such as "make bench". The page has the lines <!-- begin: make bench --> and <!-- end: make bench -->; the
-	// report is written between them.
+	// Command that measured, such as "make bench". Write writes the report between the lines <!-- begin: make bench --> and
+	// <!-- end: make bench --> of the page.
 	Command string
 	// Rows in the order of the table.
 	Rows []Row
 }
 
-// Row is a figure, measured in turns with its floor: the least that anything could take that does such work on the same machine at the
-// same time. What counts is the ratio of the two.
+// Row is a figure, measured in turns with its floor: the least that a program could need for such work, on the same machine at the same
+// time. The result is the ratio of the two.
 type Row struct {
-	// Figure says what was measured, as Markdown.
+	// Figure is the name of the figure, as Markdown.
 	Figure string
 	// Unit of the values and of the floor, such as "ns" or "MB".
 	Unit string
 	// Values of the turns.
 	Values []float64
-	// Floor says what the floor is, as Markdown. Empty when there is none.
+	// Floor is the name of the floor, as Markdown, or "".
 	Floor string
 	// Floors are the floor's values, one of each turn.
 	Floors []float64
@@ -42,16 +42,16 @@ type Row struct {
 	Bar Bar
 }
 
-// Bar is what a figure should hold. The zero value is none.
+// Bar is a limit for a figure. The zero value is none.
 type Bar struct{ AtMost, AtLeast float64 }
 
-// Met says whether the median holds the bar.
+// Met reports whether the median meets the bar.
 func (r *Row) Met() bool {
 	judged := median(r.judged())
 	return (r.Bar.AtMost == 0 || judged <= r.Bar.AtMost) && judged >= r.Bar.AtLeast
 }
 
-// judged are what the bar is for.
+// judged returns the values that the bar applies to.
 func (r *Row) judged() []float64 {
 	if r.Floor == "" {
 		return r.Values
@@ -63,7 +63,7 @@ func (r *Row) judged() []float64 {
 	return ratios
 }
 
-// Write prints the report and writes it into a page, in place of the last one.
+// Write prints the report, and replaces the one in the page by it.
 func (r *Report) Write(page string) error {
 	content := r.String()
 	fmt.Println(content)
@@ -128,7 +128,7 @@ func quantile(values []float64, q float64) float64 {
 	return sorted[below] + (at-float64(below))*(sorted[above]-sorted[below])
 }
 
-// quantity writes a number with three digits at least, its thousands apart.
+// quantity formats a number with at least three digits, and spaces between thousands.
 func quantity(number float64, unit string) string {
 	decimals := 0
 	switch {
@@ -144,7 +144,7 @@ func quantity(number float64, unit string) string {
 	return text + " " + unit
 }
 
-// machine says what was measured on. What cannot be found out is left out.
+// machine describes the machine, as far as the system reports it.
 func machine() string {
 	facts := []string{fmt.Sprintf("%d cores", runtime.NumCPU()), runtime.GOOS + "/" + runtime.GOARCH, runtime.Version()}
 	if model, err := cpuModel(); err == nil {

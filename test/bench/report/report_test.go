@@ -27,7 +27,7 @@ var measured = report.Report{Command: "make bench", Rows: []report.Row{
 	{Figure: "nginx", Unit: "ms", Values: []float64{1.234}, Floor: "alone", Floors: []float64{1}},
 }}
 
-func TestTheReportTakesThePlaceOfTheLastOne(t *testing.T) {
+func TestWrite_ReplacesTheReport(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "page.md")
 	write(t, page, "# Page\n\n<!-- begin: make bench -->\nold\n<!-- end: make bench -->\n\n<!-- begin: make bench-scale -->\nother\n<!-- end: make bench-scale -->\n")
 	for range 2 {
@@ -57,7 +57,7 @@ other
 	}
 }
 
-func TestAPageWithoutAPlaceForTheReportIsLeftAsItIs(t *testing.T) {
+func TestWrite_KeepsAPageWithoutTheMarkers(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "page.md")
 	const content = "# Page\n\n<!-- begin: make bench -->\n"
 	write(t, page, content)

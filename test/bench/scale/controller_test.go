@@ -25,11 +25,11 @@ import (
 const (
 	issuedPerTurn = 5_000
 
-	// concurrentWriters are as many as the controller issues keys at a time.
+	// concurrentWriters is the number of keys that the controller issues at a time.
 	concurrentWriters = 10
 )
 
-// controllerAtWork measures the memory that a controller takes, and how fast it issues keys, beside a client that makes the same writes.
+// controllerAtWork measures the memory of a controller, and how fast it issues keys, compared with a client that sends the same writes.
 func controllerAtWork(t *testing.T, p *population) []report.Row {
 	t.Helper()
 	controller := p.startController()
@@ -41,30 +41,30 @@ func controllerAtWork(t *testing.T, p *population) []report.Row {
 			controller = p.startController()
 		}
 		issued = append(issued, p.rateOfController(controller))
-		controller.Kill() // it would issue the client's keys
+		controller.Kill() // it would issue the keys of the client
 		written = append(written, p.rateOfClient())
 		t.Logf("keys/s by the controller %.0f, by the client %.0f", issued, written)
 	}
 	at := fmt.Sprintf(" at %s keys", thousands(len(p.issued)))
 	return []report.Row{
 		{Figure: "memory (RSS) of a controller at rest," + at, Unit: "MB", Values: []float64{memory.now}, Bar: report.Bar{AtMost: 250}},
-		{Figure: "the most memory (RSS) it has had by then," + at, Unit: "MB", Values: []float64{memory.peak}},
+		{Figure: "peak memory (RSS) until then," + at, Unit: "MB", Values: []float64{memory.peak}},
 		{
-			Figure: fmt.Sprintf("issuing %s keys that are there at once,%s", thousands(issuedPerTurn), at), Unit: "keys/s", Values: issued,
-			Floor: "a client that makes the same writes, as many at a time", Floors: written, Bar: report.Bar{AtLeast: 0.7},
+			Figure: fmt.Sprintf("issuing %s keys at once,%s", thousands(issuedPerTurn), at), Unit: "keys/s", Values: issued,
+			Floor: "a client that sends as many of the same writes at a time", Floors: written, Bar: report.Bar{AtLeast: 0.7},
 		},
 	}
 }
 
-// rateOfController returns how many keys the controller issues a second when many are there at once.
+// rateOfController returns how many keys per second the controller issues when many exist at once.
 func (p *population) rateOfController(controller *daemon) float64 {
 	p.t.Helper()
 	const metric = "apikey_issued_total"
 	before := controller.metric(metric)
 	p.store(&p.appliedForm, issuedPerTurn)
 	started, meanwhile := time.Now(), controller.metric(metric)
-	rate := 0.0 // by the last look that saw it issuing
-	// Not more often: a look at the metrics takes the controller a good part of the processor time that issuing a key does.
+	rate := 0.0 // by the last metrics before all keys were issued
+	// Not more often: serving the metrics costs the controller a good part of the processor time of issuing a key.
 	framework.EventuallyWithin(p.t, 10*time.Minute, time.Second, "all keys are issued", func() bool {
 		issued := controller.metric(metric)
 		if issued == before+issuedPerTurn {
@@ -76,7 +76,7 @@ func (p *population) rateOfController(controller *daemon) float64 {
 	return rate
 }
 
-// rateOfClient returns how many keys a client writes a second that makes the writes of the controller and nothing else.
+// rateOfClient returns how many keys per second a client writes that only sends the writes of the controller.
 func (p *population) rateOfClient() float64 {
 	p.t.Helper()
 	stored := p.store(&p.appliedForm, issuedPerTurn)
@@ -101,7 +101,7 @@ func (p *population) rateOfClient() float64 {
 	return float64(len(stored)) / time.Since(started).Seconds()
 }
 
-// read returns a key as the controller has it, which keeps and sends no more of it.
+// read returns a key with the fields that the controller keeps and sends.
 func (p *population) read(k *key) *v1alpha1.APIKey {
 	p.t.Helper()
 	object := k.object()
@@ -110,7 +110,7 @@ func (p *population) read(k *key) *v1alpha1.APIKey {
 	return object
 }
 
-// write makes the writes that issue a key: its hash, its Secret, that it is issued, and an event that says so.
+// write sends the writes that issue a key: its hash, its Secret, the final status, and the event.
 func (p *population) write(object *v1alpha1.APIKey) error {
 	ctx, plaintext, secretName := p.t.Context(), token.New(), object.Name+"-token"
 	issued := p.issuedForm.decode(p.t).Status

@@ -40,8 +40,8 @@ func (k *key) object() *v1alpha1.APIKey {
 
 // population is a Kubernetes API with many APIKeys.
 //
-// The API server would take many minutes to be told of them all. So it is told of two, one of them is issued by the controller, and what
-// it stores of these is stored for all others, with names, hashes and UIDs of their own.
+// Creating all of them at the API server would take many minutes. So the test creates two, the controller issues one of them, and the test
+// stores copies of what the API server has stored, with different names, hashes and UIDs.
 type population struct {
 	*testenv.Env
 	t      *testing.T
@@ -65,10 +65,10 @@ func (p *population) in(t *testing.T) *population {
 	return &copied
 }
 
-// populate starts a Kubernetes API that has this many issued keys.
+// populate starts a Kubernetes API with this many issued keys.
 func populate(t *testing.T, count int) *population {
 	t.Helper()
-	p := &population{Env: testenv.Start(t, "--request-timeout=10m"), t: t} // a busy machine takes longer than a minute to list them
+	p := &population{Env: testenv.Start(t, "--request-timeout=10m"), t: t} // a busy machine needs longer than a minute to list them
 	for i := range namespaces {
 		framework.Must(t, p.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespaceName(i)}}))
 	}
@@ -92,7 +92,7 @@ func populate(t *testing.T, count int) *population {
 
 func namespaceName(i int) string { return fmt.Sprintf("namespace-%02d", i%namespaces) }
 
-// mint returns a key that differs from all others, and whose form is as long as theirs.
+// mint returns a new key, with a form of the same length as all others.
 func (p *population) mint() key {
 	defer func() { p.minted++ }()
 	return key{
@@ -104,7 +104,7 @@ func (p *population) mint() key {
 	}
 }
 
-// apply creates a key as people do.
+// apply creates a key with kubectl.
 func (p *population) apply(k key) key {
 	p.t.Helper()
 	_, err := p.ControlPlane.Kubectl(p.t.Context(), fmt.Sprintf(
@@ -114,7 +114,7 @@ func (p *population) apply(k key) key {
 	return k
 }
 
-// formOf reads how the API server has stored a key.
+// formOf reads a key as the API server has stored it.
 func (p *population) formOf(k key) form {
 	p.t.Helper()
 	f := form{key: k, path: "/registry/keys.squirrel.dev/apikeys/" + k.namespace + "/" + k.name}
@@ -137,7 +137,7 @@ func (f *form) decode(t *testing.T) *v1alpha1.APIKey {
 	return &object
 }
 
-// store stores this many keys of a form, each at a version of its own, as the API server does.
+// store stores this many keys of a form, each with a different resource version, as the API server does.
 func (p *population) store(f *form, count int) []key {
 	p.t.Helper()
 	stored := make([]key, count)
@@ -161,7 +161,7 @@ func (p *population) store(f *form, count int) []key {
 	return stored
 }
 
-// of returns where and as what a key is stored; object is the form decoded.
+// of returns the path and the content of a key. The object is the decoded form.
 func (f *form) of(object *v1alpha1.APIKey, k *key) (path, content string) {
 	replacements := []string{f.namespace, k.namespace, f.name, k.name, f.appName, k.appName, f.uid, k.uid}
 	for _, recorded := range object.Status.Tokens {
@@ -179,19 +179,19 @@ func (p *population) etcd(method string, request, response any) {
 	p.t.Helper()
 	body, err := json.Marshal(request)
 	framework.Must(p.t, err)
-	answer, err := etcdClient.Post(p.EtcdURL()+"/v3/kv/"+method, "application/json", bytes.NewReader(body))
+	reply, err := etcdClient.Post(p.EtcdURL()+"/v3/kv/"+method, "application/json", bytes.NewReader(body))
 	framework.Must(p.t, err)
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		p.t.Fatalf("etcd answers %s to %s", answer.Status, method)
+	defer reply.Body.Close()
+	if reply.StatusCode != http.StatusOK {
+		p.t.Fatalf("etcd returns %s to %s", reply.Status, method)
 	}
-	content, err := io.ReadAll(answer.Body)
+	content, err := io.ReadAll(reply.Body)
 	framework.Must(p.t, err)
 	framework.Must(p.t, json.Unmarshal(content, response))
 }
 
-// checkStored sees that the API server would store a key as it is stored: it stores anew what it would store otherwise, even when nothing
-// is to be changed.
+// checkStored checks that the API server would store the same form: a patch without changes rewrites an object that is stored in another
+// form.
 func (p *population) checkStored(k *key) {
 	p.t.Helper()
 	object := k.object()
@@ -204,6 +204,6 @@ func (p *population) checkStored(k *key) {
 		p.t.Errorf("the API server stores another form of %s than was stored for it", k.name)
 	}
 	if object.Status.Tokens[0].Hash != token.Hash(k.token) || object.Spec.AppName != k.appName || string(object.UID) != k.uid {
-		p.t.Errorf("the API server has %v in the place of %v", object, k)
+		p.t.Errorf("the API server has %v instead of %v", object, k)
 	}
 }

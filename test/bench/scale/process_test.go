@@ -55,14 +55,14 @@ func (p *population) start(gogc string, args ...string) *daemon {
 		Log:   filepath.Join(p.t.TempDir(), "log"),
 		Ready: process.HTTPReady("http://" + health + "/readyz"),
 
-		ReadyTimeout: 5 * time.Minute, // a busy machine takes longer than a minute to list all keys
+		ReadyTimeout: 5 * time.Minute, // a busy machine needs longer than a minute to list all keys
 	})
 	framework.Must(p.t, err)
 	p.t.Cleanup(started.Kill)
 	return &daemon{Process: started, t: p.t, metrics: "http://" + metrics + "/metrics"}
 }
 
-// resident is memory that a process has of the machine, in MB.
+// resident is the resident memory of a process, in MB.
 type resident struct{ now, peak float64 }
 
 func (d *daemon) resident() resident {

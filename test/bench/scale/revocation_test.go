@@ -22,10 +22,10 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// revocationsPerTurn is how many keys are deactivated in a turn.
+// revocationsPerTurn is the number of keys that are deactivated in a turn.
 const revocationsPerTurn = 200
 
-// revocations measures how long an authenticator accepts a key that is being deactivated, beside a watch that sees the same change.
+// revocations measures how long an authenticator accepts a key that is deactivated, compared with a watch of the same change.
 func revocations(t *testing.T, p *population) []report.Row {
 	t.Helper()
 	_, address := p.startAuthenticator()
@@ -46,11 +46,11 @@ func revocations(t *testing.T, p *population) []report.Row {
 	}
 	return []report.Row{{
 		Figure: fmt.Sprintf("from the patch of `active` to the first 401, %s keys, p99 of %d", thousands(len(p.issued)), revocationsPerTurn),
-		Unit:   "ms", Values: refused, Floor: "a bare watch of client-go that sees the change", Floors: watched, Bar: report.Bar{AtMost: 1.5},
+		Unit:   "ms", Values: refused, Floor: "a bare watch of client-go that receives the change", Floors: watched, Bar: report.Bar{AtMost: 1.5},
 	}}
 }
 
-// sight is when the watch has seen the deactivation of a key.
+// sight is the time when the watch received the deactivation of a key.
 type sight struct {
 	uid string
 	at  time.Time
@@ -79,32 +79,32 @@ func (p *population) watchDeactivations() <-chan sight {
 	return seen
 }
 
-// revoke deactivates a key and returns how many milliseconds it takes until the authenticator refuses it, and until the watch sees it.
+// revoke deactivates a key. It returns the milliseconds until the authenticator refuses the key, and until the watch receives the change.
 func (p *population) revoke(k *key, address string, seen <-chan sight) (refusal, sight float64) {
 	p.t.Helper()
-	if status := p.ask(k, address); status != http.StatusOK {
-		p.t.Fatalf("%s is answered %d before it is deactivated", k.name, status)
+	if status := p.check(k, address); status != http.StatusOK {
+		p.t.Fatalf("the response to %s is %d before it is deactivated", k.name, status)
 	}
 	patched := make(chan error, 1)
 	started := time.Now()
 	go func() {
 		patched <- p.Client.Patch(p.t.Context(), k.object(), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"active":false}}`)))
 	}()
-	for p.ask(k, address) != http.StatusUnauthorized {
+	for p.check(k, address) != http.StatusUnauthorized {
 	}
 	refused := time.Now()
 	framework.Must(p.t, <-patched)
 	at := <-seen
 	if at.uid != k.uid {
-		p.t.Fatalf("the watch saw %s instead of %s", at.uid, k.uid)
+		p.t.Fatalf("the watch received %s instead of %s", at.uid, k.uid)
 	}
 	return milliseconds(refused.Sub(started)), milliseconds(at.at.Sub(started))
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// ask asks the authenticator whether a key may read, and returns the status of the answer.
-func (p *population) ask(k *key, address string) int {
+// check sends a check with a key to the authenticator, and returns the status of the response.
+func (p *population) check(k *key, address string) int {
 	p.t.Helper()
 	request, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+address+"/auth/forward/"+k.namespace, nil)
 	framework.Must(p.t, err)

@@ -18,13 +18,13 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// What the report is about. Fewer keys, or fewer turns, try the measuring itself.
+// The report is about the defaults. Fewer keys or turns are for tests of the benchmark itself.
 var (
-	scale = flag.Int("keys", 100_000, "how many APIKeys there are")
-	turns = flag.Int("turns", 3, "how often each figure is measured")
+	scale = flag.Int("keys", 100_000, "number of APIKeys")
+	turns = flag.Int("turns", 3, "number of measurements of each figure")
 )
 
-// TestScale measures one part after the other with the same keys. The report is written when all was measured.
+// TestScale measures one part after the other with the same keys. It writes the report when all parts have run.
 func TestScale(t *testing.T) {
 	measured := report.Report{Command: "make bench-scale"}
 	cluster := populate(t, *scale)
@@ -54,7 +54,7 @@ func percentile99(values []float64) float64 {
 	return sorted[len(sorted)*99/100]
 }
 
-// thousands writes a number with its thousands apart.
+// thousands formats a number with spaces between thousands.
 func thousands(number int) string {
 	text := fmt.Sprint(number)
 	for at := len(text) - 3; at > 0; at -= 3 {

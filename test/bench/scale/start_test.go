@@ -18,12 +18,12 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// starts measures how long an authenticator takes from its start until it is ready, beside curl, and what memory it takes.
+// starts measures the time of an authenticator from its start until it is ready, compared with curl, and its memory.
 func starts(t *testing.T, p *population) []report.Row {
 	t.Helper()
 	var synced, listed, peak, atRest, heap []float64
 	list := p.curl()
-	list() // what was never listed is read from etcd
+	list() // the first list reads from etcd
 	for range *turns {
 		listed = append(listed, list())
 		started := time.Now()
@@ -41,13 +41,13 @@ func starts(t *testing.T, p *population) []report.Row {
 			Figure: "start of an authenticator until it is ready," + at, Unit: "s", Values: synced,
 			Floor: "`curl` listing them", Floors: listed, Bar: report.Bar{AtMost: 1.3},
 		},
-		{Figure: "the most memory (RSS) it has had by then," + at, Unit: "MB", Values: peak, Bar: report.Bar{AtMost: 200}},
+		{Figure: "peak memory (RSS) until then," + at, Unit: "MB", Values: peak, Bar: report.Bar{AtMost: 200}},
 		{Figure: "memory (RSS) of an authenticator at rest," + at, Unit: "MB", Values: atRest, Bar: report.Bar{AtMost: 80}},
-		{Figure: "of which the Go heap has", Unit: "MB", Values: heap},
+		{Figure: "Go heap of an authenticator at rest," + at, Unit: "MB", Values: heap},
 	}
 }
 
-// curl returns what lists all APIKeys with curl, and how many seconds that takes.
+// curl returns a function that lists all APIKeys with curl, and returns the time in seconds.
 func (p *population) curl() func() float64 {
 	p.t.Helper()
 	dir := p.t.TempDir()
@@ -60,7 +60,7 @@ func (p *population) curl() func() float64 {
 	args := []string{
 		"--silent", "--show-error", "--fail", "--output", os.DevNull,
 		"--cacert", write("ca", config.CAData), "--cert", write("cert", config.CertData), "--key", write("key", config.KeyData),
-		config.Host + "/apis/keys.squirrel.dev/v1alpha1/apikeys?pretty=false", // curl is answered with half as many bytes again otherwise
+		config.Host + "/apis/keys.squirrel.dev/v1alpha1/apikeys?pretty=false", // without it, curl gets half as many bytes more
 	}
 	return func() float64 {
 		started := time.Now()
@@ -71,22 +71,22 @@ func (p *population) curl() func() float64 {
 	}
 }
 
-// atRest waits until the memory of the process does not change any more.
+// atRest waits until the memory of the process is constant.
 func (d *daemon) atRest() resident {
 	d.t.Helper()
 	const (
-		restful = 20 // looks in a row
-		look    = 250 * time.Millisecond
+		readings = 20 // in a row
+		interval = 250 * time.Millisecond
 	)
 	last, same := d.resident(), 0
-	framework.EventuallyWithin(d.t, 5*time.Minute, look, "the "+d.Name()+" is at rest", func() bool {
+	framework.EventuallyWithin(d.t, 5*time.Minute, interval, "the "+d.Name()+" is at rest", func() bool {
 		memory := d.resident()
 		if math.Abs(memory.now-last.now) < 1 {
 			same++
 		} else {
 			last, same = memory, 0
 		}
-		return same == restful
+		return same == readings
 	})
 	return d.resident()
 }

@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command server is the authenticator as `make bench` asks it: with keys of its own making, beside floors that the same servers answer.
+// Command server is the authenticator of `make bench`. It has generated keys, and also serves the floors.
 package main
 
 import (
@@ -42,10 +42,10 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	count := flag.Int("keys", 1, "How many keys there are.")
-	tokensFile := flag.String("tokens-file", "", "File to write them to, a line each: namespace and token.")
-	address := flag.String("listen-address", "", "Address to ask over HTTP. /floor only answers 200.")
-	grpcAddress := flag.String("grpc-listen-address", "", "Address to ask over gRPC. The service floor.Authorization only answers OK.")
+	count := flag.Int("keys", 1, "Number of keys.")
+	tokensFile := flag.String("tokens-file", "", "File to write the keys to, one per line: namespace and token.")
+	address := flag.String("listen-address", "", "Address of checks over HTTP. /floor only returns 200.")
+	grpcAddress := flag.String("grpc-listen-address", "", "Address of checks over gRPC. The service floor.Authorization only returns OK.")
 	operations := flag.String("operations-address", "", "Address of /healthz, /changes?per-second=N, /cpu (used so far, in ns), /debug/pprof.")
 	certFile := flag.String("tls-cert-file", "", "See the authenticator.")
 	keyFile := flag.String("tls-private-key-file", "", "See the authenticator.")
@@ -59,7 +59,7 @@ func run(ctx context.Context) error {
 	if err := writeTokens(*tokensFile, minted); err != nil {
 		return err
 	}
-	// From here on as the authenticator does.
+	// The rest is as in the authenticator.
 	servers := serving.NewProcess(serving.Options{Log: slog.Default()})
 	tlsConfig, err := newTLSConfig(servers, *certFile, *keyFile)
 	if err != nil {
@@ -102,8 +102,7 @@ func newTLSConfig(servers *serving.Process, certFile, keyFile string) (*tls.Conf
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.GetCertificate}, nil
 }
 
-// orFloor answers what costs the least: 200 and nothing else, or, to say what of the rest is due to the size of an answer, 200 with as
-// many bytes as a granted one has, written from memory.
+// orFloor serves the floors: a bare 200, and a fixed response of the size of a granted one, which shows the cost of the size alone.
 func orFloor(handler http.Handler) http.Handler {
 	identity := http.Header{
 		"X-Auth-App":       {"Backend%20App%2000000000"},
@@ -125,7 +124,7 @@ func orFloor(handler http.Handler) http.Handler {
 	})
 }
 
-// registerFloor registers a service like Envoy's, of another name.
+// registerFloor registers the floor: a service like Envoy's with another name.
 func registerFloor(registrar grpc.ServiceRegistrar) {
 	description := authv3.Authorization_ServiceDesc
 	description.ServiceName = "floor.Authorization"
@@ -138,7 +137,7 @@ type floor struct {
 
 var ok = &authv3.CheckResponse{Status: &rpcstatus.Status{}}
 
-// Check only answers OK.
+// Check only returns OK.
 func (floor) Check(context.Context, *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 	return ok, nil
 }
@@ -164,14 +163,14 @@ func operationsHandler(changing *changes) http.Handler {
 	return http.DefaultServeMux
 }
 
-// changes feeds the Keyring with changes, as a Reflector does.
+// changes updates keys of the Keyring, as a Reflector does.
 type changes struct {
 	keyring   *authn.Keyring
 	keys      []keys.Key
 	perSecond atomic.Int64
 }
 
-// run changes one key after the other: each gets the right to write, and in the next round loses it.
+// run updates one key after the other: it adds write access in one round, and removes it in the next.
 func (c *changes) run(ctx context.Context) error {
 	const interval = 10 * time.Millisecond
 	ticker := time.NewTicker(interval)

@@ -1,12 +1,12 @@
 -- Copyright The apikey-operator Authors.
 -- SPDX-License-Identifier: Apache-2.0
 
--- Has wrk ask with one key after the other.
+-- Makes wrk send checks with one key after the other.
 --
--- usage: wrk -s ask.lua URL -- PATH KEYS-FILE HEADER VALUE
+-- usage: wrk -s check.lua URL -- PATH KEYS-FILE HEADER VALUE
 --
--- Each line of the file is a namespace and a token; PATH may contain {namespace}. Prints one line: requests, the time that they took in µs,
--- the 99th percentile of their latency in µs, how many answers had a status of 400 or above, and how many requests failed.
+-- Each line of the file is a namespace and a token; PATH may contain {namespace}. It prints one line: the number of requests, their time in
+-- µs, the 99th percentile of their latency in µs, the number of responses with a status of 400 or above, and of failed requests.
 
 local requests, last = {}, 0
 

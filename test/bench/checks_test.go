@@ -23,72 +23,72 @@ import (
 )
 
 const (
-	questionTurns = 12
-	secondsOfTurn = "2" // of which the handshakes of TLS take a part
+	checkTurns     = 12
+	secondsPerTurn = "2" // including the TLS handshakes
 
 	authorization = "envoy.service.auth.v3.Authorization"
 )
 
-// load is what one turn measured.
+// load is the result of one turn.
 type load struct {
 	perSecond float64
 	p99       float64 // of latency, in µs
-	cpu       float64 // processor time of the server for each question, in µs
+	cpu       float64 // processor time of the server for each check, in µs
 }
 
 func plaintext(t *testing.T) []report.Row {
 	t.Helper()
-	return questions(t, newServer(t, ""), "")
+	return checks(t, newServer(t, ""), "")
 }
 
 func withTLS(t *testing.T) []report.Row {
 	t.Helper()
-	return questions(t, newServer(t, t.TempDir()), ", TLS")
+	return checks(t, newServer(t, t.TempDir()), ", TLS")
 }
 
-// questions measures what questions over kept connections take, beside handlers of the same servers that only answer 200 or OK.
-func questions(t *testing.T, s *server, with string) []report.Row {
+// checks measures checks over kept connections, and handlers of the same servers that only return 200 or OK.
+func checks(t *testing.T, s *server, with string) []report.Row {
 	t.Helper()
-	ask := func(path, keysFile string) func() load {
-		return func() load { return s.ask(s.scheme+"://"+s.address, path, keysFile) }
+	check := func(path, keysFile string) func() load {
+		return func() load { return s.check(s.scheme+"://"+s.address, path, keysFile) }
 	}
-	http := inTurns(questionTurns, ask("/floor", s.known), ask("/floor/same-size", s.known),
-		ask("/auth/forward/{namespace}", s.known), ask("/auth/envoy/{namespace}/orders", s.unknown))
-	check := func(service, keysFile string) func() load {
+	http := inTurns(checkTurns, check("/floor", s.known), check("/floor/same-size", s.known),
+		check("/auth/forward/{namespace}", s.known), check("/auth/envoy/{namespace}/orders", s.unknown))
+	checkGRPC := func(service, keysFile string) func() load {
 		file := writeCheck(t, keysFile)
-		return func() load { return s.check(service, file) }
+		return func() load { return s.checkGRPC(service, file) }
 	}
-	grpc := inTurns(questionTurns, check("floor.Authorization", s.known), check(authorization, s.known), check(authorization, s.unknown))
+	grpc := inTurns(checkTurns, checkGRPC("floor.Authorization", s.known), checkGRPC(authorization, s.known), checkGRPC(authorization, s.unknown))
 
 	only200, onlyOK := comparison{"only 200", http[0]}, comparison{"only OK", grpc[0]}
-	forward, envoy := "`/auth/forward` granted"+with, "`/auth/envoy` refused"+with
-	granted, refused, sameSize := "gRPC Check granted"+with, "gRPC Check refused"+with, "as many bytes as a grant, made in advance"+with
+	forward, envoy := "`/auth/forward` granted"+with, "`/auth/envoy` denied"+with
+	granted, denied, sameSize := "gRPC Check granted"+with, "gRPC Check denied"+with, "a fixed response of the size of a granted one"+with
 	return []report.Row{
 		only200.throughput(forward, http[2], 0.9), only200.p99(forward, http[2], 1.2), only200.cpu(forward, http[2]),
 		only200.throughput(envoy, http[3], 0.9), only200.p99(envoy, http[3], 1.2), only200.cpu(envoy, http[3]),
 		only200.throughput(sameSize, http[1], 0), only200.cpu(sameSize, http[1]),
 		onlyOK.throughput(granted, grpc[1], 0.9), onlyOK.cpu(granted, grpc[1]),
-		onlyOK.throughput(refused, grpc[2], 0.9), onlyOK.cpu(refused, grpc[2]),
+		onlyOK.throughput(denied, grpc[2], 0.9), onlyOK.cpu(denied, grpc[2]),
 	}
 }
 
-// changes measures questions while keys change.
+// changes measures checks while keys change.
 func changes(t *testing.T) []report.Row {
 	t.Helper()
 	s := newServer(t, "")
-	ask := func(changesPerSecond int) func() load {
+	check := func(changesPerSecond int) func() load {
 		return func() load {
 			s.operate(fmt.Sprint("/changes?per-second=", changesPerSecond))
-			return s.ask("http://"+s.address, "/auth/forward/{namespace}", s.known)
+			return s.check("http://"+s.address, "/auth/forward/{namespace}", s.known)
 		}
 	}
-	samples := inTurns(questionTurns, ask(0), ask(1_000))
+	samples := inTurns(checkTurns, check(0), check(1_000))
 	const figure = "`/auth/forward` granted, while 1 000 of 100 000 keys change per second"
 	atRest := comparison{"at rest", samples[0]}
 	return []report.Row{atRest.throughput(figure, samples[1], 0.9), atRest.p99(figure, samples[1], 0)}
 }
 
-// comparison is with a floor.
+// comparison compares samples with a floor.
 type comparison struct {
 	floor  string
 	floors []load
@@ -110,54 +110,53 @@ func (c comparison) row(figure, unit string, samples []load, of func(load) float
 	return report.Row{Figure: figure, Unit: unit, Values: each(samples, of), Floor: c.floor, Floors: each(c.floors, of), Bar: bar}
 }
 
-// ask asks over HTTP for a turn, on 32 connections, with wrk. It is a failure when not all questions are answered, or not all alike:
-// questions with known keys 200, the others 401.
-func (s *server) ask(url, path, keysFile string) load {
+// check sends checks over HTTP for a turn, on 32 connections, with wrk. All checks with known keys must get 200, and all others 401.
+func (s *server) check(url, path, keysFile string) load {
 	s.t.Helper()
 	header, value := "X-Forwarded-Method", "GET"
-	if keysFile == s.unknown { // /auth/envoy does not take that one: one of the same length
+	if keysFile == s.unknown { // /auth/envoy rejects X-Forwarded-Method: a header of the same length
 		header, value = "X-Forwarded-Prefix", "/as"
 	}
 	before := s.cpu()
-	output := run(s.t, "wrk", "--threads=1", "--connections=32", "--duration="+secondsOfTurn+"s",
-		"--script="+inRepository(s.t, "test", "bench", "testdata", "ask.lua"), url, "--", path, keysFile, header, value)
+	output := run(s.t, "wrk", "--threads=1", "--connections=32", "--duration="+secondsPerTurn+"s",
+		"--script="+inRepository(s.t, "test", "bench", "testdata", "check.lua"), url, "--", path, keysFile, header, value)
 	used := s.cpu() - before
 
-	figures := numbers(s.t, asked, output)
-	answered, duration, p99, refused, failed := figures[0], figures[1], figures[2], figures[3], figures[4]
-	if allRefused := keysFile == s.unknown; answered == 0 || failed > 0 || allRefused != (refused == answered) || !allRefused && refused > 0 {
-		s.t.Fatalf("of %.0f questions to %s, %.0f are refused, and %.0f fail:\n%s", answered, path, refused, failed, output)
+	figures := numbers(s.t, wrkFigures, output)
+	responses, duration, p99, denied, failed := figures[0], figures[1], figures[2], figures[3], figures[4]
+	if allDenied := keysFile == s.unknown; responses == 0 || failed > 0 || allDenied != (denied == responses) || !allDenied && denied > 0 {
+		s.t.Fatalf("of %.0f checks at %s, %.0f are denied, and %.0f fail:\n%s", responses, path, denied, failed, output)
 	}
-	return load{perSecond: answered / duration * 1e6, p99: p99, cpu: used / answered}
+	return load{perSecond: responses / duration * 1e6, p99: p99, cpu: used / responses}
 }
 
-// check makes calls for a turn, 32 at once, over two connections, as two threads of Envoy do, with h2load.
-func (s *server) check(service, file string) load {
+// checkGRPC sends checks over gRPC for a turn, 32 at once over two connections, as two threads of Envoy do, with h2load.
+func (s *server) checkGRPC(service, file string) load {
 	s.t.Helper()
 	before := s.cpu()
-	output := run(s.t, "h2load", "--threads=1", "--clients=2", "--max-concurrent-streams=16", "--duration="+secondsOfTurn, "--data="+file,
+	output := run(s.t, "h2load", "--threads=1", "--clients=2", "--max-concurrent-streams=16", "--duration="+secondsPerTurn, "--data="+file,
 		"--header=content-type: application/grpc", "--header=te: trailers", s.scheme+"://"+s.grpcAddress+"/"+service+"/Check")
 	used := s.cpu() - before
 
-	figures := numbers(s.t, checked, output)
-	perSecond, answered, failed := figures[0], figures[1], figures[2]
-	if answered == 0 || failed > 0 {
-		s.t.Fatalf("%.0f checks are answered, and %.0f fail:\n%s", answered, failed, output)
+	figures := numbers(s.t, h2loadFigures, output)
+	perSecond, responses, failed := figures[0], figures[1], figures[2]
+	if responses == 0 || failed > 0 {
+		s.t.Fatalf("%.0f checks succeed, and %.0f fail:\n%s", responses, failed, output)
 	}
-	return load{perSecond: perSecond, cpu: used / answered}
+	return load{perSecond: perSecond, cpu: used / responses}
 }
 
 var (
-	asked   = regexp.MustCompile(`(?m)^(\d+)\t(\d+)\t(\d+)\t(\d+)\t(\d+)$`)
-	checked = regexp.MustCompile(`(?s)finished in \S+, ([\d.]+) req/s.*\nrequests: .* (\d+) succeeded, (\d+) failed`)
+	wrkFigures    = regexp.MustCompile(`(?m)^(\d+)\t(\d+)\t(\d+)\t(\d+)\t(\d+)$`)
+	h2loadFigures = regexp.MustCompile(`(?s)finished in \S+, ([\d.]+) req/s.*\nrequests: .* (\d+) succeeded, (\d+) failed`)
 )
 
-// numbers returns what a pattern finds.
+// numbers returns the numbers that a pattern matches.
 func numbers(t *testing.T, pattern *regexp.Regexp, output string) []float64 {
 	t.Helper()
 	found := pattern.FindStringSubmatch(output)
 	if found == nil {
-		t.Fatalf("the figures are not in:\n%s", output)
+		t.Fatalf("the output has no figures:\n%s", output)
 	}
 	numbers := make([]float64, len(found)-1)
 	for i, text := range found[1:] {
@@ -168,7 +167,7 @@ func numbers(t *testing.T, pattern *regexp.Regexp, output string) []float64 {
 	return numbers
 }
 
-// writeCheck writes a gRPC message to a file: what Envoy asks about a request with the headers of a browser and the first of these keys.
+// writeCheck writes a gRPC message to a file: the check for a request with the headers of a browser and the first of these keys.
 func writeCheck(t *testing.T, keysFile string) string {
 	t.Helper()
 	content, err := os.ReadFile(keysFile)
