@@ -21,10 +21,10 @@ import (
 )
 
 // client-go's decoders read each object several times to learn its type. A list of many keys would take longer to decode than the API
-// server takes to write it, so this file decodes the responses itself, in one pass.
+// server takes to write it, so this file decodes the responses itself.
 
-// partialAPIKey is an APIKey without its maps, managedFields and conditions, which no check reads and most of its bytes are. It is a
-// type apart because APIKey.UnmarshalJSON decodes all fields.
+// partialAPIKey is an APIKey without its maps, managedFields and conditions. These are most of its bytes, and no check reads them. It is
+// a separate type because APIKey.UnmarshalJSON decodes all fields.
 type partialAPIKey v1alpha1.APIKey
 
 // decoding accepts all that the Kubernetes API may send, without the checks for what it never sends. It skips the fields that a

@@ -39,7 +39,7 @@ func newChecker(protocol string, authenticator *authn.Authenticator, options Opt
 }
 
 // check decides a request, and logs a denial with its reason. A gateway that names a wrong namespace gets the same response as an unknown
-// key, so only the log can tell the two apart.
+// key, so only the log distinguishes the two.
 func (c *checker) check(ctx context.Context, request authn.Request) authn.Verdict {
 	verdict := c.authenticator.Decide(request)
 	if verdict.Decision == authn.Granted {

@@ -27,8 +27,9 @@ import (
 // namespaceExtension is the key of the namespace in Envoy's context_extensions, which only Envoy's configuration can set.
 const namespaceExtension = "namespace"
 
-// The response to a misconfigured gateway is 500, because Envoy passes it to the client. It is not a gRPC error: Envoy can be configured
-// to let requests pass on errors (failure_mode_allow). gRPC itself returns an error for a message that is too large or cannot be decoded.
+// The response to a misconfigured gateway is 500: Envoy passes it to the client, which cannot correct it. It is not a gRPC error, on which
+// Envoy can be configured to let requests pass (failure_mode_allow). gRPC itself returns an error for a message that is too large or cannot
+// be decoded.
 var (
 	noHTTP = newConfigError(http.StatusInternalServerError,
 		"The check has no HTTP method in attributes.request.http: use Envoy's HTTP filter envoy.filters.http.ext_authz, not its network "+

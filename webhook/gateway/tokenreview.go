@@ -66,8 +66,8 @@ func reviewToken(c *checker, w http.ResponseWriter, r *http.Request, namespace s
 	return verdict.Decision
 }
 
-// parseReview decodes a TokenReview of v1 or v1beta1. It decodes JSON as Kubernetes does, with case-sensitive field names and without
-// unknown fields, but rejects repeated ones.
+// parseReview decodes a TokenReview of v1 or v1beta1. It decodes JSON as Kubernetes does: field names are case-sensitive, and unknown
+// fields are ignored. But it rejects repeated fields.
 func parseReview(body []byte) (*authenticationv1.TokenReview, *configError) {
 	review := &authenticationv1.TokenReview{}
 	repeated, err := json.UnmarshalStrict(body, review, json.DisallowDuplicateFields)
