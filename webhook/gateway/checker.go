@@ -22,6 +22,7 @@ type checker struct {
 	metrics       *protocolMetrics
 	log           *slog.Logger
 
+	// A misconfigured gateway can cause a warning for each request. rate.Sometimes allocates nothing for those that it suppresses.
 	configWarnings    rate.Sometimes
 	namespaceWarnings rate.Sometimes
 }
