@@ -93,7 +93,7 @@ func assertBytesPerKey(t *testing.T, count int, limit int64, change func(*v1alph
 		change(&keys[i])
 	}
 	before := heap.Live()
-	filled := fakecache.Cache(t, controllers.CacheOptions(), keys)
+	filled := fakecache.New(t, controllers.CacheOptions(), keys)
 	perKey := (heap.Live() - before) / int64(count)
 	runtime.KeepAlive(keys)
 	t.Logf("each of %d keys takes %d bytes", count, perKey)

@@ -63,7 +63,7 @@ func TestInvariant10_AnUnreadableFieldStopsOnlyItsKey(t *testing.T) {
 	for name, test := range unreadable {
 		f.CreateKey("new-" + name)
 		for _, key := range []string{"new-" + name, "issued-" + name} {
-			f.Env.ChangeStored(t, f.Namespace, key, test.set)
+			f.Env.UpdateInEtcd(t, f.Namespace, key, test.set)
 			stored[key] = f.GetKey(key)
 		}
 	}
@@ -101,13 +101,13 @@ func TestReconcile_ContinuesAfterAnUnreadableFieldIsCorrected(t *testing.T) {
 			f.CreateKey(name, func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) })
 			f.WaitForReady(name, v1alpha1.ReasonDeactivated)
 		}
-		f.Env.ChangeStored(t, f.Namespace, name, field{[]string{"spec", "secret"}, "ttl", "a while"}.set)
+		f.Env.UpdateInEtcd(t, f.Namespace, name, field{[]string{"spec", "secret"}, "ttl", "a while"}.set)
 		want := stalled(v1alpha1.ReasonUnreadable, unreadableMessage("spec.secret.ttl"))
 		if name == "issued" {
 			want[v1alpha1.ConditionActive] = "True Unreadable: " + unreadableMessage("spec.secret.ttl")
 		}
 		f.assertConditions(f.WaitForReady(name, v1alpha1.ReasonUnreadable), want)
-		f.Env.ChangeStored(t, f.Namespace, name, field{[]string{"spec", "secret"}, "ttl", "1h"}.set)
+		f.Env.UpdateInEtcd(t, f.Namespace, name, field{[]string{"spec", "secret"}, "ttl", "1h"}.set)
 	}
 	f.assertConditions(f.WaitForReady("issued", v1alpha1.ReasonIssued),
 		conditions(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, acceptedMinted))
@@ -119,7 +119,7 @@ func TestReconcile_AnUnreadableKeyIsInactiveAfterItExpires(t *testing.T) {
 	f.startController(nil)
 	f.CreateKey("frontend")
 	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
-	f.Env.ChangeStored(t, f.Namespace, "frontend", func(object map[string]any) {
+	f.Env.UpdateInEtcd(t, f.Namespace, "frontend", func(object map[string]any) {
 		field{[]string{"spec", "secret"}, "ttl", "a while"}.set(object)
 		field{[]string{"spec"}, "expiresAt", time.Now().Add(3 * time.Second).UTC().Format(time.RFC3339)}.set(object)
 	})

@@ -270,7 +270,7 @@ func TestAKeyThatIsNamedAsTheIDOfAnotherIsNotTakenForIt(t *testing.T) {
 func TestAKeyThatCannotBeReadIsListedAndNotExported(t *testing.T) {
 	terminal := newTerminal(t)
 	terminal.declare("broken")
-	terminal.env.ChangeStored(t, terminal.namespace, "broken", func(object map[string]any) {
+	terminal.env.UpdateInEtcd(t, terminal.namespace, "broken", func(object map[string]any) {
 		object["spec"].(map[string]any)["readAccess"] = "true"
 	})
 	if got := terminal.run("list", "-o", "name"); got != (result{stdout: "apikey.keys.squirrel.dev/broken\n"}) {

@@ -31,7 +31,7 @@ func (f *fixture) startProcess(args ...string) *console {
 		"--log-level=debug",
 	}, args...)...)
 	f.Cleanup(func() {
-		if strings.Contains(process.Printed(), token.Prefix) {
+		if strings.Contains(process.Output(), token.Prefix) {
 			f.Error("the console logs a token")
 		}
 	})

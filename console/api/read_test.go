@@ -280,7 +280,7 @@ func TestInvariant10_AKeyWithAFieldThatCannotBeReadIsListedBesideTheOthers(t *te
 	f := newFixture(t)
 	sound, broken, ttl := f.issue("Sound", true, false), f.issue("Broken", true, false), f.issue("Ends", true, false)
 	change := func(key *v1alpha1.APIKey, field string, value any) {
-		f.Env.ChangeStored(t, f.Namespace, key.Name, func(object map[string]any) { object["spec"].(map[string]any)[field] = value })
+		f.Env.UpdateInEtcd(t, f.Namespace, key.Name, func(object map[string]any) { object["spec"].(map[string]any)[field] = value })
 	}
 	change(broken.Key, "expiresAt", "never")
 	change(ttl.Key, "secret", map[string]any{"ttl": "a while"})

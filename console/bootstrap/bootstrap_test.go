@@ -703,7 +703,7 @@ func TestTheConsoleMakesItsKeyAgainWhenItsAPIKeyOrTheDefinitionOfAllIsDeleted(t 
 		_, count := console.get("http://"+console.Address("console")+"/api/v1/api-keys/count", key)
 		return count
 	}).WithTimeout(framework.Timeout).Should(Equal(`{"errorCode":0,"errorMessage":null,"payload":1}`), "the list starts again, too")
-	g.Expect(strings.Count(console.Printed(), "Created the APIKey of the bootstrap key")).To(Equal(3))
+	g.Expect(strings.Count(console.Output(), "Created the APIKey of the bootstrap key")).To(Equal(3))
 }
 
 func TestTheConsoleRotatesItsKeyWhenTheFileIsDeletedAndItStartsAnew(t *testing.T) {
@@ -728,9 +728,9 @@ func TestTheConsoleRotatesItsKeyWhenTheFileIsDeletedAndItStartsAnew(t *testing.T
 	framework.Must(f, os.Chmod(f.file, 0o604))
 	refusing := f.launchConsole()
 	g.Expect(refusing.Exit()).To(Equal("exit status 1"))
-	g.Expect(refusing.Printed()).To(ContainSubstring("everybody can get at the key file " + f.file + " (mode 0604)"))
+	g.Expect(refusing.Output()).To(ContainSubstring("everybody can get at the key file " + f.file + " (mode 0604)"))
 	for _, process := range []console{first, second, third, refusing} {
-		g.Expect(process.Printed()).NotTo(Or(ContainSubstring(former), ContainSubstring(current)), "Invariant 1")
+		g.Expect(process.Output()).NotTo(Or(ContainSubstring(former), ContainSubstring(current)), "Invariant 1")
 	}
 }
 

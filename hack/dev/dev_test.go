@@ -69,7 +69,7 @@ func runTests(m *testing.M) int {
 			return 1
 		}
 	}
-	if err := testcache.Note(append([]string{"cmd", "config"}, testcache.Program...)...); err != nil {
+	if err := testcache.DependOn(append([]string{"cmd", "config"}, testcache.OperatorSources...)...); err != nil {
 		log.Print(err)
 		return 1
 	}

@@ -38,7 +38,7 @@ func TestFirstKeys_CachesTheFirstKeyOfALargeGroup(t *testing.T) {
 	for i := range 3 {
 		keys = append(keys, keyOf("few", i+1))
 	}
-	filled := fakecache.Cache(t, cache.Options{}, keys)
+	filled := fakecache.New(t, cache.Options{}, keys)
 	var firstKeys apikey.FirstKeys
 	list := func(key v1alpha1.APIKey) []v1alpha1.APIKey {
 		t.Helper()

@@ -45,7 +45,7 @@ func TestInvariant2_ListConflictingReturnsAllConflictingKeysAndNoOthers(t *testi
 		}
 	}
 
-	filled := fakecache.Cache(t, cache.Options{}, keys)
+	filled := fakecache.New(t, cache.Options{}, keys)
 	for i := range keys {
 		found, err := apikey.ListConflicting(t.Context(), filled, &keys[i])
 		if err != nil {
@@ -83,7 +83,7 @@ func BenchmarkListConflicting(b *testing.B) {
 		keys[i].Spec.AppName = fmt.Sprint("App ", i)
 		keys[i].Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(fmt.Sprint(i))}}
 	}
-	filled := fakecache.Cache(b, cache.Options{}, keys)
+	filled := fakecache.New(b, cache.Options{}, keys)
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {

@@ -25,8 +25,8 @@ func nginx(t *testing.T) []report.Row {
 	t.Helper()
 	certificateDir := t.TempDir()
 	s := newServer(t, certificateDir)
-	checking := startNginx(t, s, certificateDir, docsnippets.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"))
-	open := startNginx(t, s, certificateDir, strings.Replace(docsnippets.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), "auth_request /", "# auth_request /", 1))
+	checking := startNginx(t, s, certificateDir, docsnippets.CodeBlock(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"))
+	open := startNginx(t, s, certificateDir, strings.Replace(docsnippets.CodeBlock(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), "auth_request /", "# auth_request /", 1))
 	request := func(address string) func() load {
 		return func() load { return s.check("http://"+address, "/orders", s.knownOfFirstNamespace) }
 	}
@@ -40,7 +40,7 @@ func nginx(t *testing.T) []report.Row {
 func startNginx(t *testing.T, s *server, certificateDir, configuration string) string {
 	t.Helper()
 	address, service, dir := binaries.FreeAddress(t), binaries.FreeAddress(t), t.TempDir()
-	configuration = docsnippets.ForTest(t, configuration, map[string]string{
+	configuration = docsnippets.Replace(t, configuration, map[string]string{
 		"listen 8000;": "listen " + address + ";",
 		"apikey-authenticator.apikey-system.svc:443": s.address,
 		"/auth/nginx/shop":                           "/auth/nginx/namespace-0",
@@ -56,7 +56,7 @@ func startNginx(t *testing.T, s *server, certificateDir, configuration string) s
 	file := filepath.Join(dir, "nginx.conf")
 	framework.Must(t, os.WriteFile(file, []byte(main.String()), 0o600))
 	binaries.Start(t, process.Command{
-		Path: binaries.Path(t, "debian", "usr", "sbin", "nginx"), Args: []string{"-c", file, "-e", "stderr"}, Env: []string{binaries.LibrariesOfDebian(t)},
+		Path: binaries.Path(t, "debian", "usr", "sbin", "nginx"), Args: []string{"-c", file, "-e", "stderr"}, Env: []string{binaries.DebianLibraryPath(t)},
 		Log: filepath.Join(dir, "log"), Ready: process.HTTPReady("http://" + service + "/"),
 	})
 	return address

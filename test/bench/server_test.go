@@ -105,7 +105,7 @@ func (s *server) cpu() float64 {
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), binaries.Path(t, "debian", "usr", "bin", name), args...)
-	command.Env = append(os.Environ(), binaries.LibrariesOfDebian(t))
+	command.Env = append(os.Environ(), binaries.DebianLibraryPath(t))
 	output, err := command.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, output)

@@ -24,7 +24,7 @@ import (
 func TestTheDocumentedCommandsCopyTheBundleOrLeaveTheCopyAsItWas(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
-	framework.Must(t, testcache.Note("docs/gateways"))
+	framework.Must(t, testcache.DependOn("docs/gateways"))
 	page, err := os.ReadFile("../../docs/gateways/README.md")
 	framework.Must(t, err)
 	_, commands, found := strings.Cut(string(page), "```sh\n")

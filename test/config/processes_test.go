@@ -121,7 +121,7 @@ func TestInvariant8_TheRoleIsEnoughForTheConsole(t *testing.T) {
 func expectNothingForbidden(t *testing.T, processes ...*operator.Process) {
 	t.Helper()
 	for _, process := range processes {
-		if printed := process.Printed(); strings.Contains(printed, "forbidden") {
+		if printed := process.Output(); strings.Contains(printed, "forbidden") {
 			t.Errorf("the log of the %s:\n%s", process.Subcommand, printed)
 		}
 	}

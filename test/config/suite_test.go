@@ -56,7 +56,7 @@ func installed(t *testing.T) *testenv.Env {
 	t.Helper()
 	env := testenv.Shared(t)
 	installation.once.Do(func() {
-		framework.Must(t, testcache.Note("config"))
+		framework.Must(t, testcache.DependOn("config"))
 		create(t, env.Client, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 			Name: tenantNamespace, Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
 		}})

@@ -33,7 +33,7 @@ To delete all keys, their Secrets and the CustomResourceDefinition, permanently:
 func TestUninstallingLeavesTheKeysAndNothingElse(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
-	framework.Must(t, testcache.Note("config", "hack/uninstall"))
+	framework.Must(t, testcache.DependOn("config", "hack/uninstall"))
 	env := testenv.Start(t)
 	made := func(name, label string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: systemNamespace, Name: name, Labels: map[string]string{label: "apikey-operator"}}

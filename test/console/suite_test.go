@@ -75,7 +75,7 @@ func newFixture(t testing.TB, env *testenv.Env) *fixture {
 	file := filepath.Join(t.TempDir(), ".api_key")
 	f.start(env.Config, "--api-key-file="+file)
 	framework.Eventually(f, "the bootstrap key is accepted", func() bool {
-		return strings.Contains(f.console.Printed(), "API key authentication ready")
+		return strings.Contains(f.console.Output(), "API key authentication ready")
 	})
 	content, err := os.ReadFile(file)
 	framework.Must(f, err)

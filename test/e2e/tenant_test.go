@@ -55,7 +55,7 @@ func (c *cluster) tenant(t *testing.T) *tenant {
 // configureGateway gives Caddy the configuration that its page shows.
 func (n *tenant) configureGateway(t *testing.T) {
 	t.Helper()
-	caddyfile := docsnippets.ForTest(t, docsnippets.Shown(t, "caddy.md", "/etc/caddy/Caddyfile"), map[string]string{
+	caddyfile := docsnippets.Replace(t, docsnippets.CodeBlock(t, "caddy.md", "/etc/caddy/Caddyfile"), map[string]string{
 		"/auth/forward/shop":     "/auth/forward/" + n.namespace,
 		"frontend.shop.svc:8080": "backend." + n.namespace + ".svc:8080",
 	})

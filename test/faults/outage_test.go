@@ -46,7 +46,7 @@ func TestInvariant9_AuthenticationGoesOnWhileTheAPIServerIsStopped(t *testing.T)
 
 	f.Env.StopAPIServer()
 	framework.Eventually(t, "the authenticator has missed the API server", func() bool {
-		return strings.Count(authenticator.Printed(), "connection refused") >= 3
+		return strings.Count(authenticator.Output(), "connection refused") >= 3
 	})
 	vigil.goOn(20)
 	if status := f.ask(gateway, tokens["revoked"]); status != http.StatusOK {

@@ -372,7 +372,7 @@ func (r *wholeRun) stop() {
 func (r *wholeRun) collectLogs() {
 	r.Helper()
 	for _, process := range r.ended {
-		r.note("log of the "+process.Subcommand, process.Printed())
+		r.note("log of the "+process.Subcommand, process.Output())
 	}
 	for _, process := range r.Env.Processes() {
 		content, err := os.ReadFile(process.Log())

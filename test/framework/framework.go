@@ -1,8 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package framework holds what all test suites share. Its subpackages give tests a real Kubernetes API (testenv), a real node (testnode),
-// and the program as processes (operator).
+// Package framework holds what all test suites share. Its subpackages start a Kubernetes API (testenv), a cluster of one node (testnode)
+// and processes of the operator (operator).
 package framework
 
 import (
@@ -11,10 +11,11 @@ import (
 )
 
 const (
-	// Timeout bounds the wait for a condition that becomes true soon.
+	// Timeout bounds [Eventually].
 	Timeout = 30 * time.Second
 
-	pollInterval = 20 * time.Millisecond
+	// PollInterval is the interval of [Eventually].
+	PollInterval = 20 * time.Millisecond
 )
 
 // Must ends the test if err is not nil.
@@ -25,14 +26,13 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// Eventually waits until the condition is true, and ends the test if it is not within [Timeout]. The description completes "timed out
-// waiting until".
+// Eventually waits until the condition is true. It ends the test after [Timeout]. The description completes "timed out waiting until".
 func Eventually(t testing.TB, description string, condition func() bool) {
 	t.Helper()
-	EventuallyWithin(t, Timeout, pollInterval, description, condition)
+	EventuallyWithin(t, Timeout, PollInterval, description, condition)
 }
 
-// EventuallyWithin does what [Eventually] does, within another time and at another interval.
+// EventuallyWithin is [Eventually] with another timeout and interval.
 func EventuallyWithin(t testing.TB, timeout, interval time.Duration, description string, condition func() bool) {
 	t.Helper()
 	deadline := time.After(timeout)
@@ -43,4 +43,16 @@ func EventuallyWithin(t testing.TB, timeout, interval time.Duration, description
 		case <-time.After(interval):
 		}
 	}
+}
+
+// Receive returns the next value from a channel, or the zero value when the channel is closed. It ends the test if neither happens within
+// the timeout.
+func Receive[T any](t testing.TB, timeout time.Duration, description string, from <-chan T) (value T) {
+	t.Helper()
+	select {
+	case value = <-from:
+	case <-time.After(timeout):
+		t.Fatalf("timed out after %s waiting until %s", timeout, description)
+	}
+	return value
 }

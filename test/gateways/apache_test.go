@@ -32,7 +32,7 @@ func startApache(t testing.TB, settings settings, key string) string {
 	t.Helper()
 	address, introspection, dir := binaries.FreeAddress(t), binaries.FreeAddress(t), t.TempDir()
 	_, port, _ := net.SplitHostPort(settings.authenticator)
-	configure(t, filepath.Join(dir, "shop.conf"), docsnippets.Shown(t, "apache.md", "/etc/apache2/sites-available/shop.conf"), map[string]string{
+	configure(t, filepath.Join(dir, "shop.conf"), docsnippets.CodeBlock(t, "apache.md", "/etc/apache2/sites-available/shop.conf"), map[string]string{
 		"Listen 8000":                 "Listen " + address,
 		"<VirtualHost *:8000>":        "<VirtualHost " + address + ">",
 		"127.0.0.1:8001":              introspection,
@@ -51,7 +51,7 @@ func startApache(t testing.TB, settings settings, key string) string {
 	startGateway(t, address, process.Command{
 		Path: binaries.Path(t, "debian", "usr", "sbin", "apache2"),
 		Args: []string{"-D", "FOREGROUND", "-f", file},
-		Env:  []string{binaries.LibrariesOfDebian(t), "APIKEY=" + key},
+		Env:  []string{binaries.DebianLibraryPath(t), "APIKEY=" + key},
 	})
 	return address
 }

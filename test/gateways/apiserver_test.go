@@ -41,11 +41,11 @@ func newCluster(t *testing.T) *cluster {
 	const namespace = "shop"
 	certificate, address := newCertificate(t), binaries.FreeAddress(t)
 	webhook := filepath.Join(t.TempDir(), "webhook.yaml")
-	configure(t, webhook, docsnippets.Shown(t, apiServerPage, "/etc/kubernetes/apikeys/webhook.yaml"), map[string]string{
+	configure(t, webhook, docsnippets.CodeBlock(t, apiServerPage, "/etc/kubernetes/apikeys/webhook.yaml"), map[string]string{
 		"10.96.0.50:443":                 address,
 		"/etc/kubernetes/apikeys/ca.crt": certificate.caFile,
 	})
-	flags := strings.ReplaceAll(docsnippets.Shown(t, apiServerPage, "flags of kube-apiserver"), "/etc/kubernetes/apikeys/webhook.yaml", webhook)
+	flags := strings.ReplaceAll(docsnippets.CodeBlock(t, apiServerPage, "flags of kube-apiserver"), "/etc/kubernetes/apikeys/webhook.yaml", webhook)
 	env := testenv.Start(t, strings.Split(strings.TrimSpace(flags), "\n")[1:]...)
 
 	c := &cluster{shop: &shop{T: t, certificate: certificate, env: env, namespace: namespace, elsewhere: env.Namespace(t)}}
@@ -55,7 +55,7 @@ func newCluster(t *testing.T) *cluster {
 	c.kubeconfig = env.Kubeconfig(t, rest.AnonymousClientConfig(env.Config))
 
 	rbac := filepath.Join(t.TempDir(), "rbac.yaml")
-	framework.Must(c, os.WriteFile(rbac, []byte(docsnippets.Shown(t, apiServerPage, "rbac.yaml")), 0o600))
+	framework.Must(c, os.WriteFile(rbac, []byte(docsnippets.CodeBlock(t, apiServerPage, "rbac.yaml")), 0o600))
 	_, err := env.Kubectl(t, "apply", "--filename="+rbac)
 	framework.Must(c, err)
 	return c

@@ -30,10 +30,10 @@ import (
 // The tests do not run Envoy. They validate the configurations of its page with the types of its API.
 func TestEnvoy_ConfigurationIsValid(t *testing.T) {
 	t.Parallel()
-	checkEnvoy(t, docsnippets.Shown(t, "envoy.md", "envoy.yaml"), &bootstrapv3.Bootstrap{})
+	checkEnvoy(t, docsnippets.CodeBlock(t, "envoy.md", "envoy.yaml"), &bootstrapv3.Bootstrap{})
 
 	var filters []json.RawMessage
-	framework.Must(t, yaml.Unmarshal([]byte(docsnippets.Shown(t, "envoy.md", "http_filters, over HTTP")), &filters))
+	framework.Must(t, yaml.Unmarshal([]byte(docsnippets.CodeBlock(t, "envoy.md", "http_filters, over HTTP")), &filters))
 	for _, filter := range filters {
 		checkEnvoy(t, string(filter), &hcmv3.HttpFilter{})
 	}

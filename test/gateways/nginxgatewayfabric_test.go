@@ -211,7 +211,7 @@ func startFabric(t testing.TB, settings settings) string {
 func startFabricAt(t testing.TB, settings settings, path string) string {
 	t.Helper()
 	address := binaries.FreeAddress(t)
-	documents := strings.Split(docsnippets.Shown(t, "nginx-gateway-fabric.md", "apikeys.yaml"), "\n---\n")
+	documents := strings.Split(docsnippets.CodeBlock(t, "nginx-gateway-fabric.md", "apikeys.yaml"), "\n---\n")
 	var route httpRoute
 	framework.Must(t, yaml.Unmarshal([]byte(documents[0]), &route))
 	var policy backendTLSPolicy
@@ -223,7 +223,7 @@ func startFabricAt(t testing.TB, settings settings, path string) string {
 	framework.Must(t, fabricConfiguration.Execute(&configuration, map[string]any{
 		"Listen": address, "Hostname": route.Spec.Hostnames[0], "Service": settings.service, "Authenticator": settings.authenticator,
 		"InternalPath":   "/_ngf-internal-ext-auth-" + route.Metadata.Namespace + "_" + route.Metadata.Name + "_rule0",
-		"Path":           docsnippets.ForTest(t, auth.Path, map[string]string{"/auth/nginx-gateway-fabric/shop": path}),
+		"Path":           docsnippets.Replace(t, auth.Path, map[string]string{"/auth/nginx-gateway-fabric/shop": path}),
 		"RequestHeaders": auth.AllowedHeaders, "ResponseHeaders": auth.AllowedResponseHeaders, "Removed": removed,
 		"UpgradeRemoved": slices.Contains(removed, "Upgrade"), "ServerName": policy.Spec.Validation.Hostname, "CAFile": settings.caFile,
 	}))

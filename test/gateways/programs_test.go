@@ -32,8 +32,8 @@ func startGateway(t testing.TB, address string, command process.Command) {
 	binaries.Start(t, command)
 }
 
-// configure writes a configuration to a file, with the replacements of [docsnippets.ForTest].
+// configure writes a configuration to a file, with the replacements of [docsnippets.Replace].
 func configure(t testing.TB, file, configuration string, replacements map[string]string) {
 	t.Helper()
-	framework.Must(t, os.WriteFile(file, []byte(docsnippets.ForTest(t, configuration, replacements)), 0o600))
+	framework.Must(t, os.WriteFile(file, []byte(docsnippets.Replace(t, configuration, replacements)), 0o600))
 }

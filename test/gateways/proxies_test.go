@@ -78,7 +78,7 @@ func startNginx(t testing.TB, settings settings) string {
 	address := binaries.FreeAddress(t)
 	replacements := settings.replacements("/auth/nginx/")
 	replacements["listen 8000;"] = "listen " + address + ";"
-	runNginx(t, address, docsnippets.ForTest(t, docsnippets.Shown(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements))
+	runNginx(t, address, docsnippets.Replace(t, docsnippets.CodeBlock(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements))
 	return address
 }
 
@@ -97,7 +97,7 @@ func runNginx(t testing.TB, address, configuration string) {
 	startGateway(t, address, process.Command{
 		Path: binaries.Path(t, "debian", "usr", "sbin", "nginx"),
 		Args: []string{"-c", file, "-e", "stderr"},
-		Env:  []string{binaries.LibrariesOfDebian(t)},
+		Env:  []string{binaries.DebianLibraryPath(t)},
 	})
 }
 
@@ -108,7 +108,7 @@ func startCaddy(t testing.TB, settings settings) string {
 	replacements := settings.replacements("/auth/forward/")
 	replacements[":8000 {"] = "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}\n:" + port + " {"
 	file := filepath.Join(dir, "Caddyfile")
-	configure(t, file, docsnippets.Shown(t, "caddy.md", "/etc/caddy/Caddyfile"), replacements)
+	configure(t, file, docsnippets.CodeBlock(t, "caddy.md", "/etc/caddy/Caddyfile"), replacements)
 	startGateway(t, address, process.Command{
 		Path: binaries.Path(t, "images", "caddy"),
 		Args: []string{"run", "--config", file, "--adapter", "caddyfile"},

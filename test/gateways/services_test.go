@@ -45,9 +45,9 @@ func newCaller(t *testing.T) *caller {
 // run runs a command of the page with the token of a client's key, and returns its output.
 func (a *caller) run(name, clientsKey string) string {
 	a.Helper()
-	command := exec.CommandContext(a.Context(), "bash", "-euc", strings.ReplaceAll(docsnippets.Shown(a, "services.md", name), "/shop", "/"+a.namespace))
+	command := exec.CommandContext(a.Context(), "bash", "-euc", strings.ReplaceAll(docsnippets.CodeBlock(a, "services.md", name), "/shop", "/"+a.namespace))
 	command.Dir = a.dir
-	command.Env = append(os.Environ(), "CURL_HOME="+a.dir, binaries.LibrariesOfDebian(a), "PATH="+filepath.Dir(binaries.Path(a, "debian", "usr", "bin", "curl")),
+	command.Env = append(os.Environ(), "CURL_HOME="+a.dir, binaries.DebianLibraryPath(a), "PATH="+filepath.Dir(binaries.Path(a, "debian", "usr", "bin", "curl")),
 		"MY_KEY="+a.keys["both"].token, "CLIENTS_KEY="+a.keys[clientsKey].token)
 	output, err := command.CombinedOutput()
 	if err != nil {

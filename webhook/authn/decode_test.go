@@ -118,7 +118,7 @@ func TestInvariant10_AnUnreadableFieldEndsOnlyItsKey(t *testing.T) {
 	shop := env.Namespace(t)
 	sound, broken := create(t, env, shop, "sound", "sound's"), create(t, env, shop, "broken", "broken's")
 	set := func(active any) {
-		env.ChangeStored(t, shop, "broken", func(object map[string]any) { object["spec"].(map[string]any)["active"] = active })
+		env.UpdateInEtcd(t, shop, "broken", func(object map[string]any) { object["spec"].(map[string]any)["active"] = active })
 	}
 	set("yes")
 	listing := run(t, env.Config, shop)

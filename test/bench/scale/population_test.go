@@ -6,13 +6,9 @@
 package scale_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -54,7 +50,7 @@ type population struct {
 // form is an APIKey as the API server stores it.
 type form struct {
 	key
-	path, content string
+	content string
 }
 
 // in returns the population for a subtest.
@@ -117,15 +113,7 @@ func (p *population) apply(k key) key {
 // formOf reads a key as the API server has stored it.
 func (p *population) formOf(k key) form {
 	p.t.Helper()
-	f := form{key: k, path: "/registry/keys.squirrel.dev/apikeys/" + k.namespace + "/" + k.name}
-	var found struct {
-		KVs []struct{ Value []byte }
-	}
-	p.etcd("range", map[string]any{"key": []byte(f.path)}, &found)
-	if len(found.KVs) != 1 {
-		p.t.Fatalf("etcd has %d values at %s", len(found.KVs), f.path)
-	}
-	f.content = string(found.KVs[0].Value)
+	f := form{key: k, content: p.ReadEtcd(p.t, testenv.EtcdKey(k.namespace, k.name))}
 	f.uid = string(f.decode(p.t).UID)
 	return f
 }
@@ -141,53 +129,25 @@ func (f *form) decode(t *testing.T) *v1alpha1.APIKey {
 func (p *population) store(f *form, count int) []key {
 	p.t.Helper()
 	stored := make([]key, count)
-	todo := make(chan *key, count)
-	for i := range stored {
-		stored[i] = p.mint()
-		todo <- &stored[i]
-	}
-	close(todo)
 	object := f.decode(p.t)
-	var writers sync.WaitGroup
-	for range concurrentWriters {
-		writers.Go(func() {
-			for k := range todo {
-				path, content := f.of(object, k)
-				p.etcd("put", map[string]any{"key": []byte(path), "value": []byte(content)}, &struct{}{})
+	p.WriteEtcd(p.t, func(yield func(key, value string) bool) {
+		for i := range stored {
+			stored[i] = p.mint()
+			if !yield(testenv.EtcdKey(stored[i].namespace, stored[i].name), f.of(object, &stored[i])) {
+				return
 			}
-		})
-	}
-	writers.Wait()
+		}
+	})
 	return stored
 }
 
-// of returns the path and the content of a key. The object is the decoded form.
-func (f *form) of(object *v1alpha1.APIKey, k *key) (path, content string) {
+// of returns the content of a key. The object is the decoded form.
+func (f *form) of(object *v1alpha1.APIKey, k *key) string {
 	replacements := []string{f.namespace, k.namespace, f.name, k.name, f.appName, k.appName, f.uid, k.uid}
 	for _, recorded := range object.Status.Tokens {
 		replacements = append(replacements, recorded.Hash, token.Hash(k.token), recorded.Hint, token.Hint(k.token))
 	}
-	replacer := strings.NewReplacer(replacements...)
-	return replacer.Replace(f.path), replacer.Replace(f.content)
-}
-
-// etcdClient keeps a connection for each writer.
-var etcdClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: concurrentWriters}}
-
-// etcd calls etcd's JSON gateway.
-func (p *population) etcd(method string, request, response any) {
-	p.t.Helper()
-	body, err := json.Marshal(request)
-	framework.Must(p.t, err)
-	reply, err := etcdClient.Post(p.EtcdURL()+"/v3/kv/"+method, "application/json", bytes.NewReader(body))
-	framework.Must(p.t, err)
-	defer reply.Body.Close()
-	if reply.StatusCode != http.StatusOK {
-		p.t.Fatalf("etcd returns %s to %s", reply.Status, method)
-	}
-	content, err := io.ReadAll(reply.Body)
-	framework.Must(p.t, err)
-	framework.Must(p.t, json.Unmarshal(content, response))
+	return strings.NewReplacer(replacements...).Replace(f.content)
 }
 
 // checkStored checks that the API server would store the same form: a patch without changes rewrites an object that is stored in another

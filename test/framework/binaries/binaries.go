@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package binaries runs programs of others in tests: those that `make` gets, in bin.
+// Package binaries runs third-party programs that `make` has installed in bin, such as nginx and Prometheus.
 package binaries
 
 import (
@@ -14,43 +14,38 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// Path returns the path of something in bin.
+// Path returns the path of a file or directory in bin. It ends the test if that does not exist.
 func Path(t testing.TB, elements ...string) string {
 	t.Helper()
 	root, err := controlplane.FindRepository()
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	path := filepath.Join(append([]string{root, "bin"}, elements...)...)
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: the target of `make` that runs this test gets it", err)
+		t.Fatalf("%v: run this test with its `make` target, which installs the file", err)
 	}
 	return path
 }
 
-// LibrariesOfDebian returns the environment variable with which programs in bin/debian find their libraries.
-func LibrariesOfDebian(t testing.TB) string {
+// DebianLibraryPath returns the LD_LIBRARY_PATH variable, as "NAME=value", for programs in bin/debian.
+func DebianLibraryPath(t testing.TB) string {
 	t.Helper()
 	var dirs []string
 	for _, pattern := range []string{"lib/*-linux-gnu", "usr/lib/*-linux-gnu"} {
 		found, err := filepath.Glob(filepath.Join(Path(t, "debian"), pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
+		framework.Must(t, err)
 		dirs = append(dirs, found...)
 	}
 	return "LD_LIBRARY_PATH=" + strings.Join(dirs, ":")
 }
 
-// Start starts a program, and returns once it is ready. It is killed when the test ends; if that failed, its log is shown.
+// Start starts a program and returns when it is ready. The program is killed when the test ends. A failed test logs its output.
 func Start(t testing.TB, command process.Command) {
 	t.Helper()
 	started, err := process.Start(t.Context(), command)
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	t.Cleanup(func() {
 		started.Kill()
 		if t.Failed() {
@@ -59,12 +54,11 @@ func Start(t testing.TB, command process.Command) {
 	})
 }
 
-// FreeAddress returns a loopback address for a server that does not tell which port it got. Nothing holds it until that server listens.
+// FreeAddress returns a loopback address with a free port, for a server that does not report its port. The port is not reserved: start the
+// server at once.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	port, err := controlplane.FreePort(0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }

@@ -1,8 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package docsnippets reads the configurations that the documentation shows, so that tests run what users copy. It also compares, or with
-// -update rewrites, the parts of the documentation that are generated.
+// Package docsnippets reads code blocks from the documentation, so that tests run the configurations that users copy. It also checks the
+// generated pages, and rewrites them with -update.
 package docsnippets
 
 import (
@@ -16,73 +16,69 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
-var update = flag.Bool("update", false, "write the documentation anew")
+var update = flag.Bool("update", false, "rewrite the generated pages of the documentation")
 
-// ExpectGenerated expects a page, by its path in this repository, to be this text, which is made of source, and writes it with the flag
-// -update. The command says how to run the test with it.
+// ExpectGenerated fails the test if a page differs from want. With -update it writes want to the page first. The page is a path in the
+// repository. The failure names the source that the page is generated from, and the command that rewrites it.
 func ExpectGenerated(t testing.TB, page, want, source, command string) {
 	t.Helper()
-	root, err := controlplane.FindRepository()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(root, page)
 	if *update {
-		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		framework.Must(t, os.WriteFile(pathOf(t, page), []byte(want), 0o644))
 	}
-	written, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, string(written)); diff != "" {
-		t.Errorf("%s is not what %s (-want +got); to write it anew, run\n%s\n%s", page, source, command, diff)
+	if diff := cmp.Diff(want, read(t, page)); diff != "" {
+		t.Errorf("%s is out of date with %s (-want +got): rewrite it with\n%s\n%s", page, source, command, diff)
 	}
 }
 
-// WriteRow writes a row of a table in Markdown.
+// WriteRow writes a row of a Markdown table.
 func WriteRow(d *strings.Builder, cells ...string) {
 	d.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 }
 
 var codeBlock = regexp.MustCompile("(?ms)^```[a-z]+\n(.*?)^```$")
 
-// Shown returns the one code block of a page whose first line is a comment of this text: the name of the file that it belongs in.
-func Shown(t testing.TB, page, name string) string {
+// CodeBlock returns the code block of a page in docs/gateways that starts with the comment "# name". The name is usually a file name. The
+// page must have exactly one such block.
+func CodeBlock(t testing.TB, page, name string) string {
 	t.Helper()
-	root, err := controlplane.FindRepository()
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(filepath.Join(root, "docs", "gateways", page))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var found []string
-	for _, block := range codeBlock.FindAllStringSubmatch(string(content), -1) {
+	for _, block := range codeBlock.FindAllStringSubmatch(read(t, filepath.Join("docs", "gateways", page)), -1) {
 		if firstLine, _, _ := strings.Cut(block[1], "\n"); firstLine == "# "+name {
 			found = append(found, block[1])
 		}
 	}
 	if len(found) != 1 {
-		t.Fatalf("%s shows %d blocks that start with # %s, want 1", page, len(found), name)
+		t.Fatalf("%s: got %d code blocks that start with # %s, want 1", page, len(found), name)
 	}
 	return found[0]
 }
 
-// ForTest returns a configuration in which what it says for production, the keys, is replaced by what stands for it in a test. Each must
-// be there.
-func ForTest(t testing.TB, configuration string, replacements map[string]string) string {
+// Replace replaces the production values of a configuration, which are the keys, by those of a test. Each key must occur.
+func Replace(t testing.TB, configuration string, replacements map[string]string) string {
 	t.Helper()
 	var oldnew []string
 	for old, replacement := range replacements {
 		if !strings.Contains(configuration, old) {
-			t.Fatalf("the configuration has no %q:\n%s", old, configuration)
+			t.Fatalf("the configuration does not contain %q:\n%s", old, configuration)
 		}
 		oldnew = append(oldnew, old, replacement)
 	}
 	return strings.NewReplacer(oldnew...).Replace(configuration)
+}
+
+func read(t testing.TB, page string) string {
+	t.Helper()
+	content, err := os.ReadFile(pathOf(t, page))
+	framework.Must(t, err)
+	return string(content)
+}
+
+func pathOf(t testing.TB, page string) string {
+	t.Helper()
+	root, err := controlplane.FindRepository()
+	framework.Must(t, err)
+	return filepath.Join(root, page)
 }

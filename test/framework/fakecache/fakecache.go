@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package fakecache fills the cache of a controller with more APIKeys than an API server could be told of in a test.
+// Package fakecache fills the cache of a controller with so many APIKeys that creating them in an API server would take too long.
 package fakecache
 
 import (
@@ -23,20 +23,19 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// endOfFirstEvents is what a watch that begins with all objects says when it has told them.
-const endOfFirstEvents = `{"type":"BOOKMARK","object":{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey","metadata":{
+// initialEventsEnd is the bookmark that ends the initial events of a watch.
+const initialEventsEnd = `{"type":"BOOKMARK","object":{"apiVersion":"keys.squirrel.dev/v1alpha1","kind":"APIKey","metadata":{
 	"resourceVersion":"1","annotations":{"k8s.io/initial-events-end":"true"}},"spec":{"appName":""}}}`
 
-// Cache returns a cache of these keys, as a controller has it that is told of them by a watch. It is indexed, and runs until the test
-// ends.
-func Cache(t testing.TB, options cache.Options, keys []v1alpha1.APIKey) cache.Cache {
+// New returns a synced and indexed cache that holds these keys. It runs until the test ends.
+func New(t testing.TB, options cache.Options, keys []v1alpha1.APIKey) cache.Cache {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	framework.Must(t, v1alpha1.AddToScheme(scheme))
 	mapper := meta.NewDefaultRESTMapper(nil)
 	mapper.Add(v1alpha1.GroupVersion.WithKind("APIKey"), meta.RESTScopeNamespace)
 	options.Scheme, options.Mapper = scheme, mapper
-	filled, err := cache.New(&rest.Config{Host: serve(t, keys)}, options)
+	filled, err := cache.New(&rest.Config{Host: serveWatch(t, keys)}, options)
 	framework.Must(t, err)
 	framework.Must(t, apikey.Index(t.Context(), filled))
 	ctx, stop := context.WithCancel(context.Background())
@@ -47,22 +46,22 @@ func Cache(t testing.TB, options cache.Options, keys []v1alpha1.APIKey) cache.Ca
 		framework.Must(t, <-stopped)
 	})
 	if !filled.WaitForCacheSync(t.Context()) {
-		t.Fatal("the cache was not filled")
+		t.Fatal("the cache did not sync")
 	}
 	return filled
 }
 
-// serve answers a watch with these keys and nothing after them, and returns the URL of the server that does.
-func serve(t testing.TB, keys []v1alpha1.APIKey) (url string) {
+// serveWatch starts a server whose watch sends these keys and no later event, and returns its URL.
+func serveWatch(t testing.TB, keys []v1alpha1.APIKey) (url string) {
 	t.Helper()
 	kind := metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "APIKey"}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		for i := range keys {
 			keys[i].TypeMeta = kind
-			_ = json.NewEncoder(w).Encode(map[string]any{"type": "ADDED", "object": &keys[i]}) // nobody reads it when the test is over
+			_ = json.NewEncoder(w).Encode(map[string]any{"type": "ADDED", "object": &keys[i]}) // fails only when the test has ended
 		}
-		_, _ = io.WriteString(w, endOfFirstEvents)
+		_, _ = io.WriteString(w, initialEventsEnd)
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}))

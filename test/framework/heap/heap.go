@@ -6,10 +6,10 @@ package heap
 
 import "runtime"
 
-// Live returns how many bytes of the heap are in use, after collecting garbage.
+// Live returns how many bytes of the heap are in use after a garbage collection.
 func Live() int64 {
 	runtime.GC()
-	runtime.GC() // what finalizers and weak pointers held
+	runtime.GC() // frees what finalizers and weak pointers kept
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
 	return int64(memory.HeapAlloc)

@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package operator runs the program of this repository as processes of a test.
+// Package operator runs apikey-operator as child processes of a test.
 package operator
 
 import (
@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -24,13 +23,10 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testcache"
 )
 
-// AnyPort is an address for a server that logs where it listens.
+// AnyPort is the listen address of a server on a free port. [Process.Address] returns the port.
 const AnyPort = "127.0.0.1:0"
 
-const pollInterval = 20 * time.Millisecond
-
-// build builds the program with the race detector, whose findings fail the test that ran it, and returns its path. What was built stays:
-// the next run has it at once when nothing changed.
+// build compiles the program with the race detector and returns its path. The file stays in bin, so that the next run need not compile.
 var build = sync.OnceValues(func() (path string, err error) {
 	root, err := controlplane.FindRepository()
 	if err != nil {
@@ -42,7 +38,7 @@ var build = sync.OnceValues(func() (path string, err error) {
 	if output, err := command.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", command, err, output)
 	}
-	return path, testcache.Note(testcache.Program...)
+	return path, testcache.DependOn(testcache.OperatorSources...)
 })
 
 // Program returns the path of the program.
@@ -53,17 +49,17 @@ func Program(t testing.TB) string {
 	return path
 }
 
-// Process is a running process of the program.
+// Process is a running process of the operator.
 type Process struct {
 	*process.Process
-	// Subcommand is what the process was told to be: controller, for example.
+	// Subcommand of the process, such as "controller".
 	Subcommand string
 
 	t testing.TB
 }
 
-// Start runs the program with these arguments, as whom config says. It is killed when the test ends, and fails the test if it panicked
-// or had a data race.
+// Start runs the program with these arguments and the credentials of config. The process is killed when the test ends. A panic or a data
+// race in its log fails the test.
 func Start(t testing.TB, config *rest.Config, args ...string) *Process {
 	t.Helper()
 	dir := t.TempDir()
@@ -80,12 +76,12 @@ func Start(t testing.TB, config *rest.Config, args ...string) *Process {
 	framework.Must(t, err)
 	t.Cleanup(func() {
 		p.Kill()
-		p.examineLog()
+		p.checkOutput()
 	})
 	return p
 }
 
-// StartController runs a controller without webhook and election, unless the arguments say otherwise.
+// StartController runs a controller without webhook and leader election. The arguments may override that.
 func StartController(t testing.TB, config *rest.Config, args ...string) *Process {
 	t.Helper()
 	return Start(t, config, append([]string{
@@ -93,7 +89,7 @@ func StartController(t testing.TB, config *rest.Config, args ...string) *Process
 	}, args...)...)
 }
 
-// StartAuthenticator runs an authenticator. The arguments say whether it serves TLS or plain HTTP.
+// StartAuthenticator runs an authenticator. The arguments choose between TLS and plain HTTP.
 func StartAuthenticator(t testing.TB, config *rest.Config, args ...string) *Process {
 	t.Helper()
 	return Start(t, config, append([]string{
@@ -102,66 +98,62 @@ func StartAuthenticator(t testing.TB, config *rest.Config, args ...string) *Proc
 	}, args...)...)
 }
 
-// Printed returns all that the process has printed.
-func (p *Process) Printed() string {
+// StartConsole runs a console of a namespace over plain HTTP. By default it has no bootstrap key.
+func StartConsole(t testing.TB, config *rest.Config, namespace string, args ...string) *Process {
+	t.Helper()
+	return Start(t, config, append([]string{
+		"console", "--namespace=" + namespace, "--plaintext", "--api-key-file=", "--listen-address=" + AnyPort,
+		"--health-probe-bind-address=" + AnyPort, "--metrics-bind-address=" + AnyPort,
+	}, args...)...)
+}
+
+// Output returns what the process has written to its standard output and error.
+func (p *Process) Output() string {
 	p.t.Helper()
 	content, err := os.ReadFile(p.Log())
 	framework.Must(p.t, err)
 	return string(content)
 }
 
-// Address waits until the process serves and returns where: "metrics" and "health" of all, "authenticator" and "grpc" of the authenticator,
-// "console" of the console, "webhook" of the controller.
-func (p *Process) Address(server string) string {
+// Address waits until the process logs the address of a server, and returns it. All processes have the servers "metrics" and "health";
+// the authenticator also has "authenticator" and "grpc", the console "console", and the controller "webhook".
+func (p *Process) Address(server string) (address string) {
 	p.t.Helper()
-	var address string
-	p.eventually("it serves "+server, func() bool {
-		for line := range strings.Lines(p.Printed()) {
+	framework.Eventually(p.t, "the "+p.Subcommand+" serves "+server, func() bool {
+		for line := range strings.Lines(p.Output()) {
 			var entry struct{ Server, Addr string }
 			if json.Unmarshal([]byte(line), &entry) == nil && entry.Addr != "" && entry.Server == server {
 				address = entry.Addr
 				return true
 			}
 		}
+		select {
+		case <-p.Ended():
+			p.t.Fatalf("the %s ended before it served %s: %v", p.Subcommand, server, p.Err())
+		default:
+		}
 		return false
 	})
 	return address
 }
 
-// Exit waits for the end of the process and says how it ended: "exit status 0" or "signal: killed".
+// Exit waits until the process ends, and returns how it ended, such as "exit status 0" or "signal: killed".
 func (p *Process) Exit() string {
 	p.t.Helper()
-	select {
-	case <-p.Ended():
-	case <-time.After(framework.Timeout):
-		p.t.Fatalf("waited %s in vain until the %s ends", framework.Timeout, p.Subcommand)
-	}
+	framework.Receive(p.t, framework.Timeout, "the "+p.Subcommand+" ends", p.Ended())
 	how, _, _ := strings.Cut(p.Err().Error(), "\n")
 	return how
 }
 
-func (p *Process) eventually(what string, condition func() bool) {
-	p.t.Helper()
-	deadline := time.After(framework.Timeout)
-	for !condition() {
-		select {
-		case <-p.Ended():
-			p.t.Fatalf("the %s ended: %v", p.Subcommand, p.Err())
-		case <-deadline:
-			p.t.Fatalf("waited %s in vain until the %s says that %s", framework.Timeout, p.Subcommand, what)
-		case <-time.After(pollInterval):
-		}
-	}
-}
-
-func (p *Process) examineLog() {
-	printed := p.Printed()
+// checkOutput fails the test if the output reports a panic or a data race. A failed test logs the output.
+func (p *Process) checkOutput() {
+	output := p.Output()
 	for _, fault := range []string{"DATA RACE", "panic"} {
-		if strings.Contains(printed, fault) {
-			p.t.Errorf("the log of the %s has a %s", p.Subcommand, fault)
+		if strings.Contains(output, fault) {
+			p.t.Errorf("the log of the %s reports a %s", p.Subcommand, fault)
 		}
 	}
 	if p.t.Failed() {
-		p.t.Logf("the log of the %s:\n%s", p.Subcommand, printed)
+		p.t.Logf("the log of the %s:\n%s", p.Subcommand, output)
 	}
 }

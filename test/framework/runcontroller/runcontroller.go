@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package runcontroller runs the controller in the process of a test that needs keys to be issued.
+// Package runcontroller runs the controller in the process of a test, which needs keys to be issued.
 package runcontroller
 
 import (
@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/config"
+	controllerconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"squirrel.dev/apikey-operator/controllers"
@@ -25,28 +25,28 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// Start runs a controller over one namespace until the test ends or stop is called.
+// Start runs a controller of one namespace until the test ends or stop is called.
 func Start(t testing.TB, env *testenv.Env, namespace string) (stop func()) {
 	t.Helper()
 	return StartWith(t, env, env.Config, namespace, func(*controllers.APIKeyReconciler) {})
 }
 
-// StartWith does what Start does, as whom the config says, and with a reconciler that was changed before it begins.
+// StartWith is [Start] with the credentials of a config and a reconciler that the test changes before it starts.
 func StartWith(
-	t testing.TB, env *testenv.Env, as *rest.Config, namespace string, change func(*controllers.APIKeyReconciler),
+	t testing.TB, env *testenv.Env, config *rest.Config, namespace string, change func(*controllers.APIKeyReconciler),
 ) (stop func()) {
 	t.Helper()
-	cached := controllers.CacheOptions()
-	cached.DefaultNamespaces = map[string]cache.Config{namespace: {}}
-	as = rest.CopyConfig(as)
-	clock, err := kubeapi.NewClock(as, time.Now, slog.New(slog.DiscardHandler))
+	cacheOptions := controllers.CacheOptions()
+	cacheOptions.DefaultNamespaces = map[string]cache.Config{namespace: {}}
+	config = rest.CopyConfig(config)
+	clock, err := kubeapi.NewClock(config, time.Now, slog.New(slog.DiscardHandler))
 	framework.Must(t, err)
-	mgr, err := ctrl.NewManager(as, ctrl.Options{
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:     env.Scheme,
 		Client:     controllers.ClientOptions(),
-		Cache:      cached,
+		Cache:      cacheOptions,
 		Metrics:    metricsserver.Options{BindAddress: "0"},
-		Controller: config.Controller{SkipNameValidation: new(true)},
+		Controller: controllerconfig.Controller{SkipNameValidation: new(true)},
 		Logger:     logr.Discard(),
 	})
 	framework.Must(t, err)

@@ -16,7 +16,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// Fixture is a namespace for one test, and what an administrator does there.
+// Fixture is a namespace of one test. Its methods act with full access, and end the test when they fail.
 type Fixture struct {
 	testing.TB
 	Env       *Env
@@ -29,22 +29,27 @@ func NewFixture(t testing.TB, env *Env) *Fixture {
 	return &Fixture{TB: t, Env: env, Namespace: env.Namespace(t)}
 }
 
-// Create creates an object.
-func (f *Fixture) Create(object client.Object) {
-	f.Helper()
-	framework.Must(f, f.Env.Client.Create(f.Context(), object))
-}
-
-// Key returns a read-only key that is not created yet. Its app name is "App <name>".
-func (f *Fixture) Key(name string, change ...func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
+// NewKey returns a read-only key, with the app name "App <name>", and does not create it.
+func NewKey(namespace, name string, change ...func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
 	key := &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: name},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec:       v1alpha1.APIKeySpec{AppName: "App " + name, ReadAccess: true},
 	}
 	for _, c := range change {
 		c(key)
 	}
 	return key
+}
+
+// Create creates an object.
+func (f *Fixture) Create(object client.Object) {
+	f.Helper()
+	framework.Must(f, f.Env.Client.Create(f.Context(), object))
+}
+
+// Key is [NewKey] in the namespace of the fixture.
+func (f *Fixture) Key(name string, change ...func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
+	return NewKey(f.Namespace, name, change...)
 }
 
 // CreateKey creates the key that Key returns.
@@ -71,7 +76,7 @@ func (f *Fixture) Keys() []v1alpha1.APIKey {
 	return list.Items
 }
 
-// UpdateKey changes a key, and tries again when another client has written it.
+// UpdateKey changes a key, and retries on a conflict.
 func (f *Fixture) UpdateKey(name string, change func(*v1alpha1.APIKey)) {
 	f.Helper()
 	framework.Eventually(f, name+" is updated", func() bool {
@@ -96,7 +101,7 @@ func (f *Fixture) Deactivate(name string) {
 func (f *Fixture) WaitForReady(name, reason string) *v1alpha1.APIKey {
 	f.Helper()
 	var key *v1alpha1.APIKey
-	framework.Eventually(f, name+" is "+reason, func() bool {
+	framework.Eventually(f, name+" has the reason "+reason, func() bool {
 		key = f.GetKey(name)
 		ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
 		return ready != nil && ready.Reason == reason && key.Status.ObservedGeneration == key.Generation
@@ -104,7 +109,7 @@ func (f *Fixture) WaitForReady(name, reason string) *v1alpha1.APIKey {
 	return key
 }
 
-// Secret reads a Secret. It returns nil if there is none of this name.
+// Secret reads a Secret. It returns nil if the Secret does not exist.
 func (f *Fixture) Secret(name string) *corev1.Secret {
 	f.Helper()
 	secret := &corev1.Secret{}

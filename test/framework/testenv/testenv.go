@@ -1,16 +1,17 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package testenv gives tests a real Kubernetes API. A package's tests share one control plane:
+// Package testenv starts a real Kubernetes control plane. The tests of a package share one:
 //
 //	func TestMain(m *testing.M) { testenv.Main(m) }
 //
 //	func TestSomething(t *testing.T) {
 //		env := testenv.Shared(t)
-//		namespace := env.Namespace(t)
+//		f := testenv.NewFixture(t, env)
+//		f.CreateKey("frontend")
 //		...
 //
-// A test that stops the API server, or changes what all share, has its own with [Start].
+// A test that stops the API server, or changes cluster-wide objects, starts its own with [Start].
 package testenv
 
 import (
@@ -34,6 +35,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 // Env is a control plane with the APIKey resource installed.
@@ -42,15 +44,15 @@ type Env struct {
 
 	// Scheme knows the types of Kubernetes and of this repository.
 	Scheme *runtime.Scheme
-	// Config gives access to everything.
+	// Config has full access.
 	Config *rest.Config
-	// Client reads and writes everything, live.
+	// Client has full access and no cache.
 	Client client.WithWatch
 
 	dir string
 }
 
-// shared is the control plane of a package's tests, once a test has asked for it.
+// shared is the control plane of a package's tests. The first call of Shared starts it.
 var shared struct {
 	running context.Context // from Main
 	once    sync.Once
@@ -58,7 +60,7 @@ var shared struct {
 	err     error
 }
 
-// Main runs the tests of a package, stops the control plane that they shared, and exits.
+// Main runs the tests of a package, stops their shared control plane, and exits.
 func Main(m *testing.M) {
 	running, stopListening := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	shared.running = running
@@ -68,14 +70,14 @@ func Main(m *testing.M) {
 	case result := <-code:
 		os.Exit(max(result, stopShared()))
 	case <-running.Done():
-		stopListening() // a second signal ends this at once
+		stopListening() // a second signal ends the process at once
 		stopShared()
 		os.Exit(130)
 	}
 }
 
 func stopShared() (code int) {
-	shared.once.Do(func() {}) // waits for the end of a start that is under way, and lets none begin
+	shared.once.Do(func() {}) // waits for a running start, and prevents a later one
 	if shared.env == nil {
 		return 0
 	}
@@ -90,22 +92,18 @@ func stopShared() (code int) {
 func Shared(t testing.TB) *Env {
 	t.Helper()
 	if shared.running == nil {
-		t.Fatal("this package needs: func TestMain(m *testing.M) { testenv.Main(m) }")
+		t.Fatal("add to this package: func TestMain(m *testing.M) { testenv.Main(m) }")
 	}
 	shared.once.Do(func() { shared.env, shared.err = start(shared.running) })
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
+	framework.Must(t, shared.err)
 	return shared.env
 }
 
-// Start returns a control plane for this test alone, whose API server is given these flags too.
+// Start returns a control plane for this test alone, whose API server has these additional flags.
 func Start(t testing.TB, apiServerFlags ...string) *Env {
 	t.Helper()
 	env, err := start(t.Context(), apiServerFlags...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	t.Cleanup(func() {
 		if err := env.stop(); err != nil {
 			t.Error(err)
@@ -154,71 +152,59 @@ func newScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
-			panic(err) // a type registered twice: wrong in this program
+			panic(err) // a bug: two types have the same kind
 		}
 	}
 	return scheme
 }
 
-// Namespace makes a namespace for this test alone. It is not deleted: it goes with the control plane.
+// Namespace creates a namespace for this test. It is not deleted: the control plane is discarded with it.
 func (e *Env) Namespace(t testing.TB) string {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
-	if err := e.Client.Create(t.Context(), namespace); err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, e.Client.Create(t.Context(), namespace))
 	return namespace.Name
 }
 
-// User gives access as this user in these groups: what RBAC grants them, no more.
+// User returns the credentials of a user in these groups. RBAC decides what the user may do.
 func (e *Env) User(t testing.TB, name string, groups ...string) *rest.Config {
 	t.Helper()
 	config, err := e.UserConfig(name, groups...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	return config
 }
 
-// ServiceAccount gives access as an existing ServiceAccount, by a token.
+// ServiceAccount returns the credentials of an existing ServiceAccount, which are a token.
 func (e *Env) ServiceAccount(t testing.TB, namespace, name string) *rest.Config {
 	t.Helper()
 	config, err := e.ServiceAccountConfig(t.Context(), namespace, name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	return config
 }
 
-// Kubeconfig writes a kubeconfig file for a process of this test, and returns its path.
+// Kubeconfig writes a kubeconfig file into a temporary directory of the test, and returns its path.
 func (e *Env) Kubeconfig(t testing.TB, config *rest.Config) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := controlplane.WriteKubeconfig(path, config, metav1.NamespaceDefault); err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, controlplane.WriteKubeconfig(path, config, metav1.NamespaceDefault))
 	return path
 }
 
-// Kubectl runs kubectl as administrator and returns what it prints to its standard output and error. A failure is the error.
+// Kubectl runs kubectl with full access, and returns its standard output and error.
 func (e *Env) Kubectl(t testing.TB, args ...string) (string, error) {
 	t.Helper()
 	return e.ControlPlane.Kubectl(t.Context(), "", args...)
 }
 
-// Webhook registers the webhooks of a file with one ValidatingWebhookConfiguration for the time of this test, and returns where the API
-// server calls them: the loopback port to serve, and the directory of the certificate (tls.crt, tls.key) to serve with.
+// Webhook registers the ValidatingWebhookConfiguration of a file until the test ends. It returns the loopback port that the API server
+// calls, and the directory of the serving certificate (tls.crt and tls.key) for it.
 func (e *Env) Webhook(t testing.TB, file string) (port int, certDir string) {
 	t.Helper()
 	port, err := controlplane.FreePort(0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	certDir = t.TempDir()
 	name, err := e.RegisterWebhooks(t.Context(), file, port, certDir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	t.Cleanup(func() {
 		configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		if err := e.Client.Delete(context.Background(), configuration); err != nil {

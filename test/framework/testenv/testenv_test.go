@@ -23,14 +23,7 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-func newKey(namespace, name string) *v1alpha1.APIKey {
-	return &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-		Spec:       v1alpha1.APIKeySpec{AppName: name, ReadAccess: true},
-	}
-}
-
-func TestUsersAndServiceAccountsMayDoWhatRBACGrants(t *testing.T) {
+func TestUsersAndServiceAccounts_AreSubjectToRBAC(t *testing.T) {
 	g := NewWithT(t)
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
@@ -49,11 +42,11 @@ func TestUsersAndServiceAccountsMayDoWhatRBACGrants(t *testing.T) {
 	}
 }
 
-func TestKubectlReadsWhatTheClientWrote(t *testing.T) {
+func TestKubectl_ReadsObjectsOfTheClient(t *testing.T) {
 	g := NewWithT(t)
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
-	g.Expect(env.Client.Create(t.Context(), newKey(namespace, "frontend"))).To(Succeed())
+	g.Expect(env.Client.Create(t.Context(), testenv.NewKey(namespace, "frontend"))).To(Succeed())
 
 	output, err := env.Kubectl(t, "get", "apikeys", "--namespace", namespace, "--output=name")
 	g.Expect(err).NotTo(HaveOccurred())
@@ -63,10 +56,10 @@ func TestKubectlReadsWhatTheClientWrote(t *testing.T) {
 	g.Expect(err).To(MatchError(ContainSubstring(`apikeys.keys.squirrel.dev "backend" not found`)))
 }
 
-func TestGarbageOfADeletedAPIKeyIsCollectedWhereAControllerManagerRuns(t *testing.T) {
+func TestGarbageCollection_NeedsKubeControllerManager(t *testing.T) {
 	g := NewWithT(t)
 	env := testenv.Shared(t)
-	owner := newKey(env.Namespace(t), "owner")
+	owner := testenv.NewKey(env.Namespace(t), "owner")
 	g.Expect(env.Client.Create(t.Context(), owner)).To(Succeed())
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
 		Namespace: owner.Namespace, Name: "owned",
@@ -85,23 +78,23 @@ func TestGarbageOfADeletedAPIKeyIsCollectedWhereAControllerManagerRuns(t *testin
 	}
 }
 
-func TestAControlPlaneOfATestOutlivesARestartOfItsAPIServerAndLeavesNothingBehind(t *testing.T) {
+func TestStart_KeepsDataOverARestartAndLeavesNoProcessBehind(t *testing.T) {
 	g := NewWithT(t)
 	temporary := t.TempDir()
 	t.Setenv("TMPDIR", temporary)
 	var pids []int
-	t.Run("its API server keeps its data and address over a restart", func(t *testing.T) {
+	t.Run("the API server keeps its data and address over a restart", func(t *testing.T) {
 		g := NewWithT(t)
 		env := testenv.Start(t)
 		for _, process := range env.Processes() {
 			pids = append(pids, process.PID())
 		}
-		key := newKey(env.Namespace(t), "kept")
+		key := testenv.NewKey(env.Namespace(t), "kept")
 		g.Expect(env.Client.Create(t.Context(), key)).To(Succeed())
 
 		env.StopAPIServer()
 		err := env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), &v1alpha1.APIKey{})
-		g.Expect(errors.Is(err, syscall.ECONNREFUSED)).To(BeTrue(), "while it is stopped: %v", err)
+		g.Expect(errors.Is(err, syscall.ECONNREFUSED)).To(BeTrue(), "while the API server is stopped: %v", err)
 
 		g.Expect(env.StartAPIServer(t.Context())).To(Succeed())
 		var again v1alpha1.APIKey

@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package testnode gives tests a Kubernetes cluster of one real node: it runs the built command hack/node.
+// Package testnode starts a Kubernetes cluster of one real node, by running the compiled command hack/node.
 package testnode
 
 import (
@@ -22,30 +22,30 @@ import (
 
 const readyTimeout = 3 * time.Minute
 
-// Node is a running cluster of one node. Stopping its process ends the cluster.
+// Node is a running cluster of one node. Stopping the process stops the cluster.
 type Node struct {
 	*process.Process
 	root string // of the repository
 }
 
-// Start starts a node and returns when it is ready. Env is added to its environment, as "NAME=value".
+// Start starts a node and returns when it is ready. The variables env, as "NAME=value", are added to its environment.
 func Start(ctx context.Context, env ...string) (*Node, error) {
 	root, err := controlplane.FindRepository()
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{root: root}
-	printed := filepath.Join(filepath.Dir(n.Program()), "up.log")
+	log := filepath.Join(filepath.Dir(n.Program()), "up.log")
 	n.Process, err = process.Start(ctx, process.Command{
 		Name: "node up",
 		Path: n.Program(),
 		Args: []string{"up"},
 		Env:  env,
-		Log:  printed,
+		Log:  log,
 		Ready: func(context.Context) error {
-			output, err := os.ReadFile(printed)
+			output, err := os.ReadFile(log)
 			if err == nil && !strings.HasSuffix(string(output), "\nready\n") {
-				err = errors.New("it does not say that it is ready")
+				err = errors.New("the node has not logged that it is ready")
 			}
 			return err
 		},
@@ -57,13 +57,13 @@ func Start(ctx context.Context, env ...string) (*Node, error) {
 	return n, nil
 }
 
-// Program is the path of the command.
+// Program returns the path of the command.
 func (n *Node) Program() string { return filepath.Join(n.root, "bin", "node", "node") }
 
-// Kubeconfig is the path of a kubeconfig file that gives access to everything.
+// Kubeconfig returns the path of a kubeconfig file with full access.
 func (n *Node) Kubeconfig() string { return filepath.Join(n.root, "bin", "node", "kubeconfig") }
 
-// Load gives the node an image: one of those that `make` puts in bin/images.
+// Load loads an image from bin/images into the node.
 func (n *Node) Load(ctx context.Context, name string) error {
 	load := exec.CommandContext(ctx, n.Program(), "load", filepath.Join(n.root, "bin", "images", name+".tar"))
 	if output, err := load.CombinedOutput(); err != nil {
@@ -72,9 +72,9 @@ func (n *Node) Load(ctx context.Context, name string) error {
 	return nil
 }
 
-// KillPod ends the processes of a pod that run this program of their image, by SIGKILL. One at least has to be there.
+// KillPod kills the processes of a pod that run this program of the image, by SIGKILL. It fails if none does.
 func (n *Node) KillPod(podUID, program string) error {
-	groups, err := filepath.Glob("/proc/[0-9]*/cgroup") // those of the node are among this machine's processes
+	groups, err := filepath.Glob("/proc/[0-9]*/cgroup") // the processes of the node are visible on this machine
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (n *Node) KillPod(podUID, program string) error {
 		dir := filepath.Dir(file)
 		content, err := os.ReadFile(file)
 		if err != nil || !strings.Contains(string(content), "/pod"+podUID+"/") {
-			continue // it has ended, or is another one's
+			continue // the process has ended, or belongs to another pod
 		}
 		if path, err := os.Readlink(filepath.Join(dir, "exe")); err != nil || path != program {
 			continue
