@@ -143,7 +143,7 @@ test-load: build kube check-go ## Test the latency of a new key while 10 000 key
 
 .PHONY: test-outages
 test-outages: kube check-go ## Measure the delay of revocations after many kinds of outages of the Kubernetes API. Takes about 4 minutes.
-	go test -race -count=1 -timeout=15m -parallel=40 -tags=outages -v -run=TestRevocationsAreHeardInTime ./test/faults # the tests mostly wait
+	go test -race -count=1 -timeout=15m -parallel=40 -tags=outages -v -run=TestRevocationsTakeEffectInTime ./test/faults # the tests mostly wait
 
 .PHONY: test-gateways
 test-gateways: kube bin/images/caddy check-go ## Test the configurations of docs/gateways with real gateways. Downloads them.

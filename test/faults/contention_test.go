@@ -17,7 +17,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -32,45 +31,45 @@ import (
 const (
 	contenders = 50
 
-	// takeover bounds the wait for what comes after a leader was stopped: its lease has to end first, after 15 seconds.
+	// takeover bounds the wait for another leader. The lease of a stopped leader expires after 15 seconds.
 	takeover = 2 * time.Minute
 
-	// seldom is how often all contenders are read while waiting.
-	seldom = time.Second
+	// pollInterval is long, because each poll lists all contenders.
+	pollInterval = time.Second
 )
 
-// TestInvariant2_OneActiveKeyWhenTheLeaderIsStoppedBetweenSettlingAndWriting stops the leader when it has settled that a key may have
-// its name, and holds the write that says so. Another controller takes over; then the write arrives after all.
-func TestInvariant2_OneActiveKeyWhenTheLeaderIsStoppedBetweenSettlingAndWriting(t *testing.T) {
+// TestInvariant2_OneActiveKeyWhenALeaderIsStoppedBeforeItsClaimIsWritten stops the leader when it has decided that a key may have its app
+// name, and delays the write of that claim. Another controller becomes the leader. Then the delayed write arrives.
+func TestInvariant2_OneActiveKeyWhenALeaderIsStoppedBeforeItsClaimIsWritten(t *testing.T) {
 	t.Parallel()
-	env := testenv.Start(t) // in the shared one, the controllers of other tests would settle what is contended here
+	env := testenv.Start(t) // the controllers of other tests would process these keys in the shared one
 	for _, test := range []struct {
 		name string
-		// stop is what happens to the leader.
+		// stop is the signal that stops the leader.
 		stop syscall.Signal
-		// arrivesBeforeTheOthersClaim is true when the held write arrives as the other controller is about to make its own claim, and
-		// false when it arrives after all is settled.
-		arrivesBeforeTheOthersClaim bool
+		// arrivesBeforeSuccessorsClaim makes the delayed write arrive just before the successor writes its own claim. Otherwise it arrives
+		// after the successor has issued a key.
+		arrivesBeforeSuccessorsClaim bool
 	}{
-		{name: "SIGSTOP and SIGCONT after all is settled", stop: syscall.SIGSTOP},
-		{name: "SIGSTOP and SIGCONT before the other claims", stop: syscall.SIGSTOP, arrivesBeforeTheOthersClaim: true},
+		{name: "SIGSTOP and SIGCONT after the successor issues a key", stop: syscall.SIGSTOP},
+		{name: "SIGSTOP and SIGCONT before the successor claims", stop: syscall.SIGSTOP, arrivesBeforeSuccessorsClaim: true},
 		{name: "SIGKILL", stop: syscall.SIGKILL},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			c := newContention(t, env, test.stop)
 			c.startLeader()
-			c.startOther(test.arrivesBeforeTheOthersClaim)
+			c.startSuccessor(test.arrivesBeforeSuccessorsClaim)
 			c.createContenders()
-			awaitWithin(t, takeover, "the leader is stopped", c.leaderIsStopped)
-			if !test.arrivesBeforeTheOthersClaim {
+			framework.Receive(t, takeover, "the leader is stopped", c.leaderStopped)
+			if !test.arrivesBeforeSuccessorsClaim {
 				c.awaitOneHolder()
 				c.continueLeader()
 			}
-			awaitWithin(t, takeover, "the held write has arrived", c.heldWriteHasArrived)
+			framework.Receive(t, takeover, "the delayed write has arrived", c.delayedWriteArrived)
 			wantExit := map[syscall.Signal]string{syscall.SIGSTOP: "exit status 1", syscall.SIGKILL: "signal: killed"}[test.stop]
 			if got := c.leader.Exit(); got != wantExit {
-				t.Errorf("the former leader ends with %q, want %q", got, wantExit)
+				t.Errorf("the first leader: got %q, want %q", got, wantExit)
 			}
 			holder := c.awaitOneHolder()
 			c.assertOneHandover(holder)
@@ -78,15 +77,15 @@ func TestInvariant2_OneActiveKeyWhenTheLeaderIsStoppedBetweenSettlingAndWriting(
 	}
 }
 
-// contention is a namespace whose keys all want one app name, and two controllers.
+// contention is a namespace whose keys all have the same app name, and two controllers.
 type contention struct {
 	*testenv.Fixture
 	stop   syscall.Signal
 	leader *operator.Process
 
-	leaderIsStopped     chan struct{}
-	leaderContinues     chan struct{}
-	heldWriteHasArrived chan struct{}
+	leaderStopped       chan struct{}
+	leaderContinued     chan struct{}
+	delayedWriteArrived chan struct{}
 	continueOnce        sync.Once
 }
 
@@ -94,19 +93,20 @@ func newContention(t *testing.T, env *testenv.Env, stop syscall.Signal) *content
 	t.Helper()
 	return &contention{
 		Fixture: testenv.NewFixture(t, env), stop: stop,
-		leaderIsStopped:     make(chan struct{}),
-		leaderContinues:     make(chan struct{}),
-		heldWriteHasArrived: make(chan struct{}),
+		leaderStopped:       make(chan struct{}),
+		leaderContinued:     make(chan struct{}),
+		delayedWriteArrived: make(chan struct{}),
 	}
 }
 
+// startElected starts a controller with leader election, behind a proxy.
 func (c *contention) startElected(intercept func(http.Handler) http.Handler) *operator.Process {
-	api := startProxy(c, c.Env.Config, func(forward http.Handler) http.Handler { return intercept(c.withinItsNamespace(forward)) })
+	api := startProxy(c, c.Env.Config, func(forward http.Handler) http.Handler { return intercept(c.restrictToNamespace(forward)) })
 	return operator.StartController(c, api.config, "--leader-elect=true", "--system-namespace="+c.Namespace)
 }
 
-// withinItsNamespace hides from a controller the keys of other contentions.
-func (c *contention) withinItsNamespace(forward http.Handler) http.Handler {
+// restrictToNamespace hides the keys of parallel subtests from a controller.
+func (c *contention) restrictToNamespace(forward http.Handler) http.Handler {
 	group := "/apis/" + v1alpha1.GroupVersion.String()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == group+"/apikeys" {
@@ -116,7 +116,7 @@ func (c *contention) withinItsNamespace(forward http.Handler) http.Handler {
 	})
 }
 
-// startLeader starts the controller that is stopped at its first claim.
+// startLeader starts the controller that is stopped when it writes its first claim.
 func (c *contention) startLeader() {
 	c.Helper()
 	var first sync.Once
@@ -125,9 +125,9 @@ func (c *contention) startLeader() {
 			if isClaim(r) {
 				first.Do(func() {
 					c.leader.Signal(c.stop)
-					close(c.leaderIsStopped)
-					<-c.leaderContinues
-					defer close(c.heldWriteHasArrived)
+					close(c.leaderStopped)
+					<-c.leaderContinued
+					defer close(c.delayedWriteArrived)
 					forward.ServeHTTP(w, r)
 				})
 				return
@@ -135,27 +135,27 @@ func (c *contention) startLeader() {
 			forward.ServeHTTP(w, r)
 		})
 	})
-	framework.Eventually(c, "there is a leader", func() bool {
+	framework.Eventually(c, "a leader is elected", func() bool {
 		leases := &coordinationv1.LeaseList{}
 		framework.Must(c, c.Env.Client.List(c.Context(), leases, client.InNamespace(c.Namespace)))
 		return len(leases.Items) == 1 && ptr.Deref(leases.Items[0].Spec.HolderIdentity, "") != ""
 	})
 }
 
-// startOther starts the controller that takes over. When it is told to, it lets the leader's held write go first.
-func (c *contention) startOther(leaderGoesFirst bool) {
+// startSuccessor starts the controller that becomes the next leader. With leaderGoesFirst, the leader's delayed write precedes its claim.
+func (c *contention) startSuccessor(leaderGoesFirst bool) {
 	c.Helper()
-	other := c.startElected(func(forward http.Handler) http.Handler {
+	successor := c.startElected(func(forward http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if leaderGoesFirst && isClaim(r) {
 				c.continueLeader()
-				<-c.heldWriteHasArrived
+				<-c.delayedWriteArrived
 			}
 			forward.ServeHTTP(w, r)
 		})
 	})
-	c.Cleanup(c.continueLeader) // a failed test waits for nobody
-	other.Address("health")
+	c.Cleanup(c.continueLeader) // so that a failed test ends
+	successor.Address("health")
 }
 
 func (c *contention) continueLeader() {
@@ -163,11 +163,11 @@ func (c *contention) continueLeader() {
 		if c.stop == syscall.SIGSTOP {
 			c.leader.Signal(syscall.SIGCONT)
 		}
-		close(c.leaderContinues)
+		close(c.leaderContinued)
 	})
 }
 
-// isClaim says whether a call writes the hash of a token that is not handed over yet.
+// isClaim reports whether a request writes a claim to a status.
 func isClaim(r *http.Request) bool {
 	if r.Method != http.MethodPut || !strings.HasSuffix(r.URL.Path, "/status") {
 		return false
@@ -185,10 +185,8 @@ func (c *contention) createContenders() {
 	var creations sync.WaitGroup
 	for i := range contenders {
 		creations.Go(func() {
-			if err := c.Env.Client.Create(c.Context(), &v1alpha1.APIKey{
-				ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: fmt.Sprintf("key-%03d", i)},
-				Spec:       v1alpha1.APIKeySpec{AppName: "Frontend App", ReadAccess: true},
-			}); err != nil {
+			key := c.Key(fmt.Sprintf("key-%03d", i), func(key *v1alpha1.APIKey) { key.Spec.AppName = "Frontend App" })
+			if err := c.Env.Client.Create(c.Context(), key); err != nil {
 				c.Error(err)
 			}
 		})
@@ -196,19 +194,12 @@ func (c *contention) createContenders() {
 	creations.Wait()
 }
 
-func (c *contention) keys() []v1alpha1.APIKey {
-	c.Helper()
-	keys := &v1alpha1.APIKeyList{}
-	framework.Must(c, c.Env.Client.List(c.Context(), keys, client.InNamespace(c.Namespace)))
-	return keys.Items
-}
-
-// awaitOneHolder waits until one key is issued and all others are stalled with its name, and returns its name.
+// awaitOneHolder waits until one key is issued and all others report its conflict, and returns its name.
 func (c *contention) awaitOneHolder() string {
 	c.Helper()
 	var holder string
-	framework.EventuallyWithin(c, takeover, seldom, "one key holds the name, and all others say so", func() bool {
-		keys := c.keys()
+	framework.EventuallyWithin(c, takeover, pollInterval, "one key is issued and all others are stalled", func() bool {
+		keys := c.Keys()
 		for i := range keys {
 			if apikey.IsIssued(&keys[i]) {
 				holder = keys[i].Name
@@ -236,14 +227,14 @@ func (c *contention) assertOneHandover(holder string) {
 	secrets := &corev1.SecretList{}
 	framework.Must(c, c.Env.Client.List(c.Context(), secrets, client.InNamespace(c.Namespace), client.MatchingFields{"type": string(v1alpha1.SecretTypeToken)}))
 	if len(secrets.Items) != 1 || secrets.Items[0].Name != holder+"-token" {
-		c.Fatalf("%d tokens were handed over", len(secrets.Items))
+		c.Fatalf("got %d Secrets, want one, of %s", len(secrets.Items), holder)
 	}
-	for _, key := range c.keys() {
+	for _, key := range c.Keys() {
 		switch {
 		case key.Name != holder && (apikey.IsClaimed(&key) || key.Status.SecretName != ""):
-			c.Errorf("%s has a token beside the holder %s", key.Name, holder)
+			c.Errorf("%s has a token, although %s is issued", key.Name, holder)
 		case key.Name == holder && key.Status.Tokens[0].Hash != token.Hash(string(secrets.Items[0].Data["token"])):
-			c.Error("the holder's Secret has another token than its status says")
+			c.Errorf("the Secret of %s has another token than its status", holder)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func newFixture(t *testing.T, env *testenv.Env) *fixture {
 	return &fixture{testenv.NewFixture(t, env)}
 }
 
-// issue declares keys, which a running controller issues, and returns their tokens.
+// issue creates keys, waits until a running controller has issued them, and returns their tokens by name.
 func (f *fixture) issue(names ...string) (tokens map[string]string) {
 	f.Helper()
 	for _, name := range names {
@@ -39,13 +39,13 @@ func (f *fixture) issue(names ...string) (tokens map[string]string) {
 	tokens = make(map[string]string, len(names))
 	for _, name := range names {
 		f.WaitForReady(name, v1alpha1.ReasonIssued)
-		tokens[name] = f.handedOver(name+"-token", "token")
+		tokens[name] = f.tokenFrom(name+"-token", "token")
 	}
 	return tokens
 }
 
-// issueOnce runs a controller until it has issued these keys, and no longer.
-func (f *fixture) issueOnce(names ...string) (tokens map[string]string) {
+// issueWithTemporaryController runs a controller, issues keys, and kills the controller.
+func (f *fixture) issueWithTemporaryController(names ...string) (tokens map[string]string) {
 	f.Helper()
 	controller := operator.StartController(f, f.Env.Config)
 	tokens = f.issue(names...)
@@ -53,27 +53,26 @@ func (f *fixture) issueOnce(names ...string) (tokens map[string]string) {
 	return tokens
 }
 
-// handedOver returns the token that a one-time Secret holds.
-func (f *fixture) handedOver(secret, field string) string {
+// tokenFrom returns the token in a field of a one-time Secret.
+func (f *fixture) tokenFrom(name, field string) string {
 	f.Helper()
-	found := &corev1.Secret{}
-	framework.Must(f, f.Env.Client.Get(f.Context(), client.ObjectKey{Namespace: f.Namespace, Name: secret}, found))
-	if len(found.Data[field]) == 0 {
-		f.Fatalf("Secret %q has no %q", secret, field)
+	secret := f.Secret(name)
+	if secret == nil || len(secret.Data[field]) == 0 {
+		f.Fatalf("got no %q in Secret %q, want a token", field, name)
 	}
-	return string(found.Data[field])
+	return string(secret.Data[field])
 }
 
-// deactivate does so as a person does.
+// deactivate deactivates a key with kubectl.
 func (f *fixture) deactivate(name string) {
 	f.Helper()
 	f.kubectl("patch", "apikey", name, "--type=merge", `--patch={"spec":{"active":false}}`)
 }
 
-// delete takes a key away, and its Secret if it is still there: so that a key of this name can have one at once.
-func (f *fixture) delete(name string) {
+// deleteKey deletes a key and its Secret, so that a new key of the same name can be issued at once.
+func (f *fixture) deleteKey(name string) {
 	f.Helper()
-	framework.Must(f, f.Env.Client.Delete(f.Context(), &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: name}}))
+	framework.Must(f, f.Env.Client.Delete(f.Context(), f.Key(name)))
 	err := f.Env.Client.Delete(f.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: name + "-token"}})
 	framework.Must(f, client.IgnoreNotFound(err))
 }
@@ -85,22 +84,22 @@ func (f *fixture) kubectl(args ...string) string {
 	return output
 }
 
-// ask asks an authenticator, as Traefik does, whether a token may read, and returns the status of the answer.
-func (f *fixture) ask(authenticator, token string) int {
+// check sends a token to an authenticator, as Traefik does for a read, and returns the status of the response.
+func (f *fixture) check(authenticator, token string) int {
 	f.Helper()
-	status, err := ask(http.DefaultClient, authenticator, f.Namespace, token)
+	status, err := check(http.DefaultClient, authenticator, f.Namespace, token)
 	framework.Must(f, err)
 	return status
 }
 
-// awaitAnswer asks until the authenticator answers with this status.
-func (f *fixture) awaitAnswer(authenticator, token string, status int) {
+// awaitStatus waits until checks of a token get this status.
+func (f *fixture) awaitStatus(authenticator, token string, status int) {
 	f.Helper()
-	framework.Eventually(f, fmt.Sprintf("the answer is %d", status), func() bool { return f.ask(authenticator, token) == status })
+	framework.Eventually(f, fmt.Sprintf("a check gets the status %d", status), func() bool { return f.check(authenticator, token) == status })
 }
 
-// ask does what world.ask does, in any goroutine.
-func ask(client *http.Client, authenticator, namespace, token string) (status int, err error) {
+// check is fixture.check for any goroutine.
+func check(client *http.Client, authenticator, namespace, token string) (status int, err error) {
 	request, err := http.NewRequest(http.MethodGet, "http://"+authenticator+"/auth/forward/"+namespace, nil)
 	if err != nil {
 		return 0, err
@@ -114,21 +113,21 @@ func ask(client *http.Client, authenticator, namespace, token string) (status in
 		return 0, err
 	}
 	defer response.Body.Close()
-	_, err = io.Copy(io.Discard, response.Body) // so that the connection is kept
+	_, err = io.Copy(io.Discard, response.Body) // the connection is reused only after that
 	return response.StatusCode, err
 }
 
-// health asks a process's health server, and returns the status and the text of the answer.
-func (f *fixture) health(server, path string) (status int, text string) {
+// get requests a path of a process's health or metrics server, and returns the status and the body of the response.
+func (f *fixture) get(server, path string) (status int, body string) {
 	f.Helper()
 	request, err := http.NewRequestWithContext(f.Context(), http.MethodGet, "http://"+server+path, nil)
 	framework.Must(f, err)
-	status, _, text = fetch(f, request)
-	return status, text
+	status, _, body = send(f, request)
+	return status, body
 }
 
-// fetch sends a request and returns the whole answer.
-func fetch(t testing.TB, request *http.Request) (status int, header http.Header, body string) {
+// send sends a request and returns the response.
+func send(t testing.TB, request *http.Request) (status int, header http.Header, body string) {
 	t.Helper()
 	response, err := http.DefaultClient.Do(request)
 	framework.Must(t, err)
@@ -138,45 +137,47 @@ func fetch(t testing.TB, request *http.Request) (status int, header http.Header,
 	return response.StatusCode, response.Header, string(content)
 }
 
-// vigil asks for the same tokens over and over, and fails the test at the first wrong answer.
-type vigil struct {
+// poller checks the same tokens over and over. The first wrong status fails the test.
+type poller struct {
 	t      testing.TB
 	rounds atomic.Int64
-	end    func()
+	stop   func()
 }
 
-// keepWatch asks an authenticator for these tokens, which must always be answered with these statuses, until the vigil ends.
-func (f *fixture) keepWatch(authenticator string, want map[string]int) *vigil {
+// startPolling checks tokens at an authenticator until the poller is stopped. Each token must get the status that want maps it to.
+func (f *fixture) startPolling(authenticator string, want map[string]int) *poller {
 	f.Helper()
-	ended := make(chan struct{})
-	var watching sync.WaitGroup
-	v := &vigil{t: f}
-	v.end = sync.OnceFunc(func() {
-		close(ended)
-		watching.Wait()
+	stopped := make(chan struct{})
+	var running sync.WaitGroup
+	p := &poller{t: f}
+	p.stop = sync.OnceFunc(func() {
+		close(stopped)
+		running.Wait()
 	})
-	watching.Go(func() {
+	running.Go(func() {
 		for !f.Failed() {
 			for token, status := range want {
-				if got, err := ask(http.DefaultClient, authenticator, f.Namespace, token); err != nil || got != status {
-					f.Errorf("round %d: answered %d (%v), want %d", v.rounds.Load(), got, err, status)
+				if got, err := check(http.DefaultClient, authenticator, f.Namespace, token); err != nil || got != status {
+					f.Errorf("round %d: got status %d (%v), want %d", p.rounds.Load(), got, err, status)
 				}
 			}
-			v.rounds.Add(1)
+			p.rounds.Add(1)
 			select {
-			case <-ended:
+			case <-stopped:
 				return
-			case <-time.After(poll):
+			case <-time.After(framework.PollInterval):
 			}
 		}
 	})
-	f.Cleanup(v.end)
-	return v
+	f.Cleanup(p.stop)
+	return p
 }
 
-// goOn waits until the tokens were asked for so many times more.
-func (v *vigil) goOn(rounds int64) {
-	v.t.Helper()
-	until := v.rounds.Load() + rounds
-	framework.Eventually(v.t, "the vigil has gone on", func() bool { return v.t.Failed() || v.rounds.Load() >= until })
+// awaitRounds waits until the poller has checked all tokens so many more times.
+func (p *poller) awaitRounds(rounds int64) {
+	p.t.Helper()
+	target := p.rounds.Load() + rounds
+	framework.Eventually(p.t, fmt.Sprintf("the poller has made %d more rounds", rounds), func() bool {
+		return p.t.Failed() || p.rounds.Load() >= target
+	})
 }

@@ -5,7 +5,6 @@ package faults_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -27,7 +26,7 @@ import (
 
 var apiKeys = schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "apikeys"}
 
-func TestInvariant9_AuthenticationGoesOnWhileTheAPIServerIsStopped(t *testing.T) {
+func TestInvariant9_AuthenticationContinuesWhileTheAPIServerIsStopped(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testenv.Start(t))
 	operator.StartController(t, f.Env.Config)
@@ -35,9 +34,9 @@ func TestInvariant9_AuthenticationGoesOnWhileTheAPIServerIsStopped(t *testing.T)
 	gateway, health := authenticator.Address("authenticator"), authenticator.Address("health")
 	tokens := f.issue("frontend", "backend", "revoked")
 	for _, issued := range tokens {
-		f.awaitAnswer(gateway, issued, http.StatusOK)
+		f.awaitStatus(gateway, issued, http.StatusOK)
 	}
-	vigil := f.keepWatch(gateway, map[string]int{
+	poller := f.startPolling(gateway, map[string]int{
 		tokens["frontend"]: http.StatusOK,
 		tokens["backend"]:  http.StatusOK,
 		token.New():        http.StatusUnauthorized,
@@ -45,38 +44,35 @@ func TestInvariant9_AuthenticationGoesOnWhileTheAPIServerIsStopped(t *testing.T)
 	})
 
 	f.Env.StopAPIServer()
-	framework.Eventually(t, "the authenticator has missed the API server", func() bool {
+	framework.Eventually(t, "the authenticator has failed to reach the API server", func() bool {
 		return strings.Count(authenticator.Output(), "connection refused") >= 3
 	})
-	vigil.goOn(20)
-	if status := f.ask(gateway, tokens["revoked"]); status != http.StatusOK {
-		t.Errorf("a key that nobody revoked yet is answered %d", status)
+	poller.awaitRounds(20)
+	if status := f.check(gateway, tokens["revoked"]); status != http.StatusOK {
+		t.Errorf("got status %d for a valid key, want 200", status)
 	}
-	if status, text := f.health(health, "/readyz"); status != http.StatusOK {
-		t.Errorf("/readyz says %d %s", status, text)
+	if status, text := f.get(health, "/readyz"); status != http.StatusOK {
+		t.Errorf("/readyz: got %d %s, want 200", status, text)
 	}
 
 	framework.Must(t, f.Env.StartAPIServer(t.Context()))
 	f.deactivate("revoked")
-	f.awaitAnswer(gateway, tokens["revoked"], http.StatusUnauthorized)
-	f.awaitAnswer(gateway, f.issue("later")["later"], http.StatusOK)
-	vigil.end()
+	f.awaitStatus(gateway, tokens["revoked"], http.StatusUnauthorized)
+	f.awaitStatus(gateway, f.issue("later")["later"], http.StatusOK)
+	poller.stop()
 }
 
-func TestInvariant9_WhatHappenedWhileTheAuthenticatorWasCutOffCountsAfterwards(t *testing.T) {
+func TestInvariant9_ChangesDuringADisconnectionTakeEffectAfterIt(t *testing.T) {
 	env := testenv.Shared(t)
 	operator.StartController(t, env.Config)
-	for name, expired := range map[string]bool{
-		"the API server remembers what it has to tell": false,
-		"the API server has forgotten":                 true,
-	} {
+	for name, expired := range map[string]bool{"the watch resumes": false, "the watch has expired": true} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, env)
 			var watchIsExpired atomic.Bool
 			proxy := startProxy(t, env.Config, func(forward http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					if r.URL.Query().Has("watch") && watchIsExpired.Swap(false) {
-						refuse(w, apierrors.NewResourceExpired("too old resource version"))
+						respondError(w, apierrors.NewResourceExpired("too old resource version"))
 						return
 					}
 					forward.ServeHTTP(w, r)
@@ -85,24 +81,24 @@ func TestInvariant9_WhatHappenedWhileTheAuthenticatorWasCutOffCountsAfterwards(t
 			gateway := startAuthenticator(t, proxy.config).Address("authenticator")
 			before := f.issue("kept", "revoked", "deleted", "replaced")
 			for _, issued := range before {
-				f.awaitAnswer(gateway, issued, http.StatusOK)
+				f.awaitStatus(gateway, issued, http.StatusOK)
 			}
-			vigil := f.keepWatch(gateway, map[string]int{before["kept"]: http.StatusOK, token.New(): http.StatusUnauthorized})
+			poller := f.startPolling(gateway, map[string]int{before["kept"]: http.StatusOK, token.New(): http.StatusUnauthorized})
 
-			proxy.breakOff()
+			proxy.disconnect()
 			f.deactivate("revoked")
-			f.delete("deleted")
-			f.delete("replaced")
+			f.deleteKey("deleted")
+			f.deleteKey("replaced")
 			after := f.issue("replaced", "later")
 			for _, issued := range before {
-				if status := f.ask(gateway, issued); status != http.StatusOK {
-					t.Errorf("a key that was good before the cut is answered %d during it", status)
+				if status := f.check(gateway, issued); status != http.StatusOK {
+					t.Errorf("got status %d while disconnected, want 200", status)
 				}
 			}
-			vigil.goOn(20)
+			poller.awaitRounds(20)
 
 			watchIsExpired.Store(expired)
-			proxy.mend()
+			proxy.reconnect()
 			for token, status := range map[string]int{
 				before["revoked"]:  http.StatusUnauthorized,
 				before["deleted"]:  http.StatusUnauthorized,
@@ -110,89 +106,89 @@ func TestInvariant9_WhatHappenedWhileTheAuthenticatorWasCutOffCountsAfterwards(t
 				after["replaced"]:  http.StatusOK,
 				after["later"]:     http.StatusOK,
 			} {
-				f.awaitAnswer(gateway, token, status)
+				f.awaitStatus(gateway, token, status)
 			}
-			framework.Eventually(t, "a watch has met the API server that had forgotten", func() bool { return !watchIsExpired.Load() })
-			f.awaitAnswer(gateway, f.issue("last")["last"], http.StatusOK)
-			vigil.end()
+			framework.Eventually(t, "a watch has expired", func() bool { return !watchIsExpired.Load() })
+			f.awaitStatus(gateway, f.issue("last")["last"], http.StatusOK)
+			poller.stop()
 		})
 	}
 }
 
-func TestInvariant4_ThereIsNoVerdictBeforeTheFirstList(t *testing.T) {
+func TestInvariant4_ChecksGet503BeforeTheFirstList(t *testing.T) {
 	f := newFixture(t, testenv.Shared(t))
-	issued := f.issueOnce("frontend")["frontend"]
+	issued := f.issueWithTemporaryController("frontend")["frontend"]
 	var api faultyAPI
-	api.suffer(brokenConnection)
+	api.inject(closeConnection)
 	authenticator := startAuthenticator(t, startProxy(t, f.Env.Config, api.intercept).config)
 	gateway, health := authenticator.Address("authenticator"), authenticator.Address("health")
 
 	for _, fault := range []struct {
-		what      string
-		answer    http.HandlerFunc
-		lastError string
+		description string
+		respond     http.HandlerFunc
+		lastError   string
 	}{
-		{"a call met a broken connection", brokenConnection, ""}, // client-go tries again by itself for a while
-		{"a call met a missing right", missingRight, "apikeys.keys.squirrel.dev is forbidden: not yet"},
-		{"a call met silence", silence, "apikeys.keys.squirrel.dev is forbidden: not yet"},
+		{"a connection was closed", closeConnection, ""}, // client-go retries for a while before it reports the error
+		{"a request was forbidden", respondForbidden, "apikeys.keys.squirrel.dev is forbidden: not yet"},
+		{"a request hangs", hang, "apikeys.keys.squirrel.dev is forbidden: not yet"},
 	} {
-		await(t, fault.what, api.suffer(fault.answer))
-		f.assertNoVerdict(gateway, issued)
+		framework.Receive(t, framework.Timeout, fault.description, api.inject(fault.respond))
+		f.assertChecksUnavailable(gateway, issued)
 		f.assertUnready(health, fault.lastError)
 	}
 
 	api.recover()
-	framework.Eventually(t, "the first verdict is there", func() bool {
-		status := f.ask(gateway, issued)
+	framework.Eventually(t, "checks are possible", func() bool {
+		status := f.check(gateway, issued)
 		if status != http.StatusServiceUnavailable && status != http.StatusOK {
-			t.Fatalf("a valid key is answered %d", status)
+			t.Fatalf("got status %d for a valid key, want 503 or 200", status)
 		}
 		return status == http.StatusOK
 	})
-	if status := f.ask(gateway, token.New()); status != http.StatusUnauthorized {
-		t.Errorf("an unknown key is answered %d", status)
+	if status := f.check(gateway, token.New()); status != http.StatusUnauthorized {
+		t.Errorf("got status %d for an unknown key, want 401", status)
 	}
-	if status, text := f.health(health, "/readyz"); status != http.StatusOK || text != "ok\n" {
-		t.Errorf("/readyz says %d %q", status, text)
+	if status, text := f.get(health, "/readyz"); status != http.StatusOK || text != "ok\n" {
+		t.Errorf("/readyz: got %d %q, want 200 and \"ok\\n\"", status, text)
 	}
 }
 
-func brokenConnection(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+func closeConnection(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
-func missingRight(w http.ResponseWriter, _ *http.Request) {
-	refuse(w, apierrors.NewForbidden(apiKeys, "", errors.New("not yet")))
+func respondForbidden(w http.ResponseWriter, _ *http.Request) {
+	respondError(w, apierrors.NewForbidden(apiKeys, "", errors.New("not yet")))
 }
 
-func silence(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// faultyAPI answers in the place of the API server. The zero value forwards.
+// faultyAPI injects faults into the requests that a proxy gets. The zero value forwards them.
 type faultyAPI struct {
 	fault atomic.Pointer[fault]
 }
 
 type fault struct {
-	answer http.HandlerFunc
-	ended  context.Context
-	end    context.CancelFunc
-	met    chan struct{}
-	meet   func()
+	respond  http.HandlerFunc
+	ctx      context.Context // until the fault ends
+	end      context.CancelFunc
+	observed chan struct{}
+	observe  func()
 }
 
-// suffer makes the API server answer all calls in this way until it suffers from something else or recovers, and tells when it did so for
-// the first time.
-func (f *faultyAPI) suffer(answer http.HandlerFunc) (met <-chan struct{}) {
-	next := &fault{answer: answer, met: make(chan struct{})}
-	next.ended, next.end = context.WithCancel(context.Background())
-	next.meet = sync.OnceFunc(func() { close(next.met) })
+// inject responds to all requests in this way until another fault is injected or the API recovers. It returns a channel that is closed at
+// the first of these requests.
+func (f *faultyAPI) inject(respond http.HandlerFunc) (observed <-chan struct{}) {
+	next := &fault{respond: respond, observed: make(chan struct{})}
+	next.ctx, next.end = context.WithCancel(context.Background())
+	next.observe = sync.OnceFunc(func() { close(next.observed) })
 	f.replace(next)
-	return next.met
+	return next.observed
 }
 
 func (f *faultyAPI) recover() { f.replace(nil) }
 
 func (f *faultyAPI) replace(next *fault) {
-	if former := f.fault.Swap(next); former != nil {
-		former.end()
+	if previous := f.fault.Swap(next); previous != nil {
+		previous.end()
 	}
 }
 
@@ -203,13 +199,13 @@ func (f *faultyAPI) intercept(forward http.Handler) http.Handler {
 			forward.ServeHTTP(w, r)
 			return
 		}
-		fault.meet()
-		fault.answer(w, r.WithContext(fault.ended))
+		fault.observe()
+		fault.respond(w, r.WithContext(fault.ctx))
 	})
 }
 
-// assertNoVerdict asks every endpoint with every kind of credential.
-func (f *fixture) assertNoVerdict(gateway, valid string) {
+// assertChecksUnavailable expects that every endpoint responds 503 to every kind of credential.
+func (f *fixture) assertChecksUnavailable(gateway, valid string) {
 	f.Helper()
 	const want = `{"errorCode":503,"errorMessage":"API keys cannot be checked at the moment: try again.","payload":null}`
 	for path, method := range map[string]string{
@@ -222,7 +218,7 @@ func (f *fixture) assertNoVerdict(gateway, valid string) {
 			"valid, as Bearer": {"Authorization", "Bearer " + valid},
 			"unknown":          {"X-API-Key", token.New()},
 			"malformed":        {"X-API-Key", valid + "," + valid},
-			"somebody else's":  {"Authorization", "Basic dXNlcjpwYXNzd29yZA=="},
+			"of another kind":  {"Authorization", "Basic dXNlcjpwYXNzd29yZA=="},
 			"missing":          {"X-Other", "1"},
 		} {
 			request, err := http.NewRequestWithContext(f.Context(), http.MethodGet, "http://"+gateway+path, nil)
@@ -231,9 +227,9 @@ func (f *fixture) assertNoVerdict(gateway, valid string) {
 			if method != "" {
 				request.Header.Set(method, http.MethodGet)
 			}
-			status, header, body := fetch(f, request)
+			status, header, body := send(f, request)
 			if status != http.StatusServiceUnavailable || body != want || header.Get("Retry-After") != "1" || header.Get("WWW-Authenticate") != "" {
-				f.Errorf("%s, %s credential: answered %d %v %s", path, name, status, header, body)
+				f.Errorf("%s, %s credential: got %d %v %s, want 503 and %s", path, name, status, header, body, want)
 			}
 		}
 	}
@@ -243,68 +239,68 @@ func (f *fixture) assertUnready(health, lastError string) {
 	f.Helper()
 	const beginning = "the APIKeys have not been listed yet: check that the Kubernetes API is reachable, that the CRD of APIKey is installed, and " +
 		"that this process may list and watch apikeys.keys.squirrel.dev (last error: "
-	framework.Eventually(f, "/readyz says why", func() bool {
-		status, text := f.health(health, "/readyz")
+	framework.Eventually(f, "/readyz returns the last error", func() bool {
+		status, text := f.get(health, "/readyz")
 		if status != http.StatusServiceUnavailable || !strings.HasPrefix(text, beginning) {
-			f.Fatalf("/readyz says %d %q", status, text)
+			f.Fatalf("/readyz: got %d %q, want 503 and a text that starts with %q", status, text, beginning)
 		}
 		return strings.HasSuffix(text, lastError+")\n")
 	})
-	if status, text := f.health(health, "/healthz"); status != http.StatusOK || text != "ok\n" {
-		f.Errorf("/healthz says %d %q", status, text)
+	if status, text := f.get(health, "/healthz"); status != http.StatusOK || text != "ok\n" {
+		f.Errorf("/healthz: got %d %q, want 200 and \"ok\\n\"", status, text)
 	}
 }
 
-func TestInvariant9_ARevokedKeyStaysRevokedWhenTheWatchCacheLags(t *testing.T) {
+func TestInvariant9_ARestartWithAStaleWatchCacheKeepsRevocations(t *testing.T) {
 	f := newFixture(t, testenv.Shared(t))
-	tokens := f.issueOnce("kept", "revoked", "deleted")
-	lagging := startProxy(t, f.Env.Config, newLaggingCache(f).intercept)
+	tokens := f.issueWithTemporaryController("kept", "revoked", "deleted")
+	stale := startProxy(t, f.Env.Config, newStaleWatchCache(f).intercept)
 	first := startAuthenticator(t, f.Env.Config)
 	gateway := first.Address("authenticator")
 	for _, issued := range tokens {
-		f.awaitAnswer(gateway, issued, http.StatusOK)
+		f.awaitStatus(gateway, issued, http.StatusOK)
 	}
 	f.deactivate("revoked")
-	f.delete("deleted")
-	f.awaitAnswer(gateway, tokens["revoked"], http.StatusUnauthorized)
-	f.awaitAnswer(gateway, tokens["deleted"], http.StatusUnauthorized)
+	f.deleteKey("deleted")
+	f.awaitStatus(gateway, tokens["revoked"], http.StatusUnauthorized)
+	f.awaitStatus(gateway, tokens["deleted"], http.StatusUnauthorized)
 	first.Kill()
-	f.assertLags(lagging)
+	f.assertStale(stale)
 
-	gateway = startAuthenticator(t, lagging.config).Address("authenticator")
-	framework.Eventually(t, "the restarted authenticator has all keys", func() bool {
+	gateway = startAuthenticator(t, stale.config).Address("authenticator")
+	framework.Eventually(t, "the restarted authenticator has listed all keys", func() bool {
 		for _, name := range []string{"revoked", "deleted"} {
-			if status := f.ask(gateway, tokens[name]); status != http.StatusServiceUnavailable && status != http.StatusUnauthorized {
-				t.Fatalf("the %s key is answered %d", name, status)
+			if status := f.check(gateway, tokens[name]); status != http.StatusServiceUnavailable && status != http.StatusUnauthorized {
+				t.Fatalf("got status %d for the %s key, want 503 or 401", status, name)
 			}
 		}
-		return f.ask(gateway, tokens["kept"]) == http.StatusOK
+		return f.check(gateway, tokens["kept"]) == http.StatusOK
 	})
-	vigil := f.keepWatch(gateway, map[string]int{
+	poller := f.startPolling(gateway, map[string]int{
 		tokens["kept"]:    http.StatusOK,
 		tokens["revoked"]: http.StatusUnauthorized,
 		tokens["deleted"]: http.StatusUnauthorized,
 	})
-	f.awaitAnswer(gateway, f.issueOnce("later")["later"], http.StatusOK) // a watch has gone on from the list
-	vigil.end()
+	f.awaitStatus(gateway, f.issueWithTemporaryController("later")["later"], http.StatusOK) // the watch has started after the list
+	poller.stop()
 }
 
-// laggingCache is an API server whose watch cache stands still. It answers from there whoever lets it.
-type laggingCache struct {
+// staleWatchCache serves the requests that accept any resource version from a watch cache that gets no events.
+type staleWatchCache struct {
 	resourceVersion string
 	list            []byte
 }
 
-// newLaggingCache returns a cache that stands still from now on.
-func newLaggingCache(f *fixture) *laggingCache {
+// newStaleWatchCache returns a cache that gets no events from now on.
+func newStaleWatchCache(f *fixture) *staleWatchCache {
 	f.Helper()
 	keys := &v1alpha1.APIKeyList{}
 	framework.Must(f, f.Env.Client.List(f.Context(), keys))
 	keys.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("APIKeyList"))
-	return &laggingCache{resourceVersion: keys.ResourceVersion, list: marshal(f, keys)}
+	return &staleWatchCache{resourceVersion: keys.ResourceVersion, list: marshal(f, keys)}
 }
 
-func (c *laggingCache) intercept(forward http.Handler) http.Handler {
+func (c *staleWatchCache) intercept(forward http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
 		resourceVersion := query.Get("resourceVersion")
@@ -312,7 +308,7 @@ func (c *laggingCache) intercept(forward http.Handler) http.Handler {
 		case query.Has("watch") && (resourceVersion == "0" || resourceVersion == c.resourceVersion):
 			w.WriteHeader(http.StatusOK)
 			_ = http.NewResponseController(w).Flush()
-			<-r.Context().Done() // nothing has happened since
+			<-r.Context().Done() // without events
 		case resourceVersion == "0":
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(c.list)
@@ -322,11 +318,11 @@ func (c *laggingCache) intercept(forward http.Handler) http.Handler {
 	})
 }
 
-// assertLags proves that this test could fail.
-func (f *fixture) assertLags(lagging *proxy) {
+// assertStale checks that the proxy serves stale lists, so that the test can fail.
+func (f *fixture) assertStale(stale *proxy) {
 	f.Helper()
 	for resourceVersion, want := range map[string]int{"0": 3, "": 1} {
-		keys := f.list(lagging, resourceVersion)
+		keys := f.list(stale, resourceVersion)
 		active := 0
 		for _, key := range keys.Items {
 			if key.Namespace == f.Namespace && *key.Spec.Active {
@@ -334,7 +330,7 @@ func (f *fixture) assertLags(lagging *proxy) {
 			}
 		}
 		if active != want {
-			f.Fatalf("a list at resourceVersion %q has %d active keys, want %d", resourceVersion, active, want)
+			f.Fatalf("got %d active keys in a list at resourceVersion %q, want %d", active, resourceVersion, want)
 		}
 	}
 }
@@ -346,17 +342,4 @@ func (f *fixture) list(api *proxy, resourceVersion string) *v1alpha1.APIKeyList 
 	keys := &v1alpha1.APIKeyList{}
 	framework.Must(f, reader.List(f.Context(), keys, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: resourceVersion}}))
 	return keys
-}
-
-// refuse answers as the API server does.
-func refuse(w http.ResponseWriter, err *apierrors.StatusError) {
-	status := err.Status()
-	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
-	body, marshalErr := json.Marshal(status)
-	if marshalErr != nil {
-		panic(marshalErr)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(int(status.Code))
-	_, _ = w.Write(body)
 }

@@ -45,223 +45,222 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// brought is a token that somebody made elsewhere, with characters that are written in many ways.
-var brought = `p"ss/w&rd+<with>%odd=characters;` + token.New()
+// imported is a token that was not minted here, with characters that have several encodings.
+var imported = `p"ss/w&rd+<with>%odd=characters;` + token.New()
 
-// TestInvariant1_PlaintextIsInTheOneTimeSecretsAndNowhereElse searches all that a whole run leaves behind for every token of the run.
-func TestInvariant1_PlaintextIsInTheOneTimeSecretsAndNowhereElse(t *testing.T) {
-	t.Parallel() // it waits more than it works; nothing else works in this control plane then
-	run := &wholeRun{fixture: newFixture(t, testenv.Shared(t)), tokens: map[string]string{"brought": brought}, places: haystack{}}
-	run.issueKeys()
-	run.makeConflicts()
-	run.restartTheControllerWithItsWebhook()
-	run.useTheKeys()
-	run.endAKey()
-	run.awaitTheRefusedSecret()
-	run.showTheKeys()
-	run.askForMetrics()
-	run.stop()
-	run.collectLogs()
-	run.collectObjects()
-	run.assertItWasAWholeRun()
+// TestInvariant1_PlaintextIsOnlyInTheOneTimeSecrets runs the processes through a scenario, and searches all their logs, requests, responses
+// and objects for its tokens.
+func TestInvariant1_PlaintextIsOnlyInTheOneTimeSecrets(t *testing.T) {
+	t.Parallel() // it mostly waits. All other tests in the shared control plane have ended by then
+	s := &scenario{fixture: newFixture(t, testenv.Shared(t)), tokens: map[string]string{"imported": imported}, places: places{}}
+	s.issueKeys()
+	s.createConflicts()
+	s.restartControllerWithWebhook()
+	s.sendTokens()
+	s.deactivateKey()
+	s.awaitSecretAfterRefusal()
+	s.recordKubectl()
+	s.recordMetrics()
+	s.stop()
+	s.recordLogs()
+	s.recordObjects()
+	s.assertComplete()
 
 	want := map[string][]string{
-		run.dataOf("plain-token"):   {"plain-token"},
-		run.dataOf("named-secret"):  {"named-secret"},
-		run.dataOf("refused-token"): {"refused-token again"},
+		s.dataOf("plain-token"):   {"plain-token"},
+		s.dataOf("named-secret"):  {"named-secret"},
+		s.dataOf("refused-token"): {"refused-token again"},
 	}
-	if diff := cmp.Diff(want, run.places.search(run.tokens)); diff != "" {
-		t.Errorf("where the tokens are (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, s.places.search(s.tokens)); diff != "" {
+		t.Errorf("places with tokens (-want +got):\n%s", diff)
 	}
 }
 
-// wholeRun is a life of a controller with its admission webhook and of an authenticator, both as talkative as they can be.
-type wholeRun struct {
+// scenario is a run of a controller with its admission webhook and of an authenticator, both with debug logs. It records what they write.
+type scenario struct {
 	*fixture
 	controller, authenticator *operator.Process
 	controllerMetrics         string
-	ended                     []*operator.Process
+	stopped                   []*operator.Process
 
 	mu      sync.Mutex
-	tokens  map[string]string // by the Secret that they were to be handed over in
-	places  haystack
+	tokens  map[string]string // by the name of their Secret
+	places  places
 	refusal string
 }
 
-func (r *wholeRun) note(place, content string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.places[place] = append(r.places[place], content...)
+// record adds content to a place.
+func (s *scenario) record(place, content string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.places[place] = append(s.places[place], content...)
 }
 
-// issueKeys has keys issued in all ways, and the Secret of one refused with words that repeat what was sent.
-func (r *wholeRun) issueKeys() {
-	r.Helper()
-	r.startController("--webhook=false")
-	r.CreateKey("plain")
-	r.CreateKey("ended")
-	r.CreateKey("refused")
-	r.CreateKey("named", func(key *v1alpha1.APIKey) {
+// issueKeys issues keys in all ways. The first Secret of one key is refused with an error that repeats the request.
+func (s *scenario) issueKeys() {
+	s.Helper()
+	s.startController("--webhook=false")
+	s.CreateKey("plain")
+	s.CreateKey("ended")
+	s.CreateKey("refused")
+	s.CreateKey("named", func(key *v1alpha1.APIKey) {
 		key.Spec.Secret = &v1alpha1.TokenSecret{Name: "named-secret", Key: "api.key", TTL: &metav1.Duration{Duration: time.Hour}}
 	})
-	r.CreateKey("brought", func(key *v1alpha1.APIKey) {
-		key.Spec.TokenHash, key.Spec.TokenHint = token.Hash(brought), token.Hint(brought)
+	s.CreateKey("imported", func(key *v1alpha1.APIKey) {
+		key.Spec.TokenHash, key.Spec.TokenHint = token.Hash(imported), token.Hint(imported)
 	})
-	for _, name := range []string{"plain", "ended", "named", "brought"} {
-		r.WaitForReady(name, v1alpha1.ReasonIssued)
+	for _, name := range []string{"plain", "ended", "named", "imported"} {
+		s.WaitForReady(name, v1alpha1.ReasonIssued)
 	}
-	framework.Eventually(r.TB, "a Secret was refused", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return r.refusal != ""
+	framework.Eventually(s, "a Secret is refused", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.refusal != ""
 	})
 }
 
-// startController runs a controller whose calls are noted, all but what it writes to Secrets.
-func (r *wholeRun) startController(args ...string) {
-	r.Helper()
-	api := startProxy(r.TB, r.Env.Config, func(forward http.Handler) http.Handler {
+// startController runs a controller behind a proxy that records its requests, except the bodies of Secrets.
+func (s *scenario) startController(args ...string) {
+	s.Helper()
+	api := startProxy(s, s.Env.Config, func(forward http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 			createsSecret := request.Method == http.MethodPost && strings.HasSuffix(request.URL.Path, "/secrets")
-			call, err := httputil.DumpRequest(request, true)
+			dump, err := httputil.DumpRequest(request, true)
 			if err != nil {
 				panic(http.ErrAbortHandler)
 			}
-			head, body, _ := bytes.Cut(call, []byte("\r\n\r\n"))
-			r.note("calls of the controller", string(head))
+			head, body, _ := bytes.Cut(dump, []byte("\r\n\r\n"))
+			s.record("requests of the controller", string(head))
 			if !createsSecret {
-				r.note("calls of the controller", string(body))
-			} else if refusal := r.judgeSecret(body); refusal != nil {
-				refuse(w, refusal)
+				s.record("requests of the controller", string(body))
+			} else if refusal := s.interceptSecret(body); refusal != nil {
+				respondError(w, refusal)
 				return
 			}
 			forward.ServeHTTP(w, request)
 		})
 	})
-	r.controllerMetrics = binaries.FreeAddress(r.TB)
-	r.controller = operator.StartController(r.TB, api.config,
-		append(args, "--log-level=debug", "--metrics-bind-address="+r.controllerMetrics)...)
+	s.controllerMetrics = binaries.FreeAddress(s)
+	s.controller = operator.StartController(s, api.config,
+		append(args, "--log-level=debug", "--metrics-bind-address="+s.controllerMetrics)...)
 }
 
-// judgeSecret learns the token of a Secret that is to be created, and refuses the first one of the refused key.
-func (r *wholeRun) judgeSecret(body []byte) *apierrors.StatusError {
+// interceptSecret records the token of a Secret that the controller creates, and refuses the first Secret of the key "refused".
+func (s *scenario) interceptSecret(body []byte) *apierrors.StatusError {
 	decoded, err := runtime.Decode(clientgoscheme.Codecs.UniversalDeserializer(), body)
 	if err != nil {
-		r.Error(err)
+		s.Error(err)
 		return nil
 	}
 	secret := decoded.(*corev1.Secret)
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	name := secret.Name
-	if _, known := r.tokens[name]; known {
+	if _, exists := s.tokens[name]; exists {
 		name += " again"
 	}
 	for _, value := range secret.Data {
-		r.tokens[name] = string(value)
+		s.tokens[name] = string(value)
 	}
 	if name != "refused-token" {
 		return nil
 	}
-	r.refusal = "no such Secret here: " + string(body) + " with the token " + r.tokens[name]
-	return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, name, errors.New(r.refusal))
+	s.refusal = "no such Secret here: " + string(body) + " with the token " + s.tokens[name]
+	return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, name, errors.New(s.refusal))
 }
 
-func (r *wholeRun) makeConflicts() {
-	r.Helper()
-	framework.Must(r.TB, r.Env.Client.Create(r.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: "planted-token"},
-		Data:       map[string][]byte{"token": []byte("somebody else's")},
-	}))
-	r.CreateKey("planted")
-	r.CreateKey("same-name", func(key *v1alpha1.APIKey) { key.Spec.AppName = "App plain" })
-	r.CreateKey("same-hash", func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(brought) })
-	r.WaitForReady("planted", v1alpha1.ReasonSecretConflict)
-	r.WaitForReady("same-name", v1alpha1.ReasonAppNameConflict)
-	r.WaitForReady("same-hash", v1alpha1.ReasonTokenHashConflict)
+func (s *scenario) createConflicts() {
+	s.Helper()
+	s.Create(&corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: "same-secret-token"},
+		Data:       map[string][]byte{"token": []byte("of another application")},
+	})
+	s.CreateKey("same-secret")
+	s.CreateKey("same-name", func(key *v1alpha1.APIKey) { key.Spec.AppName = "App plain" })
+	s.CreateKey("same-hash", func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(imported) })
+	s.WaitForReady("same-secret", v1alpha1.ReasonSecretConflict)
+	s.WaitForReady("same-name", v1alpha1.ReasonAppNameConflict)
+	s.WaitForReady("same-hash", v1alpha1.ReasonTokenHashConflict)
 }
 
-// restartTheControllerWithItsWebhook has the webhook refuse a key, too.
-func (r *wholeRun) restartTheControllerWithItsWebhook() {
-	r.Helper()
-	r.controller.Kill()
-	r.ended = append(r.ended, r.controller)
+// restartControllerWithWebhook also creates a key that the webhook refuses.
+func (s *scenario) restartControllerWithWebhook() {
+	s.Helper()
+	s.controller.Kill()
+	s.stopped = append(s.stopped, s.controller)
 	root, err := controlplane.FindRepository()
-	framework.Must(r.TB, err)
-	port, certDir := r.Env.Webhook(r.TB, filepath.Join(root, "config", "webhook", "validating.yaml"))
-	r.startController("--webhook=true", "--webhook-listen-address=127.0.0.1:"+strconv.Itoa(port), "--webhook-cert-dir="+certDir)
-	framework.Eventually(r.TB, "the webhook is ready", func() bool {
-		status, _ := r.health(r.controller.Address("health"), "/readyz")
+	framework.Must(s, err)
+	port, certDir := s.Env.Webhook(s, filepath.Join(root, "config", "webhook", "validating.yaml"))
+	s.startController("--webhook=true", "--webhook-listen-address=127.0.0.1:"+strconv.Itoa(port), "--webhook-cert-dir="+certDir)
+	framework.Eventually(s, "the webhook is ready", func() bool {
+		status, _ := s.get(s.controller.Address("health"), "/readyz")
 		return status == http.StatusOK
 	})
-	err = r.Env.Client.Create(r.Context(), &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: "same-hash-again"},
-		Spec:       v1alpha1.APIKeySpec{AppName: "another", ReadAccess: true, TokenHash: token.Hash(brought)},
-	})
+	err = s.Env.Client.Create(s.Context(), s.Key("same-hash-again", func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(imported) }))
 	if err == nil {
-		r.Fatal("the webhook admitted a second key with the same hash")
+		s.Fatal("the webhook admitted a second key with the same hash")
 	}
-	r.note("refusal of the webhook", err.Error())
+	s.record("denial of the webhook", err.Error())
 }
 
-// useTheKeys sends each token in all ways, right and wrong ones.
-func (r *wholeRun) useTheKeys() {
-	r.Helper()
-	r.authenticator = startAuthenticator(r.TB, r.Env.Config, "--log-level=debug", "--shutdown-delay=0")
-	gateway := r.authenticator.Address("authenticator")
-	for name, secret := range r.tokensSoFar() {
+// sendTokens sends each token to the authenticator, in valid and invalid requests.
+func (s *scenario) sendTokens() {
+	s.Helper()
+	s.authenticator = startAuthenticator(s, s.Env.Config, "--log-level=debug", "--shutdown-delay=0")
+	gateway := s.authenticator.Address("authenticator")
+	for name, secret := range s.tokensIssued() {
 		want := http.StatusOK
 		if name == "refused-token" {
 			want = http.StatusUnauthorized
 		}
-		r.awaitAnswer(gateway, secret, want)
-		for _, request := range r.requestsWith(secret, gateway) {
-			r.noteAnswer(request)
+		s.awaitStatus(gateway, secret, want)
+		for _, request := range s.requestsWith(secret, gateway) {
+			s.recordResponse(request)
 		}
-		for _, bytes := range brokenRequestsWith(secret) {
-			r.noteAnswerTo(gateway, bytes)
+		for _, request := range malformedRequestsWith(secret) {
+			s.recordRawResponse(gateway, request)
 		}
 	}
 }
 
-func (r *wholeRun) tokensSoFar() map[string]string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return maps.Clone(r.tokens)
+func (s *scenario) tokensIssued() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.tokens)
 }
 
-// requestsWith returns requests with a token in every place that a client or a gateway could put it.
-func (r *wholeRun) requestsWith(secret, gateway string) []*http.Request {
-	r.Helper()
+// requestsWith returns requests with a token in each place where a client or a gateway could send it.
+func (s *scenario) requestsWith(secret, gateway string) []*http.Request {
+	s.Helper()
 	uri := "/orders/" + url.PathEscape(secret) + "?api_key=" + url.QueryEscape(secret)
 	review, form := http.Header{"Content-Type": {"application/json"}}, http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
 	var requests []*http.Request
-	for _, ask := range []struct {
+	for _, endpoint := range []struct {
 		address string
 		header  http.Header
 		body    string // of a POST
 	}{
-		{gateway + "/auth/envoy/" + r.Namespace + uri, nil, ""},
-		{gateway + "/auth/nginx/" + r.Namespace, http.Header{"X-Original-Method": {"GET"}, "X-Original-Uri": {uri}}, ""},
-		{gateway + "/auth/nginx/" + r.Namespace, http.Header{"X-Original-Uri": {uri}}, ""},
-		{gateway + "/auth/forward/" + r.Namespace, http.Header{"X-Forwarded-Method": {"GET"}, "X-Forwarded-Uri": {uri}}, ""},
-		{gateway + "/auth/forward/" + r.Namespace, http.Header{"X-Forwarded-Method": {"DELETE"}, "X-Forwarded-Uri": {uri}}, ""},
-		{gateway + "/auth/forward/" + r.Namespace, http.Header{"X-Forwarded-Method": {secret}}, ""},
+		{gateway + "/auth/envoy/" + s.Namespace + uri, nil, ""},
+		{gateway + "/auth/nginx/" + s.Namespace, http.Header{"X-Original-Method": {"GET"}, "X-Original-Uri": {uri}}, ""},
+		{gateway + "/auth/nginx/" + s.Namespace, http.Header{"X-Original-Uri": {uri}}, ""},
+		{gateway + "/auth/forward/" + s.Namespace, http.Header{"X-Forwarded-Method": {"GET"}, "X-Forwarded-Uri": {uri}}, ""},
+		{gateway + "/auth/forward/" + s.Namespace, http.Header{"X-Forwarded-Method": {"DELETE"}, "X-Forwarded-Uri": {uri}}, ""},
+		{gateway + "/auth/forward/" + s.Namespace, http.Header{"X-Forwarded-Method": {secret}}, ""},
 		{gateway + "/auth/forward/elsewhere", http.Header{"X-Forwarded-Method": {"GET"}}, ""},
 		{gateway + "/auth/forward" + uri, http.Header{"X-Forwarded-Method": {"GET"}}, ""},
 		{gateway + uri, nil, ""},
-		{r.authenticator.Address("health") + uri, nil, ""},
-		{r.authenticator.Address("metrics") + uri, nil, ""},
-		{r.controllerMetrics + uri, nil, ""},
-		{gateway + "/auth/tokenreview/" + r.Namespace + "?token=" + url.QueryEscape(secret), review, reviewOf("authentication.k8s.io/v1", secret)},
-		{gateway + "/auth/tokenreview/" + r.Namespace, review, reviewOf("authentication.k8s.io/v1beta1", secret)},
-		{gateway + "/auth/tokenreview/" + r.Namespace, review, reviewOf(secret, secret)},
-		{gateway + "/auth/tokenreview/" + r.Namespace, review, reviewOf("authentication.k8s.io/v1", secret) + secret},
-		{gateway + "/auth/tokenreview/" + r.Namespace, http.Header{"Content-Type": {secret}}, secret},
-		{gateway + "/auth/introspect/" + r.Namespace, form, "token=" + url.QueryEscape(secret)},
-		{gateway + "/auth/introspect/" + r.Namespace, form, "token=" + url.QueryEscape(secret) + "&token=" + url.QueryEscape(secret)},
-		{gateway + "/auth/introspect/" + r.Namespace, form, secret + "=%"},
-		{gateway + "/auth/introspect/" + r.Namespace + "?token=" + url.QueryEscape(secret), form, "token=" + url.QueryEscape(secret)},
+		{s.authenticator.Address("health") + uri, nil, ""},
+		{s.authenticator.Address("metrics") + uri, nil, ""},
+		{s.controllerMetrics + uri, nil, ""},
+		{gateway + "/auth/tokenreview/" + s.Namespace + "?token=" + url.QueryEscape(secret), review, reviewOf("authentication.k8s.io/v1", secret)},
+		{gateway + "/auth/tokenreview/" + s.Namespace, review, reviewOf("authentication.k8s.io/v1beta1", secret)},
+		{gateway + "/auth/tokenreview/" + s.Namespace, review, reviewOf(secret, secret)},
+		{gateway + "/auth/tokenreview/" + s.Namespace, review, reviewOf("authentication.k8s.io/v1", secret) + secret},
+		{gateway + "/auth/tokenreview/" + s.Namespace, http.Header{"Content-Type": {secret}}, secret},
+		{gateway + "/auth/introspect/" + s.Namespace, form, "token=" + url.QueryEscape(secret)},
+		{gateway + "/auth/introspect/" + s.Namespace, form, "token=" + url.QueryEscape(secret) + "&token=" + url.QueryEscape(secret)},
+		{gateway + "/auth/introspect/" + s.Namespace, form, secret + "=%"},
+		{gateway + "/auth/introspect/" + s.Namespace + "?token=" + url.QueryEscape(secret), form, "token=" + url.QueryEscape(secret)},
 	} {
 		for _, credential := range []http.Header{
 			{"X-Api-Key": {secret}},
@@ -274,12 +273,12 @@ func (r *wholeRun) requestsWith(secret, gateway string) []*http.Request {
 			{"Cookie": {"api_key=" + url.QueryEscape(secret)}},
 		} {
 			method := http.MethodGet
-			if ask.body != "" {
+			if endpoint.body != "" {
 				method = http.MethodPost
 			}
-			request, err := http.NewRequestWithContext(r.Context(), method, "http://"+ask.address, strings.NewReader(ask.body))
-			framework.Must(r.TB, err)
-			maps.Copy(request.Header, ask.header)
+			request, err := http.NewRequestWithContext(s.Context(), method, "http://"+endpoint.address, strings.NewReader(endpoint.body))
+			framework.Must(s, err)
+			maps.Copy(request.Header, endpoint.header)
 			maps.Copy(request.Header, credential)
 			requests = append(requests, request)
 		}
@@ -287,13 +286,13 @@ func (r *wholeRun) requestsWith(secret, gateway string) []*http.Request {
 	return requests
 }
 
-// reviewOf returns a TokenReview.
+// reviewOf returns a TokenReview in JSON.
 func reviewOf(version, secret string) string {
 	return fmt.Sprintf(`{"apiVersion":%q,"kind":"TokenReview","spec":{"token":%q}}`, version, secret)
 }
 
-// brokenRequestsWith returns what is no HTTP, or more than the authenticator takes.
-func brokenRequestsWith(secret string) []string {
+// malformedRequestsWith returns requests that are not valid HTTP, or too large for the authenticator.
+func malformedRequestsWith(secret string) []string {
 	return []string{
 		secret + "\r\n\r\n",
 		"GET /" + secret + "\x00 HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -302,143 +301,144 @@ func brokenRequestsWith(secret string) []string {
 	}
 }
 
-func (r *wholeRun) noteAnswer(request *http.Request) {
-	r.Helper()
+func (s *scenario) recordResponse(request *http.Request) {
+	s.Helper()
 	response, err := http.DefaultClient.Do(request)
-	framework.Must(r.TB, err)
+	framework.Must(s, err)
 	defer response.Body.Close()
-	answer, err := httputil.DumpResponse(response, true)
-	framework.Must(r.TB, err)
-	r.note("answers", string(answer))
+	dump, err := httputil.DumpResponse(response, true)
+	framework.Must(s, err)
+	s.record("responses", string(dump))
 }
 
-func (r *wholeRun) noteAnswerTo(address, request string) {
-	r.Helper()
+// recordRawResponse sends bytes over a TCP connection.
+func (s *scenario) recordRawResponse(address, request string) {
+	s.Helper()
 	connection, err := net.DialTimeout("tcp", address, framework.Timeout)
-	framework.Must(r.TB, err)
+	framework.Must(s, err)
 	defer connection.Close()
-	framework.Must(r.TB, connection.SetDeadline(time.Now().Add(framework.Timeout)))
-	_, _ = io.WriteString(connection, request) // the other side may hang up early
-	answer, _ := io.ReadAll(connection)
-	r.note("answers to what is no HTTP", string(answer))
+	framework.Must(s, connection.SetDeadline(time.Now().Add(framework.Timeout)))
+	_, _ = io.WriteString(connection, request) // the server may close the connection early
+	response, _ := io.ReadAll(connection)
+	s.record("responses to malformed requests", string(response))
 }
 
-func (r *wholeRun) endAKey() {
-	r.Helper()
-	r.deactivate("ended")
-	r.WaitForReady("ended", v1alpha1.ReasonDeactivated)
-	r.awaitAnswer(r.authenticator.Address("authenticator"), r.tokensSoFar()["ended-token"], http.StatusUnauthorized)
+func (s *scenario) deactivateKey() {
+	s.Helper()
+	s.deactivate("ended")
+	s.WaitForReady("ended", v1alpha1.ReasonDeactivated)
+	s.awaitStatus(s.authenticator.Address("authenticator"), s.tokensIssued()["ended-token"], http.StatusUnauthorized)
 }
 
-// awaitTheRefusedSecret waits until the controller has tried again, and a Secret with another token was let through.
-func (r *wholeRun) awaitTheRefusedSecret() {
-	r.Helper()
-	r.WaitForReady("refused", v1alpha1.ReasonIssued)
-	r.awaitAnswer(r.authenticator.Address("authenticator"), r.handedOver("refused-token", "token"), http.StatusOK)
-	framework.Eventually(r.TB, "an event tells of it", func() bool {
+// awaitSecretAfterRefusal waits until the controller has retried, with another token, and an event reports the refusal.
+func (s *scenario) awaitSecretAfterRefusal() {
+	s.Helper()
+	s.WaitForReady("refused", v1alpha1.ReasonIssued)
+	s.awaitStatus(s.authenticator.Address("authenticator"), s.tokenFrom("refused-token", "token"), http.StatusOK)
+	framework.Eventually(s, "an event reports the refusal", func() bool {
 		events := &eventsv1.EventList{}
-		framework.Must(r.TB, r.Env.Client.List(r.Context(), events, client.InNamespace(r.Namespace)))
+		framework.Must(s, s.Env.Client.List(s.Context(), events, client.InNamespace(s.Namespace)))
 		return slices.ContainsFunc(events.Items, func(event eventsv1.Event) bool {
 			return event.Regarding.Name == "refused" && event.Reason == v1alpha1.ReasonSecretRefused
 		})
 	})
 }
 
-func (r *wholeRun) showTheKeys() {
-	r.Helper()
+func (s *scenario) recordKubectl() {
+	s.Helper()
 	for _, command := range [][]string{{"get", "apikeys", "--output=wide"}, {"describe", "apikeys"}, {"describe", "secrets"}, {"events"}} {
-		r.note("kubectl "+strings.Join(command, " "), r.kubectl(command...))
+		s.record("kubectl "+strings.Join(command, " "), s.kubectl(command...))
 	}
 }
 
-func (r *wholeRun) askForMetrics() {
-	r.Helper()
-	for process, address := range map[string]string{"controller": r.controllerMetrics, "authenticator": r.authenticator.Address("metrics")} {
-		status, text := r.health(address, "/metrics")
+func (s *scenario) recordMetrics() {
+	s.Helper()
+	for process, address := range map[string]string{"controller": s.controllerMetrics, "authenticator": s.authenticator.Address("metrics")} {
+		status, text := s.get(address, "/metrics")
 		if status != http.StatusOK || !strings.Contains(text, "apikey_") {
-			r.Errorf("the metrics of the %s are answered %d %s", process, status, text)
+			s.Errorf("the metrics of the %s: got %d %s, want 200 and apikey_", process, status, text)
 		}
-		r.note("metrics of the "+process, text)
+		s.record("metrics of the "+process, text)
 	}
 }
 
-func (r *wholeRun) stop() {
-	r.Helper()
-	framework.Must(r.TB, r.authenticator.Stop())
-	framework.Must(r.TB, r.controller.Stop())
-	r.ended = append(r.ended, r.authenticator, r.controller)
+func (s *scenario) stop() {
+	s.Helper()
+	framework.Must(s, s.authenticator.Stop())
+	framework.Must(s, s.controller.Stop())
+	s.stopped = append(s.stopped, s.authenticator, s.controller)
 }
 
-func (r *wholeRun) collectLogs() {
-	r.Helper()
-	for _, process := range r.ended {
-		r.note("log of the "+process.Subcommand, process.Output())
+func (s *scenario) recordLogs() {
+	s.Helper()
+	for _, process := range s.stopped {
+		s.record("log of the "+process.Subcommand, process.Output())
 	}
-	for _, process := range r.Env.Processes() {
+	for _, process := range s.Env.Processes() {
 		content, err := os.ReadFile(process.Log())
-		framework.Must(r.TB, err)
-		r.note("log of "+process.Name(), string(content))
+		framework.Must(s, err)
+		s.record("log of "+process.Name(), string(content))
 	}
 }
 
-// collectObjects notes every object of the API, in each of its versions, and of the one-time Secrets the data for themselves.
-func (r *wholeRun) collectObjects() {
-	r.Helper()
-	config := rest.CopyConfig(r.Env.Config)
+// recordObjects records every object of the API in each version. The data of one-time Secrets is a place apart.
+func (s *scenario) recordObjects() {
+	s.Helper()
+	config := rest.CopyConfig(s.Env.Config)
 	config.WarningHandler = rest.NoWarnings{} // of deprecated kinds
 	resources, err := discovery.NewDiscoveryClientForConfig(config)
-	framework.Must(r.TB, err)
+	framework.Must(s, err)
 	objects, err := dynamic.NewForConfig(config)
-	framework.Must(r.TB, err)
+	framework.Must(s, err)
 	_, groups, err := resources.ServerGroupsAndResources()
-	framework.Must(r.TB, err)
+	framework.Must(s, err)
 	for _, group := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list"}}, groups) {
 		version, err := schema.ParseGroupVersion(group.GroupVersion)
-		framework.Must(r.TB, err)
+		framework.Must(s, err)
 		for _, resource := range group.APIResources {
-			list, err := objects.Resource(version.WithResource(resource.Name)).List(r.Context(), metav1.ListOptions{})
-			framework.Must(r.TB, err)
+			list, err := objects.Resource(version.WithResource(resource.Name)).List(s.Context(), metav1.ListOptions{})
+			framework.Must(s, err)
 			for _, object := range list.Items {
-				if object.Object["type"] == string(v1alpha1.SecretTypeToken) && object.GetNamespace() == r.Namespace {
-					r.note(r.dataOf(object.GetName()), string(marshal(r.TB, object.Object["data"])))
+				if object.Object["type"] == string(v1alpha1.SecretTypeToken) && object.GetNamespace() == s.Namespace {
+					s.record(s.dataOf(object.GetName()), string(marshal(s, object.Object["data"])))
 					delete(object.Object, "data")
 				}
 				place := group.GroupVersion + " " + resource.Name + " " + object.GetNamespace() + "/" + object.GetName()
-				r.note(place, string(marshal(r.TB, object.Object)))
+				s.record(place, string(marshal(s, object.Object)))
 			}
 		}
 	}
 }
 
-func (r *wholeRun) dataOf(secret string) string {
-	return "data of the Secret " + r.Namespace + "/" + secret
+func (s *scenario) dataOf(secret string) string {
+	return "data of the Secret " + s.Namespace + "/" + secret
 }
 
-// assertItWasAWholeRun checks that there was something to find.
-func (r *wholeRun) assertItWasAWholeRun() {
-	r.Helper()
-	want := []string{"brought", "ended-token", "named-secret", "plain-token", "refused-token", "refused-token again"}
-	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(r.tokens))); diff != "" {
-		r.Errorf("tokens of the run (-want +got):\n%s", diff)
+// assertComplete checks that the scenario has minted and recorded what the search needs.
+func (s *scenario) assertComplete() {
+	s.Helper()
+	want := []string{"ended-token", "imported", "named-secret", "plain-token", "refused-token", "refused-token again"}
+	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(s.tokens))); diff != "" {
+		s.Errorf("tokens of the scenario (-want +got):\n%s", diff)
 	}
-	if found := (haystack{"refusal": []byte(r.refusal)}).search(r.tokens); !slices.Equal(found["refusal"], []string{"refused-token"}) {
-		r.Errorf("the refusal repeats %v", found)
+	if found := (places{"refusal": []byte(s.refusal)}).search(s.tokens); !slices.Equal(found["refusal"], []string{"refused-token"}) {
+		s.Errorf("the refusal repeats the tokens %v, want refused-token", found)
 	}
 	for place, content := range map[string]string{
-		"calls of the controller":      "PUT /apis/keys.squirrel.dev/v1alpha1/namespaces/" + r.Namespace + "/apikeys/plain/status",
-		"refusal of the webhook":       "already has this token hash",
-		"answers":                      "X-Auth-Key-Id",
-		"answers to what is no HTTP":   "400 Bad Request",
-		"kubectl events":               v1alpha1.ReasonSecretRefused,
-		"log of the controller":        `"reason":"Issued"`,
-		"log of the authenticator":     `"msg":"refused"`,
-		"log of kube-apiserver":        "apiserver",
-		"metrics of the authenticator": "apikey_authentications_total",
-		"keys.squirrel.dev/v1alpha1 apikeys " + r.Namespace + "/plain": token.Hash(r.tokens["plain-token"]),
-		"v1 secrets " + r.Namespace + "/plain-token":                   "ownerReferences",
+		"requests of the controller":      "PUT /apis/keys.squirrel.dev/v1alpha1/namespaces/" + s.Namespace + "/apikeys/plain/status",
+		"denial of the webhook":           "already has this token hash",
+		"responses":                       "X-Auth-Key-Id",
+		"responses to malformed requests": "400 Bad Request",
+		"kubectl events":                  v1alpha1.ReasonSecretRefused,
+		"log of the controller":           `"reason":"Issued"`,
+		"log of the authenticator":        `"msg":"refused"`,
+		"log of kube-apiserver":           "apiserver",
+		"metrics of the authenticator":    "apikey_authentications_total",
+		"keys.squirrel.dev/v1alpha1 apikeys " + s.Namespace + "/plain": token.Hash(s.tokens["plain-token"]),
+		"v1 secrets " + s.Namespace + "/plain-token":                   "ownerReferences",
 	} {
-		if !bytes.Contains(r.places[place], []byte(content)) {
-			r.Errorf("%q is not in %q", content, place)
+		if !bytes.Contains(s.places[place], []byte(content)) {
+			s.Errorf("%q does not contain %q", place, content)
 		}
 	}
 }

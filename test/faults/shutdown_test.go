@@ -17,67 +17,67 @@ import (
 )
 
 const (
-	gateways        = 4
-	answersPerPhase = 25 // that each gateway gets while the process runs, and again while it drains
+	clients           = 4
+	responsesPerPhase = 25 // of each client, before and during the drain
 )
 
-func TestNoRequestIsLostWhileTheAuthenticatorDrains(t *testing.T) {
+func TestShutdown_NoRequestFailsDuringTheDrain(t *testing.T) {
 	f := newFixture(t, testenv.Shared(t))
-	issued := f.issueOnce("frontend")["frontend"]
+	issued := f.issueWithTemporaryController("frontend")["frontend"]
 	authenticator := startAuthenticator(t, f.Env.Config, "--shutdown-delay=3s")
 	gateway, health := authenticator.Address("authenticator"), authenticator.Address("health")
-	f.awaitAnswer(gateway, issued, http.StatusOK)
+	f.awaitStatus(gateway, issued, http.StatusOK)
 
 	load := &load{fixture: f, gateway: gateway, token: issued}
 	load.start()
-	load.await(answersPerPhase)
+	load.await(responsesPerPhase)
 	authenticator.Signal(syscall.SIGTERM)
-	framework.Eventually(t, "/readyz says that the process goes", func() bool {
-		status, text := f.health(health, "/readyz")
+	framework.Eventually(t, "/readyz reports the shutdown", func() bool {
+		status, text := f.get(health, "/readyz")
 		return status == http.StatusServiceUnavailable && text == "shutting down\n"
 	})
-	load.await(answersPerPhase)
-	if status, text := f.health(health, "/readyz"); status != http.StatusServiceUnavailable {
-		t.Errorf("/readyz says %d %s during the drain", status, text)
+	load.await(responsesPerPhase)
+	if status, text := f.get(health, "/readyz"); status != http.StatusServiceUnavailable {
+		t.Errorf("/readyz during the drain: got %d %s, want 503", status, text)
 	}
 	load.stop()
-	if how := authenticator.Exit(); how != "exit status 0" {
-		t.Errorf("the process ended with %s", how)
+	if how, want := authenticator.Exit(), "exit status 0"; how != want {
+		t.Errorf("got %q, want %q", how, want)
 	}
 }
 
-// load is gateways that each keep a connection, and ask for one token without a pause.
+// load checks one token without a pause, from clients with a connection each.
 type load struct {
 	*fixture
 	gateway, token string
 
-	stopped  atomic.Bool
-	running  sync.WaitGroup
-	answered [gateways]atomic.Int64
+	stopped   atomic.Bool
+	running   sync.WaitGroup
+	responses [clients]atomic.Int64
 }
 
 func (l *load) start() {
-	for i := range l.answered {
+	for i := range l.responses {
 		l.running.Go(func() {
 			client := &http.Client{Transport: &http.Transport{}}
 			defer client.CloseIdleConnections()
 			for !l.stopped.Load() && !l.Failed() {
-				if status, err := ask(client, l.gateway, l.Namespace, l.token); err != nil || status != http.StatusOK {
-					l.Errorf("request %d of gateway %d: answered %d (%v)", l.answered[i].Load(), i, status, err)
+				if status, err := check(client, l.gateway, l.Namespace, l.token); err != nil || status != http.StatusOK {
+					l.Errorf("request %d of client %d: got status %d (%v), want 200", l.responses[i].Load(), i, status, err)
 				}
-				l.answered[i].Add(1)
+				l.responses[i].Add(1)
 			}
 		})
 	}
 	l.Cleanup(l.stop)
 }
 
-// await waits until each gateway has got this many answers more.
-func (l *load) await(answers int64) {
+// await waits until each client has got this many more responses.
+func (l *load) await(responses int64) {
 	l.Helper()
-	for i := range l.answered {
-		until := l.answered[i].Load() + answers
-		framework.Eventually(l.TB, "the load goes on", func() bool { return l.Failed() || l.answered[i].Load() >= until })
+	for i := range l.responses {
+		target := l.responses[i].Load() + responses
+		framework.Eventually(l, "each client has got its responses", func() bool { return l.Failed() || l.responses[i].Load() >= target })
 	}
 }
 
@@ -86,14 +86,14 @@ func (l *load) stop() {
 	l.running.Wait()
 }
 
-func TestTooShortAMaxStalenessIsAMistakeOfWhoeverCalls(t *testing.T) {
+func TestMaxStaleness_TooShortIsAUsageError(t *testing.T) {
 	authenticator := startAuthenticator(t, &rest.Config{Host: "http://127.0.0.1:1"}, "--max-staleness=1m")
-	if how := authenticator.Exit(); how != "exit status 2" {
-		t.Errorf("the process ended with %s", how)
+	if how, want := authenticator.Exit(), "exit status 2"; how != want {
+		t.Errorf("got %q, want %q", how, want)
 	}
 	const want = "Error: --max-staleness=1m0s is too short, because the Kubernetes API sends a bookmark only about once a minute: " +
 		"use at least 2m0s, or 0 for no limit\nRun 'apikey-operator authenticator --help' for usage.\n"
-	if got := authenticator.Printed(); got != want {
-		t.Errorf("it printed %q, want %q", got, want)
+	if got := authenticator.Output(); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

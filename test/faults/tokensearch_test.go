@@ -17,17 +17,16 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// haystack is all that was written during a run, by place.
-type haystack map[string][]byte
+// places is the content that was recorded at each place.
+type places map[string][]byte
 
-// search looks for each token, or any piece of one that says more than its hint does, however it is written, and returns the names of
-// the tokens that are in each place.
-func (h haystack) search(tokens map[string]string) (found map[string][]string) {
+// search returns the names of the tokens that each place contains, as a whole or in part, in any encoding. The hint of a token does not count.
+func (p places) search(tokens map[string]string) (found map[string][]string) {
 	found = map[string][]string{}
 	for name, secret := range tokens {
-		needles := needlesFor(secret)
-		for place, content := range h {
-			if slices.ContainsFunc(needles, func(needle []byte) bool { return bytes.Contains(content, needle) }) {
+		pieces := encodedPieces(secret)
+		for place, content := range p {
+			if slices.ContainsFunc(pieces, func(piece []byte) bool { return bytes.Contains(content, piece) }) {
 				found[place] = append(found[place], name)
 			}
 		}
@@ -38,22 +37,22 @@ func (h haystack) search(tokens map[string]string) (found map[string][]string) {
 	return found
 }
 
-// pieceLength is enough for a piece of a token to be no coincidence, in base64 of base64 too.
+// pieceLength is long enough that a piece does not occur by chance, not even in base64 of base64.
 const pieceLength = 12
 
-// needlesFor returns the spellings of all pieces of a token but its hint, which is no secret.
-func needlesFor(secret string) [][]byte {
-	var needles [][]byte
+// encodedPieces returns the encodings of all pieces of a token after its hint, which is not secret.
+func encodedPieces(secret string) [][]byte {
+	var encoded [][]byte
 	for piece := range slices.Chunk([]byte(secret[len(token.Hint(secret)):]), pieceLength) {
 		if len(piece) == pieceLength {
-			needles = append(needles, spellings(string(piece))...)
+			encoded = append(encoded, encodings(string(piece))...)
 		}
 	}
-	return needles
+	return encoded
 }
 
-// spellings returns how a piece of text looks in JSON, in URLs, in hexadecimal digits, and in base64, which may be of base64.
-func spellings(piece string) [][]byte {
+// encodings returns the encodings of a text: plain, JSON, URL, hexadecimal, base64, and base64 of base64.
+func encodings(piece string) [][]byte {
 	inJSON, err := json.Marshal(piece)
 	if err != nil {
 		panic(err) // a string always marshals
@@ -63,9 +62,9 @@ func spellings(piece string) [][]byte {
 		hex.EncodeToString([]byte(piece)), strings.ToUpper(hex.EncodeToString([]byte(piece))),
 	}
 	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-		for _, once := range inBase64(encoding, piece) {
+		for _, once := range base64Encodings(encoding, piece) {
 			texts = append(texts, once)
-			texts = append(texts, inBase64(encoding, once)...)
+			texts = append(texts, base64Encodings(encoding, once)...)
 		}
 	}
 	slices.Sort(texts)
@@ -76,9 +75,9 @@ func spellings(piece string) [][]byte {
 	return spelled
 }
 
-// inBase64 returns what text becomes in the midst of something that is encoded as a whole: three ways, by how many bytes come before it.
-// Of the digits only those are left that no neighbour can change.
-func inBase64(encoding *base64.Encoding, text string) []string {
+// base64Encodings returns the encodings of a text inside a longer one, which depend on how many bytes precede it (modulo 3). It leaves out
+// the digits that also encode adjacent bytes.
+func base64Encodings(encoding *base64.Encoding, text string) []string {
 	ways := make([]string, 3)
 	for before := range ways {
 		digits := encoding.EncodeToString(append(make([]byte, before), text...))
@@ -87,14 +86,13 @@ func inBase64(encoding *base64.Encoding, text string) []string {
 	return ways
 }
 
-func TestTheSearchFindsATokenHoweverItIsWritten(t *testing.T) {
+func TestSearch_FindsATokenInAnyEncoding(t *testing.T) {
 	minted := token.New()
-	brought := `p"ss/w&rd+<with>%odd=characters;` + minted
 	encode := base64.StdEncoding.EncodeToString
 	for name, write := range map[string]func(secret string) string{
-		"plainly":               func(s string) string { return "token " + s + " end" },
-		"cut short":             func(s string) string { return s[:len(s)-5] + "..." },
-		"without its beginning": func(s string) string { return "..." + s[len(s)-30:] },
+		"as plain text":         func(s string) string { return "token " + s + " end" },
+		"truncated":             func(s string) string { return s[:len(s)-5] + "..." },
+		"without its start":     func(s string) string { return "..." + s[len(s)-30:] },
 		"in JSON":               func(s string) string { return string(marshal(t, map[string]string{"token": s})) },
 		"in a query":            func(s string) string { return "/path?" + url.Values{"token": {s}}.Encode() },
 		"in a path":             func(s string) string { return "/path/" + url.PathEscape(s) + "/more" },
@@ -108,13 +106,17 @@ func TestTheSearchFindsATokenHoweverItIsWritten(t *testing.T) {
 		"in base64 of base64 of something": func(s string) string {
 			return encode([]byte("1" + encode([]byte("12"+s))))
 		},
-		"as somebody's password": func(s string) string { return "Basic " + encode([]byte("user:"+s)) },
+		"as a password": func(s string) string { return "Basic " + encode([]byte("user:"+s)) },
 	} {
-		for _, secret := range []string{minted, brought} {
-			places := haystack{"there": []byte(write(secret)), "elsewhere": []byte(write(token.New())), "hint": []byte(write(token.Hint(secret) + strings.Repeat(".", 40)))}
-			found := places.search(map[string]string{"it": secret})
-			if len(found) != 1 || !slices.Equal(found["there"], []string{"it"}) {
-				t.Errorf("written %s, it is found in %v", name, found)
+		for _, secret := range []string{minted, imported} {
+			recorded := places{
+				"token":         []byte(write(secret)),
+				"another token": []byte(write(token.New())),
+				"hint":          []byte(write(token.Hint(secret) + strings.Repeat(".", 40))),
+			}
+			found := recorded.search(map[string]string{"it": secret})
+			if len(found) != 1 || !slices.Equal(found["token"], []string{"it"}) {
+				t.Errorf("%s: got %v, want it in the place \"token\" alone", name, found)
 			}
 		}
 	}

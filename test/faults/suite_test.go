@@ -1,0 +1,28 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package faults_test checks the invariants of the compiled program while its dependencies fail: the API server, etcd, the network, and
+// other processes.
+package faults_test
+
+import (
+	"testing"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
+)
+
+func TestMain(m *testing.M) {
+	ctrllog.SetLogger(logr.Discard())
+	testenv.Main(m)
+}
+
+// startAuthenticator runs an authenticator over plain HTTP.
+func startAuthenticator(t testing.TB, config *rest.Config, args ...string) *operator.Process {
+	t.Helper()
+	return operator.StartAuthenticator(t, config, append([]string{"--plaintext"}, args...)...)
+}
