@@ -5,6 +5,7 @@ package config_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,49 +29,49 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// The API server is asked about every verb on every resource that it knows. What it grants to any ServiceAccount, such as to ask for the
-// versions of the API, is left aside; for the rest its answers are those of docs/security/permissions.md, no more and no less.
-func TestInvariant8_NoProcessMayDoMoreThanIsDocumented(t *testing.T) {
+// The test reviews every verb on every resource of the API server. It ignores what any ServiceAccount may do, such as discovery. The rest
+// must be the permissions in docs/security/permissions.md, no more and no less.
+func TestInvariant8_TheProcessesHaveExactlyTheDocumentedPermissions(t *testing.T) {
 	env := installed(t)
 	elsewhere := env.Namespace(t)
-	anybody := &account{namespace: elsewhere, name: "anybody"}
-	create(t, env.Client, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: elsewhere, Name: anybody.name}})
+	other := &account{namespace: elsewhere, name: "other"}
+	create(t, env.Client, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: elsewhere, Name: other.name}})
 	kube := newClientset(t, env)
-	everything := everythingIn(t, kube)
+	all := allAccesses(t, kube)
 
 	for _, account := range readPermissions(t).installed() {
 		t.Run(account.name, func(t *testing.T) {
-			home := account.namespace
-			inquiry := maps.Clone(everything)
-			inquiry.add(rulesIn(t, env, env.ServiceAccount(t, home, account.name), home)...)
-			inquiry.add(rulesIn(t, env, env.ServiceAccount(t, home, account.name), elsewhere)...)
+			own := account.namespace
+			set := maps.Clone(all)
+			set.add(rulesIn(t, env, env.ServiceAccount(t, own, account.name), own)...)
+			set.add(rulesIn(t, env, env.ServiceAccount(t, own, account.name), elsewhere)...)
 
-			// What is granted in all namespaces at once is granted at home too, and no role is bound in others.
-			granted := ask(t, kube, account, inquiry.questions(home))
-			maps.Copy(granted, ask(t, kube, account, inquiry.granted(granted).questions("", elsewhere)))
-			expectBoundAtHome(t, env, account)
+			// A permission for all namespaces applies to its own namespace too, and no role is bound in other namespaces.
+			granted := review(t, kube, account, set.in(own))
+			maps.Copy(granted, review(t, kube, account, set.granted(granted).in("", elsewhere)))
+			expectBoundOnlyInOwnNamespace(t, env, account)
 
-			beyond, missing := account.compare(granted)
-			toAnybody := ask(t, kube, anybody, beyond)
-			beyond = slices.DeleteFunc(beyond, func(q question) bool { return toAnybody[q] })
-			for _, q := range beyond {
-				t.Errorf("it may, and is not to: %s", q)
+			excess, missing := account.compare(granted)
+			grantedToOther := review(t, kube, other, excess)
+			excess = slices.DeleteFunc(excess, func(a access) bool { return grantedToOther[a] })
+			for _, a := range excess {
+				t.Errorf("granted, but not documented: %s", a)
 			}
-			for _, q := range missing {
-				t.Errorf("it is to, and may not: %s", q)
+			for _, a := range missing {
+				t.Errorf("documented, but not granted: %s", a)
 			}
 		})
 	}
 }
 
-func TestTheDocumentedPermissionsAreOfAllThatIsInstalled(t *testing.T) {
+func TestTheDocumentedPermissionsCoverAllInstalledObjects(t *testing.T) {
 	env := installed(t)
 	documented := readPermissions(t)
 	var want []string
 	for _, account := range documented.installed() {
 		want = append(want, "ServiceAccount "+account.user())
 	}
-	for _, role := range documented.people {
+	for _, role := range documented.userRoles {
 		want = append(want, "ClusterRole "+role.Name)
 	}
 	for _, policy := range documented.policies {
@@ -87,7 +89,7 @@ func TestTheDocumentedPermissionsAreOfAllThatIsInstalled(t *testing.T) {
 	framework.Must(t, env.Client.List(t.Context(), &roles, ours))
 	for _, role := range roles.Items {
 		if slices.ContainsFunc(documented.accounts, func(a *account) bool { return a.name == role.Name }) {
-			continue // whoever it is bound to is asked about
+			continue // the test above reviews the account of this role
 		}
 		got = append(got, "ClusterRole "+role.Name)
 	}
@@ -98,30 +100,30 @@ func TestTheDocumentedPermissionsAreOfAllThatIsInstalled(t *testing.T) {
 	}
 	for _, binding := range bindings(t, env, ours) {
 		for _, subject := range binding.Subjects {
-			isSubject := func(a *account) bool { return subject.Kind == rbacv1.ServiceAccountKind && a.is(subject) }
+			isSubject := func(a *account) bool { return subject.Kind == rbacv1.ServiceAccountKind && a.matches(subject) }
 			if !slices.ContainsFunc(documented.installed(), isSubject) {
-				t.Errorf("%s binds the role %s to %s %s: what anybody may is left aside, so nobody else would notice",
-					binding.Name, binding.RoleRef.Name, subject.Kind, subject.Name)
+				t.Errorf("%s binds the role %s to %s %s, which is not the ServiceAccount of a process", binding.Name, binding.RoleRef.Name, subject.Kind,
+					subject.Name) // the test above ignores what all ServiceAccounts may do
 			}
 		}
 	}
 	slices.Sort(want)
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("what is installed (-documented +installed):\n%s", diff)
+		t.Errorf("installed objects (-documented +installed):\n%s", diff)
 	}
 }
 
-func TestInvariant8_WhatIsAddedToARoleIsFound(t *testing.T) {
+func TestInvariant8_ChangesOfARoleAreDetected(t *testing.T) {
 	keys := rbacv1.PolicyRule{APIGroups: []string{"keys.squirrel.dev"}, Resources: []string{"apikeys"}, Verbs: []string{"list"}}
 	lease := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"leases"}, ResourceNames: []string{"leader"}, Verbs: []string{"get"}}
-	const home = "home"
-	documented := &account{namespace: home, rules: []rule{{PolicyRule: keys}, {PolicyRule: lease, namespace: home}}}
-	anotherRule := func(namespace, group, resource, verb string) func(rules []rule) []rule {
+	const own = "own"
+	documented := &account{namespace: own, rules: []rule{{PolicyRule: keys}, {PolicyRule: lease, namespace: own}}}
+	addRule := func(namespace, group, resource, verb string) func(rules []rule) []rule {
 		added := rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: []string{verb}}
 		return func(rules []rule) []rule { return append(rules, rule{PolicyRule: added, namespace: namespace}) }
 	}
-	ofLease := func(change func(lease *rule)) func(rules []rule) []rule {
+	changeLease := func(change func(lease *rule)) func(rules []rule) []rule {
 		return func(rules []rule) []rule {
 			change(&rules[1])
 			return rules
@@ -129,101 +131,101 @@ func TestInvariant8_WhatIsAddedToARoleIsFound(t *testing.T) {
 	}
 
 	for _, test := range []struct {
-		change          string
-		tamper          func(rules []rule) []rule
-		beyond, missing []string
+		name            string
+		change          func(rules []rule) []rule
+		excess, missing []string
 	}{
-		{"nothing", func(rules []rule) []rule { return rules }, nil, nil},
-		{"a verb", ofLease(func(r *rule) { r.Verbs = []string{"get", "update"} }), []string{"update leases leader in home"}, nil},
-		{"a wildcard of verbs", anotherRule(home, "", "secrets", "*"), []string{
-			"create secrets in home", "delete secrets in home", "deletecollection secrets in home", "get secrets in home", "list secrets in home",
-			"patch secrets in home", "unheard-of secrets in home", "update secrets in home", "watch secrets in home"}, nil},
-		{"another name", ofLease(func(r *rule) { r.ResourceNames = []string{"leader", "other"} }), []string{"get leases other in home"}, nil},
-		{"every name", ofLease(func(r *rule) { r.ResourceNames = nil }), []string{"get leases in home", "get leases unheard-of in home"}, nil},
-		{"every namespace", ofLease(func(r *rule) { r.namespace = "" }), []string{
-			"get leases leader everywhere", "get leases leader in elsewhere"}, nil},
-		{"a subresource", anotherRule("", "keys.squirrel.dev", "apikeys/status", "patch"), []string{
-			"patch keys.squirrel.dev/apikeys/status everywhere", "patch keys.squirrel.dev/apikeys/status in elsewhere",
-			"patch keys.squirrel.dev/apikeys/status in home"}, nil},
-		{"a verb of few resources", anotherRule("", "", "users", "impersonate"), []string{
-			"impersonate users everywhere", "impersonate users in elsewhere", "impersonate users in home"}, nil},
-		{"an unknown resource", anotherRule(home, "example.com", "things", "get"), []string{"get example.com/things in home"}, nil},
-		{"a namespace less", func(rules []rule) []rule {
-			rules[0].namespace = home
+		{"no change", func(rules []rule) []rule { return rules }, nil, nil},
+		{"another verb", changeLease(func(r *rule) { r.Verbs = []string{"get", "update"} }), []string{"update leases leader in own"}, nil},
+		{"a wildcard for verbs", addRule(own, "", "secrets", "*"), []string{
+			"create secrets in own", "delete secrets in own", "deletecollection secrets in own", "get secrets in own", "list secrets in own",
+			"patch secrets in own", "unknown secrets in own", "update secrets in own", "watch secrets in own"}, nil},
+		{"another name", changeLease(func(r *rule) { r.ResourceNames = []string{"leader", "other"} }), []string{"get leases other in own"}, nil},
+		{"all names", changeLease(func(r *rule) { r.ResourceNames = nil }), []string{"get leases in own", "get leases unknown in own"}, nil},
+		{"all namespaces", changeLease(func(r *rule) { r.namespace = "" }), []string{
+			"get leases leader in all namespaces", "get leases leader in elsewhere"}, nil},
+		{"a subresource", addRule("", "keys.squirrel.dev", "apikeys/status", "patch"), []string{
+			"patch keys.squirrel.dev/apikeys/status in all namespaces", "patch keys.squirrel.dev/apikeys/status in elsewhere",
+			"patch keys.squirrel.dev/apikeys/status in own"}, nil},
+		{"a special verb", addRule("", "", "users", "impersonate"), []string{
+			"impersonate users in all namespaces", "impersonate users in elsewhere", "impersonate users in own"}, nil},
+		{"an unlisted resource", addRule(own, "example.com", "things", "get"), []string{"get example.com/things in own"}, nil},
+		{"one namespace instead of all", func(rules []rule) []rule {
+			rules[0].namespace = own
 			return rules
-		}, nil, []string{"list keys.squirrel.dev/apikeys everywhere", "list keys.squirrel.dev/apikeys in elsewhere"}},
+		}, nil, []string{"list keys.squirrel.dev/apikeys in all namespaces", "list keys.squirrel.dev/apikeys in elsewhere"}},
 	} {
-		t.Run(test.change, func(t *testing.T) {
-			server := &account{namespace: home, rules: test.tamper(slices.Clone(documented.rules))}
-			inquiry := inquiry{}
-			for _, r := range slices.Concat(documented.rules, server.rules) {
-				inquiry.add(r.PolicyRule)
+		t.Run(test.name, func(t *testing.T) {
+			changed := &account{namespace: own, rules: test.change(slices.Clone(documented.rules))}
+			set := accesses{}
+			for _, r := range slices.Concat(documented.rules, changed.rules) {
+				set.add(r.PolicyRule)
 			}
-			granted := map[question]bool{}
-			for _, q := range inquiry.questions("", home, "elsewhere") {
-				granted[q] = server.allows(q)
+			granted := map[access]bool{}
+			for _, a := range set.in("", own, "elsewhere") {
+				granted[a] = changed.allows(a)
 			}
-			beyond, missing := documented.compare(granted)
-			if diff := cmp.Diff([][]string{test.beyond, test.missing}, [][]string{texts(beyond), texts(missing)}); diff != "" {
-				t.Errorf("what is found to be granted and not documented, and the other way round (-want +got):\n%s", diff)
+			excess, missing := documented.compare(granted)
+			if diff := cmp.Diff([][]string{test.excess, test.missing}, [][]string{texts(excess), texts(missing)}); diff != "" {
+				t.Errorf("permissions that are not documented, and that are not granted (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// question is whether this may be done: with a resource, of a namespace or, where that is empty, of all; or with a path.
-type question struct {
+// access is a verb on a resource or on a path. The namespace of a resource is empty for all namespaces.
+type access struct {
 	verb, group, resource, name, namespace string
 	path                                   string
 }
 
-func (q question) String() string {
-	if q.path != "" {
-		return q.verb + " " + q.path
+func (a access) String() string {
+	if a.path != "" {
+		return a.verb + " " + a.path
 	}
-	where := "everywhere"
-	if q.namespace != "" {
-		where = "in " + q.namespace
+	where := "in all namespaces"
+	if a.namespace != "" {
+		where = "in " + a.namespace
 	}
-	words := []string{q.verb, strings.TrimPrefix(q.group+"/"+q.resource, "/"), q.name, where}
-	return strings.Join(slices.DeleteFunc(words, func(word string) bool { return word == "" }), " ")
+	parts := []string{a.verb, strings.TrimPrefix(a.group+"/"+a.resource, "/"), a.name, where}
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), " ")
 }
 
-func texts(questions []question) (texts []string) {
-	for _, q := range questions {
-		texts = append(texts, q.String())
+func texts(accesses []access) (texts []string) {
+	for _, a := range accesses {
+		texts = append(texts, a.String())
 	}
 	return texts
 }
 
-// allows says whether the rules of the account allow this.
-func (a *account) allows(q question) bool {
+// allows reports whether the rules of the account allow an access.
+func (a *account) allows(wanted access) bool {
 	return slices.ContainsFunc(a.rules, func(r rule) bool {
-		return slices.Contains(r.APIGroups, q.group) && slices.Contains(r.Resources, q.resource) &&
-			(slices.Contains(r.Verbs, q.verb) || slices.Contains(r.Verbs, rbacv1.VerbAll)) &&
-			(len(r.ResourceNames) == 0 || slices.Contains(r.ResourceNames, q.name)) &&
-			(r.namespace == "" || r.namespace == q.namespace)
+		return slices.Contains(r.APIGroups, wanted.group) && slices.Contains(r.Resources, wanted.resource) &&
+			(slices.Contains(r.Verbs, wanted.verb) || slices.Contains(r.Verbs, rbacv1.VerbAll)) &&
+			(len(r.ResourceNames) == 0 || slices.Contains(r.ResourceNames, wanted.name)) &&
+			(r.namespace == "" || r.namespace == wanted.namespace)
 	})
 }
 
-// compare returns what was granted and the rules of the account do not allow, and what they allow and was not granted.
-func (a *account) compare(granted map[question]bool) (beyond, missing []question) {
-	for q, granted := range granted {
-		switch allowed := a.allows(q); {
+// compare returns the granted accesses that the account's rules do not allow, and the denied ones that they allow.
+func (a *account) compare(granted map[access]bool) (excess, missing []access) {
+	for each, granted := range granted {
+		switch allowed := a.allows(each); {
 		case granted && !allowed:
-			beyond = append(beyond, q)
+			excess = append(excess, each)
 		case allowed && !granted:
-			missing = append(missing, q)
+			missing = append(missing, each)
 		}
 	}
-	byText := func(a, b question) int { return strings.Compare(a.String(), b.String()) }
-	slices.SortFunc(beyond, byText)
+	byText := func(a, b access) int { return strings.Compare(a.String(), b.String()) }
+	slices.SortFunc(excess, byText)
 	slices.SortFunc(missing, byText)
-	return beyond, missing
+	return excess, missing
 }
 
-// moved returns the account as it is when it is installed in another namespace.
-func (a *account) moved(namespace string) *account {
+// inNamespace returns the account as installed in another namespace.
+func (a *account) inNamespace(namespace string) *account {
 	moved := &account{namespace: namespace, name: a.name, rules: slices.Clone(a.rules)}
 	for i, r := range moved.rules {
 		if r.namespace == a.namespace {
@@ -233,17 +235,17 @@ func (a *account) moved(namespace string) *account {
 	return moved
 }
 
-// unheardOf is a verb, a resource, a name and a path that nobody gives in a rule: whoever may do that has a wildcard.
-const unheardOf = "unheard-of"
+// unknown is a verb, a resource, a name and a path that no rule names. Only a wildcard allows it.
+const unknown = "unknown"
 
 var (
-	verbs     = []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", unheardOf}
-	pathVerbs = []string{"get", "post", unheardOf}
+	verbs     = []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", unknown}
+	pathVerbs = []string{"get", "post", unknown}
 
 	impersonation = []string{"impersonate", "impersonate:user-info", "impersonate:serviceaccount", "impersonate:arbitrary-node"}
 
-	// hidden are resources that are in no list of the API, and verbs beside those above, that Kubernetes and others ask about.
-	hidden = map[schema.GroupResource][]string{
+	// unlisted are resources that discovery does not list, and their special verbs. Kubernetes and other projects authorize requests for them.
+	unlisted = map[schema.GroupResource][]string{
 		{Group: rbacv1.GroupName, Resource: "clusterroles"}:                      {"bind", "escalate"},
 		{Group: rbacv1.GroupName, Resource: "roles"}:                             {"bind", "escalate"},
 		{Resource: "users"}:                                                      impersonation,
@@ -266,19 +268,19 @@ var (
 		{Resource: "nodes/stats"}:                                                nil,
 		{Group: "metrics.k8s.io", Resource: "pods"}:                              nil,
 		{Group: "security.openshift.io", Resource: "securitycontextconstraints"}: {"use"},
-		{Group: "example.com", Resource: unheardOf}:                              nil,
+		{Group: "example.com", Resource: unknown}:                                nil,
 	}
 )
 
-// inquiry is what to ask about, without saying where.
-type inquiry map[question]bool
+// accesses is a set of accesses without a namespace. An access that maps to false is not an element.
+type accesses map[access]bool
 
-// everythingIn returns all that the API server knows of, and what is hidden.
-func everythingIn(t *testing.T, kube kubernetes.Interface) inquiry {
+// allAccesses returns all verbs on all resources and paths of the API server, and on the unlisted resources.
+func allAccesses(t *testing.T, kube kubernetes.Interface) accesses {
 	t.Helper()
-	everything := inquiry{}
-	for resource := range hidden {
-		everything.add(rbacv1.PolicyRule{APIGroups: []string{resource.Group}, Resources: []string{resource.Resource}})
+	all := accesses{}
+	for resource := range unlisted {
+		all.add(rbacv1.PolicyRule{APIGroups: []string{resource.Group}, Resources: []string{resource.Resource}})
 	}
 	_, lists, err := kube.Discovery().ServerGroupsAndResources()
 	framework.Must(t, err)
@@ -286,97 +288,97 @@ func everythingIn(t *testing.T, kube kubernetes.Interface) inquiry {
 		version, err := schema.ParseGroupVersion(list.GroupVersion)
 		framework.Must(t, err)
 		for _, resource := range list.APIResources {
-			everything.add(rbacv1.PolicyRule{APIGroups: []string{version.Group}, Resources: []string{resource.Name}})
+			all.add(rbacv1.PolicyRule{APIGroups: []string{version.Group}, Resources: []string{resource.Name}})
 		}
 	}
 	var root metav1.RootPaths
 	content, err := kube.Discovery().RESTClient().Get().AbsPath("/").Do(t.Context()).Raw()
 	framework.Must(t, err)
 	framework.Must(t, json.Unmarshal(content, &root))
-	everything.add(rbacv1.PolicyRule{NonResourceURLs: append(root.Paths, "/"+unheardOf)})
-	return everything
+	all.add(rbacv1.PolicyRule{NonResourceURLs: append(root.Paths, "/"+unknown)})
+	return all
 }
 
-// add adds all verbs on what the rules are about, by the names that they give and by another.
-func (i inquiry) add(rules ...rbacv1.PolicyRule) {
+// add adds all verbs on the resources and paths of the rules. If a rule has names, it adds each of them, an unknown one, and none.
+func (set accesses) add(rules ...rbacv1.PolicyRule) {
 	for _, r := range rules {
 		names := []string{""}
 		if len(r.ResourceNames) > 0 {
-			names = slices.Concat(names, r.ResourceNames, []string{unheardOf})
+			names = slices.Concat(names, r.ResourceNames, []string{unknown})
 		}
 		for _, group := range r.APIGroups {
 			for _, resource := range r.Resources {
-				for _, verb := range slices.Concat(verbs, r.Verbs, hidden[schema.GroupResource{Group: group, Resource: resource}]) {
+				for _, verb := range slices.Concat(verbs, r.Verbs, unlisted[schema.GroupResource{Group: group, Resource: resource}]) {
 					for _, name := range names {
-						i[question{verb: verb, group: group, resource: resource, name: name}] = verb != rbacv1.VerbAll
+						set[access{verb: verb, group: group, resource: resource, name: name}] = verb != rbacv1.VerbAll
 					}
 				}
 			}
 		}
 		for _, path := range r.NonResourceURLs {
 			for _, verb := range slices.Concat(pathVerbs, r.Verbs) {
-				i[question{verb: verb, path: path}] = verb != rbacv1.VerbAll
+				set[access{verb: verb, path: path}] = verb != rbacv1.VerbAll
 			}
 		}
 	}
 }
 
-// granted returns what is granted somewhere.
-func (i inquiry) granted(granted map[question]bool) inquiry {
-	somewhere := inquiry{}
-	for q, granted := range granted {
+// granted returns the accesses that are granted in a namespace, without the namespace.
+func (set accesses) granted(granted map[access]bool) accesses {
+	without := accesses{}
+	for a, granted := range granted {
 		if granted {
-			q.namespace = ""
-			somewhere[q] = true
+			a.namespace = ""
+			without[a] = true
 		}
 	}
-	return somewhere
+	return without
 }
 
-// questions returns what to ask, in each of these namespaces, of which an empty one is all.
-func (i inquiry) questions(namespaces ...string) (questions []question) {
-	for q, wanted := range i {
+// in returns the accesses in each of these namespaces. The empty namespace stands for all.
+func (set accesses) in(namespaces ...string) (all []access) {
+	for a, isElement := range set {
 		switch {
-		case !wanted:
-		case q.path != "":
-			questions = append(questions, q)
+		case !isElement:
+		case a.path != "":
+			all = append(all, a)
 		default:
 			for _, namespace := range namespaces {
-				q.namespace = namespace
-				questions = append(questions, q)
+				a.namespace = namespace
+				all = append(all, a)
 			}
 		}
 	}
-	return questions
+	return all
 }
 
-// bindings returns all bindings, of which those that are cluster-wide have no namespace.
+// bindings returns all RoleBindings and ClusterRoleBindings. The latter have no namespace.
 func bindings(t *testing.T, env *testenv.Env, options ...client.ListOption) []rbacv1.RoleBinding {
 	t.Helper()
-	var inNamespaces rbacv1.RoleBindingList
-	framework.Must(t, env.Client.List(t.Context(), &inNamespaces, options...))
-	var everywhere rbacv1.ClusterRoleBindingList
-	framework.Must(t, env.Client.List(t.Context(), &everywhere, options...))
-	all := inNamespaces.Items
-	for _, b := range everywhere.Items {
+	var namespaced rbacv1.RoleBindingList
+	framework.Must(t, env.Client.List(t.Context(), &namespaced, options...))
+	var clusterWide rbacv1.ClusterRoleBindingList
+	framework.Must(t, env.Client.List(t.Context(), &clusterWide, options...))
+	all := namespaced.Items
+	for _, b := range clusterWide.Items {
 		all = append(all, rbacv1.RoleBinding{ObjectMeta: b.ObjectMeta, Subjects: b.Subjects, RoleRef: b.RoleRef})
 	}
 	return all
 }
 
-// expectBoundAtHome expects that no namespace but its own has a role that is bound to the account.
-func expectBoundAtHome(t *testing.T, env *testenv.Env, account *account) {
+// expectBoundOnlyInOwnNamespace expects that no other namespace binds a role to the account.
+func expectBoundOnlyInOwnNamespace(t *testing.T, env *testenv.Env, account *account) {
 	t.Helper()
 	for _, binding := range bindings(t, env) {
 		for _, subject := range binding.Subjects {
-			if account.is(subject) && binding.Namespace != "" && binding.Namespace != account.namespace {
-				t.Errorf("the role %s is bound to it in the namespace %s", binding.RoleRef.Name, binding.Namespace)
+			if account.matches(subject) && binding.Namespace != "" && binding.Namespace != account.namespace {
+				t.Errorf("the namespace %s binds the role %s to %s", binding.Namespace, binding.RoleRef.Name, account.name)
 			}
 		}
 	}
 }
 
-// newClientset returns one that costs both ends as little as can be, for thousands of calls.
+// newClientset returns a clientset that uses Protobuf, because the reviews are thousands of requests.
 func newClientset(t *testing.T, env *testenv.Env) kubernetes.Interface {
 	t.Helper()
 	config := rest.CopyConfig(env.Config)
@@ -386,49 +388,43 @@ func newClientset(t *testing.T, env *testenv.Env) kubernetes.Interface {
 	return kube
 }
 
-// ask asks the API server what the account may do.
-func ask(t *testing.T, kube kubernetes.Interface, account *account, questions []question) map[question]bool {
+// review returns which accesses the API server grants to the account.
+func review(t *testing.T, kube kubernetes.Interface, account *account, accesses []access) map[access]bool {
 	t.Helper()
 	var (
 		mutex   sync.Mutex
-		granted = map[question]bool{}
-		next    = make(chan question)
-		workers sync.WaitGroup
+		granted = map[access]bool{}
+		reviews errgroup.Group
 	)
-	for range 16 {
-		workers.Go(func() {
-			for q := range next {
-				review, err := kube.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), reviewOf(account, q), metav1.CreateOptions{})
-				if err != nil {
-					t.Errorf("%s: %v", q, err)
-					continue
-				}
-				mutex.Lock()
-				granted[q] = review.Status.Allowed
-				mutex.Unlock()
+	reviews.SetLimit(16)
+	for _, a := range accesses {
+		reviews.Go(func() error {
+			review, err := kube.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), newReview(account, a), metav1.CreateOptions{})
+			if err != nil {
+				return fmt.Errorf("%s: %w", a, err)
 			}
+			mutex.Lock()
+			defer mutex.Unlock()
+			granted[a] = review.Status.Allowed
+			return nil
 		})
 	}
-	for _, q := range questions {
-		next <- q
-	}
-	close(next)
-	workers.Wait()
+	framework.Must(t, reviews.Wait())
 	return granted
 }
 
-// reviewOf returns the question as it is asked about the user and the groups that a ServiceAccount is.
-func reviewOf(account *account, q question) *authorizationv1.SubjectAccessReview {
+// newReview returns a review of an access by the account.
+func newReview(account *account, a access) *authorizationv1.SubjectAccessReview {
 	review := &authorizationv1.SubjectAccessReview{
 		Spec: authorizationv1.SubjectAccessReviewSpec{User: account.user(), Groups: account.groups()},
 	}
-	if q.path != "" {
-		review.Spec.NonResourceAttributes = &authorizationv1.NonResourceAttributes{Verb: q.verb, Path: q.path}
+	if a.path != "" {
+		review.Spec.NonResourceAttributes = &authorizationv1.NonResourceAttributes{Verb: a.verb, Path: a.path}
 		return review
 	}
-	resource, subresource, _ := strings.Cut(q.resource, "/")
+	resource, subresource, _ := strings.Cut(a.resource, "/")
 	review.Spec.ResourceAttributes = &authorizationv1.ResourceAttributes{
-		Namespace: q.namespace, Verb: q.verb, Group: q.group, Resource: resource, Subresource: subresource, Name: q.name,
+		Namespace: a.namespace, Verb: a.verb, Group: a.group, Resource: resource, Subresource: subresource, Name: a.name,
 	}
 	return review
 }

@@ -22,8 +22,8 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// The script says what kstatus says, which kubectl wait and Flux go by.
-func TestArgoCDKnowsTheHealthOfAKey(t *testing.T) {
+// kstatus is what kubectl wait and Flux use.
+func TestArgoCDHealthCheck_AgreesWithKstatus(t *testing.T) {
 	healthOf := map[status.Status]string{
 		status.CurrentStatus:    "Healthy",
 		status.InProgressStatus: "Progressing",
@@ -37,13 +37,13 @@ func TestArgoCDKnowsTheHealthOfAKey(t *testing.T) {
 			want, err := status.Compute(&unstructured.Unstructured{Object: object})
 			framework.Must(t, err)
 			if got := runHealthScript(t, script, object); got != healthOf[want.Status] {
-				t.Errorf("Argo CD takes it as %s, and kstatus as %s", got, want.Status)
+				t.Errorf("got %s, want %s as in kstatus", got, want.Status)
 			}
 		})
 	}
 }
 
-// keysInEveryState returns a key for each combination of what its health depends on.
+// keysInEveryState returns a key for each combination of the fields that its health depends on.
 func keysInEveryState() map[string]*v1alpha1.APIKey {
 	keys := map[string]*v1alpha1.APIKey{"untouched": {ObjectMeta: metav1.ObjectMeta{Generation: 1}, Status: v1alpha1.APIKeyStatus{
 		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonPending}},
@@ -53,7 +53,7 @@ func keysInEveryState() map[string]*v1alpha1.APIKey {
 			for _, stalled := range []metav1.ConditionStatus{"", metav1.ConditionTrue} {
 				key := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Generation: 2}}
 				key.Status.ObservedGeneration = observed
-				key.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: ready, Message: "It is so."}}
+				key.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: ready, Message: "A message."}}
 				if stalled != "" {
 					key.Status.Conditions = append(key.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionStalled, Status: stalled})
 				}
@@ -64,7 +64,7 @@ func keysInEveryState() map[string]*v1alpha1.APIKey {
 	return keys
 }
 
-// argoCDHealthScript returns the script as the overlay gives it to Argo CD.
+// argoCDHealthScript returns the script from the overlay.
 func argoCDHealthScript(t *testing.T) string {
 	t.Helper()
 	assets, err := controlplane.FindAssets()
@@ -74,12 +74,12 @@ func argoCDHealthScript(t *testing.T) string {
 	var settings corev1.ConfigMap
 	framework.Must(t, yaml.UnmarshalStrict(manifest, &settings))
 	if settings.Namespace != "argocd" || settings.Name != "argocd-cm" || settings.Labels["app.kubernetes.io/part-of"] != "argocd" {
-		t.Errorf("Argo CD does not read its settings from %s/%s with the labels %v", settings.Namespace, settings.Name, settings.Labels)
+		t.Errorf("got the ConfigMap %s/%s with the labels %v, want the one that Argo CD reads", settings.Namespace, settings.Name, settings.Labels)
 	}
 	return settings.Data["resource.customizations.health."+v1alpha1.GroupVersion.Group+"_APIKey"]
 }
 
-// runHealthScript runs a script as Argo CD does, and returns the status that it returns.
+// runHealthScript runs a script like Argo CD, and returns the status in its result.
 func runHealthScript(t *testing.T, script string, object map[string]any) string {
 	t.Helper()
 	machine := lua.NewState()
@@ -88,7 +88,7 @@ func runHealthScript(t *testing.T, script string, object map[string]any) string 
 	framework.Must(t, machine.DoString(script))
 	health, isTable := machine.Get(-1).(*lua.LTable)
 	if !isTable {
-		t.Fatalf("the script returns %s", machine.Get(-1))
+		t.Fatalf("the script returned %s, want a table", machine.Get(-1))
 	}
 	return health.RawGetString("status").String()
 }

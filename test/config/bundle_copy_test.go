@@ -20,8 +20,8 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testcache"
 )
 
-// They are for a CronJob, which nobody watches: what it cannot read must not take from a gateway what it had.
-func TestTheDocumentedCommandsCopyTheBundleOrLeaveTheCopyAsItWas(t *testing.T) {
+// The commands are for a CronJob. If they cannot read the bundle, the copy must remain for the gateway.
+func TestTheDocumentedCommands_CopyTheCABundleOrKeepTheCopy(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
 	framework.Must(t, testcache.DependOn("docs/gateways"))
@@ -29,7 +29,7 @@ func TestTheDocumentedCommandsCopyTheBundleOrLeaveTheCopyAsItWas(t *testing.T) {
 	framework.Must(t, err)
 	_, commands, found := strings.Cut(string(page), "```sh\n")
 	commands, _, closed := strings.Cut(commands, "```")
-	g.Expect(found && closed).To(BeTrue(), "docs/gateways/README.md has commands")
+	g.Expect(found && closed).To(BeTrue(), "docs/gateways/README.md has a code block of commands")
 	namespace := env.Namespace(t)
 	commands = strings.ReplaceAll(commands, "--namespace=shop", "--namespace="+namespace)
 
@@ -66,6 +66,6 @@ func TestTheDocumentedCommandsCopyTheBundleOrLeaveTheCopyAsItWas(t *testing.T) {
 	g.Expect(copied()).To(Equal("the first\nthe second\n"))
 
 	framework.Must(t, env.Client.Delete(t.Context(), bundle))
-	g.Expect(run()).NotTo(Succeed(), "the bundle is away")
+	g.Expect(run()).NotTo(Succeed(), "the bundle does not exist")
 	g.Expect(copied()).To(Equal("the first\nthe second\n"))
 }

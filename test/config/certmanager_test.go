@@ -22,26 +22,24 @@ import (
 )
 
 const (
-	certManager        = "github.com/cert-manager/cert-manager@v1.21.2" // whose CustomResourceDefinitions the overlay is tried with
+	certManager        = "github.com/cert-manager/cert-manager@v1.21.2" // for its CustomResourceDefinitions
 	certManagerOverlay = configDir + "/overlays/cert-manager"
 )
 
-func TestTheCertManagerOverlayIsAcceptedByCertManagersDefinitions(t *testing.T) {
+func TestCertManagerOverlay_IsAcceptedByTheCRDs(t *testing.T) {
 	env := installed(t)
-	installCertManagerDefinitions(t, env)
+	installCertManagerCRDs(t, env)
 	output, err := env.Kubectl(t, "apply", "--server-side", "--dry-run=server", "--kustomize", certManagerOverlay)
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	for line := range strings.SplitSeq(strings.TrimSpace(output), "\n") {
 		if !strings.HasSuffix(line, " serverside-applied (server dry run)") {
-			t.Errorf("kubectl apply says: %s", line)
+			t.Errorf("kubectl apply: got %q, want \"... serverside-applied (server dry run)\"", line)
 		}
 	}
 }
 
-// What serves finds its certificate, and whoever asks finds the name that they ask for in it.
-func TestCertManagerMakesTheCertificatesThatAreServed(t *testing.T) {
+// The process must read the Secret that cert-manager writes, and the certificate must contain the name that clients connect to.
+func TestCertManagerOverlay_IssuesTheServingCertificates(t *testing.T) {
 	binary := operator.Program(t)
 	for _, test := range []struct{ deployment, certificate, service string }{
 		{"apikey-authenticator", "apikey-authenticator", "apikey-authenticator.apikey-system.svc"},
@@ -56,14 +54,14 @@ func TestCertManagerMakesTheCertificatesThatAreServed(t *testing.T) {
 					DNSNames   []string
 				}
 			}
-			rendered(t, "Deployment", test.deployment, &deployment)
-			rendered(t, "Certificate", test.certificate, &certificate)
+			readRendered(t, "Deployment", test.deployment, &deployment)
+			readRendered(t, "Certificate", test.certificate, &certificate)
 			pod := deployment.Spec.Template.Spec
 			g.Expect(pod.Volumes).To(HaveLen(1))
 			g.Expect(pod.Volumes[0].Secret.SecretName).To(Equal(certificate.Spec.SecretName))
 			g.Expect(certificate.Spec.DNSNames).To(ContainElement(test.service))
-			mounted := func(arg string) bool { return strings.Contains(arg, "="+pod.Containers[0].VolumeMounts[0].MountPath) }
-			g.Expect(slices.ContainsFunc(pod.Containers[0].Args, mounted)).To(BeTrue(), "the process reads it: %v", pod.Containers[0].Args)
+			isMounted := func(arg string) bool { return strings.Contains(arg, "="+pod.Containers[0].VolumeMounts[0].MountPath) }
+			g.Expect(slices.ContainsFunc(pod.Containers[0].Args, isMounted)).To(BeTrue(), "a flag names the mounted directory: %v", pod.Containers[0].Args)
 
 			args := slices.Concat(pod.Containers[0].Args, []string{"--help"})
 			output, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput()
@@ -72,26 +70,26 @@ func TestCertManagerMakesTheCertificatesThatAreServed(t *testing.T) {
 	}
 }
 
-func TestWithCertManagerTheControllerNeitherMintsCertificatesNorMay(t *testing.T) {
+func TestCertManagerOverlay_TheControllerNeitherIssuesCertificatesNorHasThePermissions(t *testing.T) {
 	var deployment appsv1.Deployment
-	var everywhere rbacv1.ClusterRole
-	var inSystem rbacv1.Role
-	rendered(t, "Deployment", "apikey-controller", &deployment)
-	rendered(t, "ClusterRole", "apikey-controller", &everywhere)
-	rendered(t, "Role", "apikey-controller", &inSystem)
+	var clusterRole rbacv1.ClusterRole
+	var role rbacv1.Role
+	readRendered(t, "Deployment", "apikey-controller", &deployment)
+	readRendered(t, "ClusterRole", "apikey-controller", &clusterRole)
+	readRendered(t, "Role", "apikey-controller", &role)
 	g := NewWithT(t)
 	g.Expect(deployment.Spec.Template.Spec.Containers[0].Args).NotTo(ContainElement("--mint-certificates"))
 	var resources []string
-	for _, rule := range slices.Concat(everywhere.Rules, inSystem.Rules) {
+	for _, rule := range slices.Concat(clusterRole.Rules, role.Rules) {
 		resources = append(resources, rule.Resources...)
 	}
 	slices.Sort(resources)
 	g.Expect(slices.Compact(resources)).To(Equal([]string{"apikeys", "apikeys/status", "events", "leases", "secrets"}))
-	g.Expect(inSystem.Rules).NotTo(ContainElement(HaveField("Resources", ContainElement("secrets"))))
+	g.Expect(role.Rules).NotTo(ContainElement(HaveField("Resources", ContainElement("secrets"))))
 }
 
-// rendered reads an object of the overlay.
-func rendered(t *testing.T, kind, name string, into any) {
+// readRendered reads an object from the output of kustomize for the overlay.
+func readRendered(t *testing.T, kind, name string, into any) {
 	t.Helper()
 	output, err := installed(t).Kubectl(t, "kustomize", certManagerOverlay)
 	framework.Must(t, err)
@@ -106,10 +104,10 @@ func rendered(t *testing.T, kind, name string, into any) {
 			return
 		}
 	}
-	t.Fatalf("there is no %s %s", kind, name)
+	t.Fatalf("the overlay has no %s %s", kind, name)
 }
 
-func installCertManagerDefinitions(t *testing.T, env *testenv.Env) {
+func installCertManagerCRDs(t *testing.T, env *testenv.Env) {
 	t.Helper()
 	output, err := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", certManager).Output()
 	framework.Must(t, err)

@@ -22,23 +22,23 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/operator"
 )
 
-func TestEverythingIsAppliedWithoutAWarning(t *testing.T) {
+func TestInstall_HasNoWarningsAndNoDrift(t *testing.T) {
 	env := installed(t)
 	for line := range strings.SplitSeq(strings.TrimSpace(installation.output), "\n") {
 		if !strings.HasSuffix(line, " serverside-applied") {
-			t.Errorf("kubectl apply says: %s", line)
+			t.Errorf("kubectl apply: got %q, want \"... serverside-applied\"", line)
 		}
 	}
 	for _, kustomization := range kustomizations(t) {
-		if again, err := env.Kubectl(t, "diff", "--server-side", "--kustomize", kustomization); err != nil {
-			t.Errorf("what the API server has is not what %s says: %s", kustomization, again)
+		if diff, err := env.Kubectl(t, "diff", "--server-side", "--kustomize", kustomization); err != nil {
+			t.Errorf("the objects in the API server differ from %s: %s", kustomization, diff)
 		}
 	}
 }
 
-// Whoever applies the same beside kubectl, such as Argo CD, Flux or Helm, owns it with kubectl. Where the API server completes what is owned
-// as a whole, only manifests that say all of it are the same.
-func TestOthersCanApplyTheSameWithoutAConflict(t *testing.T) {
+// When Argo CD, Flux or Helm apply the same manifests, they share the fields with kubectl. That is a conflict where the API server adds
+// defaults to an atomic field, unless the manifests contain the defaults.
+func TestInstall_AnotherFieldManagerCanApplyTheSameManifests(t *testing.T) {
 	env := installed(t)
 	for _, kustomization := range kustomizations(t) {
 		output, err := env.Kubectl(t, "apply", "--server-side", "--dry-run=server", "--field-manager=other", "--kustomize", kustomization)
@@ -48,14 +48,14 @@ func TestOthersCanApplyTheSameWithoutAConflict(t *testing.T) {
 	}
 }
 
-func TestTheConsoleCanBeAppliedAsItIs(t *testing.T) {
+func TestConsoleOverlay_CanBeAppliedUnchanged(t *testing.T) {
 	output, err := installed(t).Kubectl(t, "apply", "--server-side", "--dry-run=server", "--kustomize", configDir+"/overlays/console")
 	if err != nil {
 		t.Errorf("%v\n%s", err, output)
 	}
 }
 
-func TestSamplesAreAccepted(t *testing.T) {
+func TestSamples_AreAcceptedWithoutWarningsAndConflicts(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
 	namespace := env.Namespace(t)
@@ -67,14 +67,14 @@ func TestSamplesAreAccepted(t *testing.T) {
 	g.Expect(env.Client.List(t.Context(), &keys, client.InNamespace(namespace))).To(Succeed())
 	samples, err := filepath.Glob(configDir + "/samples/*.yaml")
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(keys.Items).To(HaveLen(len(samples)-1), "one in each file but kustomization.yaml")
+	g.Expect(keys.Items).To(HaveLen(len(samples)-1), "one key in each file except kustomization.yaml")
 	for i := range keys.Items {
 		g.Expect(apikey.FindConflict(&keys.Items[i], keys.Items)).To(BeNil(), keys.Items[i].Name)
 	}
 }
 
-// The namespaces' labels have the API server refuse every pod that is not of the restricted profile.
-func TestPodsAreAdmittedAsRestricted(t *testing.T) {
+// The labels of the namespaces enforce the restricted profile of Pod Security.
+func TestPods_AreRestricted(t *testing.T) {
 	env := installed(t)
 	for _, deployment := range deployments(t) {
 		t.Run(deployment.Name, func(t *testing.T) {
@@ -82,16 +82,16 @@ func TestPodsAreAdmittedAsRestricted(t *testing.T) {
 				ObjectMeta: metav1.ObjectMeta{Namespace: deployment.Namespace, Name: deployment.Name, Labels: deployment.Spec.Template.Labels},
 				Spec:       deployment.Spec.Template.Spec,
 			}
-			expectAnswer(t, "its pod", env.Client.Create(t.Context(), pod.DeepCopy(), client.DryRunAll), "")
+			expectError(t, "create the pod", env.Client.Create(t.Context(), pod.DeepCopy(), client.DryRunAll), "")
 
 			pod.Spec.Containers[0].SecurityContext = nil
 			err := env.Client.Create(t.Context(), pod, client.DryRunAll)
-			NewWithT(t).Expect(err).To(MatchError(ContainSubstring(`violates PodSecurity "restricted:latest"`)), "a pod with more rights")
+			NewWithT(t).Expect(err).To(MatchError(ContainSubstring(`violates PodSecurity "restricted:latest"`)), "a pod without security context")
 		})
 	}
 }
 
-func TestDeploymentsCallTheBinaryWithFlagsThatItHas(t *testing.T) {
+func TestDeployments_UseFlagsThatExist(t *testing.T) {
 	binary := operator.Program(t)
 	for _, deployment := range deployments(t) {
 		args := slices.Concat(deployment.Spec.Template.Spec.Containers[0].Args, []string{"--help"})
@@ -101,13 +101,13 @@ func TestDeploymentsCallTheBinaryWithFlagsThatItHas(t *testing.T) {
 	}
 }
 
-// deployments returns the Deployments of all processes, as they are in the control plane.
+// deployments reads the Deployments of all processes.
 func deployments(t *testing.T) []appsv1.Deployment {
 	t.Helper()
 	var list appsv1.DeploymentList
 	framework.Must(t, installed(t).Client.List(t.Context(), &list, client.MatchingLabels{"app.kubernetes.io/name": "apikey-operator"}))
 	if len(list.Items) != 3 {
-		t.Fatalf("%d Deployments are installed", len(list.Items))
+		t.Fatalf("got %d Deployments, want 3", len(list.Items))
 	}
 	return list.Items
 }

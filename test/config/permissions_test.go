@@ -22,28 +22,29 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// permissions are what the manifests say of who may do what.
+// permissions are those in the manifests.
 type permissions struct {
-	accounts []*account
-	people   []*role // those that whoever installs binds to people
-	policies []policy
+	accounts  []*account
+	userRoles []*role // not bound in the manifests: users bind them
+	policies  []policy
 }
 
-// account is a ServiceAccount, with the rules of all roles that are bound to it.
+// account is a ServiceAccount with the rules of all roles that are bound to it.
 type account struct {
 	namespace, name string
 	rules           []rule
 }
 
-// user and groups are who the account is to the API server.
+// user returns the user name of the account.
 func (a *account) user() string { return "system:serviceaccount:" + a.namespace + ":" + a.name }
 
+// groups returns the groups of the account.
 func (a *account) groups() []string {
 	return []string{"system:authenticated", "system:serviceaccounts", "system:serviceaccounts:" + a.namespace}
 }
 
-// is says whether the subject of a binding means the account, alone or among others.
-func (a *account) is(subject rbacv1.Subject) bool {
+// matches reports whether the subject of a binding is the account or a group of it.
+func (a *account) matches(subject rbacv1.Subject) bool {
 	switch subject.Kind {
 	case rbacv1.ServiceAccountKind:
 		return subject.Namespace == a.namespace && subject.Name == a.name
@@ -54,32 +55,32 @@ func (a *account) is(subject rbacv1.Subject) bool {
 	}
 }
 
-// rule allows something, in one namespace or, where that is empty, everywhere.
+// rule is a rule of a role that is bound in a namespace or, if that is empty, in all namespaces.
 type rule struct {
 	rbacv1.PolicyRule
 	namespace string
 	reason    string
 }
 
-// role is a Role or, without a namespace, a ClusterRole, with the reasons for each of its rules.
+// role is a Role or, without a namespace, a ClusterRole, with the comments above its rules, which explain them.
 type role struct {
 	rbacv1.ClusterRole
 	reasons []string
 	bound   bool
 }
 
-// policy narrows what rules allow.
+// policy is a ValidatingAdmissionPolicy with the comment above it.
 type policy struct {
 	admissionregistrationv1.ValidatingAdmissionPolicy
 	reason string
 }
 
-// readPermissions reads the manifests. Whatever in them it does not understand fails the test: nothing is left out of the table.
+// readPermissions reads the manifests. What it does not understand ends the test, so that the documentation is complete.
 func readPermissions(t *testing.T) *permissions {
 	t.Helper()
 	p := &permissions{}
 	roles := map[rbacv1.RoleRef]*role{}
-	var bindings []*rbacv1.RoleBinding // cluster-wide ones are without a namespace
+	var bindings []*rbacv1.RoleBinding // ClusterRoleBindings have no namespace
 	for _, m := range manifests(t, "rbac", "policies", "overlays/console") {
 		switch m.kind {
 		case "ServiceAccount":
@@ -99,19 +100,19 @@ func readPermissions(t *testing.T) *permissions {
 	}
 	for _, r := range roles {
 		if !r.bound {
-			p.people = append(p.people, r)
+			p.userRoles = append(p.userRoles, r)
 		}
 	}
-	slices.SortFunc(p.people, func(a, b *role) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(p.userRoles, func(a, b *role) int { return strings.Compare(a.Name, b.Name) })
 	p.check(t)
 	return p
 }
 
-// bind gives the rules of a role to the accounts of a binding.
+// bind adds the rules of a role to the accounts of a binding.
 func (p *permissions) bind(t *testing.T, binding *rbacv1.RoleBinding, bound *role) {
 	t.Helper()
 	if bound == nil {
-		t.Fatalf("the binding %s is of no role here", binding.Name)
+		t.Fatalf("the binding %s refers to a role that is not in the manifests", binding.Name)
 	}
 	bound.bound = true
 	for _, subject := range binding.Subjects {
@@ -125,32 +126,32 @@ func (p *permissions) bind(t *testing.T, binding *rbacv1.RoleBinding, bound *rol
 func (p *permissions) account(t *testing.T, subject rbacv1.Subject) *account {
 	t.Helper()
 	for _, a := range p.accounts {
-		if subject.Kind == rbacv1.ServiceAccountKind && a.is(subject) {
+		if subject.Kind == rbacv1.ServiceAccountKind && a.matches(subject) {
 			return a
 		}
 	}
-	t.Fatalf("a role is bound to %+v, who is no ServiceAccount here", subject)
+	t.Fatalf("a role is bound to %+v, which is not a ServiceAccount in the manifests", subject)
 	return nil
 }
 
-// installed returns the accounts as they are in the control plane.
+// installed returns the accounts in the namespaces of the installation.
 func (p *permissions) installed() (accounts []*account) {
 	for _, a := range p.accounts {
 		if a.namespace != systemNamespace {
-			a = a.moved(tenantNamespace)
+			a = a.inNamespace(tenantNamespace)
 		}
 		accounts = append(accounts, a)
 	}
 	return accounts
 }
 
-// check expects that every rule names what it allows, and says why.
+// check expects that every rule lists its resources and verbs, and has a comment.
 func (p *permissions) check(t *testing.T) {
 	t.Helper()
-	expect := func(who string, r rbacv1.PolicyRule, reason string) {
+	expect := func(name string, r rbacv1.PolicyRule, reason string) {
 		t.Helper()
 		if slices.Contains(slices.Concat(r.APIGroups, r.Resources, r.Verbs), "*") || len(r.NonResourceURLs) > 0 || reason == "" {
-			t.Fatalf("a rule of %s has a wildcard, is not about resources, or has no comment above it that says why: %+v", who, r)
+			t.Fatalf("a rule of %s has a wildcard, a non-resource URL or no comment above it that gives the reason: %+v", name, r)
 		}
 	}
 	for _, account := range p.accounts {
@@ -158,9 +159,9 @@ func (p *permissions) check(t *testing.T) {
 			expect(account.name, r.PolicyRule, r.reason)
 		}
 	}
-	for _, role := range p.people {
+	for _, role := range p.userRoles {
 		if role.Namespace != "" {
-			t.Fatalf("the Role %s is bound to nobody", role.Name)
+			t.Fatalf("the Role %s is not bound", role.Name)
 		}
 		for i, r := range role.Rules {
 			expect(role.Name, r, role.reasons[i])
@@ -168,35 +169,35 @@ func (p *permissions) check(t *testing.T) {
 	}
 }
 
-// policiesOn returns the names of the policies that look at what the rule lets this account do.
+// policiesOn returns the names of the policies that restrict a rule of an account.
 func (p *permissions) policiesOn(a *account, r rule) (names []string) {
 	operations := map[string]string{"create": "CREATE", "update": "UPDATE", "patch": "UPDATE", "delete": "DELETE", "deletecollection": "DELETE"}
 	for _, policy := range p.policies {
-		concerned := func(condition admissionregistrationv1.MatchCondition) bool {
+		matchesAccount := func(condition admissionregistrationv1.MatchCondition) bool {
 			return strings.Contains(condition.Expression, "'"+a.user()+"'")
 		}
-		looksAt := func(match admissionregistrationv1.NamedRuleWithOperations) bool {
+		matchesRule := func(match admissionregistrationv1.NamedRuleWithOperations) bool {
 			return slices.ContainsFunc(match.Resources, func(resource string) bool { return slices.Contains(r.Resources, resource) }) &&
 				slices.ContainsFunc(match.APIGroups, func(group string) bool { return slices.Contains(r.APIGroups, group) }) &&
 				slices.ContainsFunc(r.Verbs, func(verb string) bool {
 					return slices.Contains(match.Operations, admissionregistrationv1.OperationType(operations[verb]))
 				})
 		}
-		if (len(policy.Spec.MatchConditions) == 0 || slices.ContainsFunc(policy.Spec.MatchConditions, concerned)) &&
-			slices.ContainsFunc(policy.Spec.MatchConstraints.ResourceRules, looksAt) {
+		if (len(policy.Spec.MatchConditions) == 0 || slices.ContainsFunc(policy.Spec.MatchConditions, matchesAccount)) &&
+			slices.ContainsFunc(policy.Spec.MatchConstraints.ResourceRules, matchesRule) {
 			names = append(names, policy.Name)
 		}
 	}
 	return names
 }
 
-// manifest is one document of a YAML file, with the comment above it.
+// manifest is a document of a YAML file, with the comment above it.
 type manifest struct {
 	kind, comment string
 	content       *yaml.Node
 }
 
-// manifests returns all documents in these directories of config.
+// manifests returns all documents in these directories of config/.
 func manifests(t *testing.T, dirs ...string) (manifests []manifest) {
 	t.Helper()
 	for _, dir := range dirs {
@@ -222,7 +223,7 @@ func manifests(t *testing.T, dirs ...string) (manifests []manifest) {
 	return manifests
 }
 
-// reasonsOfRules returns the comment above each of the rules of a role.
+// reasonsOfRules returns the comments above the rules of a role.
 func (m manifest) reasonsOfRules() (reasons []string) {
 	for i, key := range m.content.Content {
 		if key.Value != "rules" {

@@ -19,8 +19,8 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// named returns a client as a user of this name whom RBAC refuses nothing: what stops it is a policy.
-func named(t *testing.T, env *testenv.Env, user string) client.Client {
+// impersonate returns a client of a user of this name. RBAC allows the user everything, so that only policies deny requests.
+func impersonate(t *testing.T, env *testenv.Env, user string) client.Client {
 	t.Helper()
 	config := rest.CopyConfig(env.Config)
 	config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: []string{"system:masters", "system:serviceaccounts:" + systemNamespace}}
@@ -29,27 +29,27 @@ func named(t *testing.T, env *testenv.Env, user string) client.Client {
 
 const controllerUser = "system:serviceaccount:" + systemNamespace + ":apikey-controller"
 
-func TestInvariant8_WhateverRolesSayTheControllerChangesNoForeignSecret(t *testing.T) {
+func TestInvariant8_PoliciesDenyChangesOfForeignSecretsWhateverTheRolesAllow(t *testing.T) {
 	env := installed(t)
-	controller := named(t, env, controllerUser)
+	controller := impersonate(t, env, controllerUser)
 	namespace := env.Namespace(t)
 	foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "foreign"}, StringData: map[string]string{"password": "1"}}
 	create(t, env.Client, foreign)
 	patch := client.RawPatch(types.MergePatchType, []byte(`{"stringData":{"password":"2"}}`))
 	apply := client.RawPatch(types.ApplyPatchType, []byte(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"foreign"},"stringData":{"password":"2"}}`))
 
-	for does, err := range map[string]error{
+	for verb, err := range map[string]error{
 		"update":               controller.Update(t.Context(), foreign.DeepCopy()),
 		"patch":                controller.Patch(t.Context(), foreign.DeepCopy(), patch),
 		"apply":                controller.Patch(t.Context(), foreign.DeepCopy(), apply, client.FieldOwner("test"), client.ForceOwnership),
 		"delete":               controller.Delete(t.Context(), foreign.DeepCopy()),
 		"delete of collection": controller.DeleteAllOf(t.Context(), &corev1.Secret{}, client.InNamespace(namespace)),
 	} {
-		NewWithT(t).Expect(err).To(MatchError(ContainSubstring(secretsPolicy)), does)
+		NewWithT(t).Expect(err).To(MatchError(ContainSubstring(secretsPolicy)), verb)
 	}
-	framework.Must(t, controller.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign)) // no policy is asked about reading
+	framework.Must(t, controller.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign)) // policies do not apply to reads
 
-	key := newKey(namespace, "frontend")
+	key := testenv.NewKey(namespace, "frontend")
 	create(t, env.Client, key)
 	own := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "own",
@@ -58,10 +58,10 @@ func TestInvariant8_WhateverRolesSayTheControllerChangesNoForeignSecret(t *testi
 	}
 	create(t, controller, own)
 	own.OwnerReferences = nil
-	NewWithT(t).Expect(controller.Update(t.Context(), own)).To(MatchError(ContainSubstring(secretsPolicy)), "a Secret of a key that is to be foreign")
+	NewWithT(t).Expect(controller.Update(t.Context(), own)).To(MatchError(ContainSubstring(secretsPolicy)), "removing the owner from the Secret of a key")
 }
 
-func TestInvariant8_TheControllerChangesOnlyTheCertificatesOfItsWebhook(t *testing.T) {
+func TestInvariant8_TheControllerChangesOnlyTheCABundleOfItsWebhook(t *testing.T) {
 	const policy = "ValidatingAdmissionPolicy 'apikey-webhook' with binding 'apikey-webhook' denied request: " +
 		"The apikey-operator controller changes only the caBundle of its webhook. " +
 		"If you did not send this request, the credentials of the controller are compromised."
@@ -70,7 +70,7 @@ func TestInvariant8_TheControllerChangesOnlyTheCertificatesOfItsWebhook(t *testi
 	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "apikeys.keys.squirrel.dev"}}
 	framework.Must(t, env.Client.Get(t.Context(), client.ObjectKeyFromObject(configuration), configuration))
 
-	for what, change := range map[string]func(webhook *admissionregistrationv1.ValidatingWebhook){
+	for field, change := range map[string]func(webhook *admissionregistrationv1.ValidatingWebhook){
 		"name":  func(w *admissionregistrationv1.ValidatingWebhook) { w.Name = "other.keys.squirrel.dev" },
 		"rules": func(w *admissionregistrationv1.ValidatingWebhook) { w.Rules[0].Resources = []string{"*"} },
 		"failurePolicy": func(w *admissionregistrationv1.ValidatingWebhook) {
@@ -101,9 +101,9 @@ func TestInvariant8_TheControllerChangesOnlyTheCertificatesOfItsWebhook(t *testi
 		changed := configuration.DeepCopy()
 		change(&changed.Webhooks[0])
 		err := controller.Patch(t.Context(), changed, client.MergeFrom(configuration), client.DryRunAll)
-		NewWithT(t).Expect(err).To(MatchError(ContainSubstring(policy)), what)
+		NewWithT(t).Expect(err).To(MatchError(ContainSubstring(policy)), field)
 	}
-	for what, webhooks := range map[string][]admissionregistrationv1.ValidatingWebhook{
+	for count, webhooks := range map[string][]admissionregistrationv1.ValidatingWebhook{
 		"one more": {configuration.Webhooks[0], {Name: "more.keys.squirrel.dev", ClientConfig: configuration.Webhooks[0].ClientConfig,
 			SideEffects: configuration.Webhooks[0].SideEffects, AdmissionReviewVersions: []string{"v1"}}},
 		"none": {},
@@ -111,24 +111,23 @@ func TestInvariant8_TheControllerChangesOnlyTheCertificatesOfItsWebhook(t *testi
 		changed := configuration.DeepCopy()
 		changed.Webhooks = webhooks
 		err := controller.Patch(t.Context(), changed, client.MergeFrom(configuration), client.DryRunAll)
-		NewWithT(t).Expect(err).To(MatchError(ContainSubstring(policy)), what)
+		NewWithT(t).Expect(err).To(MatchError(ContainSubstring(policy)), count)
 	}
 
 	changed := configuration.DeepCopy()
 	changed.Webhooks[0].ClientConfig.CABundle = []byte("new")
 	framework.Must(t, controller.Patch(t.Context(), changed, client.MergeFrom(configuration), client.DryRunAll))
 
-	unbound := named(t, env, controllerUser)
-	NewWithT(t).Expect(unbound.Delete(t.Context(), configuration.DeepCopy(), client.DryRunAll)).To(MatchError(ContainSubstring(policy)))
+	admin := impersonate(t, env, controllerUser)
+	NewWithT(t).Expect(admin.Delete(t.Context(), configuration.DeepCopy(), client.DryRunAll)).To(MatchError(ContainSubstring(policy)))
 	another := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "another"}}
-	NewWithT(t).Expect(unbound.Create(t.Context(), another, client.DryRunAll)).To(MatchError(ContainSubstring(policy)))
+	NewWithT(t).Expect(admin.Create(t.Context(), another, client.DryRunAll)).To(MatchError(ContainSubstring(policy)))
 }
 
-func TestInvariant8_WhateverRolesSayNobodyNamedLikeTheControllerWritesAStatus(t *testing.T) {
+func TestInvariant8_PoliciesDenyStatusWritesOfSimilarlyNamedUsers(t *testing.T) {
 	env := installed(t)
-	key := newKey(env.Namespace(t), "frontend")
-	create(t, env.Client, key)
-	framework.Must(t, named(t, env, controllerUser).Status().Update(t.Context(), key))
+	key := testenv.NewFixture(t, env).CreateKey("frontend")
+	framework.Must(t, impersonate(t, env, controllerUser).Status().Update(t.Context(), key))
 	for _, user := range []string{
 		"apikey-controller",
 		controllerUser + "2",
@@ -136,7 +135,7 @@ func TestInvariant8_WhateverRolesSayNobodyNamedLikeTheControllerWritesAStatus(t 
 		"system:serviceaccount:" + tenantNamespace + ":apikey-controller",
 		"system:serviceaccount:" + systemNamespace + ":apikey-authenticator",
 	} {
-		err := named(t, env, user).Status().Update(t.Context(), key.DeepCopy())
+		err := impersonate(t, env, user).Status().Update(t.Context(), key.DeepCopy())
 		NewWithT(t).Expect(err).To(MatchError(ContainSubstring(statusPolicy)), user)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/test/framework"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
@@ -27,10 +28,9 @@ const (
 		"and the Secrets of the certificates that it issues. If you did not send this request, the credentials of the controller are compromised."
 )
 
-func TestInvariant8_OnlyTheControllerWritesAStatus(t *testing.T) {
+func TestInvariant8_OnlyTheControllerWritesTheStatus(t *testing.T) {
 	env := installed(t)
-	key := newKey(env.Namespace(t), "frontend")
-	create(t, env.Client, key)
+	key := testenv.NewFixture(t, env).CreateKey("frontend")
 	denied := `apikeys.keys.squirrel.dev "frontend" is forbidden: ` + statusPolicy
 
 	forged := func() *v1alpha1.APIKey {
@@ -39,32 +39,31 @@ func TestInvariant8_OnlyTheControllerWritesAStatus(t *testing.T) {
 		return forged
 	}
 	patch := client.MergeFrom(key)
-	admin := env.Client // of system:masters, which RBAC never refuses
-	expectAnswer(t, "an administrator's update", admin.Status().Update(t.Context(), forged()), denied)
-	expectAnswer(t, "an administrator's patch", admin.Status().Patch(t.Context(), forged(), patch), denied)
-	expectAnswer(t, "an administrator's update that changes nothing", admin.Status().Update(t.Context(), key.DeepCopy()), denied)
+	admin := env.Client // in the group system:masters, which RBAC allows everything
+	expectError(t, "an administrator's update", admin.Status().Update(t.Context(), forged()), denied)
+	expectError(t, "an administrator's patch", admin.Status().Patch(t.Context(), forged(), patch), denied)
+	expectError(t, "an administrator's update without changes", admin.Status().Update(t.Context(), key.DeepCopy()), denied)
 	_, err := env.Kubectl(t, "apply", "--server-side", "--subresource=status", "--dry-run=server", "--filename=testdata/forged-status.yaml",
 		"--namespace", key.Namespace)
 	NewWithT(t).Expect(err).To(MatchError(ContainSubstring(statusPolicy)), "an administrator's apply")
 
 	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
-	expectAnswer(t, "the controller's update", controller.Status().Update(t.Context(), forged()), "")
+	expectError(t, "the controller's update", controller.Status().Update(t.Context(), forged()), "")
 }
 
-func TestAStatusThatComesWithACreationIsDropped(t *testing.T) {
+func TestStatus_IsDroppedFromANewKey(t *testing.T) {
 	env := installed(t)
-	key := newKey(env.Namespace(t), "frontend")
+	key := testenv.NewKey(env.Namespace(t), "frontend")
 	key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: "sha256:" + fmt.Sprintf("%064d", 0), NotBefore: new(metav1.Now())}}
 	create(t, env.Client, key)
 	if apikey.IsClaimed(key) {
-		t.Errorf("created with the status %+v", key.Status)
+		t.Errorf("got the status %+v, want none", key.Status)
 	}
 }
 
 func TestInvariant8_TheControllerWritesOnlySecretsOfKeys(t *testing.T) {
 	env := installed(t)
-	key := newKey(env.Namespace(t), "frontend")
-	create(t, env.Client, key)
+	key := testenv.NewFixture(t, env).CreateKey("frontend")
 	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
 
 	owner := *metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))
@@ -74,53 +73,53 @@ func TestInvariant8_TheControllerWritesOnlySecretsOfKeys(t *testing.T) {
 		change(&reference)
 		return reference
 	}
-	noController := changed(func(o *metav1.OwnerReference) { o.Controller = nil })
-	noKey := changed(func(o *metav1.OwnerReference) { o.Kind = "APIServer" })
-	foreignKey := changed(func(o *metav1.OwnerReference) { o.APIVersion = "keys.example.com/v1" })
+	notController := changed(func(o *metav1.OwnerReference) { o.Controller = nil })
+	otherKind := changed(func(o *metav1.OwnerReference) { o.Kind = "APIServer" })
+	otherGroup := changed(func(o *metav1.OwnerReference) { o.APIVersion = "keys.example.com/v1" })
 
 	for i, test := range []struct {
-		rule       string
+		name       string
 		secretType corev1.SecretType
 		owners     []metav1.OwnerReference
 		writable   bool
 		deletable  bool
 	}{
-		{"of our type, controlled by a key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{owner}, true, true},
-		{"of our type, also owned by something else", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noController, owner}, true, true},
-		{"of no type", "", []metav1.OwnerReference{owner}, false, false},
-		{"of no type, without an owner", "", nil, false, false},
+		{"token type, controlled by a key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{owner}, true, true},
+		{"token type, also owned by another object", v1alpha1.SecretTypeToken, []metav1.OwnerReference{notController, owner}, true, true},
+		{"no type", "", []metav1.OwnerReference{owner}, false, false},
+		{"no type, without an owner", "", nil, false, false},
 		{"opaque", corev1.SecretTypeOpaque, []metav1.OwnerReference{owner}, false, false},
 		{"opaque, without an owner", corev1.SecretTypeOpaque, nil, false, false},
-		{"of a type that starts like ours", v1alpha1.SecretTypeToken + "s", []metav1.OwnerReference{owner}, false, false},
-		{"of our type, without an owner", v1alpha1.SecretTypeToken, nil, false, true},
-		{"of our type, owned but not controlled by a key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noController}, false, true},
-		{"of our type, controlled by no key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{noKey}, false, false},
-		{"of our type, controlled by a key of another group", v1alpha1.SecretTypeToken, []metav1.OwnerReference{foreignKey}, false, false},
+		{"a type with the token type as prefix", v1alpha1.SecretTypeToken + "s", []metav1.OwnerReference{owner}, false, false},
+		{"token type, without an owner", v1alpha1.SecretTypeToken, nil, false, true},
+		{"token type, owned but not controlled by a key", v1alpha1.SecretTypeToken, []metav1.OwnerReference{notController}, false, true},
+		{"token type, controlled by another kind", v1alpha1.SecretTypeToken, []metav1.OwnerReference{otherKind}, false, false},
+		{"token type, controlled by an APIKey of another group", v1alpha1.SecretTypeToken, []metav1.OwnerReference{otherGroup}, false, false},
 	} {
-		t.Run(test.rule, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			secret := func(name string) *corev1.Secret {
 				return &corev1.Secret{
 					ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: name, OwnerReferences: test.owners},
 					Type:       test.secretType,
 				}
 			}
-			written, planted := fmt.Sprintf("written-%d", i), fmt.Sprintf("planted-%d", i)
+			created, foreign := fmt.Sprintf("created-%d", i), fmt.Sprintf("foreign-%d", i)
 			deniedCreation, deniedDeletion := "", ""
 			if !test.writable {
-				deniedCreation = fmt.Sprintf("secrets %q is forbidden: %s", written, secretsPolicy)
+				deniedCreation = fmt.Sprintf("secrets %q is forbidden: %s", created, secretsPolicy)
 			}
 			if !test.deletable {
-				deniedDeletion = fmt.Sprintf("secrets %q is forbidden: %s", planted, secretsPolicy)
+				deniedDeletion = fmt.Sprintf("secrets %q is forbidden: %s", foreign, secretsPolicy)
 			}
-			expectAnswer(t, "creation", controller.Create(t.Context(), secret(written)), deniedCreation)
+			expectError(t, "creation", controller.Create(t.Context(), secret(created)), deniedCreation)
 
-			create(t, env.Client, secret(planted)) // by somebody else, who may write what they like
-			expectAnswer(t, "deletion", controller.Delete(t.Context(), secret(planted)), deniedDeletion)
+			create(t, env.Client, secret(foreign)) // by a user with full access
+			expectError(t, "deletion", controller.Delete(t.Context(), secret(foreign)), deniedDeletion)
 		})
 	}
 }
 
-func TestInvariant8_TheControllerWritesItsCertificatesAndNoOtherSecretOfItsNamespace(t *testing.T) {
+func TestInvariant8_TheControllerWritesOnlyItsCertificatesInItsNamespace(t *testing.T) {
 	env := installed(t)
 	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
 	elsewhere := env.Namespace(t)
@@ -142,41 +141,41 @@ func TestInvariant8_TheControllerWritesItsCertificatesAndNoOtherSecretOfItsNames
 		{elsewhere, "apikey-operator-ca", "apikey-operator", false},
 	} {
 		t.Run(test.name+" of "+test.managedBy, func(t *testing.T) {
-			written := secret(test.namespace, test.name, test.managedBy)
+			created := secret(test.namespace, test.name, test.managedBy)
 			denied := fmt.Sprintf("secrets %q is forbidden: %s", test.name, secretsPolicy)
 			want := denied
 			if test.allowed {
 				want = ""
 			}
-			expectAnswer(t, "creation", controller.Create(t.Context(), written.DeepCopy(), client.DryRunAll), want)
+			expectError(t, "creation", controller.Create(t.Context(), created.DeepCopy(), client.DryRunAll), want)
 
-			planted := secret(test.namespace, test.name, test.managedBy)
-			create(t, env.Client, planted)
-			expectAnswer(t, "deletion", controller.Delete(t.Context(), planted.DeepCopy(), client.DryRunAll), denied)
-			change := planted.DeepCopy()
+			foreign := secret(test.namespace, test.name, test.managedBy)
+			create(t, env.Client, foreign)
+			expectError(t, "deletion", controller.Delete(t.Context(), foreign.DeepCopy(), client.DryRunAll), denied)
+			change := foreign.DeepCopy()
 			change.Data = map[string][]byte{"tls.crt": nil}
 			update := controller.Update(t.Context(), change, client.DryRunAll)
 			if test.allowed {
-				expectAnswer(t, "update", update, "")
-				unlabelled := planted.DeepCopy()
+				expectError(t, "update", update, "")
+				unlabelled := foreign.DeepCopy()
 				unlabelled.Labels = nil
 				framework.Must(t, env.Client.Update(t.Context(), unlabelled))
 				change.ResourceVersion = unlabelled.ResourceVersion
-				expectAnswer(t, "an update of one that somebody else made", controller.Update(t.Context(), change, client.DryRunAll), denied)
+				expectError(t, "update of a Secret without the label", controller.Update(t.Context(), change, client.DryRunAll), denied)
 			} else {
 				NewWithT(t).Expect(apierrors.IsForbidden(update)).To(BeTrue(), "update: %v", update)
 			}
-			framework.Must(t, env.Client.Delete(t.Context(), planted))
+			framework.Must(t, env.Client.Delete(t.Context(), foreign))
 		})
 	}
 }
 
-// Kubernetes would write a token into it, which the controller may read.
-func TestInvariant8_TheControllerGetsNoTokenOfAnotherServiceAccount(t *testing.T) {
+// Kubernetes writes a token of the ServiceAccount into such a Secret, and the controller may read it.
+func TestInvariant8_TheControllerCannotRequestTokensOfOtherServiceAccounts(t *testing.T) {
 	env := installed(t)
 	const name = "apikey-operator-ca"
 	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
-	asking := &corev1.Secret{
+	request := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: systemNamespace, Name: name,
 			Labels:      map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"},
@@ -185,15 +184,15 @@ func TestInvariant8_TheControllerGetsNoTokenOfAnotherServiceAccount(t *testing.T
 		Type: corev1.SecretTypeServiceAccountToken,
 	}
 	denied := fmt.Sprintf("secrets %q is forbidden: %s", name, secretsPolicy)
-	expectAnswer(t, "creation", controller.Create(t.Context(), asking, client.DryRunAll), denied)
+	expectError(t, "creation", controller.Create(t.Context(), request, client.DryRunAll), denied)
 }
 
-func TestPoliciesLetKubernetesDoItsWork(t *testing.T) {
+func TestPolicies_AllowGarbageCollectionAndNamespaceDeletion(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
 	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
 	issue := func(namespace, name string) (*v1alpha1.APIKey, *corev1.Secret) {
-		key := newKey(namespace, name)
+		key := testenv.NewKey(namespace, name)
 		create(t, env.Client, key)
 		secret := &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name,
@@ -204,7 +203,7 @@ func TestPoliciesLetKubernetesDoItsWork(t *testing.T) {
 		create(t, controller, secret)
 		return key, secret
 	}
-	gone := func(object client.Object) func() bool {
+	isGone := func(object client.Object) func() bool {
 		return func() bool {
 			return apierrors.IsNotFound(env.Client.Get(t.Context(), client.ObjectKeyFromObject(object), object))
 		}
@@ -212,16 +211,16 @@ func TestPoliciesLetKubernetesDoItsWork(t *testing.T) {
 
 	key, secret := issue(env.Namespace(t), "deleted")
 	g.Expect(env.Client.Delete(t.Context(), key, client.PropagationPolicy(metav1.DeletePropagationForeground))).To(Succeed())
-	g.Eventually(gone(secret)).WithTimeout(soon).Should(BeTrue(), "the Secret of a deleted key is collected")
-	g.Eventually(gone(key)).WithTimeout(soon).Should(BeTrue(), "the key goes after its Secret, for whoever asks for that order")
+	g.Eventually(isGone(secret)).WithTimeout(framework.Timeout).Should(BeTrue(), "the Secret of a deleted key is garbage-collected")
+	g.Eventually(isGone(key)).WithTimeout(framework.Timeout).Should(BeTrue(), "with foreground propagation, the key is deleted after its Secret")
 
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: env.Namespace(t)}}
 	issue(namespace.Name, "deleted-with-its-namespace")
 	g.Expect(env.Client.Delete(t.Context(), namespace)).To(Succeed())
-	g.Eventually(gone(namespace)).WithTimeout(soon).Should(BeTrue(), "a namespace with keys goes")
+	g.Eventually(isGone(namespace)).WithTimeout(framework.Timeout).Should(BeTrue(), "a namespace with keys is deleted")
 }
 
-func TestPoliciesHaveNoTypeErrors(t *testing.T) {
+func TestPolicies_HaveNoTypeErrors(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
 	for _, name := range []string{"apikey-status", "apikey-secrets", "apikey-webhook"} {
@@ -229,7 +228,7 @@ func TestPoliciesHaveNoTypeErrors(t *testing.T) {
 		g.Eventually(func() int64 {
 			g.Expect(env.Client.Get(t.Context(), client.ObjectKey{Name: name}, policy)).To(Succeed())
 			return policy.Status.ObservedGeneration
-		}).WithTimeout(soon).Should(BeNumerically(">", 0), "%s is checked by kube-controller-manager", name)
+		}).WithTimeout(framework.Timeout).Should(BeNumerically(">", 0), "kube-controller-manager checks %s", name)
 		g.Expect(policy.Status.TypeChecking.ExpressionWarnings).To(BeEmpty(), name)
 	}
 }

@@ -6,7 +6,6 @@ package config_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -28,8 +27,8 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// The real processes, each with its own ServiceAccount and under the policies, take a key through its life.
-func TestInvariant8_TheRolesAreEnoughForTheProcesses(t *testing.T) {
+// The processes run with their ServiceAccounts and under the policies, from the creation of a key to its deactivation.
+func TestInvariant8_TheRolesAreSufficientForTheProcesses(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
 	t.Cleanup(func() { deleteCertificates(t, env) })
@@ -37,7 +36,7 @@ func TestInvariant8_TheRolesAreEnoughForTheProcesses(t *testing.T) {
 		"--leader-elect=true", "--mint-certificates", "--system-namespace="+systemNamespace)
 	authenticator := operator.StartAuthenticator(t, env.ServiceAccount(t, systemNamespace, "apikey-authenticator"), "--plaintext")
 
-	key := newKey(env.Namespace(t), "frontend")
+	key := testenv.NewKey(env.Namespace(t), "frontend")
 	read := func() error { return env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), key) }
 	secret := &corev1.Secret{}
 	readSecret := func() error {
@@ -51,31 +50,31 @@ func TestInvariant8_TheRolesAreEnoughForTheProcesses(t *testing.T) {
 		}
 		return reasons
 	}
-	ask := func() int { return askToRead(t, authenticator, key.Namespace, string(secret.Data["token"])) }
+	check := func() int { return checkRead(t, authenticator, key.Namespace, string(secret.Data["token"])) }
 
 	create(t, env.Client, key)
 	g.Eventually(func() bool {
 		return read() == nil && meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionActive)
-	}).WithTimeout(soon).Should(BeTrue(), "the key is issued")
+	}).WithTimeout(framework.Timeout).Should(BeTrue(), "the key is issued")
 	g.Expect(readSecret()).To(Succeed())
-	g.Eventually(ask).WithTimeout(soon).Should(Equal(http.StatusOK))
+	g.Eventually(check).WithTimeout(framework.Timeout).Should(Equal(http.StatusOK))
 
 	key.Spec.Active = new(false)
 	g.Expect(env.Client.Update(t.Context(), key)).To(Succeed())
-	g.Eventually(ask).WithTimeout(soon).Should(Equal(http.StatusUnauthorized))
-	g.Eventually(func() bool { return apierrors.IsNotFound(readSecret()) }).WithTimeout(soon).Should(BeTrue(), "the Secret is taken away")
-	g.Eventually(reasons).WithTimeout(soon).Should(ContainElements(v1alpha1.ReasonIssued, v1alpha1.ReasonDeactivated))
+	g.Eventually(check).WithTimeout(framework.Timeout).Should(Equal(http.StatusUnauthorized))
+	g.Eventually(func() bool { return apierrors.IsNotFound(readSecret()) }).WithTimeout(framework.Timeout).Should(BeTrue(), "the Secret is deleted")
+	g.Eventually(reasons).WithTimeout(framework.Timeout).Should(ContainElements(v1alpha1.ReasonIssued, v1alpha1.ReasonDeactivated))
 
 	g.Eventually(func() error {
 		return env.Client.Get(t.Context(), client.ObjectKey{Namespace: systemNamespace, Name: "apikey-controller-webhook-tls"}, secret)
-	}).WithTimeout(soon).Should(Succeed(), "the certificate that is minted last")
+	}).WithTimeout(framework.Timeout).Should(Succeed(), "the last certificate is issued")
 	webhooks := &admissionregistrationv1.ValidatingWebhookConfiguration{}
 	g.Expect(env.Client.Get(t.Context(), client.ObjectKey{Name: "apikeys.keys.squirrel.dev"}, webhooks)).To(Succeed())
 	g.Expect(webhooks.Webhooks[0].ClientConfig.CABundle).To(Equal(secret.Data["ca.crt"]))
 	expectNothingForbidden(t, controller, authenticator)
 }
 
-// deleteCertificates deletes what a controller minted.
+// deleteCertificates deletes the certificates that a controller has issued.
 func deleteCertificates(t *testing.T, env *testenv.Env) {
 	t.Helper()
 	for _, name := range []string{"apikey-operator-ca", "apikey-authenticator-tls", "apikey-controller-webhook-tls"} {
@@ -86,16 +85,15 @@ func deleteCertificates(t *testing.T, env *testenv.Env) {
 	}
 }
 
-// The console makes a first key, and serves all its calls, with the rights of its ServiceAccount.
-func TestInvariant8_TheRoleIsEnoughForTheConsole(t *testing.T) {
+// The console creates its bootstrap key and serves all endpoints with its ServiceAccount.
+func TestInvariant8_TheRoleIsSufficientForTheConsole(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
 	controller := operator.StartController(t, env.ServiceAccount(t, systemNamespace, "apikey-controller"))
 	authenticator := operator.StartAuthenticator(t, env.ServiceAccount(t, systemNamespace, "apikey-authenticator"), "--plaintext")
 	file := filepath.Join(t.TempDir(), ".api_key")
-	console := operator.Start(t, env.ServiceAccount(t, tenantNamespace, "apikey-console"), "console",
-		"--namespace="+tenantNamespace, "--api-key-file="+file, "--managers=labelled", "--plaintext",
-		"--listen-address="+operator.AnyPort, "--health-probe-bind-address="+operator.AnyPort)
+	console := operator.StartConsole(t, env.ServiceAccount(t, tenantNamespace, "apikey-console"), tenantNamespace,
+		"--api-key-file="+file, "--managers=labelled")
 
 	keys := "http://" + console.Address("console") + "/api/v1/api-keys"
 	bootstrapKey := func() string {
@@ -104,36 +102,36 @@ func TestInvariant8_TheRoleIsEnoughForTheConsole(t *testing.T) {
 		return strings.TrimSpace(string(content))
 	}()
 	var app struct{ ID, Token string }
-	g.Eventually(func() int { return call(t, http.MethodGet, keys, bootstrapKey, "", nil) }).WithTimeout(soon).Should(Equal(http.StatusOK))
+	g.Eventually(func() int { return call(t, http.MethodGet, keys, bootstrapKey, "", nil) }).WithTimeout(framework.Timeout).Should(Equal(http.StatusOK))
 	g.Expect(call(t, http.MethodPost, keys, bootstrapKey, `{"app_name": "Frontend App", "read_access": true, "write_access": false}`, &app)).To(Equal(http.StatusOK))
-	g.Eventually(func() int { return askToRead(t, authenticator, tenantNamespace, app.Token) }).WithTimeout(soon).Should(Equal(http.StatusOK))
+	g.Eventually(func() int { return checkRead(t, authenticator, tenantNamespace, app.Token) }).WithTimeout(framework.Timeout).Should(Equal(http.StatusOK))
 	g.Expect(call(t, http.MethodPost, keys, bootstrapKey, `{"app_name": "Frontend App", "read_access": true, "write_access": false}`, nil)).To(Equal(http.StatusConflict))
 	g.Eventually(func() (count int) {
 		g.Expect(call(t, http.MethodGet, keys+"/count", bootstrapKey, "", &count)).To(Equal(http.StatusOK))
 		return count
-	}).WithTimeout(soon).Should(Equal(2), "what was created of the second one is removed")
+	}).WithTimeout(framework.Timeout).Should(Equal(2), "the second key is deleted again")
 	g.Expect(call(t, http.MethodDelete, keys+"/"+app.ID, bootstrapKey, "", nil)).To(Equal(http.StatusOK))
 	g.Expect(call(t, http.MethodGet, keys, app.Token, "", nil)).To(Equal(http.StatusUnauthorized))
 	expectNothingForbidden(t, controller, authenticator, console)
 }
 
-// expectNothingForbidden expects that the Kubernetes API refused a process nothing.
+// expectNothingForbidden expects that the API server has not refused any request of a process.
 func expectNothingForbidden(t *testing.T, processes ...*operator.Process) {
 	t.Helper()
 	for _, process := range processes {
-		if printed := process.Output(); strings.Contains(printed, "forbidden") {
-			t.Errorf("the log of the %s:\n%s", process.Subcommand, printed)
+		if output := process.Output(); strings.Contains(output, "forbidden") {
+			t.Errorf("the log of the %s:\n%s", process.Subcommand, output)
 		}
 	}
 }
 
-// askToRead asks the authenticator whether this token may read in a namespace, and returns the status of its answer.
-func askToRead(t *testing.T, authenticator *operator.Process, namespace, token string) int {
+// checkRead checks a token for a read in a namespace, and returns the status of the response.
+func checkRead(t *testing.T, authenticator *operator.Process, namespace, token string) int {
 	t.Helper()
 	return call(t, http.MethodGet, "http://"+authenticator.Address("authenticator")+"/auth/envoy/"+namespace+"/", token, "", nil)
 }
 
-// call makes a call with a key, reads the payload of a good answer, if that is wanted, and returns the status.
+// call sends a request with a key, and returns the status of the response. A payload that is not nil is decoded from a 200.
 func call(t *testing.T, method, url, key, body string, payload any) int {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -144,9 +142,7 @@ func call(t *testing.T, method, url, key, body string, payload any) int {
 	framework.Must(t, err)
 	defer response.Body.Close()
 	if payload != nil && response.StatusCode == http.StatusOK {
-		if err := json.NewDecoder(response.Body).Decode(&struct{ Payload any }{payload}); err != nil {
-			t.Fatal(fmt.Errorf("the answer of %s: %w", url, err))
-		}
+		framework.Must(t, json.NewDecoder(response.Body).Decode(&struct{ Payload any }{payload}))
 	}
 	return response.StatusCode
 }

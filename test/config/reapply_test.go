@@ -5,9 +5,6 @@ package config_test
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -19,8 +16,8 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// Whoever applies the configuration again and again, as GitOps does, neither takes from the API server whom to trust, nor sees a drift.
-func TestApplyingAgainLeavesWhomTheAPIServerTrusts(t *testing.T) {
+// GitOps tools apply the configuration repeatedly. That must neither remove the injected CA bundle nor show a drift.
+func TestReapply_KeepsTheCABundleOfTheWebhook(t *testing.T) {
 	env := installed(t)
 	certificatePEM, _, err := cert.GenerateSelfSignedCertKey("apikey-controller-webhook", nil, nil)
 	framework.Must(t, err)
@@ -28,7 +25,7 @@ func TestApplyingAgainLeavesWhomTheAPIServerTrusts(t *testing.T) {
 		t.Run(apply, func(t *testing.T) {
 			g := NewWithT(t)
 			suffix := "." + apply
-			kustomization := suffixed(t, suffix, "webhook")
+			kustomization := writeKustomization(t, "nameSuffix: "+suffix+"\nresources: [CONFIG/webhook]\n")
 			configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{
 				ObjectMeta: metav1.ObjectMeta{Name: "apikeys.keys.squirrel.dev" + suffix},
 			}
@@ -54,17 +51,4 @@ func TestApplyingAgainLeavesWhomTheAPIServerTrusts(t *testing.T) {
 			g.Expect(string(configuration.Webhooks[0].ClientConfig.CABundle)).To(Equal(string(certificatePEM)))
 		})
 	}
-}
-
-// suffixed returns the directory of a kustomization that has what a directory of config has, with longer names.
-func suffixed(t *testing.T, suffix, of string) string {
-	t.Helper()
-	dir := t.TempDir()
-	resource, err := filepath.Abs(filepath.Join(configDir, of))
-	framework.Must(t, err)
-	resource, err = filepath.Rel(dir, resource)
-	framework.Must(t, err)
-	kustomization := fmt.Sprintf("nameSuffix: %s\nresources: [%s]\n", suffix, resource)
-	framework.Must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
-	return dir
 }

@@ -15,42 +15,42 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-func TestTheAutoscalerScalesTheAuthenticator(t *testing.T) {
+func TestAutoscaler_ScalesTheAuthenticator(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
 	var autoscaler autoscalingv2.HorizontalPodAutoscaler
 	g.Expect(env.Client.Get(t.Context(), client.ObjectKey{Namespace: systemNamespace, Name: "apikey-authenticator"}, &autoscaler)).To(Succeed())
 	want := autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "apikey-authenticator"}
 	g.Expect(cmp.Diff(want, autoscaler.Spec.ScaleTargetRef)).To(BeEmpty())
-	g.Expect(*autoscaler.Spec.MinReplicas).To(BeNumerically(">=", 2), "one may go at any time")
+	g.Expect(*autoscaler.Spec.MinReplicas).To(BeNumerically(">=", 2), "a pod may be evicted at any time")
 
 	var target appsv1.Deployment
 	g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(&autoscaler), &target)).To(Succeed())
 	for _, container := range target.Spec.Template.Spec.Containers {
-		g.Expect(container.Resources.Requests.Cpu().IsZero()).To(BeFalse(), "utilization is of the CPU that %s requests", container.Name)
+		g.Expect(container.Resources.Requests.Cpu().IsZero()).To(BeFalse(), "the utilization refers to the CPU request of %s", container.Name)
 	}
 }
 
-// An upgrade under load must not take away what the autoscaler has added.
-func TestApplyingAgainLeavesTheReplicasOfTheAutoscaler(t *testing.T) {
+// An upgrade under load must not remove the replicas that the autoscaler has added.
+func TestReapply_KeepsTheReplicasOfTheAutoscaler(t *testing.T) {
 	env := installed(t)
-	for apply, flag := range map[string]string{"server-side": "--server-side=true", "client-side": "--server-side=false"} {
-		t.Run(apply, func(t *testing.T) {
+	for name, flag := range map[string]string{"server-side": "--server-side=true", "client-side": "--server-side=false"} {
+		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			namespace := env.Namespace(t)
-			authenticator := inNamespace(t, namespace, "authenticator")
-			applied := func() {
+			kustomization := writeKustomization(t, "namespace: "+namespace+"\nresources: [CONFIG/authenticator]\n")
+			apply := func() {
 				t.Helper()
-				_, err := env.Kubectl(t, "apply", flag, "--kustomize", authenticator)
+				_, err := env.Kubectl(t, "apply", flag, "--kustomize", kustomization)
 				g.Expect(err).NotTo(HaveOccurred())
 			}
-			applied()
+			apply()
 			deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "apikey-authenticator"}}
 			scale := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: 5}}
 			asAutoscaler := client.WithFieldOwner(env.Client, "kube-controller-manager")
 			g.Expect(asAutoscaler.SubResource("scale").Update(t.Context(), deployment, client.WithSubResourceBody(scale))).To(Succeed())
 
-			applied()
+			apply()
 			g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(deployment), deployment)).To(Succeed())
 			g.Expect(*deployment.Spec.Replicas).To(BeEquivalentTo(5))
 		})

@@ -24,53 +24,51 @@ import (
 
 func TestInvariant8_TheAuthenticatorReadsNoSecretAndWritesNothing(t *testing.T) {
 	env := installed(t)
-	key := newKey(env.Namespace(t), "frontend")
-	create(t, env.Client, key)
+	key := testenv.NewFixture(t, env).CreateKey("frontend")
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: "frontend-token"}}
 	create(t, env.Client, secret)
 
 	authenticator := serviceAccount(t, env, systemNamespace, "apikey-authenticator")
 	ctx, inNamespace := t.Context(), client.InNamespace(key.Namespace)
 	patch := client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"writeAccess":true}}`))
-	expectAnswer(t, "list keys", authenticator.List(ctx, &v1alpha1.APIKeyList{}), "")
+	expectError(t, "list keys", authenticator.List(ctx, &v1alpha1.APIKeyList{}), "")
 	for _, refused := range []struct {
-		object, does, resource, group string
+		object, verb, resource, group string
 		err                           error
 	}{
 		{`apikeys.keys.squirrel.dev "frontend"`, "get", "apikeys", "keys.squirrel.dev", authenticator.Get(ctx, client.ObjectKeyFromObject(key), key.DeepCopy())},
 		{`apikeys.keys.squirrel.dev "frontend"`, "patch", "apikeys", "keys.squirrel.dev", authenticator.Patch(ctx, key.DeepCopy(), patch)},
 		{`apikeys.keys.squirrel.dev "frontend"`, "update", "apikeys/status", "keys.squirrel.dev", authenticator.Status().Update(ctx, key.DeepCopy())},
 		{`apikeys.keys.squirrel.dev "frontend"`, "delete", "apikeys", "keys.squirrel.dev", authenticator.Delete(ctx, key.DeepCopy())},
-		{`apikeys.keys.squirrel.dev`, "create", "apikeys", "keys.squirrel.dev", authenticator.Create(ctx, newKey(key.Namespace, "other"))},
+		{`apikeys.keys.squirrel.dev`, "create", "apikeys", "keys.squirrel.dev", authenticator.Create(ctx, testenv.NewKey(key.Namespace, "other"))},
 		{`secrets "frontend-token"`, "get", "secrets", "", authenticator.Get(ctx, client.ObjectKeyFromObject(secret), secret.DeepCopy())},
 		{`secrets`, "list", "secrets", "", authenticator.List(ctx, &corev1.SecretList{}, inNamespace)},
 	} {
-		expectAnswer(t, "the authenticator's "+refused.does, refused.err, fmt.Sprintf(
+		expectError(t, "the authenticator's "+refused.verb, refused.err, fmt.Sprintf(
 			`%s is forbidden: User "system:serviceaccount:apikey-system:apikey-authenticator" cannot %s resource %q in API group %q in the namespace %q`,
-			refused.object, refused.does, refused.resource, refused.group, key.Namespace))
+			refused.object, refused.verb, refused.resource, refused.group, key.Namespace))
 	}
 }
 
-func TestInvariant8_TheConsoleReadsNoSecretWritesNoStatusAndKnowsOneNamespace(t *testing.T) {
+func TestInvariant8_TheConsoleReadsNoSecretWritesNoStatusAndAccessesOneNamespace(t *testing.T) {
 	env := installed(t)
-	key := newKey(tenantNamespace, "of-the-console")
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNamespace, Name: "of-somebody"}}
+	key := testenv.NewKey(tenantNamespace, "console-key")
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNamespace, Name: "foreign"}}
 	create(t, env.Client, secret)
-	elsewhere := newKey(env.Namespace(t), "elsewhere")
-	create(t, env.Client, elsewhere)
+	elsewhere := testenv.NewFixture(t, env).CreateKey("elsewhere")
 
 	console := serviceAccount(t, env, tenantNamespace, "apikey-console")
 	framework.Must(t, console.Create(t.Context(), key, client.DryRunAll))
-	const who = `is forbidden: User "system:serviceaccount:tenant:apikey-console" cannot `
-	expectAnswer(t, "read a Secret", console.Get(t.Context(), client.ObjectKeyFromObject(secret), secret),
-		`secrets "of-somebody" `+who+`get resource "secrets" in API group "" in the namespace "tenant"`)
-	expectAnswer(t, "write a status", console.Status().Update(t.Context(), key.DeepCopy()),
-		`apikeys.keys.squirrel.dev "of-the-console" `+who+`update resource "apikeys/status" in API group "keys.squirrel.dev" in the namespace "tenant"`)
-	expectAnswer(t, "read a key of another namespace", console.Get(t.Context(), client.ObjectKeyFromObject(elsewhere), elsewhere),
-		`apikeys.keys.squirrel.dev "elsewhere" `+who+`get resource "apikeys" in API group "keys.squirrel.dev" in the namespace "`+elsewhere.Namespace+`"`)
+	const denied = `is forbidden: User "system:serviceaccount:tenant:apikey-console" cannot `
+	expectError(t, "read a Secret", console.Get(t.Context(), client.ObjectKeyFromObject(secret), secret),
+		`secrets "foreign" `+denied+`get resource "secrets" in API group "" in the namespace "tenant"`)
+	expectError(t, "write a status", console.Status().Update(t.Context(), key.DeepCopy()),
+		`apikeys.keys.squirrel.dev "console-key" `+denied+`update resource "apikeys/status" in API group "keys.squirrel.dev" in the namespace "tenant"`)
+	expectError(t, "read a key of another namespace", console.Get(t.Context(), client.ObjectKeyFromObject(elsewhere), elsewhere),
+		`apikeys.keys.squirrel.dev "elsewhere" `+denied+`get resource "apikeys" in API group "keys.squirrel.dev" in the namespace "`+elsewhere.Namespace+`"`)
 }
 
-func TestRolesForPeopleArePartOfKubernetesOwn(t *testing.T) {
+func TestUserRoles_AreAggregatedToTheDefaultRoles(t *testing.T) {
 	env := installed(t)
 	namespace := env.Namespace(t)
 	const read, write = "get,list,watch apikeys", "create,delete,deletecollection,get,list,patch,update,watch apikeys"
@@ -87,27 +85,27 @@ func TestRolesForPeopleArePartOfKubernetesOwn(t *testing.T) {
 				RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 				Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: role}},
 			})
-			person := env.User(t, role)
+			user := env.User(t, role)
 			NewWithT(t).Eventually(func() (rules []string) {
-				for _, rule := range rulesIn(t, env, person, namespace) {
+				for _, rule := range rulesIn(t, env, user, namespace) {
 					if slices.Contains(rule.APIGroups, v1alpha1.GroupVersion.Group) {
 						rules = append(rules, strings.Join(slices.Sorted(slices.Values(rule.Verbs)), ",")+" "+strings.Join(rule.Resources, ","))
 					}
 				}
 				slices.Sort(rules)
 				return rules
-			}).WithTimeout(soon).Should(Equal(want))
+			}).WithTimeout(framework.Timeout).Should(Equal(want))
 		})
 	}
 }
 
-// rulesIn returns all that this access allows in a namespace, as the API server lists it.
+// rulesIn returns the rules in a namespace that the API server reports for these credentials.
 func rulesIn(t *testing.T, env *testenv.Env, config *rest.Config, namespace string) (rules []rbacv1.PolicyRule) {
 	t.Helper()
 	review := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace}}
 	create(t, clientFor(t, env, config), review)
 	if review.Status.Incomplete {
-		t.Fatalf("not all rules are known: %s", review.Status.EvaluationError)
+		t.Fatalf("got an incomplete list of rules: %s", review.Status.EvaluationError)
 	}
 	for _, r := range review.Status.ResourceRules {
 		rules = append(rules, rbacv1.PolicyRule{Verbs: r.Verbs, APIGroups: r.APIGroups, Resources: r.Resources, ResourceNames: r.ResourceNames})

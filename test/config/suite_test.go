@@ -1,16 +1,15 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package config_test tries what config/ installs: that the API server takes it, that every process may do what it has to and no more,
-// and that the policies hold.
+// Package config_test applies config/ to an API server. It checks that the API server accepts the manifests, that every process has the
+// permissions it needs and no others, and that the policies are enforced.
 package config_test
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,7 +23,6 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testcache"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
@@ -34,24 +32,20 @@ const (
 	configDir       = "../../config"
 	systemNamespace = "apikey-system"
 
-	// tenantNamespace has a console.
-	tenantNamespace = "tenant"
-
-	// soon bounds what the control plane does by itself, a little later.
-	soon = 30 * time.Second
+	tenantNamespace = "tenant" // has a console
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// installation in the shared control plane.
+// installation is that in the shared control plane.
 var installation struct {
 	once   sync.Once
 	output string
 	err    error
 }
 
-// installed returns the shared control plane once config/default is applied to it, with the console of a tenant, and the policies are in
-// force.
+// installed returns the shared control plane. The first call applies config/default and the console of a tenant, and waits until the API
+// server enforces the policies.
 func installed(t *testing.T) *testenv.Env {
 	t.Helper()
 	env := testenv.Shared(t)
@@ -70,48 +64,45 @@ func installed(t *testing.T) *testenv.Env {
 		}
 		installation.err = waitForPolicies(t, env)
 	})
-	if installation.err != nil {
-		t.Fatal(installation.err)
-	}
+	framework.Must(t, installation.err)
 	return env
 }
 
-// kustomizations returns the directories of what is installed.
+// kustomizations returns the directories of the installed kustomizations.
 func kustomizations(t *testing.T) []string {
 	t.Helper()
-	return []string{configDir + "/default", inNamespace(t, tenantNamespace, "overlays/console")}
+	return []string{configDir + "/default", writeKustomization(t, "namespace: "+tenantNamespace+"\nresources: [CONFIG/overlays/console]\n")}
 }
 
-// inNamespace returns the directory of a kustomization that has what a directory of config has, in this namespace.
-func inNamespace(t *testing.T, namespace, of string) string {
+// writeKustomization writes a kustomization.yaml, in which CONFIG stands for config/, and returns its directory.
+func writeKustomization(t *testing.T, content string) (dir string) {
 	t.Helper()
-	resource, err := filepath.Abs(filepath.Join(configDir, of))
+	dir = t.TempDir()
+	config, err := filepath.Abs(configDir)
 	framework.Must(t, err)
-	dir := t.TempDir()
-	resource, err = filepath.Rel(dir, resource)
+	config, err = filepath.Rel(dir, config)
 	framework.Must(t, err)
-	kustomization := fmt.Sprintf("namespace: %s\nresources: [%s]\n", namespace, resource)
-	framework.Must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
+	content = strings.ReplaceAll(content, "CONFIG", config)
+	framework.Must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(content), 0o600))
 	return dir
 }
 
-// waitForPolicies returns when the API server refuses what the policies forbid: it takes notice of new ones a little later.
+// waitForPolicies waits until the API server enforces the policies, which it does some time after they are created.
 func waitForPolicies(t *testing.T, env *testenv.Env) error {
 	t.Helper()
-	key := newKey(env.Namespace(t), "probe")
-	err := env.Client.Create(t.Context(), key)
+	key := testenv.NewFixture(t, env).CreateKey("probe")
 	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
 	opaque := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: "probe"}}
 	webhook := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "apikeys.keys.squirrel.dev"}}
 	withoutWebhooks := client.RawPatch(types.MergePatchType, []byte(`{"webhooks":[]}`))
-	return errors.Join(err, wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, soon, true, func(ctx context.Context) (bool, error) {
+	return wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, framework.Timeout, true, func(ctx context.Context) (bool, error) {
 		return apierrors.IsForbidden(env.Client.Status().Update(ctx, key, client.DryRunAll)) &&
 			apierrors.IsForbidden(controller.Create(ctx, opaque.DeepCopy(), client.DryRunAll)) &&
 			apierrors.IsForbidden(controller.Patch(ctx, webhook.DeepCopy(), withoutWebhooks, client.DryRunAll)), nil
-	}))
+	})
 }
 
-// serviceAccount is a client with the rights of a ServiceAccount.
+// serviceAccount returns a client with the credentials of a ServiceAccount.
 func serviceAccount(t *testing.T, env *testenv.Env, namespace, name string) client.Client {
 	t.Helper()
 	return clientFor(t, env, env.ServiceAccount(t, namespace, name))
@@ -124,26 +115,19 @@ func clientFor(t *testing.T, env *testenv.Env, config *rest.Config) client.Clien
 	return c
 }
 
-func newKey(namespace, name string) *v1alpha1.APIKey {
-	return &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-		Spec:       v1alpha1.APIKeySpec{AppName: name, ReadAccess: true},
-	}
-}
-
 func create(t *testing.T, c client.Client, object client.Object) {
 	t.Helper()
 	framework.Must(t, c.Create(t.Context(), object))
 }
 
-// expectAnswer expects a call to end with an error of exactly this message; "" is none.
-func expectAnswer(t *testing.T, what string, err error, want string) {
+// expectError expects a request to fail with exactly this message, or to succeed if the message is empty.
+func expectError(t *testing.T, request string, err error, want string) {
 	t.Helper()
 	got := ""
 	if err != nil {
 		got = err.Error()
 	}
 	if got != want {
-		t.Errorf("%s:\n got: %s\nwant: %s", what, got, want)
+		t.Errorf("%s:\n got: %s\nwant: %s", request, got, want)
 	}
 }

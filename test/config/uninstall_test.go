@@ -30,12 +30,12 @@ To delete all keys, their Secrets and the CustomResourceDefinition, permanently:
   kubectl delete customresourcedefinition apikeys.keys.squirrel.dev
 `
 
-func TestUninstallingLeavesTheKeysAndNothingElse(t *testing.T) {
+func TestUninstall_KeepsOnlyTheKeys(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	framework.Must(t, testcache.DependOn("config", "hack/uninstall"))
 	env := testenv.Start(t)
-	made := func(name, label string) metav1.ObjectMeta {
+	metadata := func(name, label string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: systemNamespace, Name: name, Labels: map[string]string{label: "apikey-operator"}}
 	}
 	byController, byCertManager := "app.kubernetes.io/managed-by", "app.kubernetes.io/name"
@@ -45,26 +45,26 @@ func TestUninstallingLeavesTheKeysAndNothingElse(t *testing.T) {
 		_, err := env.Kubectl(t, "apply", "--server-side", "--kustomize", configDir+"/default")
 		g.Expect(err).NotTo(HaveOccurred())
 		create(t, env.Client, &coordinationv1.Lease{ObjectMeta: lease})
-		create(t, env.Client, &corev1.Secret{ObjectMeta: made("apikey-operator-ca", byController)})
-		create(t, env.Client, &corev1.ConfigMap{ObjectMeta: made("apikey-operator-ca", byController)})
-		create(t, env.Client, &corev1.Secret{ObjectMeta: made("apikey-authenticator-tls", byCertManager)})
+		create(t, env.Client, &corev1.Secret{ObjectMeta: metadata("apikey-operator-ca", byController)})
+		create(t, env.Client, &corev1.ConfigMap{ObjectMeta: metadata("apikey-operator-ca", byController)})
+		create(t, env.Client, &corev1.Secret{ObjectMeta: metadata("apikey-authenticator-tls", byCertManager)})
 	}
 	installed := func() string {
 		names, err := env.Kubectl(t, "get", "--kustomize", configDir+"/default", "--ignore-not-found", "--output=name")
 		g.Expect(err).NotTo(HaveOccurred())
 		return names
 	}
-	definition := "customresourcedefinition.apiextensions.k8s.io/apikeys.keys.squirrel.dev\n"
+	crd := "customresourcedefinition.apiextensions.k8s.io/apikeys.keys.squirrel.dev\n"
 
 	install()
-	create(t, env.Client, newKey(metav1.NamespaceDefault, "frontend"))
+	create(t, env.Client, testenv.NewKey(metav1.NamespaceDefault, "frontend"))
 	create(t, env.Client, &corev1.Secret{ObjectMeta: token})
 	g.Expect(uninstall(t, env)).To(HaveSuffix("\nnamespace \"apikey-system\" deleted\n" + holdingKeys))
-	g.Expect(installed()).To(Equal(definition))
+	g.Expect(installed()).To(Equal(crd))
 
 	install()
-	create(t, env.Client, newKey(systemNamespace, "backend"))
-	create(t, env.Client, &corev1.Secret{ObjectMeta: made("backend-token", byController), Type: v1alpha1.SecretTypeToken})
+	create(t, env.Client, testenv.NewKey(systemNamespace, "backend"))
+	create(t, env.Client, &corev1.Secret{ObjectMeta: metadata("backend-token", byController), Type: v1alpha1.SecretTypeToken})
 	g.Expect(uninstall(t, env)).To(HaveSuffix(`
 The namespace apikey-system was kept, because it contains other objects:
 apikey.keys.squirrel.dev/backend
@@ -72,16 +72,16 @@ secret/backend-token
 To delete it with these objects:
   kubectl delete namespace apikey-system
 ` + holdingKeys))
-	g.Expect(installed()).To(Equal("namespace/apikey-system\n" + definition))
+	g.Expect(installed()).To(Equal("namespace/apikey-system\n" + crd))
 
-	for _, left := range []client.Object{
-		newKey(metav1.NamespaceDefault, "frontend"), newKey(systemNamespace, "backend"), &corev1.Secret{ObjectMeta: token},
+	for _, kept := range []client.Object{
+		testenv.NewKey(metav1.NamespaceDefault, "frontend"), testenv.NewKey(systemNamespace, "backend"), &corev1.Secret{ObjectMeta: token},
 	} {
-		g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(left), left)).To(Succeed())
+		g.Expect(env.Client.Get(t.Context(), client.ObjectKeyFromObject(kept), kept)).To(Succeed())
 	}
 }
 
-func TestArgoCDAndFluxLeaveWhatHoldsKeys(t *testing.T) {
+func TestArgoCDAndFlux_DoNotPruneTheKeys(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	holdingKeys, err := installed(t).Kubectl(t, "get", "namespaces,customresourcedefinitions", "--selector=keys.squirrel.dev/holds-keys",
@@ -92,7 +92,7 @@ func TestArgoCDAndFluxLeaveWhatHoldsKeys(t *testing.T) {
 		"Namespace Prune=false,Delete=false disabled", "CustomResourceDefinition Prune=false,Delete=false disabled"))
 }
 
-// uninstall returns what it prints.
+// uninstall runs hack/uninstall and returns its output.
 func uninstall(t *testing.T, env *testenv.Env) string {
 	t.Helper()
 	assets, err := controlplane.FindAssets()
