@@ -24,15 +24,15 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// overlay is what config/overlays/prometheus installs.
+// overlay has the objects of config/overlays/prometheus.
 type overlay struct {
-	monitor   monitoringv1.ServiceMonitor
-	consoles  monitoringv1.PodMonitor
-	rules     monitoringv1.PrometheusRule
-	dashboard corev1.ConfigMap
+	serviceMonitor monitoringv1.ServiceMonitor
+	podMonitor     monitoringv1.PodMonitor
+	rules          monitoringv1.PrometheusRule
+	dashboard      corev1.ConfigMap
 }
 
-// dashboard is what matters here of Grafana's format.
+// dashboard is the part of a Grafana dashboard that the tests read.
 type dashboard struct {
 	Panels []struct {
 		Title, Description, Type string
@@ -40,20 +40,20 @@ type dashboard struct {
 	}
 }
 
-// newOverlay reads the overlay. A field that its kinds do not have fails the test.
+// newOverlay reads the overlay. An unknown field ends the test.
 func newOverlay(t *testing.T) *overlay {
 	t.Helper()
 	o := &overlay{}
 	readKustomization(t, "overlays/prometheus", map[string]any{
-		"ServiceMonitor/apikey-operator": &o.monitor,
-		"PodMonitor/apikey-console":      &o.consoles,
+		"ServiceMonitor/apikey-operator": &o.serviceMonitor,
+		"PodMonitor/apikey-console":      &o.podMonitor,
 		"PrometheusRule/apikey-operator": &o.rules,
 		"ConfigMap/apikey-dashboard":     &o.dashboard,
 	})
 	return o
 }
 
-// readKustomization reads the objects that have to be in a kustomization, by kind and name.
+// readKustomization reads objects of a kustomization, by kind and name.
 func readKustomization(t *testing.T, name string, objects map[string]any) {
 	t.Helper()
 	root, err := controlplane.FindRepository()
@@ -73,54 +73,54 @@ func readKustomization(t *testing.T, name string, objects map[string]any) {
 		}
 	}
 	if len(found) != len(objects) {
-		t.Fatalf("config/%s has of the wanted objects only %v", name, found)
+		t.Fatalf("config/%s: got only the objects %v", name, found)
 	}
 }
 
-func TestTheServiceMonitorFindsTheProcesses(t *testing.T) {
-	monitor := newOverlay(t).monitor
+func TestServiceMonitor_SelectsTheMetricsService(t *testing.T) {
+	monitor := newOverlay(t).serviceMonitor
 	var service corev1.Service
 	readKustomization(t, "default", map[string]any{"Service/apikey-metrics": &service})
 	selector, err := metav1.LabelSelectorAsSelector(&monitor.Spec.Selector)
 	framework.Must(t, err)
 	if monitor.Namespace != service.Namespace || !selector.Matches(labels.Set(service.Labels)) {
-		t.Errorf("the ServiceMonitor selects %s in %s, not the Service of %s with the labels %v", selector, monitor.Namespace, service.Namespace, service.Labels)
+		t.Errorf("the ServiceMonitor selects %s in %s, want the Service in %s with the labels %v", selector, monitor.Namespace, service.Namespace, service.Labels)
 	}
 	if endpoint, port := monitor.Spec.Endpoints[0].Port, service.Spec.Ports[0].Name; endpoint != port {
-		t.Errorf("the ServiceMonitor scrapes the port %q, and the Service has %q", endpoint, port)
+		t.Errorf("the ServiceMonitor scrapes the port %q, want %q", endpoint, port)
 	}
 	if service.Labels[monitor.Spec.JobLabel] != job {
-		t.Errorf("the job is called %q", service.Labels[monitor.Spec.JobLabel])
+		t.Errorf("got the job %q, want %q", service.Labels[monitor.Spec.JobLabel], job)
 	}
 }
 
-func TestThePodMonitorFindsTheConsolesOfAllNamespaces(t *testing.T) {
-	monitor := newOverlay(t).consoles
+func TestPodMonitor_SelectsTheConsolesOfAllNamespaces(t *testing.T) {
+	monitor := newOverlay(t).podMonitor
 	var console appsv1.Deployment
 	readKustomization(t, "overlays/console", map[string]any{"Deployment/apikey-console": &console})
 	selector, err := metav1.LabelSelectorAsSelector(&monitor.Spec.Selector)
 	framework.Must(t, err)
 	pod := console.Spec.Template
 	if !monitor.Spec.NamespaceSelector.Any || !selector.Matches(labels.Set(pod.Labels)) {
-		t.Errorf("the PodMonitor selects %s, not the pods of all namespaces with the labels %v", selector, pod.Labels)
+		t.Errorf("the PodMonitor selects %s, want pods of all namespaces with the labels %v", selector, pod.Labels)
 	}
 	port := *monitor.Spec.PodMetricsEndpoints[0].Port
 	if !slices.ContainsFunc(pod.Spec.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.Name == port }) {
-		t.Errorf("the PodMonitor scrapes the port %q, which a console does not have", port)
+		t.Errorf("the PodMonitor scrapes the port %q, which the pods do not have", port)
 	}
 	if pod.Labels[monitor.Spec.JobLabel] != job {
-		t.Errorf("the job is called %q", pod.Labels[monitor.Spec.JobLabel])
+		t.Errorf("got the job %q, want %q", pod.Labels[monitor.Spec.JobLabel], job)
 	}
 }
 
-func TestTheSidecarFindsTheDashboard(t *testing.T) {
+func TestDashboard_IsFoundByTheSidecarAndDescribed(t *testing.T) {
 	overlay := newOverlay(t)
 	if label := overlay.dashboard.Labels["grafana_dashboard"]; label != "1" {
-		t.Errorf("its label grafana_dashboard is %q", label)
+		t.Errorf("got the label grafana_dashboard=%q, want 1", label)
 	}
 	for _, panel := range overlay.panels(t).Panels {
 		if panel.Type != "row" && (panel.Description == "" || len(panel.Targets) == 0) {
-			t.Errorf("the panel %q has no description, or shows nothing", panel.Title)
+			t.Errorf("the panel %q has no description or no query", panel.Title)
 		}
 	}
 }

@@ -3,7 +3,7 @@
 
 //go:build monitoring
 
-// Package monitoring_test tries what config/overlays/prometheus installs with a real Prometheus: `make test-monitoring` gets it.
+// Package monitoring_test runs config/overlays/prometheus with a real Prometheus, which `make test-monitoring` downloads.
 package monitoring_test
 
 import (
@@ -21,12 +21,8 @@ import (
 	"github.com/prometheus/client_golang/api"
 	prometheusv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
-	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
@@ -35,16 +31,16 @@ import (
 )
 
 const (
-	// job is what Prometheus calls the processes.
+	// job is the job label of the processes.
 	job = "apikey-operator"
 
-	timeout = 2 * time.Minute
-	poll    = 200 * time.Millisecond
+	timeout      = 2 * time.Minute
+	pollInterval = 200 * time.Millisecond
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// Each alert fires for what it is for, after as long as it says, and for nothing else.
+// TestAlerts runs promtool with the cases in testdata. Each alert must fire in at least one of them.
 func TestAlerts(t *testing.T) {
 	dir := t.TempDir()
 	writeRules(t, filepath.Join(dir, "rules.yaml"))
@@ -58,20 +54,20 @@ func TestAlerts(t *testing.T) {
 	for _, group := range newOverlay(t).rules.Spec.Groups {
 		for _, rule := range group.Rules {
 			if !strings.Contains(string(cases), "alertname: "+rule.Alert+"\n    exp_alerts:\n") {
-				t.Errorf("nothing in testdata/alerts.yaml makes %s fire", rule.Alert)
+				t.Errorf("testdata/alerts.yaml has no case in which %s fires", rule.Alert)
 			}
 		}
 	}
 }
 
-// What the rules and the dashboard ask for is what the processes tell.
-func TestRulesAndDashboardShowWhatTheProcessesTell(t *testing.T) {
+// Each query of the rules and of the dashboard must match metrics of the processes.
+func TestRulesAndDashboard_QueryExistingMetrics(t *testing.T) {
 	prometheus := startPrometheus(t, startProcesses(t))
 	overlay := newOverlay(t)
 	for _, panel := range overlay.panels(t).Panels {
 		for _, target := range panel.Targets {
 			t.Run(panel.Title, func(t *testing.T) {
-				prometheus.expectAnswer(t, strings.ReplaceAll(target.Expr, "$__rate_interval", "10s"))
+				prometheus.expectResult(t, strings.ReplaceAll(target.Expr, "$__rate_interval", "10s"))
 			})
 		}
 	}
@@ -81,29 +77,29 @@ func TestRulesAndDashboardShowWhatTheProcessesTell(t *testing.T) {
 			t.Run(rule.Alert, func(t *testing.T) {
 				value := comparison.ReplaceAllString(rule.Expr.String(), "")
 				if value == rule.Expr.String() {
-					t.Fatalf("%s does not end in a comparison", value)
+					t.Fatalf("got %s, want a query that ends with a comparison", value)
 				}
-				prometheus.expectAnswer(t, strings.NewReplacer("[5m]", "[10s]", "or vector(0)", "").Replace(value))
+				prometheus.expectResult(t, strings.NewReplacer("[5m]", "[10s]", "or vector(0)", "").Replace(value))
 			})
 		}
 	}
 }
 
-// startProcesses runs all processes, gives them something to count, and returns where their metrics are.
+// startProcesses runs all processes, sends each a request, and returns the addresses of their metrics.
 func startProcesses(t *testing.T) map[string]string {
 	t.Helper()
-	env := testenv.Shared(t)
-	namespace := env.Namespace(t)
+	f := testenv.NewFixture(t, testenv.Shared(t))
 	controllerMetrics := binaries.FreeAddress(t)
-	operator.StartController(t, env.Config, "--metrics-bind-address="+controllerMetrics, "--leader-elect=true",
-		"--system-namespace="+namespace, "--mint-certificates")
-	authenticator := operator.StartAuthenticator(t, env.Config, "--plaintext")
-	console := operator.Start(t, env.Config, "console", "--namespace="+namespace, "--api-key-file=", "--plaintext",
-		"--listen-address="+operator.AnyPort, "--health-probe-bind-address="+operator.AnyPort, "--metrics-bind-address="+operator.AnyPort)
+	operator.StartController(t, f.Env.Config, "--metrics-bind-address="+controllerMetrics, "--leader-elect=true",
+		"--system-namespace="+f.Namespace, "--mint-certificates")
+	authenticator := operator.StartAuthenticator(t, f.Env.Config, "--plaintext")
+	console := operator.StartConsole(t, f.Env.Config, f.Namespace)
 
-	token := issueKey(t, env, namespace)
-	ask(t, "http://"+authenticator.Address("authenticator")+"/auth/envoy/"+namespace+"/", token)
-	ask(t, "http://"+console.Address("console")+"/api/v1/api-keys", token)
+	f.CreateKey("frontend")
+	framework.EventuallyWithin(t, timeout, pollInterval, "the key is issued", func() bool { return f.Secret("frontend-token") != nil })
+	token := string(f.Secret("frontend-token").Data["token"])
+	awaitOK(t, "http://"+authenticator.Address("authenticator")+"/auth/envoy/"+f.Namespace+"/", token)
+	awaitOK(t, "http://"+console.Address("console")+"/api/v1/api-keys", token)
 	return map[string]string{
 		"controller":    controllerMetrics,
 		"authenticator": authenticator.Address("metrics"),
@@ -111,25 +107,10 @@ func startProcesses(t *testing.T) map[string]string {
 	}
 }
 
-// issueKey returns the token of a new key.
-func issueKey(t *testing.T, env *testenv.Env, namespace string) string {
+// awaitOK sends requests until one gets the status 200.
+func awaitOK(t *testing.T, url, token string) {
 	t.Helper()
-	key := &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "frontend"},
-		Spec:       v1alpha1.APIKeySpec{AppName: "Frontend App", ReadAccess: true},
-	}
-	framework.Must(t, env.Client.Create(t.Context(), key))
-	var secret corev1.Secret
-	framework.EventuallyWithin(t, timeout, poll, "the key is issued", func() bool {
-		return env.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "frontend-token"}, &secret) == nil
-	})
-	return string(secret.Data["token"])
-}
-
-// ask makes a call until it is granted.
-func ask(t *testing.T, url, token string) {
-	t.Helper()
-	framework.EventuallyWithin(t, timeout, poll, url+" answers", func() bool {
+	framework.EventuallyWithin(t, timeout, pollInterval, url+" responds 200", func() bool {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 		framework.Must(t, err)
 		request.Header.Set("X-API-Key", token)
@@ -145,7 +126,7 @@ func ask(t *testing.T, url, token string) {
 // prometheus is a running Prometheus.
 type prometheus struct{ prometheusv1.API }
 
-// startPrometheus runs one that scrapes these addresses every second, each with the name of its component, and has the rules.
+// startPrometheus runs a Prometheus with the rules, which scrapes these addresses by component every second.
 func startPrometheus(t *testing.T, addresses map[string]string) *prometheus {
 	t.Helper()
 	dir, address := t.TempDir(), binaries.FreeAddress(t)
@@ -171,19 +152,17 @@ func startPrometheus(t *testing.T, addresses map[string]string) *prometheus {
 	return p
 }
 
-// expectAnswer expects that a query has an answer, once enough was scraped, in which every number is one.
-func (p *prometheus) expectAnswer(t *testing.T, query string) {
+// expectResult waits until a query has a result, which needs several scrapes.
+func (p *prometheus) expectResult(t *testing.T, query string) {
 	t.Helper()
-	var answer model.Value
-	framework.EventuallyWithin(t, timeout, poll, query+" has an answer", func() bool {
-		var err error
-		answer, _, _, err = p.Query(t.Context(), query, time.Now())
+	framework.EventuallyWithin(t, timeout, pollInterval, query+" has a result", func() bool {
+		result, _, _, err := p.Query(t.Context(), query, time.Now())
 		framework.Must(t, err)
-		return len(answer.(model.Vector)) > 0
+		return len(result.(model.Vector)) > 0
 	})
 }
 
-// writeRules writes the overlay's rules as Prometheus reads them.
+// writeRules writes the rules of the overlay in the format of Prometheus.
 func writeRules(t *testing.T, file string) {
 	t.Helper()
 	content, err := yaml.Marshal(newOverlay(t).rules.Spec)
