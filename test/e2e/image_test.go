@@ -11,7 +11,7 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-func TestImageRunsInARestrictedPod(t *testing.T) {
+func TestImage_RunsInARestrictedPod(t *testing.T) {
 	g := NewWithT(t)
 	namespace := shared.namespace(t)
 	shared.apply(t, "version", namespace)
@@ -19,9 +19,9 @@ func TestImageRunsInARestrictedPod(t *testing.T) {
 	g.Expect(shared.kubectl(t, "", "logs", "version", "--namespace", namespace)).To(MatchRegexp(`^apikey-operator \S+ go1\.\S+ linux/\w+\n$`))
 }
 
-func TestAuthenticatorReachesTheAPIByItsName(t *testing.T) {
+func TestAuthenticator_ReachesTheAPIByDNSName(t *testing.T) {
 	shared.install(t)
 	namespace := shared.namespace(t)
 	shared.apply(t, "api-by-name", namespace)
-	shared.await(t, namespace, "pod/authenticator", "condition=Ready") // once it has read the keys
+	shared.await(t, namespace, "pod/authenticator", "condition=Ready") // after the first list
 }

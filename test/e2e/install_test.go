@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 const (
@@ -28,19 +29,19 @@ const (
 	controllers     = "apikey-controller"
 	authenticators  = "apikey-authenticator"
 
-	replicas = 2 // of each
+	replicas = 2 // of each Deployment
 
-	// installBound is how long installing may take on an empty cluster.
+	// installBound is how long the installation may take on an empty cluster.
 	installBound = time.Minute
 )
 
-// installation is what installing took, once a test has asked for it.
+// installation is that of apikey-operator, by the first test that needs it.
 type installation struct {
 	installed bool
-	took      time.Duration
+	duration  time.Duration
 }
 
-// install installs apikey-operator, if no test has yet, and returns when it is ready.
+// install installs apikey-operator once, and returns when it is ready.
 func (c *cluster) install(t *testing.T) {
 	t.Helper()
 	if c.installed {
@@ -48,14 +49,14 @@ func (c *cluster) install(t *testing.T) {
 	}
 	_, err := c.clients.CoreV1().Namespaces().Get(t.Context(), systemNamespace, metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
-		t.Fatalf("the tests install apikey-operator and remove it again, and this cluster has a namespace %s already: %v", systemNamespace, err)
+		t.Fatalf("the cluster has the namespace %s: uninstall apikey-operator, because the tests install and uninstall it themselves: %v", systemNamespace, err)
 	}
 	c.installed = true
-	c.took = c.applyInstaller(t, c.operator)
-	t.Logf("installed and ready after %s", c.took.Round(100*time.Millisecond))
+	c.duration = c.applyInstaller(t, c.operator)
+	t.Logf("installed and ready after %s", c.duration.Round(100*time.Millisecond))
 }
 
-// applyInstaller does what people do to install an image, or to upgrade to it, and returns how long it took until all is ready.
+// applyInstaller builds and applies the installer of an image, and returns how long it took until all pods were ready.
 func (c *cluster) applyInstaller(t *testing.T, image string) time.Duration {
 	t.Helper()
 	if output, err := c.make(t.Context(), "build-installer", "IMAGE="+image); err != nil {
@@ -67,7 +68,7 @@ func (c *cluster) applyInstaller(t *testing.T, image string) time.Duration {
 	return time.Since(start)
 }
 
-// awaitReady waits until all replicas are ready, with this image, and those that they replace are gone.
+// awaitReady waits until all replicas have this image and are ready, and their predecessors are deleted.
 func (c *cluster) awaitReady(t *testing.T, image string) {
 	t.Helper()
 	NewWithT(t).Eventually(func(g Gomega) {
@@ -87,14 +88,14 @@ func (c *cluster) awaitReady(t *testing.T, image string) {
 	}).Should(Succeed())
 }
 
-func TestInstallIsReadyWithinAMinute(t *testing.T) {
+func TestInstall_IsReadyWithinAMinute(t *testing.T) {
 	g := NewWithT(t)
 	shared.install(t)
-	g.Expect(shared.took).To(BeNumerically("<", installBound))
-	shared.report.add("Installing", fmt.Sprintf("All is ready %.1f s after `kubectl apply -f dist/install.yaml` on an empty cluster.", shared.took.Seconds()))
+	g.Expect(shared.duration).To(BeNumerically("<", installBound))
+	shared.report.add("Installing", fmt.Sprintf("All pods are ready %.1f s after `kubectl apply -f dist/install.yaml` on an empty cluster.", shared.duration.Seconds()))
 }
 
-func TestAdmissionWebhookIsAsked(t *testing.T) {
+func TestAdmissionWebhook_DeniesAConflict(t *testing.T) {
 	g := NewWithT(t)
 	shared.install(t)
 	namespace := shared.namespace(t)
@@ -109,8 +110,8 @@ func TestAdmissionWebhookIsAsked(t *testing.T) {
 		Should(MatchError(ContainSubstring(`admission webhook "apikeys.keys.squirrel.dev" denied the request`)))
 }
 
-// Near the limit memory is worth more than time: a process that is over it is killed.
-func TestProcessesKeepBelowTheirMemoryLimits(t *testing.T) {
+// GOMEMLIMIT makes the garbage collector keep the process below the limit of its container, above which it would be killed.
+func TestProcesses_SetGOMEMLIMIT(t *testing.T) {
 	g := NewWithT(t)
 	shared.install(t)
 	for _, deployment := range []string{authenticators, controllers} {
@@ -122,32 +123,30 @@ func TestProcessesKeepBelowTheirMemoryLimits(t *testing.T) {
 	}
 }
 
-func TestUninstallLeavesTheKeysAndTheNextInstallationKnowsThem(t *testing.T) {
+func TestUninstall_KeepsTheKeysForTheNextInstallation(t *testing.T) {
 	g := NewWithT(t)
 	shared.install(t)
 	tenant := shared.tenant(t)
-	tenant.keepCopying(t) // the next installation has other authorities
+	tenant.keepCopying(t) // the next installation has another CA
 	before := tenant.keys(t)
 	g.Expect(before).NotTo(BeEmpty())
 
 	output, err := shared.make(t.Context(), "uninstall")
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(output).To(ContainSubstring("kubectl delete"), "how to remove what is left")
+	g.Expect(output).To(ContainSubstring("kubectl delete"), "how to delete the remaining objects")
 	g.Expect(shared.remains(t)).To(ConsistOf("customresourcedefinition.apiextensions.k8s.io/apikeys.keys.squirrel.dev"))
 	g.Expect(tenant.keys(t)).To(Equal(before))
 
 	again := shared.applyInstaller(t, shared.operator)
 	t.Logf("installed again and ready after %s", again.Round(100*time.Millisecond))
-	g.Eventually(func() string { return tenant.ask(t, http.MethodGet, "valid") }).Should(HavePrefix("200 "))
+	g.Eventually(func() string { return tenant.send(t, http.MethodGet, "valid") }).Should(HavePrefix("200 "))
 	tenant.expectProtected(t)
 }
 
-// remains returns the names of what is left in the cluster of those things that were installed.
+// remains returns the names of the installed objects that still exist.
 func (c *cluster) remains(t *testing.T) []string {
 	t.Helper()
 	manifest, err := os.ReadFile(filepath.Join(c.root, "dist", "install.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	return lines(c.kubectl(t, string(manifest), "get", "--ignore-not-found", "--output", "name", "--filename", "-"))
 }

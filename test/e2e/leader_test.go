@@ -21,6 +21,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 const (
@@ -28,8 +29,8 @@ const (
 	appliedKeys = 500
 )
 
-// killLeaderWhileApplying applies keys in a namespace of their own, kills the leader when it has issued some of them, and expects that
-// each key gets exactly one token.
+// killLeaderWhileApplying applies keys in a new namespace, and kills the leader when it has issued some of them. Each key must get exactly one
+// token.
 func (n *tenant) killLeaderWhileApplying(t *testing.T) {
 	t.Helper()
 	g := NewWithT(t)
@@ -65,10 +66,10 @@ spec: {appName: App %[1]d, readAccess: true}
 	return manifest.String()
 }
 
-// history is what the keys of a namespace were seen with.
+// history is what a watch has seen of the keys of a namespace.
 type history struct {
 	mu     sync.Mutex
-	tokens map[string][]v1alpha1.TokenRecord // of each key, every one that was seen
+	tokens map[string][]v1alpha1.TokenRecord // all tokens of each key
 	ready  map[string]bool
 }
 
@@ -76,47 +77,45 @@ type history struct {
 func (c *cluster) watchTokens(t *testing.T, namespace string) *history {
 	t.Helper()
 	h := &history{tokens: map[string][]v1alpha1.TokenRecord{}, ready: map[string]bool{}}
-	watching, err := c.api.Watch(t.Context(), &v1alpha1.APIKeyList{}, client.InNamespace(namespace))
-	if err != nil {
-		t.Fatal(err)
-	}
+	watcher, err := c.api.Watch(t.Context(), &v1alpha1.APIKeyList{}, client.InNamespace(namespace))
+	framework.Must(t, err)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for event := range watching.ResultChan() {
+		for event := range watcher.ResultChan() {
 			if key, isKey := event.Object.(*v1alpha1.APIKey); isKey && event.Type != watch.Deleted {
-				h.see(t, key)
+				h.record(t, key)
 			}
 		}
 	}()
 	t.Cleanup(func() {
-		watching.Stop()
+		watcher.Stop()
 		<-ended
 	})
 	return h
 }
 
-func (h *history) see(t *testing.T, key *v1alpha1.APIKey) {
+func (h *history) record(t *testing.T, key *v1alpha1.APIKey) {
 	t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	seen := h.tokens[key.Name]
 	if len(key.Status.Tokens) > 1 {
-		t.Errorf("%s has %d tokens", key.Name, len(key.Status.Tokens))
+		t.Errorf("%s: got %d tokens, want 1", key.Name, len(key.Status.Tokens))
 	}
-	for _, now := range key.Status.Tokens {
+	for _, current := range key.Status.Tokens {
 		if len(seen) > 0 {
 			last := seen[len(seen)-1]
-			if last.NotBefore != nil && now.Hash != last.Hash {
-				t.Errorf("%s had a token that counted, and got another one", key.Name)
+			if last.NotBefore != nil && current.Hash != last.Hash {
+				t.Errorf("%s was issued, and got another token", key.Name)
 			}
 		}
-		h.tokens[key.Name] = append(seen, now)
+		h.tokens[key.Name] = append(seen, current)
 	}
 	h.ready[key.Name] = meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady)
 }
 
-// issued is how many keys are ready.
+// issued returns how many keys are ready.
 func (h *history) issued() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -129,7 +128,7 @@ func (h *history) issued() int {
 	return count
 }
 
-// expectOneTokenEach expects that every key has one token, which its Secret holds.
+// expectOneTokenEach expects that every key has one token, and that its Secret has the same.
 func (c *cluster) expectOneTokenEach(t *testing.T, namespace string) {
 	t.Helper()
 	g := NewWithT(t)
@@ -137,44 +136,37 @@ func (c *cluster) expectOneTokenEach(t *testing.T, namespace string) {
 	g.Expect(c.api.List(t.Context(), keys, client.InNamespace(namespace))).To(Succeed())
 	g.Expect(c.api.List(t.Context(), secrets, client.InNamespace(namespace))).To(Succeed())
 	g.Expect(keys.Items).To(HaveLen(appliedKeys))
-	handedOver := map[string]string{}
+	hashes := map[string]string{}
 	for _, secret := range secrets.Items {
 		if secret.Type == v1alpha1.SecretTypeToken {
-			handedOver[secret.Name] = token.Hash(string(secret.Data["token"]))
+			hashes[secret.Name] = token.Hash(string(secret.Data["token"]))
 		}
 	}
-	g.Expect(handedOver).To(HaveLen(appliedKeys))
+	g.Expect(hashes).To(HaveLen(appliedKeys))
 	for _, key := range keys.Items {
-		if len(key.Status.Tokens) != 1 || key.Status.Tokens[0].Hash != handedOver[key.Status.SecretName] {
-			t.Errorf("%s has the tokens %v, and its Secret another one", key.Name, key.Status.Tokens)
+		if len(key.Status.Tokens) != 1 || key.Status.Tokens[0].Hash != hashes[key.Status.SecretName] {
+			t.Errorf("%s: got the tokens %v, want the one in its Secret", key.Name, key.Status.Tokens)
 		}
 	}
 }
 
-// leader returns the pod that leads.
+// leader returns the pod of the leader.
 func (c *cluster) leader(t *testing.T) corev1.Pod {
 	t.Helper()
 	lease, err := c.clients.CoordinationV1().Leases(systemNamespace).Get(t.Context(), leaseName, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	name, _, _ := strings.Cut(*lease.Spec.HolderIdentity, "_")
 	pod, err := c.clients.CoreV1().Pods(systemNamespace).Get(t.Context(), name, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	return *pod
 }
 
-// kill ends the process of a pod by SIGKILL. On a cluster that is not our own, which lets nobody at its processes, the pod is deleted
-// with next to no time to end.
+// kill kills the process of a pod by SIGKILL. On an existing cluster, where the test has no access to processes, it force-deletes the pod.
 func (c *cluster) kill(t *testing.T, pod corev1.Pod) {
 	t.Helper()
 	if c.node == nil {
-		c.deleteAtOnce(t, pod)
+		c.forceDelete(t, pod)
 		return
 	}
-	if err := c.node.KillPod(string(pod.UID), "/apikey-operator"); err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, c.node.KillPod(string(pod.UID), "/apikey-operator"))
 }

@@ -17,35 +17,36 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"squirrel.dev/apikey-operator/test/e2e/load"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// aftermath is how many requests more are made on each target after something went on.
-const aftermath = 300
+// requestsAfter is how many requests each target gets after an incident.
+const requestsAfter = 300
 
-// targets are the ways to ask that are under load: through a gateway, and of the authenticator's Service itself as gateways do.
+// targets get the load: a gateway, and the Service of the authenticator over HTTP and gRPC.
 var targets = []string{"gateway", "HTTP", "gRPC"}
 
-// incident is something that goes on under load.
+// incident is an event during the load.
 type incident struct {
 	name string
-	// happen makes it happen, and returns when it is over.
-	happen func(*tenant, *testing.T)
-	// severs is true where connections cannot but break off: then a client asks again.
-	severs bool
+	// run causes the incident, and returns when it is over.
+	run func(*tenant, *testing.T)
+	// breaksConnections is true if connections inevitably break, so that clients retry.
+	breaksConnections bool
 }
 
 var incidents = []incident{
-	{name: "nothing", happen: (*tenant).measureUsageUnderLoad},
-	{name: "restart of the authenticators", happen: (*tenant).restartAuthenticators},
-	{name: "restart of the controllers", happen: (*tenant).restartControllers},
-	{name: "rotation of the certificates", happen: (*tenant).rotate},
-	{name: "authenticator killed", happen: (*tenant).killAuthenticator, severs: true},
-	{name: "leader killed while 500 keys are applied", happen: (*tenant).killLeaderWhileApplying},
-	{name: "upgrade", happen: (*tenant).upgradeAll},
+	{name: "nothing", run: (*tenant).measureUsageUnderLoad},
+	{name: "restart of the authenticators", run: (*tenant).restartAuthenticators},
+	{name: "restart of the controllers", run: (*tenant).restartControllers},
+	{name: "rotation of the certificates", run: (*tenant).rotate},
+	{name: "authenticator killed", run: (*tenant).killAuthenticator, breaksConnections: true},
+	{name: "leader killed while 500 keys are applied", run: (*tenant).killLeaderWhileApplying},
+	{name: "upgrade", run: (*tenant).upgradeAll},
 }
 
-// TestNoRequestIsLostOrLetThrough asks all the time, with a good key and without, whatever goes on.
-func TestNoRequestIsLostOrLetThrough(t *testing.T) {
+// TestLoad_NoIncidentRefusesAValidRequestOrGrantsAnInvalidOne sends valid and invalid requests during all incidents.
+func TestLoad_NoIncidentRefusesAValidRequestOrGrantsAnInvalidOne(t *testing.T) {
 	shared.install(t)
 	tenant := shared.tenant(t)
 	tenant.keepCopying(t)
@@ -54,81 +55,79 @@ func TestNoRequestIsLostOrLetThrough(t *testing.T) {
 	for _, incident := range incidents {
 		t.Run(incident.name, func(t *testing.T) {
 			tenant.begin(t, incident.name)
-			incident.happen(tenant, t)
-			settled := tenant.settle(t, incident.name)
+			incident.run(tenant, t)
+			finished := tenant.finish(t, incident.name)
 			for _, target := range targets {
-				expectGood(t, target, settled[target], incident.severs)
-				rows = append(rows, row(incident.name, target, settled[target]))
+				expectNoFailures(t, target, finished[target], incident.breaksConnections)
+				rows = append(rows, row(incident.name, target, finished[target]))
 			}
 		})
 	}
-	tell(t, tenant.request("DELETE", "phases"))
+	do(t, tenant.clientRequest("DELETE", "phases"))
 	shared.report.add("Under load", table([]string{
-		"meanwhile", "asked", "seconds", "requests", "valid refused", "invalid let through", "invalid not answered", "asked again", "p50 ms", "p99 ms", "max ms",
-	}, rows), "Each is asked 100 times a second, with a good key in 8 of 10 requests, one of which is to write, which it may not. "+
-		"Every seventh request is on a connection of its own; a question is *asked again* "+
-		"where its connection ended with no word of it, as HTTP/2 has one. *gateway* is the client of a gateway (Caddy), *HTTP* and *gRPC* are as gateways ask.")
+		"incident", "target", "seconds", "requests", "valid refused", "invalid granted", "invalid not denied", "retried", "p50 ms", "p99 ms", "max ms",
+	}, rows), "Each target gets 100 requests per second. 8 of 10 have a valid key, and one of these is a write, which the key does not allow. "+
+		"Every seventh request uses a new connection. A request is *retried* if its connection ended and the client could not know whether the server "+
+		"had processed it. The target *gateway* is Caddy; *HTTP* and *gRPC* are the checks that gateways send to the authenticator.")
 }
 
 // begin begins a phase of the load.
 func (n *tenant) begin(t *testing.T, phase string) {
 	t.Helper()
-	tell(t, n.request("POST", "phases", phase))
+	do(t, n.clientRequest("POST", "phases", phase))
 }
 
-// phase returns what became of a phase so far, by target.
+// phase returns the results of a phase so far, by target.
 func (n *tenant) phase(t *testing.T, name string) map[string]load.Phase {
 	t.Helper()
 	report := map[string]load.Phase{}
-	if err := json.Unmarshal([]byte(tell(t, n.request("GET", "phases", name))), &report); err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, json.Unmarshal([]byte(do(t, n.clientRequest("GET", "phases", name))), &report))
 	return report
 }
 
-// settle ends a phase after some requests more, and returns what became of it, by target, when all is answered.
-func (n *tenant) settle(t *testing.T, name string) map[string]load.Phase {
+// finish ends a phase after requestsAfter more requests. It waits for the last response, and returns the results by target.
+func (n *tenant) finish(t *testing.T, name string) map[string]load.Phase {
 	t.Helper()
 	g := NewWithT(t)
 	incident := n.phase(t, name)
 	g.Eventually(func(g Gomega) {
 		for target, phase := range n.phase(t, name) {
-			g.Expect(phase.Asked).To(BeNumerically(">=", incident[target].Asked+aftermath))
+			g.Expect(phase.Requests).To(BeNumerically(">=", incident[target].Requests+requestsAfter))
 		}
 	}).Should(Succeed())
 	n.begin(t, "between")
-	var settled map[string]load.Phase
+	var finished map[string]load.Phase
 	g.Eventually(func(g Gomega) {
-		settled = n.phase(t, name)
-		for _, phase := range settled {
-			g.Expect(phase.Open).To(BeZero())
+		finished = n.phase(t, name)
+		for _, phase := range finished {
+			g.Expect(phase.Pending).To(BeZero())
 		}
 	}).Should(Succeed())
-	return settled
+	return finished
 }
 
-func expectGood(t *testing.T, target string, phase load.Phase, severs bool) {
+func expectNoFailures(t *testing.T, target string, phase load.Phase, connectionsBreak bool) {
 	t.Helper()
-	if phase.Asked < aftermath {
-		t.Errorf("%s: there were only %d requests", target, phase.Asked)
+	if phase.Requests < requestsAfter {
+		t.Errorf("%s: got %d requests, want at least %d", target, phase.Requests, requestsAfter)
 	}
 	good := phase.Refused == 0 && phase.LetThrough == 0 && phase.Unanswered == 0
-	// A gateway's own connections to its clients are its own affair.
-	if !severs && target != "gateway" {
+	// This project does not control the connections between a gateway and its clients.
+	if !connectionsBreak && target != "gateway" {
 		good = good && phase.Retried == 0
 	}
 	if !good {
-		t.Errorf("%s: of %d requests, %d valid ones were refused, %d invalid ones let through, %d invalid ones not answered, %d asked again: %v",
-			target, phase.Asked, phase.Refused, phase.LetThrough, phase.Unanswered, phase.Retried, phase.Answers)
+		t.Errorf("%s: of %d requests, %d valid ones were refused, %d invalid ones granted, %d invalid ones not denied, %d retried: %v",
+			target, phase.Requests, phase.Refused, phase.LetThrough, phase.Unanswered, phase.Retried, phase.Responses)
 	}
 	for _, problem := range phase.Problems {
-		t.Logf("%s: %s: %s: %s", target, problem.Time.Format(time.StampMilli), problem.Question, problem.Answer)
+		t.Logf("%s: %s: %s: %s", target, problem.Time.Format(time.StampMilli), problem.Request, problem.Response)
 	}
 }
 
 func row(incident, target string, phase load.Phase) []string {
 	cells := []string{incident, target, fmt.Sprintf("%.0f", phase.End.Sub(phase.Start).Seconds())}
-	for _, count := range []int{phase.Asked, phase.Refused, phase.LetThrough, phase.Unanswered, phase.Retried} {
+	for _, count := range []int{phase.Requests, phase.Refused, phase.LetThrough, phase.Unanswered, phase.Retried} {
 		cells = append(cells, strconv.Itoa(count))
 	}
 	return append(cells, milliseconds(phase.P50), milliseconds(phase.P99), milliseconds(phase.Max))
@@ -149,29 +148,30 @@ func (n *tenant) restartControllers(t *testing.T) {
 	n.restart(t, controllers)
 }
 
-// upgradeAll goes to another version of the image.
+// upgradeAll upgrades to another version of the image.
 func (n *tenant) upgradeAll(t *testing.T) {
 	t.Helper()
 	n.applyInstaller(t, n.upgrade)
 }
 
-// restart replaces all pods of a Deployment by new ones, as people do.
+// restart restarts all pods of a Deployment with kubectl.
 func (n *tenant) restart(t *testing.T, deployment string) {
 	t.Helper()
 	before := n.pods(t, deployment)
 	n.kubectl(t, "", "rollout", "restart", "deployment/"+deployment, "--namespace", systemNamespace)
-	n.awaitOthers(t, deployment, before...)
+	n.awaitReplaced(t, deployment, before...)
 }
 
-// killAuthenticator deletes a pod, which has next to no time to end.
+// killAuthenticator force-deletes a pod.
 func (n *tenant) killAuthenticator(t *testing.T) {
 	t.Helper()
-	victim := n.pods(t, authenticators)[0]
-	n.deleteAtOnce(t, victim)
-	n.awaitOthers(t, authenticators, victim)
+	pod := n.pods(t, authenticators)[0]
+	n.forceDelete(t, pod)
+	n.awaitReplaced(t, authenticators, pod)
 }
 
-func (c *cluster) deleteAtOnce(t *testing.T, pod corev1.Pod) {
+// forceDelete deletes a pod without a grace period.
+func (c *cluster) forceDelete(t *testing.T, pod corev1.Pod) {
 	t.Helper()
 	c.kubectl(t, "", "delete", "pod", pod.Name, "--namespace", pod.Namespace, "--grace-period=0", "--force")
 }
@@ -181,20 +181,18 @@ func (c *cluster) pods(t *testing.T, deployment string) []corev1.Pod {
 	t.Helper()
 	selector := "app.kubernetes.io/component=" + map[string]string{controllers: "controller", authenticators: "authenticator"}[deployment]
 	pods, err := c.clients.CoreV1().Pods(systemNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	return pods.Items
 }
 
-// awaitOthers waits until as many pods as there are to be are ready, and these are gone.
-func (c *cluster) awaitOthers(t *testing.T, deployment string, gone ...corev1.Pod) {
+// awaitReplaced waits until all replicas are ready and none of them is one of these pods.
+func (c *cluster) awaitReplaced(t *testing.T, deployment string, replaced ...corev1.Pod) {
 	t.Helper()
 	NewWithT(t).Eventually(func(g Gomega) {
 		pods := c.pods(t, deployment)
 		g.Expect(pods).To(HaveLen(replicas))
 		for _, pod := range pods {
-			for _, other := range gone {
+			for _, other := range replaced {
 				g.Expect(pod.UID).NotTo(Equal(other.UID))
 			}
 			g.Expect(pod.Status.Conditions).To(ContainElement(And(

@@ -14,18 +14,18 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-func TestKeyInASecretOpensAServiceBehindAGateway(t *testing.T) {
+func TestGateway_AcceptsTheKeyInTheSecret(t *testing.T) {
 	shared.install(t)
 	shared.tenant(t).expectProtected(t)
 }
 
-// expectProtected expects that the client's key may read and not write, and that nobody else may do anything.
+// expectProtected expects that the key of the client may read but not write, and that requests with an unknown or no key are denied.
 func (n *tenant) expectProtected(t *testing.T) {
 	t.Helper()
 	g := NewWithT(t)
 	key := n.keys(t)["client"]
 
-	status, received, _ := strings.Cut(n.ask(t, http.MethodGet, "valid"), " ")
+	status, received, _ := strings.Cut(n.send(t, http.MethodGet, "valid"), " ")
 	g.Expect(status).To(Equal("200"), received)
 	header := http.Header{}
 	g.Expect(json.Unmarshal([]byte(received), &header)).To(Succeed())
@@ -40,7 +40,7 @@ func (n *tenant) expectProtected(t *testing.T) {
 	g.Expect(received).NotTo(ContainSubstring("THE KEY"))
 
 	refused := `401 {"errorCode":401,"errorMessage":"A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.","payload":null}`
-	g.Expect(n.ask(t, http.MethodGet, "none")).To(Equal(refused))
-	g.Expect(n.ask(t, http.MethodGet, "unknown")).To(Equal(refused))
-	g.Expect(n.ask(t, http.MethodPost, "valid")).To(Equal(strings.ReplaceAll(refused, "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.", "API key does not have write access")))
+	g.Expect(n.send(t, http.MethodGet, "none")).To(Equal(refused))
+	g.Expect(n.send(t, http.MethodGet, "unknown")).To(Equal(refused))
+	g.Expect(n.send(t, http.MethodPost, "valid")).To(Equal(strings.ReplaceAll(refused, "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer.", "API key does not have write access")))
 }

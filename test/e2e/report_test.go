@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// report is what the tests measured, in Markdown.
+// report has the measurements of the tests, in Markdown.
 type report struct {
 	mu       sync.Mutex
 	sections []string
@@ -27,9 +27,9 @@ func (r *report) add(title string, paragraphs ...string) {
 	r.sections = append(r.sections, "## "+title+"\n\n"+strings.Join(paragraphs, "\n\n")+"\n")
 }
 
-// write prints the report, and writes it to a file.
+// write writes the report to a file and to the standard output.
 func (r *report) write(file string) error {
-	content := "# What `make e2e` measured\n\n" + strings.Join(r.sections, "\n")
+	content := "# Measurements of `make e2e`\n\n" + strings.Join(r.sections, "\n")
 	fmt.Printf("\n%s\n", content)
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
@@ -37,7 +37,7 @@ func (r *report) write(file string) error {
 	return os.WriteFile(file, []byte(content), 0o644)
 }
 
-// table is a table of Markdown.
+// table returns a table in Markdown.
 func table(header []string, rows [][]string) string {
 	rule := make([]string, len(header))
 	for i := range rule {

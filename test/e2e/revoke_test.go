@@ -26,12 +26,12 @@ import (
 const (
 	revocations = 200
 
-	// revocationBound is how long a replica may go on accepting a key that was deactivated.
+	// revocationBound is how long a replica may accept a deactivated key.
 	revocationBound = 2 * time.Second
 )
 
-// TestInvariant5_EveryReplicaRefusesADeactivatedKeySoon deactivates keys one by one, by the request that `kubectl patch` makes, while a
-// pod asks every replica by itself.
+// TestInvariant5_EveryReplicaRefusesADeactivatedKeySoon deactivates keys one by one, with the request that `kubectl patch` sends, while a pod
+// sends checks to every replica.
 func TestInvariant5_EveryReplicaRefusesADeactivatedKeySoon(t *testing.T) {
 	g := NewWithT(t)
 	shared.install(t)
@@ -49,23 +49,23 @@ func TestInvariant5_EveryReplicaRefusesADeactivatedKeySoon(t *testing.T) {
 		g.Expect(shared.api.Create(t.Context(), &keys[i])).To(Succeed())
 	}
 	shared.kubectl(t, "", "wait", "apikey", "--all", "--namespace", tenant.namespace, "--for=condition=Active", "--timeout", timeout.String())
-	var atOne, atAll []time.Duration
+	var single, slowest []time.Duration
 	for i := range keys {
 		times := tenant.timeRevocation(t, &keys[i], tokens[i], pods)
-		atOne = append(atOne, times...)
-		atAll = append(atAll, slices.Max(times))
+		single = append(single, times...)
+		slowest = append(slowest, slices.Max(times))
 	}
 	rows := [][]string{}
 	for _, by := range []struct {
-		whom  string
+		name  string
 		times []time.Duration
-	}{{"one replica", atOne}, {"all replicas", atAll}} {
+	}{{"one replica", single}, {"all replicas", slowest}} {
 		p50, p99, longest := load.Quantiles(by.times)
 		g.Expect(longest).To(BeNumerically("<", revocationBound))
-		rows = append(rows, []string{by.whom, milliseconds(p50), milliseconds(p99), milliseconds(longest)})
+		rows = append(rows, []string{by.name, milliseconds(p50), milliseconds(p99), milliseconds(longest)})
 	}
 	shared.report.add("Deactivating a key", table([]string{"refused by", "p50 ms", "p99 ms", "max ms"}, rows), fmt.Sprintf(
-		"From when the patch of `spec.active` is sent until the first 401, over %d keys one by one. A pod asks each of the %d replicas all the time.",
+		"From the patch of `spec.active` to the first 401, of %d keys, one by one. A pod sends checks to each of the %d replicas without a pause.",
 		revocations, replicas))
 }
 
@@ -73,11 +73,11 @@ func TestInvariant5_EveryReplicaRefusesADeactivatedKeySoon(t *testing.T) {
 func (n *tenant) timeRevocation(t *testing.T, key *v1alpha1.APIKey, keyToken string, pods []corev1.Pod) []time.Duration {
 	t.Helper()
 	times := make([]time.Duration, len(pods))
-	var asking sync.WaitGroup
+	var checking sync.WaitGroup
 	start := time.Now()
 	for i, pod := range pods {
-		asking.Go(func() {
-			_, err := n.request("GET", "refused").Param("address", pod.Status.PodIP+":8443").SetHeader("X-API-Key", keyToken).
+		checking.Go(func() {
+			_, err := n.clientRequest("GET", "refused").Param("address", pod.Status.PodIP+":8443").SetHeader("X-API-Key", keyToken).
 				Timeout(timeout).DoRaw(t.Context())
 			times[i] = time.Since(start)
 			if err != nil {
@@ -89,6 +89,6 @@ func (n *tenant) timeRevocation(t *testing.T, key *v1alpha1.APIKey, keyToken str
 	if err := n.api.Patch(t.Context(), key, patch); err != nil {
 		t.Error(err)
 	}
-	asking.Wait()
+	checking.Wait()
 	return times
 }

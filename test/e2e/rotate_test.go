@@ -20,80 +20,72 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// The Secrets of the certificates that the controller mints.
+// The Secrets of the certificates that the controller issues.
 const (
-	authoritySecret     = "apikey-operator-ca"
+	caSecret            = "apikey-operator-ca"
 	authenticatorSecret = "apikey-authenticator-tls"
 )
 
-// rotate waits until another authority has signed what the authenticators serve with. So that this comes now and not in months, it makes
-// the present one as old as one that is about to be replaced.
+// rotate waits until another CA has signed the serving certificates of the authenticators. It replaces the certificate of the current CA by
+// one that is about to expire, because the rotation would otherwise be months away.
 func (n *tenant) rotate(t *testing.T) {
 	t.Helper()
-	before := n.authority(t)
-	// A twelfth of its life is how long the next one waits before it signs: as long as its certificate may take to reach pods.
+	before := n.issuer(t)
+	// The next CA waits for a twelfth of its lifetime before it signs, so that its certificate reaches all pods.
 	lifetime := 5 * time.Minute
 	if n.node == nil {
 		lifetime = 30 * time.Minute
 	}
-	n.age(t, lifetime)
+	n.ageCA(t, lifetime)
 	start := time.Now()
 	NewWithT(t).Eventually(func(g Gomega) {
-		now := n.authority(t)
-		g.Expect(now).NotTo(Equal(before))
+		current := n.issuer(t)
+		g.Expect(current).NotTo(Equal(before))
 		serving := n.secret(t, authenticatorSecret).Data[corev1.TLSCertKey]
 		leaf, err := cert.ParseCertsPEM(serving)
 		g.Expect(err).NotTo(HaveOccurred())
 		for _, pod := range n.pods(t, authenticators) {
-			g.Expect(tell(t, n.request("GET", "certificate").Param("address", pod.Status.PodIP+":8443"))).To(Equal(leaf[0].SerialNumber.String()))
+			g.Expect(do(t, n.clientRequest("GET", "certificate").Param("address", pod.Status.PodIP+":8443"))).To(Equal(leaf[0].SerialNumber.String()))
 		}
 	}).WithTimeout(lifetime / 3).Should(Succeed())
-	t.Logf("all serve with certificates of another authority after %s", time.Since(start).Round(time.Second))
+	t.Logf("all authenticators serve certificates of another CA after %s", time.Since(start).Round(time.Second))
 }
 
-// authority returns who signed what the authenticators serve with.
-func (c *cluster) authority(t *testing.T) string {
+// issuer returns the common name of the CA that signed the serving certificate of the authenticators.
+func (c *cluster) issuer(t *testing.T) string {
 	t.Helper()
 	certificates, err := cert.ParseCertsPEM(c.secret(t, authenticatorSecret).Data[corev1.TLSCertKey])
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	return certificates[0].Issuer.CommonName
 }
 
-// age makes the authority one of this lifetime, two thirds of which are over. It has the same name and key, so all that it signed is as
-// good as before.
-func (c *cluster) age(t *testing.T, lifetime time.Duration) {
+// ageCA replaces the certificate of the CA by one with this lifetime, of which two thirds have passed. It has the same name and key, so that
+// existing certificates remain valid.
+func (c *cluster) ageCA(t *testing.T, lifetime time.Duration) {
 	t.Helper()
-	secret := c.secret(t, authoritySecret)
+	secret := c.secret(t, caSecret)
 	names := slices.DeleteFunc(slices.Sorted(maps.Keys(secret.Data)), func(name string) bool { return !strings.HasSuffix(name, ".crt") })
 	if len(names) != 1 {
-		t.Fatalf("there is more than one authority already: %v", names)
+		t.Fatalf("got the CA certificates %v, want one", names)
 	}
 	pair, err := tls.X509KeyPair(secret.Data[names[0]], secret.Data[strings.TrimSuffix(names[0], ".crt")+".key"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	const backdating = 5 * time.Minute // of every certificate that the controller makes
+	framework.Must(t, err)
+	const backdating = 5 * time.Minute // as in all certificates of the controller
 	aged := *pair.Leaf
 	aged.NotBefore, aged.NotAfter = time.Now().Add(-lifetime*2/3-backdating), time.Now().Add(lifetime/3)
 	der, err := x509.CreateCertificate(rand.Reader, &aged, &aged, aged.PublicKey, pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	secret.Data[names[0]] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := c.api.Update(t.Context(), secret); err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, c.api.Update(t.Context(), secret))
 }
 
 func (c *cluster) secret(t *testing.T, name string) *corev1.Secret {
 	t.Helper()
 	secret := &corev1.Secret{}
-	if err := c.api.Get(t.Context(), client.ObjectKey{Namespace: systemNamespace, Name: name}, secret); err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, c.api.Get(t.Context(), client.ObjectKey{Namespace: systemNamespace, Name: name}, secret))
 	return secret
 }

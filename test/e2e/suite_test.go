@@ -3,15 +3,15 @@
 
 //go:build e2e
 
-// Package e2e_test installs the image in a cluster and uses it there as people do: `make e2e`. It brings up a cluster of one node of its
-// own; where the environment has IMAGE, it uses the cluster that KUBECONFIG leads to, which can get these images:
+// Package e2e_test installs the image in a cluster and uses it like a tenant: `make e2e`. By default it starts a cluster of one node. If the
+// environment has IMAGE, it uses the cluster of KUBECONFIG, which must be able to pull these images:
 //
 //	IMAGE          apikey-operator
-//	UPGRADE_IMAGE  the same under another tag
-//	TRAFFIC_IMAGE  what is around it in the tests: bin/images/traffic.tar, or a static build of test/e2e/traffic as the entry point
+//	UPGRADE_IMAGE  the same image with another tag
+//	TRAFFIC_IMAGE  the client and the backend: bin/images/traffic.tar, or a static build of test/e2e/traffic as the entry point
 //	GATEWAY_IMAGE  Caddy as the entry point: bin/images/caddy.tar, or a static build
 //
-// What it measures is in bin/e2e/report.md.
+// It writes its measurements to bin/e2e/report.md.
 package e2e_test
 
 import (
@@ -42,24 +42,24 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testnode"
 )
 
 const (
 	configDir = "../../config"
 
-	// timeout bounds what a cluster does by itself.
-	timeout = 3 * time.Minute
-	polling = 100 * time.Millisecond
+	timeout      = 3 * time.Minute
+	pollInterval = 100 * time.Millisecond
 )
 
-// images are the names of what runs in pods.
+// images are the names of the images of the pods.
 type images struct {
 	operator, upgrade string // apikey-operator, of two versions
 	traffic, gateway  string
 }
 
-// ownImages are what `make e2e` builds, by the names of their archives.
+// ownImages are the images that `make e2e` builds, and ownArchives their files in bin/images.
 var (
 	ownImages = images{
 		operator: "localhost/apikey-operator:e2e",
@@ -74,12 +74,12 @@ var (
 type cluster struct {
 	images
 	root       string // of the repository
-	dir        string // for files of ours
+	dir        string // for temporary files
 	kubeconfig string
 	clients    kubernetes.Interface
 	api        client.WithWatch
 	client     controlplane.Kubectl
-	node       *testnode.Node // nil on a cluster that is not our own
+	node       *testnode.Node // nil on an existing cluster
 	report     *report
 	installation
 }
@@ -89,7 +89,7 @@ var shared *cluster
 
 func TestMain(m *testing.M) {
 	gomega.SetDefaultEventuallyTimeout(timeout)
-	gomega.SetDefaultEventuallyPollingInterval(polling)
+	gomega.SetDefaultEventuallyPollingInterval(pollInterval)
 	code, err := runTests(m)
 	if err != nil {
 		log.Print(err)
@@ -110,7 +110,7 @@ func runTests(m *testing.M) (code int, err error) {
 	}
 	shared = &cluster{root: root, dir: dir, report: &report{}}
 	defer func() { err = errors.Join(err, shared.release()) }()
-	if err := shared.find(ctx); err != nil {
+	if err := shared.start(ctx); err != nil {
 		return 0, err
 	}
 	ended := make(chan int, 1)
@@ -119,19 +119,19 @@ func runTests(m *testing.M) (code int, err error) {
 	case code := <-ended:
 		return code, shared.report.write(filepath.Join(root, "bin", "e2e", "report.md"))
 	case <-ctx.Done():
-		stopListening() // a second signal ends this at once
+		stopListening() // a second signal ends the process at once
 		return 0, errors.New("interrupted")
 	}
 }
 
-// find finds the cluster that the environment names, else brings up one of our own.
-func (c *cluster) find(ctx context.Context) error {
+// start connects to the cluster in the environment, or starts one.
+func (c *cluster) start(ctx context.Context) error {
 	kubeconfig, image := os.Getenv("KUBECONFIG"), os.Getenv("IMAGE")
 	switch {
 	case image == "":
 		return c.startNode(ctx)
 	case kubeconfig == "":
-		return errors.New("IMAGE is for another cluster than our own: set KUBECONFIG to the file that leads to it, or unset IMAGE")
+		return errors.New("IMAGE requires an existing cluster: set KUBECONFIG to its kubeconfig file, or unset IMAGE")
 	}
 	c.images = images{
 		operator: image,
@@ -140,14 +140,13 @@ func (c *cluster) find(ctx context.Context) error {
 		gateway:  os.Getenv("GATEWAY_IMAGE"),
 	}
 	if c.upgrade == "" || c.traffic == "" || c.gateway == "" {
-		return errors.New("with IMAGE, the cluster has to get three images more. Set UPGRADE_IMAGE to IMAGE under another tag. " +
-			"`make bin/images/traffic.tar bin/images/caddy.tar` makes archives of the others, as \"docker save\" writes them: have the cluster get " +
-			"them, and set TRAFFIC_IMAGE and GATEWAY_IMAGE to how it calls them")
+		return errors.New("IMAGE requires three more images. Set UPGRADE_IMAGE to IMAGE with another tag. `make bin/images/traffic.tar bin/images/caddy.tar` " +
+			"builds the others in the format of \"docker save\": push them to a registry, and set TRAFFIC_IMAGE and GATEWAY_IMAGE to their names")
 	}
 	return c.connect(kubeconfig)
 }
 
-// startNode brings up a cluster of one node that has the images.
+// startNode starts a cluster of one node and loads the images.
 func (c *cluster) startNode(ctx context.Context) (err error) {
 	c.images = ownImages
 	if c.node, err = testnode.Start(ctx); err != nil {
@@ -174,7 +173,7 @@ func (c *cluster) connect(kubeconfig string) error {
 		return err
 	}
 	ctrllog.SetLogger(logr.Discard())
-	config.QPS = -1 // the API server itself holds back who asks too much
+	config.QPS = -1 // API Priority and Fairness limits the rate
 	config.WarningHandler = rest.NoWarnings{}
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
@@ -187,7 +186,7 @@ func (c *cluster) connect(kubeconfig string) error {
 	return err
 }
 
-// release ends a cluster of our own, and leaves the others as they were.
+// release stops a cluster that was started, and removes apikey-operator from an existing one.
 func (c *cluster) release() error {
 	var err error
 	switch {
@@ -201,27 +200,23 @@ func (c *cluster) release() error {
 	return errors.Join(err, os.RemoveAll(c.dir))
 }
 
-// namespace makes a namespace for a test alone, whose pods have to be restricted. It is deleted after the test.
+// namespace creates a namespace for a test, with the restricted profile of Pod Security. It is deleted after the test.
 func (c *cluster) namespace(t *testing.T) string {
 	t.Helper()
 	namespace, err := c.clients.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "apikey-e2e-",
 		Labels:       map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
 	}}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	t.Cleanup(func() { c.kubectl(t, "", "delete", "namespace", namespace.Name, "--wait=false") })
 	return namespace.Name
 }
 
-// apply applies a file of testdata, with this cluster's images, in a namespace; it is deleted after the test.
+// apply applies a file of testdata with the images of the cluster. Its objects are deleted after the test.
 func (c *cluster) apply(t *testing.T, name, namespace string) {
 	t.Helper()
 	file, err := os.ReadFile(filepath.Join("testdata", name+".yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	manifest := strings.NewReplacer(
 		"TRAFFIC_IMAGE", c.traffic, "GATEWAY_IMAGE", c.gateway, "IMAGE", c.operator, "NAMESPACE", namespace,
 	).Replace(string(file))
@@ -231,26 +226,24 @@ func (c *cluster) apply(t *testing.T, name, namespace string) {
 	c.kubectl(t, manifest, "apply", "--filename", "-")
 }
 
-// await waits until an object is as kubectl's --for says. If that does not come, the test tells what the cluster says of it.
-func (c *cluster) await(t *testing.T, namespace, object, is string) {
+// await waits for an object with `kubectl wait --for`. If it times out, the failure describes the object.
+func (c *cluster) await(t *testing.T, namespace, object, condition string) {
 	t.Helper()
-	_, err := c.client.Run(t.Context(), "", "wait", object, "--namespace", namespace, "--for", is, "--timeout", timeout.String())
+	_, err := c.client.Run(t.Context(), "", "wait", object, "--namespace", namespace, "--for", condition, "--timeout", timeout.String())
 	if err != nil {
 		t.Fatalf("%v\n%s", err, c.kubectl(t, "", "describe", object, "--namespace", namespace))
 	}
 }
 
-// kubectl returns what kubectl prints. If it fails, so does the test.
+// kubectl runs kubectl, and returns its output. An error ends the test.
 func (c *cluster) kubectl(t *testing.T, stdin string, args ...string) string {
 	t.Helper()
-	output, err := c.client.Run(context.WithoutCancel(t.Context()), stdin, args...) // cleaning up, too
-	if err != nil {
-		t.Fatal(err)
-	}
+	output, err := c.client.Run(context.WithoutCancel(t.Context()), stdin, args...) // cleanups run after the context of the test
+	framework.Must(t, err)
 	return output
 }
 
-// make makes a target of the Makefile, for this cluster, and returns what that prints.
+// make runs make for this cluster, and returns its output.
 func (c *cluster) make(ctx context.Context, target string, variables ...string) (string, error) {
 	command := exec.CommandContext(ctx, "make", append([]string{"--directory", c.root, target, "KUBECONFIG=" + c.kubeconfig}, variables...)...)
 	command.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig, "MAKEFLAGS=")

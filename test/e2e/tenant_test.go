@@ -20,39 +20,40 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
-// The ConfigMap of the authorities that the authenticator's certificate may be signed by, and its copies, as docs/gateways calls them.
+// The ConfigMap of the CA bundle, and its copies, with the names in docs/gateways.
 const (
-	authorities       = "apikey-operator-ca"
-	copiedAuthorities = "apikey-authenticator-ca"
+	caBundle       = "apikey-operator-ca"
+	copiedCABundle = "apikey-authenticator-ca"
 )
 
-// tenant is a namespace with a service behind a gateway, and a client with an API key that may read.
+// tenant is a namespace with a service behind a gateway, and a client with an API key for reading.
 type tenant struct {
 	*cluster
 	namespace string
 }
 
-// tenant makes a namespace with all that, and returns when it runs. It is deleted after the test.
+// tenant creates a tenant, and returns when its pods are ready. It is deleted after the test.
 func (c *cluster) tenant(t *testing.T) *tenant {
 	t.Helper()
 	tenant := &tenant{cluster: c, namespace: c.namespace(t)}
-	tenant.copyAuthorities(t)
+	tenant.copyCABundle(t)
 	tenant.configureGateway(t)
 	c.apply(t, "tenant", tenant.namespace)
 	for _, pod := range []string{"pod/backend", "pod/gateway", "pod/client"} {
 		c.await(t, tenant.namespace, pod, "condition=Ready")
 	}
-	NewWithT(t).Eventually(func() error { // their Services lead to them soon
-		_, err := tenant.request("GET", "ask").DoRaw(t.Context())
+	NewWithT(t).Eventually(func() error { // until their Services have endpoints
+		_, err := tenant.clientRequest("GET", "send").DoRaw(t.Context())
 		return err
 	}).Should(Succeed())
 	return tenant
 }
 
-// configureGateway gives Caddy the configuration that its page shows.
+// configureGateway creates the Caddyfile from docs/gateways.
 func (n *tenant) configureGateway(t *testing.T) {
 	t.Helper()
 	caddyfile := docsnippets.Replace(t, docsnippets.CodeBlock(t, "caddy.md", "/etc/caddy/Caddyfile"), map[string]string{
@@ -63,26 +64,24 @@ func (n *tenant) configureGateway(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: n.namespace, Name: "caddy"},
 		Data:       map[string]string{"Caddyfile": caddyfile},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 }
 
-// copyAuthorities copies the authorities to where the gateway and the client find them, once they are published.
-func (n *tenant) copyAuthorities(t *testing.T) {
+// copyCABundle waits until the CA bundle is published, and copies it for the gateway and the client.
+func (n *tenant) copyCABundle(t *testing.T) {
 	t.Helper()
 	published := &corev1.ConfigMap{}
 	NewWithT(t).Eventually(func() error {
-		return n.api.Get(t.Context(), client.ObjectKey{Namespace: systemNamespace, Name: authorities}, published)
+		return n.api.Get(t.Context(), client.ObjectKey{Namespace: systemNamespace, Name: caBundle}, published)
 	}).Should(Succeed())
 	n.copy(t, published)
 }
 
 func (n *tenant) copy(t *testing.T, published *corev1.ConfigMap) {
 	t.Helper()
-	own := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: n.namespace, Name: copiedAuthorities}}
-	_, err := controllerutil.CreateOrUpdate(t.Context(), n.api, own, func() error {
-		own.Data = published.Data
+	copied := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: n.namespace, Name: copiedCABundle}}
+	_, err := controllerutil.CreateOrUpdate(t.Context(), n.api, copied, func() error {
+		copied.Data = published.Data
 		return nil
 	})
 	if err != nil {
@@ -90,7 +89,7 @@ func (n *tenant) copy(t *testing.T, published *corev1.ConfigMap) {
 	}
 }
 
-// keepCopying copies the authorities again whenever they change, until the test ends.
+// keepCopying copies the CA bundle whenever it changes, until the test ends.
 func (n *tenant) keepCopying(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -104,7 +103,7 @@ func (n *tenant) keepCopying(t *testing.T) {
 		var copied map[string]string
 		for ticker := time.NewTicker(100 * time.Millisecond); ; {
 			published := &corev1.ConfigMap{}
-			err := n.api.Get(ctx, client.ObjectKey{Namespace: systemNamespace, Name: authorities}, published)
+			err := n.api.Get(ctx, client.ObjectKey{Namespace: systemNamespace, Name: caBundle}, published)
 			if err == nil && !equality.Semantic.DeepEqual(published.Data, copied) {
 				n.copy(t, published)
 				copied = published.Data
@@ -119,13 +118,11 @@ func (n *tenant) keepCopying(t *testing.T) {
 	}()
 }
 
-// keys returns the keys of the tenant, as they are.
+// keys returns the keys of the tenant by name.
 func (n *tenant) keys(t *testing.T) map[string]v1alpha1.APIKey {
 	t.Helper()
 	list := &v1alpha1.APIKeyList{}
-	if err := n.api.List(t.Context(), list, client.InNamespace(n.namespace)); err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, n.api.List(t.Context(), list, client.InNamespace(n.namespace)))
 	keys := map[string]v1alpha1.APIKey{}
 	for _, key := range list.Items {
 		keys[key.Name] = key
@@ -133,26 +130,24 @@ func (n *tenant) keys(t *testing.T) map[string]v1alpha1.APIKey {
 	return keys
 }
 
-// request is a request to the client's pod, through the API server.
-func (n *tenant) request(verb string, path ...string) *rest.Request {
+// clientRequest returns a request to the pod of the client, through the API server.
+func (n *tenant) clientRequest(verb string, path ...string) *rest.Request {
 	return n.clients.CoreV1().RESTClient().Verb(verb).
 		Namespace(n.namespace).Resource("pods").Name("client:8080").SubResource("proxy").Suffix(path...)
 }
 
-// tell has the client do something, and returns what it answers.
-func tell(t *testing.T, request *rest.Request) string {
+// do sends a request, and returns the body of the response.
+func do(t *testing.T, request *rest.Request) string {
 	t.Helper()
-	answer, err := request.DoRaw(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(answer)
+	body, err := request.DoRaw(t.Context())
+	framework.Must(t, err)
+	return string(body)
 }
 
-// ask has the client make a request of the service, and returns its status and body.
-func (n *tenant) ask(t *testing.T, method, key string) string {
+// send makes the client send a request to the service, and returns the status and the body of the response.
+func (n *tenant) send(t *testing.T, method, key string) string {
 	t.Helper()
-	return tell(t, n.request("GET", "ask").Param("method", method).Param("key", key))
+	return do(t, n.clientRequest("GET", "send").Param("method", method).Param("key", key))
 }
 
 func lines(text string) []string { return strings.Split(strings.TrimSpace(text), "\n") }

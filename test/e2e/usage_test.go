@@ -13,19 +13,21 @@ import (
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// usageSpan is how long the use of CPU is measured over, at least.
+// usageSpan is the minimum duration over which the CPU usage is measured.
 const usageSpan = 10 * time.Second
 
-// usage is what the pod of a process uses, as its kubelet says.
+// usage is the usage of a pod, as the kubelet reports it.
 type usage struct {
 	at     time.Time
-	cpu    time.Duration // since it started
+	cpu    time.Duration // since the start of the container
 	memory uint64        // working set, in bytes
 }
 
-// summary is the part that is needed of what kubelets answer at /stats/summary.
+// summary is a part of the kubelet's response to /stats/summary.
 type summary struct {
 	Pods []struct {
 		PodRef     struct{ Name, Namespace string }
@@ -39,25 +41,19 @@ type summary struct {
 	}
 }
 
-// usages returns what all pods of apikey-operator use, by name.
+// usages returns the usage of all pods of apikey-operator, by name.
 func (c *cluster) usages(t *testing.T) map[string]usage {
 	t.Helper()
 	nodes, err := c.clients.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	framework.Must(t, err)
 	all := map[string]usage{}
 	for _, node := range nodes.Items {
-		answer, err := c.clients.CoreV1().RESTClient().Get().
+		body, err := c.clients.CoreV1().RESTClient().Get().
 			Resource("nodes").Name(node.Name).SubResource("proxy").Suffix("stats", "summary").DoRaw(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var said summary
-		if err := json.Unmarshal(answer, &said); err != nil {
-			t.Fatal(err)
-		}
-		for _, pod := range said.Pods {
+		framework.Must(t, err)
+		var stats summary
+		framework.Must(t, json.Unmarshal(body, &stats))
+		for _, pod := range stats.Pods {
 			if pod.PodRef.Namespace != systemNamespace || len(pod.Containers) != 1 {
 				continue
 			}
@@ -72,7 +68,7 @@ func (c *cluster) usages(t *testing.T) map[string]usage {
 	return all
 }
 
-// usagesLater waits until the kubelet has looked at every pod again, this much later than it had before, and returns what they use then.
+// usagesLater waits until the kubelet has new measurements of every pod, at least span after those before, and returns them.
 func (c *cluster) usagesLater(t *testing.T, before map[string]usage, span time.Duration) (after map[string]usage) {
 	t.Helper()
 	NewWithT(t).Eventually(func(g Gomega) {
@@ -88,11 +84,11 @@ func (c *cluster) usagesLater(t *testing.T, before map[string]usage, span time.D
 	return after
 }
 
-// measureUsage reports what each process uses from now on, for some time.
+// measureUsage adds the usage of each process over the next seconds to the report.
 func (c *cluster) measureUsage(t *testing.T, title string) {
 	t.Helper()
 	var rows [][]string
-	before := c.usagesLater(t, c.usages(t), 1) // what the kubelet knows already is of before
+	before := c.usagesLater(t, c.usages(t), 1) // the last measurements of the kubelet are older
 	after := c.usagesLater(t, before, usageSpan)
 	leader := c.leader(t).Name
 	for _, deployment := range []string{controllers, authenticators} {
@@ -109,5 +105,5 @@ func (c *cluster) measureUsage(t *testing.T, title string) {
 			})
 		}
 	}
-	c.report.add(title, table([]string{"process", "CPU, thousandths", "memory, MiB"}, rows))
+	c.report.add(title, table([]string{"process", "CPU, millicores", "memory, MiB"}, rows))
 }

@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package load asks at a steady rate whatever becomes of the questions, and keeps account of every answer.
+// Package load sends requests at a constant rate, however long the responses take, and records every response.
 package load
 
 import (
@@ -11,45 +11,45 @@ import (
 	"time"
 )
 
-// Question is a request that a client makes of a service.
-type Question struct {
+// Request is a request that a client sends to a service.
+type Request struct {
 	// Method of the request.
 	Method string
 	// Key is the API key; empty is none.
 	Key string
-	// Fresh asks on a connection of its own, instead of one that was asked on before.
-	Fresh bool
+	// NewConnection sends the request on a new connection instead of an existing one.
+	NewConnection bool
 }
 
-// Answer is what came back.
-type Answer struct {
-	// Status of the answer, in HTTP.
+// Response is the response to a Request.
+type Response struct {
+	// Status of the response, in HTTP.
 	Status int
-	// Retried says that the question was sent more than once until an answer came, and that its connection ended without telling whether
-	// it had been looked at.
+	// Retried reports that the request was sent more than once, because its connection ended and the client could not know whether the
+	// server had processed it.
 	Retried bool
-	// Protocol by which it came.
+	// Protocol of the response.
 	Protocol string
 }
 
-// Asker asks a question, and returns an error where no answer came.
-type Asker func(ctx context.Context, question Question) (Answer, error)
+// Sender sends a request. It returns an error if it gets no response.
+type Sender func(ctx context.Context, request Request) (Response, error)
 
-// Keys are those that questions are asked with.
+// Keys are the API keys of the requests.
 type Keys struct {
-	// Valid is good for reading alone.
+	// Valid may read, but not write.
 	Valid string
-	// Unknown is none.
+	// Unknown is not the token of any key.
 	Unknown string
 }
 
-// askTimeout is how long a client waits for one answer. What is only slow, on a machine with much else to do, is told by the times.
-const askTimeout = 30 * time.Second
+// requestTimeout is long, because the test machine may be slow. The latencies show that.
+const requestTimeout = 30 * time.Second
 
-// kind is a kind of question.
+// kind is a kind of request.
 type kind struct {
 	name   string
-	valid  bool // it is to be granted, and all others are to be refused
+	valid  bool // must be granted; requests of all other kinds must be denied
 	method string
 	key    func(Keys) string
 }
@@ -60,25 +60,25 @@ var (
 	unknownKey = kind{name: "unknown key", method: http.MethodGet, key: func(k Keys) string { return k.Unknown }}
 	noKey      = kind{name: "no key", method: http.MethodGet, key: func(Keys) string { return "" }}
 
-	// mix is what is asked, again and again.
+	// mix is the repeated sequence of kinds.
 	mix = []kind{read, read, unknownKey, read, read, write, read, read, noKey, read}
 )
 
-// freshEvery is one in how many questions is asked on a connection of its own. It has no divisor in common with the length of mix, so
-// that each kind of question has its turn.
-const freshEvery = 7
+// newConnectionEvery makes one in so many requests use a new connection. It is coprime to the length of mix, so that this applies to each
+// kind.
+const newConnectionEvery = 7
 
-func ask(ctx context.Context, asker Asker, question Question) (Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+func send(ctx context.Context, sender Sender, request Request) (Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	return asker(ctx, question)
+	return sender(ctx, request)
 }
 
-// Run asks this many questions a second until the context is done, and returns when all are answered.
-func Run(ctx context.Context, rate int, keys Keys, asker Asker, account *Account) {
-	var asking sync.WaitGroup
-	defer asking.Wait()
-	answering := context.WithoutCancel(ctx)
+// Run sends rate requests per second until the context is done, and returns after the last response.
+func Run(ctx context.Context, rate int, keys Keys, sender Sender, recorder *Recorder) {
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	requestCtx := context.WithoutCancel(ctx)
 	start := time.Now()
 	for i := range 1 << 62 {
 		due := start.Add(time.Duration(i) * time.Second / time.Duration(rate))
@@ -87,18 +87,18 @@ func Run(ctx context.Context, rate int, keys Keys, asker Asker, account *Account
 			return
 		case <-time.After(time.Until(due)):
 		}
-		kind, fresh := mix[i%len(mix)], i%freshEvery == 0
-		entry := account.open(kind, fresh, due)
-		asking.Go(func() {
-			question := Question{Method: kind.method, Key: kind.key(keys), Fresh: fresh}
-			answer, err := ask(answering, asker, question)
-			if err != nil { // a client that got no answer asks once more
-				entry.failed(err)
-				question.Fresh = true
-				answer, err = ask(answering, asker, question)
-				answer.Retried = true
+		kind, newConnection := mix[i%len(mix)], i%newConnectionEvery == 0
+		pending := recorder.start(kind, newConnection, due)
+		sending.Go(func() {
+			request := Request{Method: kind.method, Key: kind.key(keys), NewConnection: newConnection}
+			response, err := send(requestCtx, sender, request)
+			if err != nil { // a client retries once
+				pending.connectionFailed(err)
+				request.NewConnection = true
+				response, err = send(requestCtx, sender, request)
+				response.Retried = true
 			}
-			entry.close(answer, err)
+			pending.finish(response, err)
 		})
 	}
 }

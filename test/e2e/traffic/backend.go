@@ -8,7 +8,7 @@ import (
 	"net/http"
 )
 
-// echo answers with the headers of the request.
+// echo responds with the headers of the request.
 func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(r.Header)

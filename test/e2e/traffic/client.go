@@ -21,41 +21,41 @@ import (
 	"squirrel.dev/apikey-operator/test/e2e/load"
 )
 
-// client has an API key, and does what it is told over HTTP:
+// client has an API key, and sends requests that the tests control over HTTP:
 //
-//	GET /ask?method=POST&key=valid   make one request through the gateway, and answer with what comes back; key=unknown, or none
-//	GET /certificate?address=IP:PORT answer with the serial number of the certificate that is served there
-//	GET /refused?address=IP:PORT     answer when the authenticator at this address refuses the key in X-API-Key
-//	POST /phases/NAME                put load on the gateway and the authenticator, or go on with it, in a phase of this name
-//	DELETE /phases                   end the load
-//	GET /phases/NAME                 what became of it: a [load.Phase] in JSON for each target
+//	GET /send?method=POST&key=valid   send one request through the gateway, and return its response; key=unknown, or none
+//	GET /certificate?address=IP:PORT  return the serial number of the serving certificate at an address
+//	GET /refused?address=IP:PORT      respond when the authenticator at an address refuses the key in X-API-Key
+//	POST /phases/NAME                 begin a phase of the load, and start the load if it is not running
+//	DELETE /phases                    stop the load
+//	GET /phases/NAME                  return the results of a phase: a [load.Phase] in JSON for each target
 type client struct {
 	gateway   string
 	namespace string
 	keys      load.Keys
-	trusted   *tls.Config // by the name of the authenticator
+	tlsConfig *tls.Config // verifies the name of the authenticator
 	rate      int
 	targets   []target
 
-	mu  sync.Mutex
-	end func() // of the load; nil while there is none
+	mu       sync.Mutex
+	stopLoad func() // nil while no load is running
 }
 
-// target is one way to ask.
+// target is a destination of the load.
 type target struct {
-	name    string
-	asker   load.Asker
-	account *load.Account
+	name     string
+	sender   load.Sender
+	recorder *load.Recorder
 }
 
 func runClient(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("client", flag.ContinueOnError)
-	gateway := flags.String("gateway", "", "URL of the service behind its gateway")
+	gateway := flags.String("gateway", "", "URL of the service at the gateway")
 	authenticator := flags.String("authenticator", "", "URL of the authenticator")
-	grpcAddress := flags.String("grpc", "", "host:port where the authenticator speaks gRPC")
+	grpcAddress := flags.String("grpc", "", "host:port of the gRPC server of the authenticator")
 	namespace := flags.String("namespace", "", "namespace of the keys")
 	tokenFile := flags.String("token-file", "", "file of the API key")
-	caFile := flags.String("ca-file", "", "file of the authorities that the authenticator's certificate may be signed by")
+	caFile := flags.String("ca-file", "", "file with the CA bundle of the authenticator")
 	rate := flags.Int("rate", 100, "load on each target, in requests a second")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -68,34 +68,34 @@ func runClient(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	config := trust(*caFile)
-	askingGRPC, err := askGRPC(config, *grpcAddress, *namespace)
+	config := clientTLSConfig(*caFile)
+	grpcSender, err := sendGRPC(config, *grpcAddress, *namespace)
 	if err != nil {
 		return err
 	}
-	trusted := config.Clone()
-	trusted.ServerName = authenticatorURL.Hostname()
+	serverTLSConfig := config.Clone()
+	serverTLSConfig.ServerName = authenticatorURL.Hostname()
 	c := &client{
 		gateway:   *gateway,
 		namespace: *namespace,
 		keys:      load.Keys{Valid: string(key), Unknown: token.New()},
-		trusted:   trusted,
+		tlsConfig: serverTLSConfig,
 		rate:      *rate,
 	}
-	c.add("gateway", askHTTP(nil, throughGateway(*gateway)))
-	c.add("HTTP", askHTTP(config, ofAuthenticator(authenticatorURL, *namespace)))
-	c.add("gRPC", askingGRPC)
+	c.add("gateway", sendHTTP(nil, gatewayRequest(*gateway)))
+	c.add("HTTP", sendHTTP(config, checkRequest(authenticatorURL, *namespace)))
+	c.add("gRPC", grpcSender)
 	return serve(ctx, c.handler())
 }
 
-func (c *client) add(name string, asker load.Asker) {
-	c.targets = append(c.targets, target{name: name, asker: asker, account: &load.Account{}})
+func (c *client) add(name string, sender load.Sender) {
+	c.targets = append(c.targets, target{name: name, sender: sender, recorder: &load.Recorder{}})
 }
 
 func (c *client) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /ask", c.ask)
-	mux.HandleFunc("GET /certificate", certificate)
+	mux.HandleFunc("GET /send", c.send)
+	mux.HandleFunc("GET /certificate", servingCertificate)
 	mux.HandleFunc("GET /refused", c.awaitRefusal)
 	mux.HandleFunc("POST /phases/{name}", func(_ http.ResponseWriter, r *http.Request) { c.begin(r.PathValue("name")) })
 	mux.HandleFunc("DELETE /phases", func(http.ResponseWriter, *http.Request) { c.stop() })
@@ -103,41 +103,41 @@ func (c *client) handler() http.Handler {
 	return mux
 }
 
-// begin begins a phase, and the load if there is none.
+// begin begins a phase, and starts the load if it is not running.
 func (c *client) begin(phase string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, t := range c.targets {
-		t.account.Begin(phase)
+		t.recorder.Begin(phase)
 	}
-	if c.end != nil {
+	if c.stopLoad != nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, t := range c.targets {
-		running.Go(func() { load.Run(ctx, c.rate, c.keys, t.asker, t.account) })
+		running.Go(func() { load.Run(ctx, c.rate, c.keys, t.sender, t.recorder) })
 	}
-	c.end = func() {
+	c.stopLoad = func() {
 		cancel()
 		running.Wait()
 	}
 }
 
-// stop ends the load, and returns when all is answered.
+// stop stops the load, and returns after the last response.
 func (c *client) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.end != nil {
-		c.end()
-		c.end = nil
+	if c.stopLoad != nil {
+		c.stopLoad()
+		c.stopLoad = nil
 	}
 }
 
 func (c *client) report(w http.ResponseWriter, r *http.Request) {
 	report := map[string]load.Phase{}
 	for _, t := range c.targets {
-		phase, exists := t.account.Phase(r.PathValue("name"))
+		phase, exists := t.recorder.Phase(r.PathValue("name"))
 		if !exists {
 			http.NotFound(w, r)
 			return
@@ -148,30 +148,30 @@ func (c *client) report(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(report)
 }
 
-// ask makes one request through the gateway.
-func (c *client) ask(w http.ResponseWriter, r *http.Request) {
-	question := load.Question{Method: r.FormValue("method")}
+// send sends one request through the gateway.
+func (c *client) send(w http.ResponseWriter, r *http.Request) {
+	request := load.Request{Method: r.FormValue("method")}
 	switch r.FormValue("key") {
 	case "valid":
-		question.Key = c.keys.Valid
+		request.Key = c.keys.Valid
 	case "unknown":
-		question.Key = c.keys.Unknown
+		request.Key = c.keys.Unknown
 	}
-	status, body, err := c.answer(r.Context(), question)
+	status, body, err := c.sendToGateway(r.Context(), request)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
 	}
-	// The token, if it comes back from somewhere, goes no further.
+	// The test output must not contain the token.
 	_, _ = fmt.Fprintf(w, "%d %s", status, strings.ReplaceAll(body, c.keys.Valid, "THE KEY"))
 }
 
-func (c *client) answer(ctx context.Context, question load.Question) (status int, body string, err error) {
-	request, err := throughGateway(c.gateway)(ctx, question)
+func (c *client) sendToGateway(ctx context.Context, request load.Request) (status int, body string, err error) {
+	prepared, err := gatewayRequest(c.gateway)(ctx, request)
 	if err != nil {
 		return 0, "", err
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := http.DefaultClient.Do(prepared)
 	if err != nil {
 		return 0, "", err
 	}
@@ -180,22 +180,22 @@ func (c *client) answer(ctx context.Context, question load.Question) (status int
 	return response.StatusCode, string(content), err
 }
 
-// refusalInterval is how long after an answer the next question comes.
+// refusalInterval is the pause between a response and the next request of awaitRefusal.
 const refusalInterval = time.Millisecond
 
-// awaitRefusal asks one replica of the authenticator until it refuses.
+// awaitRefusal sends checks to one replica of the authenticator until it refuses the key.
 func (c *client) awaitRefusal(w http.ResponseWriter, r *http.Request) {
-	transport := &http.Transport{TLSClientConfig: c.trusted}
+	transport := &http.Transport{TLSClientConfig: c.tlsConfig}
 	defer transport.CloseIdleConnections()
 	replica := &url.URL{Scheme: "https", Host: r.FormValue("address")}
-	question := load.Question{Method: http.MethodGet, Key: r.Header.Get("X-API-Key")}
+	request := load.Request{Method: http.MethodGet, Key: r.Header.Get("X-API-Key")}
 	for {
-		request, err := ofAuthenticator(replica, c.namespace)(r.Context(), question)
+		check, err := checkRequest(replica, c.namespace)(r.Context(), request)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		response, err := transport.RoundTrip(request)
+		response, err := transport.RoundTrip(check)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
@@ -214,8 +214,8 @@ func (c *client) awaitRefusal(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// certificate looks at what a server shows, whoever signed it.
-func certificate(w http.ResponseWriter, r *http.Request) {
+// servingCertificate returns the serial number of a serving certificate. It does not verify the certificate.
+func servingCertificate(w http.ResponseWriter, r *http.Request) {
 	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
 	connection, err := dialer.DialContext(r.Context(), "tcp", r.FormValue("address"))
 	if err != nil {

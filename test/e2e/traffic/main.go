@@ -1,8 +1,6 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command traffic is what runs beside apikey-operator in the pods of end-to-end tests: a service to protect, a client of it that can also
-// put load on it, and what has Caddy read its files again.
 package main
 
 import (
@@ -42,7 +40,7 @@ func run(ctx context.Context, args []string) error {
 	}
 }
 
-// serve serves on the port of all pods until the context is done.
+// serve serves on port 8080 until the context is done.
 func serve(ctx context.Context, handler http.Handler) error {
 	server := &http.Server{Addr: ":8080", Handler: handler, ReadHeaderTimeout: time.Minute}
 	context.AfterFunc(ctx, func() { _ = server.Close() })

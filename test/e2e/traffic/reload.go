@@ -17,13 +17,13 @@ import (
 
 const (
 	reloadInterval = time.Second
-	caddyLoad      = "http://localhost:2019/load" // its admin endpoint
+	caddyLoad      = "http://localhost:2019/load" // Caddy's admin endpoint
 )
 
-// runReload has Caddy load its configuration again when a file changes that it names, as `caddy reload --force` does.
+// runReload makes Caddy reload its configuration, like `caddy reload --force`, when a file that the configuration names has changed.
 func runReload(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("reload", flag.ContinueOnError)
-	watched := flags.String("watch", "", "the file that may change")
+	watched := flags.String("watch", "", "the file to watch")
 	config := flags.String("config", "", "the Caddyfile")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -48,10 +48,10 @@ func runReload(ctx context.Context, args []string) error {
 			continue
 		}
 		if err := reload(ctx, *config); err != nil {
-			log.Print(err) // and try again
+			log.Print(err) // the next tick retries
 			continue
 		}
-		log.Printf("Caddy has loaded %s again", *watched)
+		log.Printf("Caddy has reloaded %s", *watched)
 		loaded = current
 	}
 }
@@ -66,15 +66,15 @@ func reload(ctx context.Context, config string) error {
 		return err
 	}
 	request.Header.Set("Content-Type", "text/caddyfile")
-	request.Header.Set("Cache-Control", "must-revalidate") // although it is the same
+	request.Header.Set("Cache-Control", "must-revalidate") // reload even if it is the same
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		answer, _ := io.ReadAll(response.Body)
-		return fmt.Errorf("the configuration was not loaded: %s: %s", response.Status, answer)
+		body, _ := io.ReadAll(response.Body)
+		return fmt.Errorf("reload of Caddy: %s: %s", response.Status, body)
 	}
 	return nil
 }
