@@ -4,7 +4,6 @@
 package api_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -110,7 +109,7 @@ func (f *fixture) startConsole(change ...func(*api.Options)) *console {
 	config := f.consoleConfig()
 	kubernetes, err := client.NewWithWatch(config, client.Options{Scheme: f.Env.Scheme})
 	framework.Must(f, err)
-	keyring, catalog, printed := authn.NewKeyring(), api.NewKeyCache(), &lockedBuffer{}
+	keyring, catalog, printed := authn.NewKeyring(), api.NewKeyCache(), &framework.Buffer{}
 	options := api.Options{
 		Namespace:     f.Namespace,
 		Version:       "v0.0.0-test",
@@ -268,22 +267,4 @@ func shownAs(key *v1alpha1.APIKey, active bool) shown {
 		s.ExpiresAt = &key.Spec.ExpiresAt.Time
 	}
 	return s
-}
-
-// lockedBuffer is a buffer that many write.
-type lockedBuffer struct {
-	mu      sync.Mutex
-	content bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(text []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.content.Write(text)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.content.String()
 }

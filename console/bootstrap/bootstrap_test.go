@@ -4,7 +4,6 @@
 package bootstrap
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +43,7 @@ type fixture struct {
 	*testenv.Fixture
 	file          string // of the key
 	authenticator *authn.Authenticator
-	log           *syncBuffer
+	log           *framework.Buffer
 
 	stopController func()
 }
@@ -57,7 +56,7 @@ func newFixture(t *testing.T) *fixture {
 
 func newFixtureIn(t *testing.T, env *testenv.Env) *fixture {
 	t.Helper()
-	f := &fixture{Fixture: testenv.NewFixture(t, env), file: filepath.Join(t.TempDir(), ".api_key"), log: &syncBuffer{}}
+	f := &fixture{Fixture: testenv.NewFixture(t, env), file: filepath.Join(t.TempDir(), ".api_key"), log: &framework.Buffer{}}
 	f.stopController = runcontroller.Start(t, env, f.Namespace)
 	f.authenticator = f.newAuthenticator()
 	return f
@@ -162,24 +161,6 @@ func (f *fixture) labelled() []v1alpha1.APIKey {
 func (f *fixture) patch(key *v1alpha1.APIKey, patch string) {
 	f.Helper()
 	framework.Must(f, f.Env.Client.Patch(f.Context(), key, client.RawPatch("application/merge-patch+json", []byte(patch))))
-}
-
-// syncBuffer is a buffer for several writers.
-type syncBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.String()
 }
 
 func TestInvariant1_TheKeyOfAFileIsAcceptedAndOnlyItsHashIsKnown(t *testing.T) {
