@@ -22,7 +22,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// kstatus is what kubectl wait and Flux use.
+// kubectl wait and Flux use kstatus.
 func TestArgoCDHealthCheck_AgreesWithKstatus(t *testing.T) {
 	healthOf := map[status.Status]string{
 		status.CurrentStatus:    "Healthy",

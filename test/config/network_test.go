@@ -81,8 +81,8 @@ func TestTheDocumentedEgressPolicy_SelectsAllPods(t *testing.T) {
 	}
 }
 
-// openPorts returns which clients the NetworkPolicies allow for each container port of a Deployment. Exactly one policy must select its pods,
-// and the ports in it must exist.
+// openPorts returns which clients the NetworkPolicies allow for each container port of a Deployment. Exactly one policy must select its
+// pods, and the ports in it must exist.
 func openPorts(t *testing.T, deployment appsv1.Deployment) map[string]string {
 	t.Helper()
 	var policies networkingv1.NetworkPolicyList

@@ -75,7 +75,7 @@ type policy struct {
 	reason string
 }
 
-// readPermissions reads the manifests. What it does not understand ends the test, so that the documentation is complete.
+// readPermissions reads the manifests. An object that it cannot interpret ends the test, so that the documentation is complete.
 func readPermissions(t *testing.T) *permissions {
 	t.Helper()
 	p := &permissions{}

@@ -157,10 +157,10 @@ func TestInvariant8_TheControllerWritesOnlyItsCertificatesInItsNamespace(t *test
 			update := controller.Update(t.Context(), change, client.DryRunAll)
 			if test.allowed {
 				expectError(t, "update", update, "")
-				unlabelled := foreign.DeepCopy()
-				unlabelled.Labels = nil
-				framework.Must(t, env.Client.Update(t.Context(), unlabelled))
-				change.ResourceVersion = unlabelled.ResourceVersion
+				unlabeled := foreign.DeepCopy()
+				unlabeled.Labels = nil
+				framework.Must(t, env.Client.Update(t.Context(), unlabeled))
+				change.ResourceVersion = unlabeled.ResourceVersion
 				expectError(t, "update of a Secret without the label", controller.Update(t.Context(), change, client.DryRunAll), denied)
 			} else {
 				NewWithT(t).Expect(apierrors.IsForbidden(update)).To(BeTrue(), "update: %v", update)

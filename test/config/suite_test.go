@@ -74,7 +74,7 @@ func kustomizations(t *testing.T) []string {
 	return []string{configDir + "/default", writeKustomization(t, "namespace: "+tenantNamespace+"\nresources: [CONFIG/overlays/console]\n")}
 }
 
-// writeKustomization writes a kustomization.yaml, in which CONFIG stands for config/, and returns its directory.
+// writeKustomization writes a kustomization.yaml and returns its directory. It replaces CONFIG by the path of config/.
 func writeKustomization(t *testing.T, content string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()

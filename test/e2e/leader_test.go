@@ -29,8 +29,8 @@ const (
 	appliedKeys = 500
 )
 
-// killLeaderWhileApplying applies keys in a new namespace, and kills the leader when it has issued some of them. Each key must get exactly one
-// token.
+// killLeaderWhileApplying applies keys in a new namespace, and kills the leader when it has issued some of them. Each key must get exactly
+// one token.
 func (n *tenant) killLeaderWhileApplying(t *testing.T) {
 	t.Helper()
 	g := NewWithT(t)

@@ -30,8 +30,8 @@ const (
 	revocationBound = 2 * time.Second
 )
 
-// TestInvariant5_EveryReplicaRefusesADeactivatedKeySoon deactivates keys one by one, with the request that `kubectl patch` sends, while a pod
-// sends checks to every replica.
+// TestInvariant5_EveryReplicaRefusesADeactivatedKeySoon deactivates keys one by one, with the request that `kubectl patch` sends, while a
+// pod sends checks to every replica.
 func TestInvariant5_EveryReplicaRefusesADeactivatedKeySoon(t *testing.T) {
 	g := NewWithT(t)
 	shared.install(t)

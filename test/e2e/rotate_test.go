@@ -63,8 +63,8 @@ func (c *cluster) issuer(t *testing.T) string {
 	return certificates[0].Issuer.CommonName
 }
 
-// ageCA replaces the certificate of the CA by one with this lifetime, of which two thirds have passed. It has the same name and key, so that
-// existing certificates remain valid.
+// ageCA replaces the certificate of the CA by one with this lifetime that is two thirds old. It has the same name and key, so that existing
+// certificates remain valid.
 func (c *cluster) ageCA(t *testing.T, lifetime time.Duration) {
 	t.Helper()
 	secret := c.secret(t, caSecret)

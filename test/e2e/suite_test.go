@@ -3,8 +3,8 @@
 
 //go:build e2e
 
-// Package e2e_test installs the image in a cluster and uses it like a tenant: `make e2e`. By default it starts a cluster of one node. If the
-// environment has IMAGE, it uses the cluster of KUBECONFIG, which must be able to pull these images:
+// Package e2e_test installs the image in a cluster and uses it like a tenant: `make e2e`. By default it starts a cluster of one node. If
+// the environment has IMAGE, it uses the cluster of KUBECONFIG, which must be able to pull these images:
 //
 //	IMAGE          apikey-operator
 //	UPGRADE_IMAGE  the same image with another tag

@@ -89,7 +89,7 @@ func (n *tenant) copy(t *testing.T, published *corev1.ConfigMap) {
 	}
 }
 
-// keepCopying copies the CA bundle whenever it changes, until the test ends.
+// keepCopying copies the CA bundle after each change, until the test ends.
 func (n *tenant) keepCopying(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

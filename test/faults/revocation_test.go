@@ -38,8 +38,8 @@ func TestInvariant5_KeysAreRefusedWithoutTheController(t *testing.T) {
 	poller.stop()
 }
 
-// assertExpiresAt checks a token until after its expiry. A response before the expiry must grant the check, and one to a check that was sent
-// after it must deny the check.
+// assertExpiresAt checks a token until after its expiry. A response before the expiry must grant the check, and one to a check that was
+// sent after it must deny the check.
 func (f *fixture) assertExpiresAt(gateway, token string, expiresAt time.Time) {
 	f.Helper()
 	before, after := 0, 0

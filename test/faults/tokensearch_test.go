@@ -20,7 +20,8 @@ import (
 // places is the content that was recorded at each place.
 type places map[string][]byte
 
-// search returns the names of the tokens that each place contains, as a whole or in part, in any encoding. The hint of a token does not count.
+// search returns the names of the tokens that each place contains, as a whole or in part, in any encoding. It ignores
+// the hints of tokens.
 func (p places) search(tokens map[string]string) (found map[string][]string) {
 	found = map[string][]string{}
 	for name, secret := range tokens {

@@ -1,8 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package framework holds what all test suites share. Its subpackages start a Kubernetes API (testenv), a cluster of one node (testnode)
-// and processes of the operator (operator).
+// Package framework holds the helpers of all test suites. Its subpackages start a Kubernetes API (testenv), a cluster of one node
+// (testnode) and processes of the operator (operator).
 package framework
 
 import (

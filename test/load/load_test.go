@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-// states are those of the stored keys, by the name of their namespace. Each key has an app name of its own, unless its state changes it.
+// states are those of the stored keys, by the name of their namespace. The app names differ, unless a state changes them.
 var states = map[string]func(key *v1alpha1.APIKey){
 	"created":  func(*v1alpha1.APIKey) {},
 	"idle":     issued,

@@ -40,7 +40,7 @@ const (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// TestAlerts runs promtool with the cases in testdata. Each alert must fire in at least one of them.
+// TestAlerts runs promtool with the cases in testdata. At least one case must fire each alert.
 func TestAlerts(t *testing.T) {
 	dir := t.TempDir()
 	writeRules(t, filepath.Join(dir, "rules.yaml"))

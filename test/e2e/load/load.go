@@ -64,8 +64,8 @@ var (
 	mix = []kind{read, read, unknownKey, read, read, write, read, read, noKey, read}
 )
 
-// newConnectionEvery makes one in so many requests use a new connection. It is coprime to the length of mix, so that this applies to each
-// kind.
+// newConnectionEvery is the interval, in requests, of those on new connections. It is coprime to the length of mix, so that each kind of
+// request uses new connections.
 const newConnectionEvery = 7
 
 func send(ctx context.Context, sender Sender, request Request) (Response, error) {

@@ -35,7 +35,7 @@ type Phase struct {
 	Responses map[string]int
 	// P50, P99 and Max are latencies, from the time when a request was due until its response.
 	P50, P99, Max time.Duration
-	// Problems are the first unexpected responses and failed connections, including those for which a retry succeeded.
+	// Problems are the first unexpected responses and failed connections. A retry may have succeeded.
 	Problems []Problem
 }
 

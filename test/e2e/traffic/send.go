@@ -65,8 +65,8 @@ func sendHTTP(config *tls.Config, prepare func(context.Context, load.Request) (*
 	reusing, single := transports(config)
 	var turn atomic.Uint64
 	return func(ctx context.Context, request load.Request) (load.Response, error) {
-		// Go's transport retries a request if a reused connection is closed. With HTTP/2 that is safe: the server says which requests it has
-		// not processed (RFC 9113, section 6.8). HTTP/1.1 cannot say so: such a retry is recorded.
+		// Go's transport retries a request if a reused connection is closed. With HTTP/2 that is safe: the server reports the requests that
+		// it has not processed (RFC 9113, section 6.8). HTTP/1.1 has no such report, so its retries count.
 		var sent atomic.Int32
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Add(1) }})
 		prepared, err := prepare(ctx, request)

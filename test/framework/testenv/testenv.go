@@ -42,7 +42,7 @@ import (
 type Env struct {
 	*controlplane.ControlPlane
 
-	// Scheme knows the types of Kubernetes and of this repository.
+	// Scheme has the types of Kubernetes and of this repository.
 	Scheme *runtime.Scheme
 	// Config has full access.
 	Config *rest.Config
@@ -88,7 +88,7 @@ func stopShared() (code int) {
 	return 0
 }
 
-// Shared returns the control plane that the package's tests share. The package's TestMain calls [Main].
+// Shared returns the control plane that the tests of a package share. The TestMain of the package must call [Main].
 func Shared(t testing.TB) *Env {
 	t.Helper()
 	if shared.running == nil {
