@@ -22,6 +22,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/framework"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
@@ -100,10 +101,7 @@ func TestAdmissionWebhook_DeniesAConflict(t *testing.T) {
 	shared.install(t)
 	namespace := shared.namespace(t)
 	key := func(name string) *v1alpha1.APIKey {
-		return &v1alpha1.APIKey{
-			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-			Spec:       v1alpha1.APIKeySpec{AppName: "The App", ReadAccess: true},
-		}
+		return testenv.NewKey(namespace, name, func(key *v1alpha1.APIKey) { key.Spec.AppName = "The App" })
 	}
 	g.Expect(shared.api.Create(t.Context(), key("first"))).To(Succeed())
 	g.Eventually(func() error { return shared.api.Create(t.Context(), key("second"), client.DryRunAll) }).

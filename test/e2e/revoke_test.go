@@ -14,13 +14,13 @@ import (
 
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/e2e/load"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
@@ -38,20 +38,17 @@ func TestInvariant5_EveryReplicaRefusesADeactivatedKeySoon(t *testing.T) {
 	tenant := shared.tenant(t)
 	pods := shared.pods(t, authenticators)
 	g.Expect(pods).To(HaveLen(replicas))
-	keys := make([]v1alpha1.APIKey, revocations)
+	keys := make([]*v1alpha1.APIKey, revocations)
 	tokens := make([]string, revocations)
 	for i := range keys {
 		tokens[i] = token.New()
-		keys[i] = v1alpha1.APIKey{
-			ObjectMeta: metav1.ObjectMeta{Namespace: tenant.namespace, Name: fmt.Sprintf("key-%d", i)},
-			Spec:       v1alpha1.APIKeySpec{AppName: fmt.Sprintf("App %d", i), ReadAccess: true, TokenHash: token.Hash(tokens[i])},
-		}
-		g.Expect(shared.api.Create(t.Context(), &keys[i])).To(Succeed())
+		keys[i] = testenv.NewKey(tenant.namespace, fmt.Sprintf("key-%d", i), func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(tokens[i]) })
+		g.Expect(shared.api.Create(t.Context(), keys[i])).To(Succeed())
 	}
 	shared.kubectl(t, "", "wait", "apikey", "--all", "--namespace", tenant.namespace, "--for=condition=Active", "--timeout", timeout.String())
 	var single, slowest []time.Duration
 	for i := range keys {
-		times := tenant.timeRevocation(t, &keys[i], tokens[i], pods)
+		times := tenant.timeRevocation(t, keys[i], tokens[i], pods)
 		single = append(single, times...)
 		slowest = append(slowest, slices.Max(times))
 	}
