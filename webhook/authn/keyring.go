@@ -26,7 +26,7 @@ type Keyring struct {
 }
 
 var (
-	_ cache.ReflectorStore         = (*Keyring)(nil)
+	_ cache.TransformingStore      = (*Keyring)(nil)
 	_ cache.ReflectorBookmarkStore = (*Keyring)(nil)
 )
 
@@ -108,6 +108,12 @@ func (k *Keyring) Delete(object any) error {
 
 // Resync does nothing: the Keyring has no event handlers.
 func (k *Keyring) Resync() error { return nil }
+
+// Transformer returns a function that reduces an APIKey to what the Keyring keeps of it. A store that passes its events on to the Keyring
+// can then let its Reflector buffer a list without whole objects.
+func (k *Keyring) Transformer() cache.TransformFunc {
+	return func(object any) (any, error) { return parse(object) }
+}
 
 // Bookmark records that the Kubernetes API has sent a bookmark.
 func (k *Keyring) Bookmark(_ string) error {

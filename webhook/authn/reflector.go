@@ -54,7 +54,7 @@ func (k *Keyring) listWatch(client rest.Interface, namespace string) *cache.List
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
 			list, err := listAll(ctx, get)
-			k.record(ctx, err)
+			k.Observe(ctx, err)
 			listed = true
 			return list, err
 		},
@@ -65,7 +65,7 @@ func (k *Keyring) listWatch(client rest.Interface, namespace string) *cache.List
 			}
 			options.Watch = true
 			response, err := get(ctx, options)
-			k.record(ctx, err)
+			k.Observe(ctx, err)
 			if err != nil {
 				return nil, err
 			}
@@ -103,9 +103,10 @@ func listAll(ctx context.Context, get func(context.Context, metav1.ListOptions) 
 	}
 }
 
-// record keeps the error of a call to the Kubernetes API for Ready. It logs the first error and the first success after it, because a
-// Reflector logs a refused connection only at a debug level. An expired resource version counts as success: the Reflector lists again.
-func (k *Keyring) record(ctx context.Context, err error) {
+// Observe keeps the error of a list or watch for Ready, also of one whose events another store passes on to the Keyring. It logs the first
+// error and the first success after it, because a Reflector logs a refused connection only at a debug level. An expired resource version
+// counts as success: the Reflector lists again.
+func (k *Keyring) Observe(ctx context.Context, err error) {
 	logger := klog.FromContext(ctx)
 	switch {
 	case err == nil || apierrors.IsResourceExpired(err):
