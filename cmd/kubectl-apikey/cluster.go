@@ -23,27 +23,27 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// cluster is the Kubernetes API that the flags and the kubeconfig name.
+// cluster is the Kubernetes API that the flags and the kubeconfig select.
 type cluster struct {
 	flags *genericclioptions.ConfigFlags
 }
 
-// newCluster adds the flags that all kubectl commands have.
+// newCluster adds the connection flags of kubectl.
 func newCluster(flags *pflag.FlagSet) *cluster {
 	c := &cluster{flags: genericclioptions.NewConfigFlags(true)}
-	c.flags.CacheDir = nil // nothing is discovered
+	c.flags.CacheDir = nil // discovery is not needed
 	c.flags.AddFlags(flags)
 	return c
 }
 
-// session is what a command works with.
+// session is the connection of a command to a cluster, and its output.
 type session struct {
 	client.WithWatch
 	namespace   string
 	out, errOut io.Writer
 }
 
-// run returns the RunE of a subcommand. What do returns is a failure, not a mistake of whoever called.
+// run returns the RunE of a subcommand. The errors of do are failures, not errors of usage.
 func (c *cluster) run(do func(ctx context.Context, s *session, args []string) error) func(*cobra.Command, []string) error {
 	return func(command *cobra.Command, args []string) error {
 		s, err := c.connect(command)
@@ -62,7 +62,7 @@ func (c *cluster) connect(command *cobra.Command) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.QPS = -1 // the API server itself holds back who asks too much
+	config.QPS = -1 // the API server has its own rate limits
 	config.WarningHandler = rest.NewWarningWriter(command.ErrOrStderr(), rest.WarningWriterOptions{Deduplicate: true})
 	namespace, _, err := c.flags.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
@@ -81,9 +81,10 @@ func (c *cluster) connect(command *cobra.Command) (*session, error) {
 	return &session{WithWatch: connection, namespace: namespace, out: command.OutOrStdout(), errOut: command.ErrOrStderr()}, nil
 }
 
-var errNoCluster = errors.New("no cluster is configured: give --kubeconfig, or set KUBECONFIG")
+var errNoCluster = errors.New("no cluster is configured: set KUBECONFIG or --kubeconfig")
 
-// config is where the Kubernetes API is. With nothing to go by, kubectl takes a local address for it, which would be misleading.
+// config returns the address and the credentials of the Kubernetes API. Without any configuration, client-go would use a local address,
+// and the error would be misleading.
 func (c *cluster) config() (*rest.Config, error) {
 	config, err := c.flags.ToRESTConfig()
 	if err != nil {
@@ -96,11 +97,11 @@ func (c *cluster) config() (*rest.Config, error) {
 	return config, err
 }
 
-// newMapper knows where the resources of this program are, so that nothing need be asked for it.
+// newMapper returns a RESTMapper for the resources of this program, which makes discovery unnecessary.
 func newMapper() meta.RESTMapper {
 	mapper := meta.NewDefaultRESTMapper(nil)
 	for kind, plural := range map[schema.GroupVersionKind]string{
-		keyKind: "apikeys",
+		keyKind: "apikeys", // client-go would guess "apikeies"
 		corev1.SchemeGroupVersion.WithKind("Secret"): "secrets",
 	} {
 		resource := kind.GroupVersion().WithResource(plural)

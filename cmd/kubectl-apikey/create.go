@@ -24,12 +24,11 @@ import (
 	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
-// createdKind is the kind of what is printed of a key with its token: like an APIKey, but nobody can apply it.
+// createdKind is the kind of a printed key that contains its token. It cannot be applied.
 const createdKind = "CreatedAPIKey"
 
-// create makes a key: with a token minted here, or by the controller.
-type create struct {
-	creation  keyclient.CreateOptions
+type createOptions struct {
+	key       keyclient.CreateOptions
 	expiresAt string
 	expiresIn model.Duration
 	manager   bool
@@ -38,166 +37,176 @@ type create struct {
 	secret    v1alpha1.TokenSecret
 	secretTTL model.Duration
 
-	waiting
-	output  *genericclioptions.PrintFlags
-	printer printers.ResourcePrinter // nil prints text
+	waitOptions
+	printOptions
 }
 
-// waiting says whether to wait for a key to be accepted, and for how long.
-type waiting struct {
+// waitOptions are the flags for the wait until a key is accepted.
+type waitOptions struct {
 	wait    bool
 	timeout time.Duration
 }
 
-func (w *waiting) register(flags *pflag.FlagSet, forWhat string) {
-	flags.BoolVar(&w.wait, "wait", true, "Wait until "+forWhat+".")
-	flags.DurationVar(&w.timeout, "timeout", 10*time.Second, "How long to wait.")
+func (o *waitOptions) register(flags *pflag.FlagSet, condition string) {
+	flags.BoolVar(&o.wait, "wait", true, "Wait until "+condition+".")
+	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "Maximum time to wait.")
 }
 
-func (w *waiting) validate() error {
-	if w.timeout <= 0 {
-		return errors.New("--timeout must be longer than 0, such as 10s; to not wait at all give --wait=false")
+func (o *waitOptions) validate() error {
+	if o.timeout <= 0 {
+		return errors.New("--timeout must be greater than 0, such as 10s; to return at once, use --wait=false")
 	}
 	return nil
+}
+
+// printOptions are the flags for the output of a command that prints text by default.
+type printOptions struct {
+	flags   *genericclioptions.PrintFlags
+	printer printers.ResourcePrinter // nil prints text
+}
+
+func newPrintOptions(operation string) printOptions {
+	return printOptions{flags: genericclioptions.NewPrintFlags(operation)}
+}
+
+func (o *printOptions) complete(flags *pflag.FlagSet) (err error) {
+	if flags.Changed("output") || flags.Changed("template") {
+		o.printer, err = o.flags.ToPrinter()
+	}
+	return err
 }
 
 func newCreateCommand(cluster *cluster) *cobra.Command {
-	c := &create{output: genericclioptions.NewPrintFlags("created")}
+	o := &createOptions{printOptions: newPrintOptions("created")}
 	command := &cobra.Command{
 		Use:   "create APP_NAME [-r] [-w]",
 		Short: "Create a key and print its token",
-		Long: `Create a key for an app and print its token, once: nobody keeps it.
+		Long: `Create a key for an app and print its token once.
 
-The token is made on this machine, and only its hash is sent to the cluster. With --secret the controller makes it and hands it over in
-a Secret, which 'kubectl apikey reveal' prints once.`,
-		Example: `  # A key that may only read
+The command generates the token on your machine and sends only its hash to the cluster. With --secret, the controller generates the
+token and writes it to a Secret, from which 'kubectl apikey reveal' prints it once.`,
+		Example: `  # Create a key with read access
   kubectl apikey create "Frontend App" -r
 
-  # A key that may read and write, for 30 days
+  # Create a key with read and write access that expires after 30 days
   kubectl apikey create CI-Pipeline -r -w --expires-in=30d
 
-  # A key that may create and end others by the console of the namespace
+  # Create a key that may create and deactivate keys through the console of the namespace
   kubectl apikey create "Key administration" -r -w --manager
 
-  # Nothing but the token
+  # Print only the token
   kubectl apikey create "Nightly Job" -w -o jsonpath='{.token}'
 
-  # The token stays in the cluster, in the Secret partner-token, for an hour at most
+  # Leave the token in the Secret partner-token for at most one hour
   kubectl apikey create Partner -r --secret-name=partner-token --secret-ttl=1h`,
-		Args: oneAppName,
+		Args: exactlyOneAppName,
 		PreRunE: func(command *cobra.Command, args []string) error {
-			c.creation.AppName = args[0]
-			return c.complete(command.Flags())
+			o.key.AppName = args[0]
+			return o.complete(command.Flags())
 		},
-		RunE:              cluster.run(c.run),
+		RunE:              cluster.run(o.run),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	flags := command.Flags()
-	flags.BoolVarP(&c.creation.ReadAccess, "read", "r", false, "Allow requests that only read: GET, HEAD, OPTIONS and WebSockets.")
-	flags.BoolVarP(&c.creation.WriteAccess, "write", "w", false, "Allow all other requests.")
-	flags.BoolVar(&c.manager, "manager", false,
-		"Let the key create and end others by the console (label "+v1alpha1.LabelManager+"=true).")
-	flags.StringVar(&c.expiresAt, "expires-at", "", "When the key expires, such as 2027-06-01T00:00:00Z.")
-	flags.Var(&c.expiresIn, "expires-in", "After how long the key expires, such as 12h, 30d or 1y.")
-	flags.BoolVar(&c.bySecret, "secret", false,
-		"Let the controller make the token and hand it over in a Secret. The other --secret flags imply it.")
-	flags.StringVar(&c.secret.Name, "secret-name", "", "Name of that Secret. Default: the key's name and -token.")
-	flags.StringVar(&c.secret.Key, "secret-key", "", "Entry of that Secret that holds the token. Default: token.")
-	flags.Var(&c.secretTTL, "secret-ttl", "How long that Secret stays, at least 1m. Default: as long as the key is active.")
+	flags.BoolVarP(&o.key.ReadAccess, "read", "r", false, "Allow GET, HEAD and OPTIONS requests, and WebSockets.")
+	flags.BoolVarP(&o.key.WriteAccess, "write", "w", false, "Allow all other requests.")
+	flags.BoolVar(&o.manager, "manager", false,
+		"Allow the key to create and deactivate keys through the console (label "+v1alpha1.LabelManager+"=true). Requires --write.")
+	flags.StringVar(&o.expiresAt, "expires-at", "", "Time at which the key expires, such as 2027-06-01T00:00:00Z.")
+	flags.Var(&o.expiresIn, "expires-in", "Time until the key expires, such as 12h, 30d or 1y.")
+	flags.BoolVar(&o.bySecret, "secret", false,
+		"Let the controller generate the token and write it to a Secret. The other --secret flags imply this one.")
+	flags.StringVar(&o.secret.Name, "secret-name", "", "Name of the Secret. Default: the name of the key, followed by -token.")
+	flags.StringVar(&o.secret.Key, "secret-key", "", "Entry of the Secret that holds the token. Default: token.")
+	flags.Var(&o.secretTTL, "secret-ttl", "Time after which the Secret is deleted, at least 1m. Default: when the key ends.")
 	for _, name := range []string{"expires-in", "secret-ttl"} {
-		flags.Lookup(name).DefValue = "" // 0s means that there is none
+		flags.Lookup(name).DefValue = "" // not 0s
 	}
-	command.MarkFlagsMutuallyExclusive("expires-at", "expires-in")
-	c.register(flags, "the key is accepted. A key that is not, because of a conflict or in time, is removed again")
-	c.output.AddFlags(command)
+	o.register(flags, "the key is accepted. A key that is not accepted is deleted")
+	o.flags.AddFlags(command)
 	return command
 }
 
-func oneAppName(_ *cobra.Command, args []string) error {
+func exactlyOneAppName(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return fmt.Errorf(`give one app name, in quotes if it has spaces: kubectl apikey create "Frontend App" -r`)
+		return errors.New(`exactly one APP_NAME is required; quote a name with spaces: kubectl apikey create "Frontend App" -r`)
 	}
 	return nil
 }
 
-// complete checks the flags, and takes from them what to create and how to print it. A key that could not be printed must not be made.
-func (c *create) complete(flags *pflag.FlagSet) error {
-	if !c.creation.ReadAccess && !c.creation.WriteAccess {
-		return errors.New("give at least one of --read (-r) and --write (-w)")
+// complete validates the flags and derives the options from them. A key that could not be printed must not be created.
+func (o *createOptions) complete(flags *pflag.FlagSet) error {
+	switch {
+	case !o.key.ReadAccess && !o.key.WriteAccess:
+		return errors.New("--read (-r), --write (-w) or both are required")
+	case o.manager && !o.key.WriteAccess:
+		return errors.New("--manager requires --write (-w)")
+	case flags.Changed("expires-at") && flags.Changed("expires-in"):
+		return errors.New("--expires-at and --expires-in are mutually exclusive")
 	}
-	if c.manager && !c.creation.WriteAccess {
-		return errors.New("a key that manages others needs write access: give --write (-w) beside --manager")
-	}
-	if err := c.validate(); err != nil {
+	if err := o.validate(); err != nil {
 		return err
 	}
-	if c.manager {
-		c.creation.Labels = map[string]string{v1alpha1.LabelManager: "true"}
+	if o.manager {
+		o.key.Labels = map[string]string{v1alpha1.LabelManager: "true"}
 	}
-	if c.bySecret || flags.Changed("secret-name") || flags.Changed("secret-key") || flags.Changed("secret-ttl") {
-		c.creation.Secret = &c.secret
+	if o.bySecret || flags.Changed("secret-name") || flags.Changed("secret-key") || flags.Changed("secret-ttl") {
+		o.key.Secret = &o.secret
 	}
 	if flags.Changed("secret-ttl") {
-		c.secret.TTL = &metav1.Duration{Duration: time.Duration(c.secretTTL)}
+		o.secret.TTL = &metav1.Duration{Duration: time.Duration(o.secretTTL)}
 	}
-	if err := c.completeExpiry(flags, time.Now()); err != nil {
+	if err := o.completeExpiry(flags, time.Now()); err != nil {
 		return err
 	}
-	return c.completeOutput(flags)
+	if err := o.printOptions.complete(flags); err != nil || o.printer == nil || o.key.Secret != nil {
+		return err
+	}
+	return o.checkTokenIsPrinted()
 }
 
-func (c *create) completeExpiry(flags *pflag.FlagSet, now time.Time) error {
+func (o *createOptions) completeExpiry(flags *pflag.FlagSet, now time.Time) error {
 	var at time.Time
 	switch {
 	case flags.Changed("expires-in"):
-		at = now.Add(time.Duration(c.expiresIn)).Truncate(time.Second)
+		at = now.Add(time.Duration(o.expiresIn)).Truncate(time.Second)
 	case flags.Changed("expires-at"):
 		var err error
-		if at, err = time.Parse(time.RFC3339, c.expiresAt); err != nil {
-			return fmt.Errorf("--expires-at=%q is no date and time: give one such as 2027-06-01T00:00:00Z", c.expiresAt)
+		if at, err = time.Parse(time.RFC3339, o.expiresAt); err != nil {
+			return fmt.Errorf("--expires-at=%q is not a date and time such as 2027-06-01T00:00:00Z", o.expiresAt)
 		}
 	default:
 		return nil
 	}
 	if !at.After(now) {
-		return errors.New("the key would be expired from the start: give a time in the future")
+		return errors.New("the expiry must be in the future")
 	}
-	c.creation.ExpiresAt = new(metav1.NewTime(at))
+	o.key.ExpiresAt = new(metav1.NewTime(at))
 	return nil
 }
 
-func (c *create) completeOutput(flags *pflag.FlagSet) (err error) {
-	if !flags.Changed("output") && !flags.Changed("template") {
-		return nil
-	}
-	if c.printer, err = c.output.ToPrinter(); err != nil || c.creation.Secret != nil {
-		return err
-	}
-	return c.checkTokenIsPrinted()
-}
+var errTokenNotPrinted = errors.New("this --output does not print the token: choose one that does, such as jsonpath={.token}, or " +
+	"use --secret")
 
-var errTokenNotPrinted = errors.New("this --output would lose the token: choose one that prints it whole, such as jsonpath={.token}, " +
-	"or give --secret")
-
-// checkTokenIsPrinted prints what the new key will look like, and looks for the token in it.
-func (c *create) checkTokenIsPrinted() error {
-	printer, err := c.output.ToPrinter() // not the one of the new key: printers of YAML separate what they print from what they printed before
+// checkTokenIsPrinted prints a sample key, and returns an error if the output does not contain its token.
+func (o *createOptions) checkTokenIsPrinted() error {
+	printer, err := o.flags.ToPrinter() // another one, because a YAML printer writes a separator before its second object
 	if err != nil {
 		return err
 	}
-	specimen := c.specimen()
+	sample := o.sample()
 	var text strings.Builder
-	if err := printObject(printer, &text, specimen); err != nil {
+	if err := printObject(printer, &text, sample); err != nil {
 		return err
 	}
-	if !strings.Contains(text.String(), specimen.Token) {
+	if !strings.Contains(text.String(), sample.Token) {
 		return errTokenNotPrinted
 	}
 	return nil
 }
 
-// specimen is like what will be created, as far as it can be known.
-func (c *create) specimen() *keyclient.CreateResult {
+// sample returns a key with the fields that the created key will have.
+func (o *createOptions) sample() *keyclient.CreateResult {
 	now, plaintext := metav1.Now(), token.New()
 	hash, hint := token.Hash(plaintext), token.Hint(plaintext)
 	key := &v1alpha1.APIKey{
@@ -205,11 +214,11 @@ func (c *create) specimen() *keyclient.CreateResult {
 			Namespace: "namespace", Name: "name", UID: uuid.NewUUID(), ResourceVersion: "1", Generation: 1, CreationTimestamp: now,
 		},
 		Spec: v1alpha1.APIKeySpec{
-			AppName: c.creation.AppName, ReadAccess: c.creation.ReadAccess, WriteAccess: c.creation.WriteAccess, Active: new(true),
-			ExpiresAt: c.creation.ExpiresAt, TokenHash: hash, TokenHint: hint,
+			AppName: o.key.AppName, ReadAccess: o.key.ReadAccess, WriteAccess: o.key.WriteAccess, Active: new(true),
+			ExpiresAt: o.key.ExpiresAt, TokenHash: hash, TokenHint: hint,
 		},
 	}
-	if c.wait {
+	if o.wait {
 		key.Status = v1alpha1.APIKeyStatus{
 			ObservedGeneration: 1,
 			Tokens:             []v1alpha1.TokenRecord{{Hash: hash, Hint: hint, NotBefore: &now}},
@@ -222,19 +231,19 @@ func (c *create) specimen() *keyclient.CreateResult {
 	return &keyclient.CreateResult{Key: key, Token: plaintext}
 }
 
-func (c *create) run(ctx context.Context, s *session, _ []string) error {
-	c.creation.Namespace = s.namespace
-	created, err := c.create(ctx, s)
+func (o *createOptions) run(ctx context.Context, s *session, _ []string) error {
+	o.key.Namespace = s.namespace
+	created, err := o.create(ctx, s)
 	if err == nil {
-		err = c.printOrRemove(ctx, s, created)
+		err = o.printOrDelete(ctx, s, created)
 	}
 	if err != nil {
-		if remains := (*keyclient.CleanupError)(nil); errors.As(err, &remains) {
+		if cleanup := (*keyclient.CleanupError)(nil); errors.As(err, &cleanup) {
 			return err
 		}
 		return fmt.Errorf("no key was created: %w", err)
 	}
-	advice := "Save the token now: it is shown only once, and nobody keeps it."
+	advice := "Save the token now: it is shown only once and stored nowhere else."
 	if created.Token == "" {
 		advice = fmt.Sprintf("To print the token, once: kubectl apikey reveal %s -n %s", created.Key.Name, created.Key.Namespace)
 	}
@@ -242,30 +251,30 @@ func (c *create) run(ctx context.Context, s *session, _ []string) error {
 	return err
 }
 
-func (c *create) create(ctx context.Context, s *session) (*keyclient.CreateResult, error) {
-	if !c.wait {
-		return keyclient.CreateNoWait(ctx, s, c.creation)
+func (o *createOptions) create(ctx context.Context, s *session) (*keyclient.CreateResult, error) {
+	if !o.wait {
+		return keyclient.CreateNoWait(ctx, s, o.key)
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	return keyclient.Create(ctx, s, c.creation)
+	return keyclient.Create(ctx, s, o.key)
 }
 
-// printOrRemove prints the key, or leaves nothing of it: nobody would have its token.
-func (c *create) printOrRemove(ctx context.Context, s *session, created *keyclient.CreateResult) error {
-	if err := c.print(s, created); err != nil {
-		return errors.Join(fmt.Errorf("it could not be printed: %w", err), keyclient.Remove(ctx, s, created.Key))
+// printOrDelete prints a key. If that fails, it deletes the key, because the token is lost.
+func (o *createOptions) printOrDelete(ctx context.Context, s *session, created *keyclient.CreateResult) error {
+	if err := o.print(s, created); err != nil {
+		return errors.Join(fmt.Errorf("printing it failed: %w", err), keyclient.Delete(ctx, s, created.Key))
 	}
 	return nil
 }
 
-func (c *create) print(s *session, created *keyclient.CreateResult) error {
-	if c.printer != nil {
-		return printObject(c.printer, s.out, created)
+func (o *createOptions) print(s *session, created *keyclient.CreateResult) error {
+	if o.printer != nil {
+		return printObject(o.printer, s.out, created)
 	}
 	headline := "API Key created successfully!"
-	if !c.wait {
-		headline = "API Key declared. It is not known yet whether it will be accepted."
+	if !o.wait {
+		headline = "API Key created. The controller has not accepted it yet."
 	}
 	var handover [][2]string
 	switch {
@@ -274,11 +283,11 @@ func (c *create) print(s *session, created *keyclient.CreateResult) error {
 	case created.Key.Status.SecretName != "":
 		handover = [][2]string{{"Secret", created.Key.Status.SecretName}}
 	}
-	return printFacts(s.out, headline, created.Key, handover...)
+	return printDetails(s.out, headline, created.Key, handover...)
 }
 
 func printObject(printer printers.ResourcePrinter, out io.Writer, created *keyclient.CreateResult) error {
-	object, err := objectOf(created.Key)
+	object, err := toUnstructured(created.Key)
 	if err != nil {
 		return err
 	}

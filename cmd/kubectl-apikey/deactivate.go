@@ -8,51 +8,43 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
-	"k8s.io/cli-runtime/pkg/genericclioptions"
-	"k8s.io/cli-runtime/pkg/printers"
 
-	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
-// deactivate ends keys for good.
-type deactivate struct {
-	output  *genericclioptions.PrintFlags
-	printer printers.ResourcePrinter // nil prints text
-}
+type deactivateOptions struct{ printOptions }
 
 func newDeactivateCommand(cluster *cluster) *cobra.Command {
-	d := &deactivate{output: genericclioptions.NewPrintFlags("deactivated")}
+	o := &deactivateOptions{printOptions: newPrintOptions("deactivated")}
 	command := &cobra.Command{
 		Use:   "deactivate NAME|ID...",
-		Short: "End keys for good",
-		Long: `End keys for good: they are refused at once, and never become active again. Their app names are free for other keys.
-The objects stay, so that it is known that there was such a key.`,
-		Example: `  kubectl apikey deactivate frontend-app-x7k2mq4a
+		Short: "Deactivate keys",
+		Long: `Deactivate keys. Authenticators refuse them at once, and they never become active again.
+
+Other keys may use their app names then. The APIKeys stay as a record.`,
+		Example: `  # Deactivate a key by its name
+  kubectl apikey deactivate frontend-app-x7k2mq4a
+
+  # Deactivate a key by its ID
   kubectl apikey deactivate 805a358f-4740-46ec-926f-ef4ac8d8ab92`,
-		Args: someKeys,
-		PreRunE: func(command *cobra.Command, _ []string) (err error) {
-			if command.Flags().Changed("output") || command.Flags().Changed("template") {
-				d.printer, err = d.output.ToPrinter()
-			}
-			return err
-		},
-		RunE:              cluster.run(d.run),
+		Args:              someKeys,
+		PreRunE:           func(command *cobra.Command, _ []string) error { return o.complete(command.Flags()) },
+		RunE:              cluster.run(o.run),
 		ValidArgsFunction: cluster.completeNames,
 	}
-	d.output.AddFlags(command)
+	o.flags.AddFlags(command)
 	return command
 }
 
-func (d *deactivate) run(ctx context.Context, s *session, args []string) error {
+func (o *deactivateOptions) run(ctx context.Context, s *session, args []string) error {
 	var errs []error
 	for _, nameOrID := range args {
-		errs = append(errs, d.deactivate(ctx, s, nameOrID))
+		errs = append(errs, o.deactivate(ctx, s, nameOrID))
 	}
 	return errors.Join(errs...)
 }
 
-func (d *deactivate) deactivate(ctx context.Context, s *session, nameOrID string) error {
+func (o *deactivateOptions) deactivate(ctx context.Context, s *session, nameOrID string) error {
 	key, err := s.find(ctx, nameOrID)
 	if err != nil {
 		return err
@@ -61,16 +53,12 @@ func (d *deactivate) deactivate(ctx context.Context, s *session, nameOrID string
 	if err != nil {
 		return err
 	}
-	return d.print(s, key)
-}
-
-func (d *deactivate) print(s *session, key *v1alpha1.APIKey) error {
-	if d.printer == nil {
-		return printFacts(s.out, "API Key deactivated successfully", key, [2]string{"Updated At", timestamp(keyclient.UpdatedAt(key))})
+	if o.printer == nil {
+		return printDetails(s.out, "API Key deactivated successfully", key, [2]string{"Updated At", timestamp(keyclient.UpdatedAt(key))})
 	}
-	object, err := objectOf(key)
+	object, err := toUnstructured(key)
 	if err != nil {
 		return err
 	}
-	return d.printer.PrintObj(object, s.out)
+	return o.printer.PrintObj(object, s.out)
 }

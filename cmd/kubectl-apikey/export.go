@@ -23,82 +23,85 @@ import (
 	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
-// export prints manifests that make the same tokens good again elsewhere.
-type export struct {
+type exportOptions struct {
 	allNamespaces bool
 	output        string
 }
 
 func newExportCommand(cluster *cluster) *cobra.Command {
-	e := &export{}
+	o := &exportOptions{}
 	command := &cobra.Command{
 		Use:   "export [NAME|ID...]",
-		Short: "Print manifests of active keys, by the hashes of their tokens",
-		Long: `Print manifests of active keys, all or some, for Git, for a second cluster or for a restore. They hold the hashes of the tokens,
-so that the tokens that clients have are good wherever the manifests are applied. Keys that have ended, or are not issued, are left out.
+		Short: "Print manifests of active keys with the hashes of their tokens",
+		Long: `Print manifests of active keys, of all or of those that you name, for Git, for another cluster or for a restore.
 
-The bootstrap key of a management API, which may do everything there, is exported only if it is named. The label that lets a key manage
-others is left out: it is for the place where it was given.`,
-		Example: `  # Restore the keys of a namespace in another cluster
+The manifests contain the hashes of the tokens. Wherever you apply them, the tokens that clients have are accepted. Keys that have ended
+or are not issued are left out.
+
+The bootstrap key of a console is exported only if you name it. The label that allows a key to manage other keys is left out: set it
+again where it is needed.`,
+		Example: `  # Copy the keys of a namespace to another cluster
   kubectl apikey export -n shop | kubectl apply --context=other -f -`,
-		PreRunE:           func(_ *cobra.Command, args []string) error { return e.validate(args) },
-		RunE:              cluster.run(e.run),
+		PreRunE:           func(_ *cobra.Command, args []string) error { return o.validate(args) },
+		RunE:              cluster.run(o.run),
 		ValidArgsFunction: cluster.completeNames,
 	}
-	command.Flags().BoolVarP(&e.allNamespaces, "all-namespaces", "A", false, "The keys of all namespaces.")
-	command.Flags().StringVarP(&e.output, "output", "o", "yaml", "Output format: yaml or json.")
+	command.Flags().BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "Export the keys of all namespaces.")
+	command.Flags().StringVarP(&o.output, "output", "o", "yaml", "Output format: yaml or json.")
 	return command
 }
 
-func (e *export) validate(args []string) error {
+func (o *exportOptions) validate(args []string) error {
 	switch {
-	case e.output != "yaml" && e.output != "json":
-		return fmt.Errorf("--output=%q is unknown: give yaml or json", e.output)
-	case e.allNamespaces && len(args) > 0:
-		return errors.New("give either keys or --all-namespaces")
+	case o.output != "yaml" && o.output != "json":
+		return fmt.Errorf("--output=%q is unknown: use yaml or json", o.output)
+	case o.allNamespaces && len(args) > 0:
+		return errors.New("NAME|ID and --all-namespaces are mutually exclusive")
 	default:
 		return nil
 	}
 }
 
-func (e *export) run(ctx context.Context, s *session, args []string) error {
+func (o *exportOptions) run(ctx context.Context, s *session, args []string) error {
 	if len(args) > 0 {
-		return e.exportNamed(ctx, s, args)
+		return o.exportNamed(ctx, s, args)
 	}
-	keys, err := e.keys(ctx, s)
+	keys, err := s.keys(ctx, o.allNamespaces)
 	if err != nil {
 		return err
 	}
-	var errs []error
-	keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool {
-		if key.Unreadable != nil {
-			errs = append(errs, unreadable(key))
-		}
-		return key.Unreadable != nil
+	slices.SortFunc(keys, func(a, b *v1alpha1.APIKey) int { // by name, so that the order stays the same in Git
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	all := len(keys)
-	keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !keyclient.IsActive(key, time.Now()) })
-	active := len(keys)
-	keys = slices.DeleteFunc(keys, isBootstrapKey)
-	if err := e.print(s, keys); err != nil {
+	var exported []*v1alpha1.APIKey
+	var errs []error
+	inactive, bootstrap := 0, 0
+	for _, key := range keys {
+		switch {
+		case key.Unreadable != nil:
+			errs = append(errs, unreadable(key))
+		case !keyclient.IsActive(key, time.Now()):
+			inactive++
+		case key.Labels[v1alpha1.LabelBootstrap] == "true": // elsewhere, it would let the administrators of this console in
+			bootstrap++
+		default:
+			exported = append(exported, key)
+		}
+	}
+	if err := o.print(s, exported); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.errOut, "Exported %d keys. Left out %d that are not active, and %d bootstrap keys.\n",
-		len(keys), all-active, active-len(keys))
+	_, err = fmt.Fprintf(s.errOut, "Exported %d keys. Left out %d inactive keys and %d bootstrap keys.\n", len(exported), inactive, bootstrap)
 	return errors.Join(append(errs, err)...)
 }
 
-// unreadable says why a key is not exported of which not all is known.
 func unreadable(key *v1alpha1.APIKey) error {
-	return fmt.Errorf("APIKey %q in namespace %q is not exported: fields of it cannot be read (%s)",
+	return fmt.Errorf("APIKey %q in namespace %q is not exported, because fields cannot be read: correct %s",
 		key.Name, key.Namespace, strings.Join(key.Unreadable, ", "))
 }
 
-// isBootstrapKey says whether a management API gave itself this key. Elsewhere it would let in who administers this place.
-func isBootstrapKey(key *v1alpha1.APIKey) bool { return key.Labels[v1alpha1.LabelBootstrap] == "true" }
-
-// exportNamed exports these keys. One that cannot be exported is an error, after the others.
-func (e *export) exportNamed(ctx context.Context, s *session, args []string) error {
+// exportNamed exports the named keys. It returns an error for each of them that cannot be exported, and prints the others.
+func (o *exportOptions) exportNamed(ctx context.Context, s *session, args []string) error {
 	var keys []*v1alpha1.APIKey
 	var errs []error
 	for _, nameOrID := range args {
@@ -109,37 +112,24 @@ func (e *export) exportNamed(ctx context.Context, s *session, args []string) err
 		case key.Unreadable != nil:
 			errs = append(errs, unreadable(key))
 		case !keyclient.IsActive(key, time.Now()):
-			errs = append(errs, fmt.Errorf("APIKey %q is not exported: it is not active (%s)", key.Name, reason(key)))
+			errs = append(errs, fmt.Errorf("APIKey %q is not exported, because it is not active (%s)", key.Name, reason(key)))
 		default:
 			keys = append(keys, key)
 		}
 	}
-	return errors.Join(append(errs, e.print(s, keys))...)
+	return errors.Join(append(errs, o.print(s, keys))...)
 }
 
-// keys returns all keys, in an order that does not change when they are created anew.
-func (e *export) keys(ctx context.Context, s *session) ([]*v1alpha1.APIKey, error) {
-	namespace := s.namespace
-	if e.allNamespaces {
-		namespace = metav1.NamespaceAll
-	}
-	keys, err := s.keys(ctx, namespace)
-	slices.SortFunc(keys, func(a, b *v1alpha1.APIKey) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
-	return keys, err
-}
-
-func (e *export) print(s *session, keys []*v1alpha1.APIKey) error {
+func (o *exportOptions) print(s *session, keys []*v1alpha1.APIKey) error {
 	manifests := make([]*v1alpha1.APIKey, len(keys))
 	managers := 0
 	for i, key := range keys {
 		manifests[i] = manifestOf(key)
-		if isManager(key) {
+		if key.Labels[v1alpha1.LabelManager] == "true" {
 			managers++
 		}
 	}
-	list, err := listOf(manifests)
+	list, err := toList(manifests)
 	if err != nil {
 		return err
 	}
@@ -147,16 +137,16 @@ func (e *export) print(s *session, keys []*v1alpha1.APIKey) error {
 		unstructured.RemoveNestedField(list.Items[i].Object, "status")
 		unstructured.RemoveNestedField(list.Items[i].Object, "metadata", "creationTimestamp")
 	}
-	if err := e.printList(s, list); err != nil || managers == 0 {
+	if err := o.printList(s, list); err != nil || managers == 0 {
 		return err
 	}
-	_, err = fmt.Fprintf(s.errOut, "Left out the label %s of %d keys: label those again that are to create and end others there.\n",
+	_, err = fmt.Fprintf(s.errOut, "Left out the label %s of %d keys: set it again on those that may create and deactivate other keys.\n",
 		v1alpha1.LabelManager, managers)
 	return err
 }
 
-func (e *export) printList(s *session, list *unstructured.UnstructuredList) error {
-	if e.output == "json" {
+func (o *exportOptions) printList(s *session, list *unstructured.UnstructuredList) error {
+	if o.output == "json" {
 		return (&printers.JSONPrinter{}).PrintObj(list, s.out)
 	}
 	documents := &printers.YAMLPrinter{}
@@ -168,10 +158,7 @@ func (e *export) printList(s *session, list *unstructured.UnstructuredList) erro
 	return nil
 }
 
-// isManager says whether the key may create and end others where that takes a label.
-func isManager(key *v1alpha1.APIKey) bool { return key.Labels[v1alpha1.LabelManager] == "true" }
-
-// manifestOf declares a key whose token is that of an issued one.
+// manifestOf returns an APIKey that imports the token of an issued key.
 func manifestOf(key *v1alpha1.APIKey) *v1alpha1.APIKey {
 	annotations, labels := maps.Clone(key.Annotations), maps.Clone(key.Labels)
 	delete(annotations, corev1.LastAppliedConfigAnnotation)

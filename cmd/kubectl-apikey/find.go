@@ -25,46 +25,49 @@ import (
 
 var keyKind = v1alpha1.GroupVersion.WithKind("APIKey")
 
-// oneKey and someKeys are the arguments of commands that take keys.
-func oneKey(_ *cobra.Command, args []string) error {
+// exactlyOneKey is the positional argument of a command for one key.
+func exactlyOneKey(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return errors.New("give the name or the ID of one key")
+		return errors.New("exactly one NAME or ID is required")
 	}
 	return nil
 }
 
+// someKeys are the positional arguments of a command for keys.
 func someKeys(_ *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return errors.New("give the name or the ID of at least one key")
+		return errors.New("at least one NAME or ID is required")
 	}
 	return nil
 }
 
-// find returns the key of this name or ID. Whoever may create keys may name one as another's ID: then it is not guessed which is meant.
+// find returns the key with this name or ID. It refuses an argument that is both: a user who may create keys could choose the ID of
+// another key as the name of one.
 func (s *session) find(ctx context.Context, nameOrID string) (*v1alpha1.APIKey, error) {
-	named, err := s.named(ctx, nameOrID)
+	byName, err := s.findByName(ctx, nameOrID)
 	if err != nil {
 		return nil, err
 	}
-	identified, err := s.identified(ctx, nameOrID)
+	byID, err := s.findByID(ctx, nameOrID)
 	if err != nil {
 		return nil, err
 	}
 	switch {
-	case named != nil && identified != nil:
-		return nil, fmt.Errorf("%q is the name of one key and the ID of another: for the one of this name give its ID, %q; "+
-			"for the one of this ID give its name, %q", nameOrID, named.UID, identified.Name)
-	case named != nil:
-		return named, nil
-	case identified != nil:
-		return identified, nil
+	case byName != nil && byID != nil:
+		return nil, fmt.Errorf("%q is the name of one key and the ID of another: use the ID %q for the key with this name, or "+
+			"the name %q for the key with this ID", nameOrID, byName.UID, byID.Name)
+	case byName != nil:
+		return byName, nil
+	case byID != nil:
+		return byID, nil
 	default:
-		return nil, fmt.Errorf("no APIKey in namespace %q has the name or ID %q: 'kubectl apikey list -o wide' shows both", s.namespace, nameOrID)
+		return nil, fmt.Errorf("no APIKey in namespace %q has the name or ID %q: list both with 'kubectl apikey list -o wide'",
+			s.namespace, nameOrID)
 	}
 }
 
-// named returns the key of this name, or nil.
-func (s *session) named(ctx context.Context, name string) (*v1alpha1.APIKey, error) {
+// findByName returns the key with this name, or nil.
+func (s *session) findByName(ctx context.Context, name string) (*v1alpha1.APIKey, error) {
 	key := &v1alpha1.APIKey{}
 	err := s.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: name}, key)
 	if apierrors.IsNotFound(err) && !isNotServed(err) {
@@ -73,8 +76,8 @@ func (s *session) named(ctx context.Context, name string) (*v1alpha1.APIKey, err
 	return key, err
 }
 
-// identified returns the key of this ID, or nil.
-func (s *session) identified(ctx context.Context, id string) (*v1alpha1.APIKey, error) {
+// findByID returns the key with this ID, or nil.
+func (s *session) findByID(ctx context.Context, id string) (*v1alpha1.APIKey, error) {
 	if isID := uuid.Validate(id) == nil; !isID {
 		return nil, nil
 	}
@@ -87,15 +90,19 @@ func (s *session) identified(ctx context.Context, id string) (*v1alpha1.APIKey, 
 	if err != nil || name == "" {
 		return nil, err
 	}
-	key, err := s.named(ctx, name)
-	if err != nil || key == nil || key.UID != types.UID(id) { // another has the name by now
+	key, err := s.findByName(ctx, name)
+	if err != nil || key == nil || key.UID != types.UID(id) { // another key has the name now
 		return nil, err
 	}
 	return key, nil
 }
 
-// keys returns the keys of a namespace, or of all if it is empty, in the order of their creation.
-func (s *session) keys(ctx context.Context, namespace string) ([]*v1alpha1.APIKey, error) {
+// keys returns the keys of the namespace, or of all namespaces, in the order of their creation.
+func (s *session) keys(ctx context.Context, allNamespaces bool) ([]*v1alpha1.APIKey, error) {
+	namespace := s.namespace
+	if allNamespaces {
+		namespace = metav1.NamespaceAll
+	}
 	var keys []*v1alpha1.APIKey
 	err := each(ctx, s, namespace, func() client.ObjectList { return &v1alpha1.APIKeyList{} }, func(key *v1alpha1.APIKey) {
 		keys = append(keys, key)
@@ -106,7 +113,7 @@ func (s *session) keys(ctx context.Context, namespace string) ([]*v1alpha1.APIKe
 	return keys, err
 }
 
-// eachMetadata reads the names and IDs of the namespace's keys, and nothing else.
+// eachMetadata lists only the metadata of the keys of the namespace.
 func (s *session) eachMetadata(ctx context.Context, do func(*metav1.PartialObjectMetadata)) error {
 	return each(ctx, s, s.namespace, func() client.ObjectList {
 		list := &metav1.PartialObjectMetadataList{}
@@ -115,7 +122,7 @@ func (s *session) eachMetadata(ctx context.Context, do func(*metav1.PartialObjec
 	}, do)
 }
 
-// each reads a list page by page.
+// each calls do for the objects of a list, which it reads page by page.
 func each[T runtime.Object](ctx context.Context, s *session, namespace string, newList func() client.ObjectList, do func(T)) error {
 	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 		list := newList()
@@ -132,7 +139,7 @@ func each[T runtime.Object](ctx context.Context, s *session, namespace string, n
 	})
 }
 
-// completeNames completes arguments that name keys.
+// completeNames completes the names of keys.
 func (c *cluster) completeNames(command *cobra.Command, given []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	s, err := c.connect(command)
 	if err != nil {

@@ -22,92 +22,88 @@ import (
 	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
-// selection says which keys are meant.
-type selection struct {
+// selectOptions are the flags that select keys.
+type selectOptions struct {
 	activeOnly    bool
 	allNamespaces bool
 }
 
-func (f *selection) register(flags *pflag.FlagSet) {
-	flags.BoolVarP(&f.activeOnly, "active-only", "a", false, "Only the keys that are accepted.")
-	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "The keys of all namespaces.")
+func (o *selectOptions) register(flags *pflag.FlagSet) {
+	flags.BoolVarP(&o.activeOnly, "active-only", "a", false, "Select only the keys that authenticators accept.")
+	flags.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "Select the keys of all namespaces.")
 }
 
-func (f *selection) keys(ctx context.Context, s *session, now time.Time) ([]*v1alpha1.APIKey, error) {
-	namespace := s.namespace
-	if f.allNamespaces {
-		namespace = metav1.NamespaceAll
-	}
-	keys, err := s.keys(ctx, namespace)
-	if f.activeOnly {
+func (o *selectOptions) keys(ctx context.Context, s *session, now time.Time) ([]*v1alpha1.APIKey, error) {
+	keys, err := s.keys(ctx, o.allNamespaces)
+	if o.activeOnly {
 		keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !keyclient.IsActive(key, now) })
 	}
 	return keys, err
 }
 
-// list prints keys.
-type list struct {
-	selection
+type listOptions struct {
+	selectOptions
 	noHeaders bool
 	output    *genericclioptions.PrintFlags
 	printer   printers.ResourcePrinter // nil prints a table
 }
 
 func newListCommand(cluster *cluster) *cobra.Command {
-	l := &list{output: genericclioptions.NewPrintFlags("").WithDefaultOutput("table")}
+	o := &listOptions{output: genericclioptions.NewPrintFlags("").WithDefaultOutput("table")}
 	command := &cobra.Command{
 		Use:   "list",
 		Short: "List keys",
-		Example: `  # All keys of the namespace, ended ones too
+		Long:  "List keys in the order of their creation, including deactivated and expired ones.",
+		Example: `  # List all keys of the namespace
   kubectl apikey list
 
-  # The active keys of all namespaces, with their names
+  # List the active keys of all namespaces, with their names
   kubectl apikey list -a -A -o wide`,
 		Args:              cobra.NoArgs,
-		PreRunE:           func(*cobra.Command, []string) error { return l.complete() },
-		RunE:              cluster.run(l.run),
+		PreRunE:           func(*cobra.Command, []string) error { return o.complete() },
+		RunE:              cluster.run(o.run),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	l.register(command.Flags())
-	command.Flags().BoolVar(&l.noHeaders, "no-headers", false, "Print no headers.")
-	l.output.AddFlags(command)
-	command.Flag("output").Usage = "Output format: table, wide, or another one of kubectl's, such as json, yaml, name and jsonpath=..."
+	o.register(command.Flags())
+	command.Flags().BoolVar(&o.noHeaders, "no-headers", false, "Do not print the header of the table.")
+	o.output.AddFlags(command)
+	command.Flag("output").Usage = "Output format: table, wide, or a format of kubectl such as json, yaml, name or jsonpath=..."
 	return command
 }
 
-func (l *list) complete() (err error) {
-	if format := *l.output.OutputFormat; format == "table" || format == "wide" {
+func (o *listOptions) complete() (err error) {
+	if format := *o.output.OutputFormat; format == "table" || format == "wide" {
 		return nil
 	}
-	l.printer, err = l.output.ToPrinter()
+	o.printer, err = o.output.ToPrinter()
 	return err
 }
 
-func (l *list) run(ctx context.Context, s *session, _ []string) error {
+func (o *listOptions) run(ctx context.Context, s *session, _ []string) error {
 	now := time.Now()
-	keys, err := l.keys(ctx, s, now)
+	keys, err := o.keys(ctx, s, now)
 	switch {
 	case err != nil:
 		return err
-	case l.printer != nil:
-		objects, err := listOf(keys)
+	case o.printer != nil:
+		list, err := toList(keys)
 		if err != nil {
 			return err
 		}
-		return l.printer.PrintObj(objects, s.out)
-	case len(keys) == 0 && l.allNamespaces:
+		return o.printer.PrintObj(list, s.out)
+	case len(keys) == 0 && o.allNamespaces:
 		_, err = fmt.Fprintln(s.errOut, "No API keys found.")
 		return err
 	case len(keys) == 0:
 		_, err = fmt.Fprintf(s.errOut, "No API keys found in namespace %q.\n", s.namespace)
 		return err
 	default:
-		options := printers.PrintOptions{NoHeaders: l.noHeaders, WithNamespace: l.allNamespaces, Wide: *l.output.OutputFormat == "wide"}
+		options := printers.PrintOptions{NoHeaders: o.noHeaders, WithNamespace: o.allNamespaces, Wide: *o.output.OutputFormat == "wide"}
 		return printers.NewTablePrinter(options).PrintObj(tableOf(keys, now), s.out)
 	}
 }
 
-// tableOf has the columns that -o wide adds at the end.
+// tableOf returns a table. Its last columns are for -o wide only.
 func tableOf(keys []*v1alpha1.APIKey, now time.Time) *metav1.Table {
 	const wide = 1
 	table := &metav1.Table{ColumnDefinitions: []metav1.TableColumnDefinition{
@@ -151,14 +147,17 @@ func reason(key *v1alpha1.APIKey) string {
 }
 
 func newCountCommand(cluster *cluster) *cobra.Command {
-	var f selection
+	var o selectOptions
 	command := &cobra.Command{
-		Use:               "count",
-		Short:             "Print how many keys there are",
+		Use:   "count",
+		Short: "Print the number of keys",
+		Long:  "Print the number of keys, including deactivated and expired ones.",
+		Example: `  # Count the active keys of the namespace
+  kubectl apikey count -a`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: cluster.run(func(ctx context.Context, s *session, _ []string) error {
-			keys, err := f.keys(ctx, s, time.Now())
+			keys, err := o.keys(ctx, s, time.Now())
 			if err != nil {
 				return err
 			}
@@ -166,6 +165,6 @@ func newCountCommand(cluster *cluster) *cobra.Command {
 			return err
 		}),
 	}
-	f.register(command.Flags())
+	o.register(command.Flags())
 	return command
 }

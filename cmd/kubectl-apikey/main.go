@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command kubectl-apikey is the kubectl plugin that creates, lists, reveals, exports and ends API keys: kubectl apikey.
+// Command kubectl-apikey is the kubectl plugin "kubectl apikey". It creates, lists, deactivates, reveals and exports API keys.
 package main
 
 import (
@@ -28,11 +28,11 @@ const (
 )
 
 func main() {
-	// What goes wrong is told by errors. The libraries' logs would only repeat it.
+	// Commands return errors. The logs of the libraries would only repeat them.
 	klog.SetLogger(logr.Discard())
 	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, stop) // a second signal terminates the process
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -48,8 +48,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil:
 		return 0
 	case errors.As(err, &failed):
-		for _, text := range explain(failed.error) {
-			_, _ = fmt.Fprintf(stderr, "Error: %s\n", text)
+		for _, message := range messagesOf(failed.error) {
+			_, _ = fmt.Fprintf(stderr, "Error: %s\n", message)
 		}
 		return exitFailure
 	default:
@@ -60,15 +60,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "kubectl-apikey",
-		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl apikey"},
-		Short:         "Create, list and end API keys",
-		Long:          "Create, list and end the API keys of a namespace: its APIKey objects. Needs a kubeconfig, and no API key.",
+		Use:         "kubectl-apikey",
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl apikey"},
+		Short:       "Create, list, deactivate, reveal and export API keys",
+		Long: `Create, list, deactivate, reveal and export API keys.
+
+The commands work on the APIKeys of a namespace, with your kubeconfig and your RBAC permissions. They need no API key.`,
 		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.CompletionOptions.DisableDefaultCmd = true // kubectl asks the plugin itself
+	root.CompletionOptions.DisableDefaultCmd = true // kubectl runs kubectl_complete-apikey
 	cluster := newCluster(root.PersistentFlags())
 	root.AddCommand(
 		newCreateCommand(cluster),
@@ -81,5 +83,5 @@ func newRootCommand() *cobra.Command {
 	return root
 }
 
-// failure is an error of a command that was called as it should be.
+// failure is an error that is not one of usage.
 type failure struct{ error }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
@@ -34,7 +35,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 // program is the path of the built program.
 var program string
@@ -55,7 +56,7 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-// terminal is where a user types commands, in a namespace of the cluster. It records what the user sees.
+// terminal runs commands in a namespace of the cluster, and records them with their output.
 type terminal struct {
 	*testing.T
 	env        *testenv.Env
@@ -73,7 +74,7 @@ func newTerminal(t *testing.T) *terminal {
 	return terminal
 }
 
-// newTerminalWithController returns a terminal whose namespace has keys issued.
+// newTerminalWithController returns a terminal with a controller for its namespace.
 func newTerminalWithController(t *testing.T) *terminal {
 	t.Helper()
 	terminal := newTerminal(t)
@@ -81,20 +82,20 @@ func newTerminalWithController(t *testing.T) *terminal {
 	return terminal
 }
 
-// logIn makes the commands that follow those of whom config says.
+// logIn sets the kubeconfig of the following commands.
 func (t *terminal) logIn(config *rest.Config) {
 	t.Helper()
 	t.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
 	framework.Must(t, controlplane.WriteKubeconfig(t.kubeconfig, config, t.namespace))
 }
 
-// result is what a command printed, and its exit code.
+// result is the output of a command, and its exit code.
 type result struct {
 	stdout, stderr string
 	code           int
 }
 
-// command returns the program, ready to be run. What waits for the controller has more time than users need, unless it says otherwise.
+// command returns a command. Commands that wait for the controller get a longer timeout than the default.
 func (t *terminal) command(args ...string) *exec.Cmd {
 	if waits := args[0] == "create" || args[0] == "reveal"; waits && !strings.Contains(strings.Join(args, " "), "--timeout") {
 		args = append(slices.Clone(args), "--timeout="+framework.Timeout.String())
@@ -110,7 +111,7 @@ func (t *terminal) run(args ...string) result {
 	return t.start(t.command(args...))()
 }
 
-// start starts a command, and returns what waits for its end.
+// start starts a command. wait returns its result when it has ended.
 func (t *terminal) start(command *exec.Cmd) (wait func() result) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -126,7 +127,7 @@ func (t *terminal) start(command *exec.Cmd) (wait func() result) {
 	}
 }
 
-// types runs a command and records it with all that the user sees.
+// types runs a command, and records it with its output.
 func (t *terminal) types(args ...string) result {
 	t.Helper()
 	got := t.run(args...)
@@ -152,7 +153,7 @@ func (t *terminal) record(args []string, got result) {
 	t.session.WriteString("\n")
 }
 
-// masks replace what differs from run to run by something of the same length.
+// masks replace text that differs between runs with text of the same length.
 var masks = []struct {
 	what *regexp.Regexp
 	by   string
@@ -168,7 +169,7 @@ var masks = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "127.0.0.1:0"},
 }
 
-// assertGolden compares what was recorded with a file, and what the file says of an earlier run.
+// assertGolden compares the record with the golden file of the test.
 func (t *terminal) assertGolden() {
 	t.Helper()
 	got := t.session.String()
@@ -184,7 +185,7 @@ func (t *terminal) assertGolden() {
 	want, err := os.ReadFile(path)
 	framework.Must(t, err)
 	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("what the user sees differs from %s (-want +got); -update writes it anew:\n%s", path, diff)
+		t.Errorf("the output differs from %s, which -update writes (-want +got):\n%s", path, diff)
 	}
 }
 
@@ -195,7 +196,7 @@ func (t *terminal) keys() []v1alpha1.APIKey {
 	return list.Items
 }
 
-// key returns the only key of this app.
+// key returns the only key with this app name.
 func (t *terminal) key(appName string) *v1alpha1.APIKey {
 	t.Helper()
 	var found *v1alpha1.APIKey
@@ -203,13 +204,13 @@ func (t *terminal) key(appName string) *v1alpha1.APIKey {
 	for i := range keys {
 		if keys[i].Spec.AppName == appName {
 			if found != nil {
-				t.Fatalf("there are several keys of %q", appName)
+				t.Fatalf("several keys have the app name %q", appName)
 			}
 			found = &keys[i]
 		}
 	}
 	if found == nil {
-		t.Fatalf("there is no key of %q", appName)
+		t.Fatalf("no key has the app name %q", appName)
 	}
 	return found
 }
@@ -226,8 +227,8 @@ func (t *terminal) secret(name string) *corev1.Secret {
 	return secret
 }
 
-// declare creates an APIKey as kubectl apply does.
-func (t *terminal) declare(name string, change ...func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
+// apply creates an APIKey, as a user does with kubectl apply.
+func (t *terminal) apply(name string, change ...func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
 	t.Helper()
 	key := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: t.namespace, Name: name},
@@ -240,10 +241,10 @@ func (t *terminal) declare(name string, change ...func(*v1alpha1.APIKey)) *v1alp
 	return key
 }
 
-// await waits until a key's Ready condition has this reason.
-func (t *terminal) await(name, wanted string) {
+// awaitReason waits until the Ready condition of a key has this reason.
+func (t *terminal) awaitReason(name, wanted string) {
 	t.Helper()
-	framework.Eventually(t, name+" is "+wanted, func() bool {
+	framework.Eventually(t, "the reason of "+name+" is "+wanted, func() bool {
 		key := &v1alpha1.APIKey{}
 		framework.Must(t, t.env.Client.Get(t.Context(), client.ObjectKey{Namespace: t.namespace, Name: name}, key))
 		return reason(key) == wanted && key.Status.ObservedGeneration == key.Generation
@@ -256,4 +257,58 @@ func (t *terminal) assertTokenOf(key *v1alpha1.APIKey, plaintext string) {
 	if !apikey.IsIssued(key) || key.Status.Tokens[0].Hash != token.Hash(plaintext) {
 		t.Errorf("%q is not issued, or has another token", key.Name)
 	}
+}
+
+func TestLifecycleOfAKey(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	terminal.types("list")
+	terminal.types("create", "Frontend App", "-r")
+	frontend := terminal.key("Frontend App")
+	framework.Eventually(terminal, "the next key is created in another second", func() bool {
+		return time.Now().After(frontend.CreationTimestamp.Add(time.Second))
+	})
+	terminal.types("create", "CI-Pipeline", "--write", "--read", "--expires-in=30d")
+	terminal.types("create", "Frontend App", "-w")
+	terminal.types("list")
+	terminal.types("list", "-o", "wide", "--no-headers")
+	terminal.types("count")
+	terminal.types("deactivate", string(frontend.UID))
+	terminal.types("deactivate", frontend.Name)
+	terminal.types("deactivate", "unknown", "10000000-0000-0000-0000-000000000000", terminal.key("CI-Pipeline").Name)
+	terminal.types("list")
+	terminal.types("list", "--active-only")
+	terminal.types("count", "-a")
+	terminal.types("create", "Frontend App", "-w")
+	terminal.types("count", "-a")
+	terminal.assertGolden()
+}
+
+func TestUsageErrors(t *testing.T) {
+	terminal := newTerminal(t)
+	for _, line := range []string{
+		"create",
+		"create Frontend App -r",
+		"create App",
+		"create App -r --expires-at=tomorrow",
+		"create App -r --expires-at=2020-01-01T00:00:00Z",
+		"create App -r --expires-in=soon",
+		"create App -r --expires-in=1h --expires-at=2099-01-01T00:00:00Z",
+		"create App -x",
+		"create App -r --timeout=0",
+		"create App -r --manager",
+		"reveal partner --timeout=-1s",
+		"list everything",
+		"list -o pretty",
+		"deactivate",
+		"reveal",
+		"remove",
+	} {
+		if got := terminal.types(strings.Fields(line)...); got.code != exitUsage {
+			t.Errorf("kubectl apikey %s: exit code %d", line, got.code)
+		}
+	}
+	if keys := terminal.keys(); len(keys) != 0 {
+		t.Errorf("the keys are %v", keys)
+	}
+	terminal.assertGolden()
 }

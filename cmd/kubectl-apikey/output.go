@@ -15,24 +15,23 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// accessOf is "read", "write" or "read, write".
+// accessOf returns "read", "write" or "read, write".
 func accessOf(key *v1alpha1.APIKey) string {
-	var words []string
+	var access []string
 	if key.Spec.ReadAccess {
-		words = append(words, "read")
+		access = append(access, "read")
 	}
 	if key.Spec.WriteAccess {
-		words = append(words, "write")
+		access = append(access, "write")
 	}
-	return strings.Join(words, ", ")
+	return strings.Join(access, ", ")
 }
 
-// timestamp is how a time is printed: in UTC, as RFC 3339 has it.
 func timestamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// printFacts prints a headline and, below it, what there is to know of a key.
-func printFacts(out io.Writer, headline string, key *v1alpha1.APIKey, more ...[2]string) error {
-	facts := [][2]string{
+// printDetails prints a headline, the details of a key, and more details.
+func printDetails(out io.Writer, headline string, key *v1alpha1.APIKey, more ...[2]string) error {
+	details := [][2]string{
 		{"App Name", key.Spec.AppName},
 		{"ID", string(key.UID)},
 		{"Name", key.Name},
@@ -40,19 +39,19 @@ func printFacts(out io.Writer, headline string, key *v1alpha1.APIKey, more ...[2
 		{"Created At", timestamp(key.CreationTimestamp.Time)},
 	}
 	if key.Spec.ExpiresAt != nil {
-		facts = append(facts, [2]string{"Expires At", timestamp(key.Spec.ExpiresAt.Time)})
+		details = append(details, [2]string{"Expires At", timestamp(key.Spec.ExpiresAt.Time)})
 	}
 	var text strings.Builder
 	text.WriteString(headline + "\n")
-	for _, fact := range append(facts, more...) {
-		fmt.Fprintf(&text, "  %-11s %s\n", fact[0]+":", fact[1])
+	for _, detail := range append(details, more...) {
+		fmt.Fprintf(&text, "  %-11s %s\n", detail[0]+":", detail[1])
 	}
 	_, err := io.WriteString(out, text.String())
 	return err
 }
 
-// objectOf returns the key as the printers of kubectl take it.
-func objectOf(key *v1alpha1.APIKey) (*unstructured.Unstructured, error) {
+// toUnstructured returns a key in the form that the printers of kubectl need.
+func toUnstructured(key *v1alpha1.APIKey) (*unstructured.Unstructured, error) {
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(key)
 	if err != nil {
 		return nil, err
@@ -62,11 +61,11 @@ func objectOf(key *v1alpha1.APIKey) (*unstructured.Unstructured, error) {
 	return object, nil
 }
 
-// listOf returns the keys as kubectl lists objects.
-func listOf(keys []*v1alpha1.APIKey) (*unstructured.UnstructuredList, error) {
+// toList returns keys as a List, as kubectl prints several objects.
+func toList(keys []*v1alpha1.APIKey) (*unstructured.UnstructuredList, error) {
 	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "v1", "kind": "List"}}
 	for _, key := range keys {
-		object, err := objectOf(key)
+		object, err := toUnstructured(key)
 		if err != nil {
 			return nil, err
 		}

@@ -17,32 +17,34 @@ import (
 	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
-// reveal prints a token that waits in its one-time Secret.
-type reveal struct{ waiting }
+type revealOptions struct{ waitOptions }
 
 func newRevealCommand(cluster *cluster) *cobra.Command {
-	r := &reveal{}
+	o := &revealOptions{}
 	command := &cobra.Command{
 		Use:   "reveal NAME|ID",
 		Short: "Print the token of a key from its one-time Secret, and delete the Secret",
-		Long: `Print the token that the controller made for a key. Its one-time Secret is deleted first, so that of several who ask only one
-gets the token. Nobody can print it again.`,
-		Example:           `  kubectl apikey reveal partner`,
-		Args:              oneKey,
-		PreRunE:           func(*cobra.Command, []string) error { return r.validate() },
-		RunE:              cluster.run(r.run),
+		Long: `Print the token that the controller has generated for a key.
+
+The command deletes the one-time Secret before it prints the token: if several users run it, one of them gets the token. The token
+cannot be printed again.`,
+		Example: `  # Print the token of the key partner
+  kubectl apikey reveal partner`,
+		Args:              exactlyOneKey,
+		PreRunE:           func(*cobra.Command, []string) error { return o.validate() },
+		RunE:              cluster.run(o.run),
 		ValidArgsFunction: cluster.completeNames,
 	}
-	r.register(command.Flags(), "the token was handed over")
+	o.register(command.Flags(), "the controller has written the Secret")
 	return command
 }
 
-func (r *reveal) run(ctx context.Context, s *session, args []string) error {
+func (o *revealOptions) run(ctx context.Context, s *session, args []string) error {
 	key, err := s.find(ctx, args[0])
 	if err != nil {
 		return err
 	}
-	key, err = r.awaitHandover(ctx, s, key)
+	key, err = o.waitUntilIssued(ctx, s, key)
 	if err != nil {
 		return err
 	}
@@ -50,67 +52,68 @@ func (r *reveal) run(ctx context.Context, s *session, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := take(ctx, s, secret); err != nil {
+	if err := deleteSecret(ctx, s, secret); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintln(s.out, token); err != nil {
-		return fmt.Errorf("the token could not be printed, and its Secret is gone; deactivate APIKey %q, and create another: %w", key.Name, err)
+		return fmt.Errorf("the Secret is deleted, but printing the token failed; deactivate APIKey %q and create another key: %w", key.Name, err)
 	}
 	_, err = fmt.Fprintf(s.errOut, "\nSave the token now: it was shown only once. Its Secret %q is deleted.\n", secret.Name)
 	return err
 }
 
-// awaitHandover returns the key once its token was handed over.
-func (r *reveal) awaitHandover(ctx context.Context, s *session, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
+// waitUntilIssued returns the key once the controller has handed over its token.
+func (o *revealOptions) waitUntilIssued(ctx context.Context, s *session, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
 	switch {
 	case key.Spec.TokenHash != "":
-		return nil, fmt.Errorf("APIKey %q has no Secret: its token was not made by the controller, and only whoever made it has it", key.Name)
+		return nil, fmt.Errorf("APIKey %q has no Secret, because the controller has not generated its token: ask the user who created "+
+			"the key for the token", key.Name)
 	case apikey.IsRetired(key):
-		return nil, fmt.Errorf("APIKey %q has ended: its token is accepted no more", key.Name)
+		return nil, fmt.Errorf("APIKey %q has ended, and its token is not accepted: create another key", key.Name)
 	case apikey.IsIssued(key):
 		return key, nil
-	case !r.wait:
-		return nil, fmt.Errorf("APIKey %q is not issued yet", key.Name)
+	case !o.wait:
+		return nil, fmt.Errorf("APIKey %q is not issued yet: try again later, or omit --wait=false", key.Name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	return keyclient.AwaitAccepted(ctx, s, key)
+	return keyclient.WaitUntilAccepted(ctx, s, key)
 }
 
-// readToken returns the key's one-time Secret, and the token in it.
+// readToken returns the one-time Secret of a key and the token in it.
 func readToken(ctx context.Context, s *session, key *v1alpha1.APIKey) (secret *corev1.Secret, token string, err error) {
 	if key.Status.SecretName == "" {
-		return nil, "", errTaken(key)
+		return nil, "", errNoSecret(key)
 	}
 	secret = &corev1.Secret{}
 	err = s.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: key.Status.SecretName}, secret)
 	if apierrors.IsNotFound(err) || (err == nil && secret.DeletionTimestamp != nil) {
-		return nil, "", errTaken(key)
+		return nil, "", errNoSecret(key)
 	}
 	if err != nil {
 		return nil, "", err
 	}
 	token, ok := apikey.TokenIn(key, secret)
 	if !ok {
-		return nil, "", fmt.Errorf("the Secret %q does not hold the token of APIKey %q: somebody has put another one in its place",
-			secret.Name, key.Name)
+		return nil, "", fmt.Errorf("the Secret %q does not contain the token of APIKey %q: another party has changed it; if no client has "+
+			"the token, deactivate the key and create another", secret.Name, key.Name)
 	}
 	return secret, token, nil
 }
 
-func errTaken(key *v1alpha1.APIKey) error {
-	return fmt.Errorf("the token of APIKey %q was taken before, or the time of its Secret was over; if nobody has it, deactivate the key, "+
-		"and create another", key.Name)
+func errNoSecret(key *v1alpha1.APIKey) error {
+	return fmt.Errorf("the token of APIKey %q was already revealed, or the ttl of its Secret has passed; if no client has the token, "+
+		"deactivate the key and create another", key.Name)
 }
 
-// take deletes the Secret as it was read: of several who do so, one succeeds.
-func take(ctx context.Context, s *session, secret *corev1.Secret) error {
+// deleteSecret deletes the Secret as it was read. Of concurrent calls, one succeeds.
+func deleteSecret(ctx context.Context, s *session, secret *corev1.Secret) error {
 	err := s.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
 	switch {
 	case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
-		return fmt.Errorf("somebody else took or changed the Secret %q at this moment: nothing is printed", secret.Name)
+		return fmt.Errorf("another user has deleted or changed the Secret %q at the same time, so the token is not printed", secret.Name)
 	case err != nil:
-		return fmt.Errorf("delete the Secret %q, without which nothing is printed: %w", secret.Name, err)
+		return fmt.Errorf("the token is not printed, because deleting the Secret %q failed: %w", secret.Name, err)
 	default:
 		return nil
 	}

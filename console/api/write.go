@@ -88,7 +88,7 @@ func (a *API) create(w http.ResponseWriter, r *request) *envelope.Response {
 	e := newEntry(created.Key)
 	if !a.settled(ctx, e, true) {
 		late := &keyclient.NotAcceptedError{Name: e.name, Message: "it has not reached this server", Cause: context.Cause(ctx)}
-		return a.notCreated(r, wished, errors.Join(late, keyclient.Remove(ctx, a.Kubernetes, created.Key)))
+		return a.notCreated(r, wished, errors.Join(late, keyclient.Delete(ctx, a.Kubernetes, created.Key)))
 	}
 	r.subject = e.id
 	shown := e.shownAt(time.Now())
@@ -117,7 +117,7 @@ func (a *API) deactivate(w http.ResponseWriter, r *request) *envelope.Response {
 	defer cancel()
 	ended, err := keyclient.Deactivate(ctx, a.Kubernetes, a.Namespace, found.name, types.UID(found.id))
 	switch {
-	case errors.Is(err, keyclient.ErrGone):
+	case errors.Is(err, keyclient.ErrNotFound):
 		return noSuchKey
 	case errors.Is(err, keyclient.ErrAlreadyInactive):
 		return alreadyInactive

@@ -196,11 +196,11 @@ func (k *Key) accept(ctx context.Context) (*v1alpha1.APIKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = keyclient.AwaitAccepted(ctx, k.Client, object)
+	_, err = keyclient.WaitUntilAccepted(ctx, k.Client, object)
 	var conflict *apikey.Conflict
 	switch {
 	case errors.As(err, &conflict) && conflict.Reason == v1alpha1.ReasonTokenHashConflict:
-		if err := keyclient.Remove(ctx, k.Client, object); err != nil {
+		if err := keyclient.Delete(ctx, k.Client, object); err != nil {
 			return nil, err
 		}
 		return nil, k.taken(conflict)
@@ -280,7 +280,7 @@ func (k *Key) endFormer(ctx context.Context) error {
 		case err == nil: // a warning, because another console may go on with that file
 			k.Log.Warn("Deactivated the bootstrap key of another key file: this one takes its place",
 				"deactivated", k.former[i].Name, "apikey", k.name(), "keyFile", k.File)
-		case errors.Is(err, keyclient.ErrAlreadyInactive), errors.Is(err, keyclient.ErrGone):
+		case errors.Is(err, keyclient.ErrAlreadyInactive), errors.Is(err, keyclient.ErrNotFound):
 		default:
 			return err
 		}

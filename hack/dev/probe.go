@@ -74,7 +74,7 @@ func (s *stack) issueProbe(ctx context.Context, c client.WithWatch) error {
 	if err := c.Create(ctx, key); err != nil {
 		return err
 	}
-	if _, err := keyclient.AwaitAccepted(ctx, c, key); err != nil {
+	if _, err := keyclient.WaitUntilAccepted(ctx, c, key); err != nil {
 		return err
 	}
 	secret := &corev1.Secret{}

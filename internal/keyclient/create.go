@@ -1,8 +1,6 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package keyclient is what clients of the Kubernetes API do with APIKeys: create one with a token of their own minting, deactivate one,
-// tell what it is. The management API and the command line tool share it.
 package keyclient
 
 import (
@@ -21,10 +19,10 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// answerTimeout bounds the calls that are made whatever becomes of the caller: they begin or remove what must not be left behind.
-const answerTimeout = 10 * time.Second
+// requestTimeout bounds the requests that do not end with the context of the caller, because a key could be left behind.
+const requestTimeout = 10 * time.Second
 
-// CreateOptions says what key to create.
+// CreateOptions describe the key to create.
 type CreateOptions struct {
 	Namespace   string
 	AppName     string
@@ -32,46 +30,46 @@ type CreateOptions struct {
 	WriteAccess bool
 	// ExpiresAt is optional.
 	ExpiresAt *metav1.Time
-	// Secret, if not nil, leaves minting to the controller, which hands the token over in this Secret.
+	// Secret, if not nil, makes the controller mint the token and hand it over in this Secret.
 	Secret *v1alpha1.TokenSecret
-	// Labels and Annotations of the object.
+	// Labels and Annotations of the APIKey.
 	Labels, Annotations map[string]string
 }
 
 // CreateResult is a key that was created.
 type CreateResult struct {
 	Key *v1alpha1.APIKey
-	// Token is the plaintext, which nobody else has; empty when the controller mints it.
+	// Token is the plaintext, which is stored nowhere. It is empty when the controller mints the token.
 	Token string
 }
 
-// Create creates a key and returns when it is accepted, at the latest when ctx is done. The token is minted here, and only its hash is
-// sent. The client must read live. On any error nothing is left of the key, unless the error is also a [*CleanupError].
+// Create creates a key and waits until it is accepted. It mints the token and sends only the hash, unless options.Secret is set. The client
+// must not read from a cache. On an error it deletes the key; a [*CleanupError] says that this failed.
 //
-// The error is a [*v1alpha1.Conflict] when another key holds the app name, and a [*NotAcceptedError] when ctx was done first.
-func Create(ctx context.Context, c client.WithWatch, creation CreateOptions) (*CreateResult, error) {
-	created, err := CreateNoWait(ctx, c, creation)
+// The error is an [*apikey.Conflict] when another key has the app name, and a [*NotAcceptedError] when ctx is done first.
+func Create(ctx context.Context, c client.WithWatch, options CreateOptions) (*CreateResult, error) {
+	created, err := CreateNoWait(ctx, c, options)
 	if err != nil {
 		return nil, err
 	}
-	accepted, err := AwaitAccepted(ctx, c, created.Key)
+	accepted, err := WaitUntilAccepted(ctx, c, created.Key)
 	if err != nil {
-		return nil, errors.Join(err, Remove(ctx, c, created.Key))
+		return nil, errors.Join(err, Delete(ctx, c, created.Key))
 	}
 	created.Key = accepted
 	return created, nil
 }
 
-// CreateNoWait does what Create does, but does not wait: the controller may still refuse the key.
-func CreateNoWait(ctx context.Context, c client.Client, creation CreateOptions) (*CreateResult, error) {
+// CreateNoWait creates a key like Create, but does not wait: the controller may still refuse the key.
+func CreateNoWait(ctx context.Context, c client.Client, options CreateOptions) (*CreateResult, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	key, minted := newKey(creation)
-	// The answer is awaited even if the caller is gone: a call that was cancelled may take effect all the same.
-	calling, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+	key, minted := newKey(options)
+	// Without the cancellation of ctx: a request that is cancelled may still create the key.
+	requestCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
-	err := c.Create(calling, key)
+	err := c.Create(requestCtx, key)
 	if err == nil {
 		return &CreateResult{Key: key, Token: minted}, nil
 	}
@@ -80,44 +78,44 @@ func CreateNoWait(ctx context.Context, c client.Client, creation CreateOptions) 
 	}
 	err = fmt.Errorf("create APIKey %q: %w", key.Name, err)
 	if !wasRefused(err) {
-		err = errors.Join(err, removeUnanswered(ctx, c, key))
+		err = errors.Join(err, deleteIfCreated(ctx, c, key))
 	}
 	return nil, err
 }
 
-// newKey returns the object to be created, and the token if it is minted here.
-func newKey(creation CreateOptions) (key *v1alpha1.APIKey, minted string) {
+// newKey returns the object to create, and the token unless the controller mints it.
+func newKey(options CreateOptions) (key *v1alpha1.APIKey, minted string) {
 	key = &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace:   creation.Namespace,
-			Name:        newName(creation.AppName),
-			Labels:      creation.Labels,
-			Annotations: creation.Annotations,
+			Namespace:   options.Namespace,
+			Name:        newName(options.AppName),
+			Labels:      options.Labels,
+			Annotations: options.Annotations,
 		},
 		Spec: v1alpha1.APIKeySpec{
-			AppName:     creation.AppName,
-			ReadAccess:  creation.ReadAccess,
-			WriteAccess: creation.WriteAccess,
-			ExpiresAt:   creation.ExpiresAt,
-			Secret:      creation.Secret,
+			AppName:     options.AppName,
+			ReadAccess:  options.ReadAccess,
+			WriteAccess: options.WriteAccess,
+			ExpiresAt:   options.ExpiresAt,
+			Secret:      options.Secret,
 		},
 	}
-	if creation.Secret == nil {
+	if options.Secret == nil {
 		minted = token.New()
 		key.Spec.TokenHash, key.Spec.TokenHint = token.Hash(minted), token.Hint(minted)
 	}
 	return key, minted
 }
 
-// wasRefused says whether the API server answered that it will not do what it was asked to.
+// wasRefused reports whether the API server refused the request, so that it has had no effect.
 func wasRefused(err error) bool {
 	var status apierrors.APIStatus
 	return errors.As(err, &status) && status.Status().Code >= http.StatusBadRequest && status.Status().Code < http.StatusInternalServerError
 }
 
-// removeUnanswered deletes the key if it was created after all, although the API server's answer does not say so.
-func removeUnanswered(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+// deleteIfCreated deletes a key that may exist although the request to create it failed.
+func deleteIfCreated(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
 	found := &v1alpha1.APIKey{}
 	err := c.Get(ctx, client.ObjectKeyFromObject(key), found)
@@ -127,13 +125,14 @@ func removeUnanswered(ctx context.Context, c client.Client, key *v1alpha1.APIKey
 	case err != nil:
 		return &CleanupError{Namespace: key.Namespace, Name: key.Name, Err: err}
 	default:
-		return Remove(ctx, c, found) // the name has enough random bits to be ours
+		return Delete(ctx, c, found) // its name is random, so it is ours
 	}
 }
 
-// Remove deletes this very object, also when ctx is done. The error is a [*CleanupError].
-func Remove(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+// Delete deletes this very object, even when ctx is done. An object that does not exist is not an error; any other error is a
+// [*CleanupError].
+func Delete(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
 	err := c.Delete(ctx, key, client.Preconditions{UID: &key.UID})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // a conflict: another object has the name now
@@ -142,17 +141,17 @@ func Remove(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
 	return nil
 }
 
-// CleanupError says that a key, whose token nobody has, may not have been removed again.
+// CleanupError says that a key may be left whose token is lost, because deleting it failed.
 type CleanupError struct {
 	Namespace, Name string
-	// Err is what the removal failed with.
+	// Err of the deletion.
 	Err error
 }
 
 func (e *CleanupError) Error() string {
-	return fmt.Sprintf("APIKey %q in namespace %q could not be removed again, and nobody has its token: delete it: %v",
+	return fmt.Sprintf("APIKey %q in namespace %q could not be deleted, and its token is lost; delete it with kubectl: %v",
 		e.Name, e.Namespace, e.Err)
 }
 
-// Unwrap returns what the removal failed with.
+// Unwrap returns the error of the deletion.
 func (e *CleanupError) Unwrap() error { return e.Err }

@@ -18,15 +18,15 @@ import (
 )
 
 var (
-	// ErrAlreadyInactive says that a key is not to be deactivated: it was before, or its expiry is on record.
+	// ErrAlreadyInactive is the error for a key that is deactivated, or whose expiry is on record.
 	ErrAlreadyInactive = errors.New("the key is already inactive")
 
-	// ErrGone says that there is no key of that name and UID any more.
-	ErrGone = errors.New("the key does not exist any more")
+	// ErrNotFound is the error when no key has the name and UID.
+	ErrNotFound = errors.New("the key does not exist")
 )
 
-// Deactivate ends the key of this name and UID for good, and returns it as it is then. The client must read live. Of several that do so
-// at once, one succeeds; the others get ErrAlreadyInactive. The error is ErrGone when there is no such key.
+// Deactivate deactivates the key with this name and UID, and returns its new state. The client must not read from a cache. Of concurrent
+// calls one succeeds; the others return ErrAlreadyInactive.
 func Deactivate(ctx context.Context, c client.Client, namespace, name string, uid types.UID) (*v1alpha1.APIKey, error) {
 	var key *v1alpha1.APIKey
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
@@ -36,7 +36,7 @@ func Deactivate(ctx context.Context, c client.Client, namespace, name string, ui
 		}
 		switch {
 		case key.UID != uid:
-			return ErrGone
+			return ErrNotFound
 		case apikey.IsRetired(key):
 			return ErrAlreadyInactive
 		}
@@ -48,7 +48,7 @@ func Deactivate(ctx context.Context, c client.Client, namespace, name string, ui
 	case err == nil:
 		return key, nil
 	case apierrors.IsNotFound(err):
-		err = ErrGone
+		err = ErrNotFound
 	}
 	return nil, fmt.Errorf("deactivate APIKey %q: %w", name, err)
 }

@@ -13,27 +13,27 @@ import (
 
 const (
 	maxSlugLength = 40
-	nameless      = "key" // the slug of an app name without Latin letters and digits
+	defaultSlug   = "key" // for an app name without Latin letters and digits
 	randomLength  = 8     // of 5 bits each
 )
 
 var (
-	marks         = regexp.MustCompile(`\pM`)
-	notForObjects = regexp.MustCompile(`[^a-z0-9]+`)
+	marks   = regexp.MustCompile(`\pM`)
+	invalid = regexp.MustCompile(`[^a-z0-9]+`)
 )
 
-// newName returns a metadata.name for a key of this app that no other object has: "frontend-app-x7k2mq4a" for "Frontend App".
+// newName returns a unique metadata.name for a key of an app, such as "frontend-app-x7k2mq4a" for "Frontend App".
 func newName(appName string) string {
 	return slug(appName) + "-" + strings.ToLower(rand.Text()[:randomLength])
 }
 
-// slug is what of an app name, written without accents, can be part of an object's name.
+// slug returns the characters of an app name, without accents, that the name of an object may contain.
 func slug(appName string) string {
 	plain := strings.ToLower(marks.ReplaceAllString(norm.NFKD.String(appName), ""))
-	slug := strings.Trim(notForObjects.ReplaceAllString(plain, "-"), "-")
+	slug := strings.Trim(invalid.ReplaceAllString(plain, "-"), "-")
 	slug = strings.TrimRight(slug[:min(len(slug), maxSlugLength)], "-")
 	if slug == "" {
-		return nameless
+		return defaultSlug
 	}
 	return slug
 }

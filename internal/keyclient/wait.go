@@ -21,37 +21,35 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// conflictLasts is for how long a conflict must stand before it is believed. Of keys that are created at once, two may each stand back
-// behind the other for a moment; if both were given up then, nobody would get the app name.
-const conflictLasts = time.Second
+// conflictDuration is how long a conflict must last before WaitUntilAccepted returns it. Keys that are created at the same time may give
+// way to each other for a moment; if all clients gave up then, no key would get the app name.
+const conflictDuration = time.Second
 
-// NotAcceptedError says that the wait for a key to be accepted was over before it was.
+// NotAcceptedError is the error of a wait that ended before the key was accepted.
 type NotAcceptedError struct {
-	// Name is the key's metadata.name.
+	// Name is the metadata.name of the key.
 	Name string
-	// Message is what the controller said of the key last.
+	// Message is the last message of the key's Ready condition.
 	Message string
-	// Cause is why the wait was over: context.DeadlineExceeded, or whatever the caller's context was cancelled with.
+	// Cause ended the wait: context.DeadlineExceeded, or the cause with which the caller cancelled the context.
 	Cause error
 }
 
 func (e *NotAcceptedError) Error() string {
 	if errors.Is(e.Cause, context.DeadlineExceeded) {
-		return fmt.Sprintf("APIKey %q was not accepted in time; is the controller running? Its last word: %s", e.Name, e.Message)
+		return fmt.Sprintf("APIKey %q was not accepted in time: check that the controller is running (last status: %s)", e.Name, e.Message)
 	}
-	return fmt.Sprintf("APIKey %q was not accepted yet when the wait for it ended: %v", e.Name, e.Cause)
+	return fmt.Sprintf("the wait for APIKey %q to be accepted ended: %v", e.Name, e.Cause)
 }
 
 // Unwrap returns the cause.
 func (e *NotAcceptedError) Unwrap() error { return e.Cause }
 
-// AwaitAccepted returns the key, as it is then, once its token is accepted, at the latest when ctx is done. The key must have been read
-// from the API before.
+// WaitUntilAccepted waits until the token of a key is accepted, and returns the key in its state then. The key must come from the API.
 //
-// The error is a [*v1alpha1.Conflict] when a person must act first, and a [*NotAcceptedError] when ctx was done and nothing is known to
-// stand in the way.
-func AwaitAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
-	watcher, err := watchtools.NewRetryWatcherWithContext(ctx, key.ResourceVersion, watching(c, key))
+// The error is an [*apikey.Conflict] when the owner must act first, and a [*NotAcceptedError] when ctx is done first.
+func WaitUntilAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
+	watcher, err := watchtools.NewRetryWatcherWithContext(ctx, key.ResourceVersion, watcherOf(c, key))
 	if err != nil {
 		return nil, fmt.Errorf("watch APIKey %q: %w", key.Name, err)
 	}
@@ -61,14 +59,14 @@ func AwaitAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey
 	for {
 		switch stalled := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionStalled); {
 		case apikey.IsRetired(key):
-			return nil, fmt.Errorf("APIKey %q ended before it was accepted: %s", key.Name, lastWord(key))
+			return nil, fmt.Errorf("APIKey %q ended before it was accepted: %s", key.Name, readyMessage(key))
 		case apikey.IsIssued(key):
 			return key, nil
 		case stalled == nil:
 			conflict, conflictLasted = nil, nil
 		case conflict == nil:
 			conflict = &apikey.Conflict{Reason: stalled.Reason, Message: stalled.Message}
-			conflictLasted = time.After(conflictLasts)
+			conflictLasted = time.After(conflictDuration)
 		}
 		select {
 		case <-ctx.Done():
@@ -79,31 +77,29 @@ func AwaitAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey
 			if !open { // because ctx is done
 				return nil, notAccepted(ctx, key, conflict)
 			}
-			if key, err = keyIn(event, key); err != nil {
+			if key, err = keyOf(event, key); err != nil {
 				return nil, err
 			}
 		}
 	}
 }
 
-// notAccepted returns why the key was not accepted when ctx was done. A conflict that has not lasted yet is the best that is known then.
+// notAccepted returns the error of a wait that ctx ended. It is the conflict, if there is one, even if it has not lasted yet.
 func notAccepted(ctx context.Context, key *v1alpha1.APIKey, conflict *apikey.Conflict) error {
 	if conflict != nil {
 		return conflict
 	}
-	return &NotAcceptedError{Name: key.Name, Message: lastWord(key), Cause: context.Cause(ctx)}
+	return &NotAcceptedError{Name: key.Name, Message: readyMessage(key), Cause: context.Cause(ctx)}
 }
 
-// watching returns what watches this key alone.
-func watching(c client.WithWatch, key *v1alpha1.APIKey) cache.WatcherWithContext {
+func watcherOf(c client.WithWatch, key *v1alpha1.APIKey) cache.WatcherWithContext {
 	return &cache.ListWatch{WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 		return c.Watch(ctx, &v1alpha1.APIKeyList{}, client.InNamespace(key.Namespace),
 			client.MatchingFields{metav1.ObjectNameField: key.Name}, &client.ListOptions{Raw: &options})
 	}}
 }
 
-// keyIn returns the key as the event tells it.
-func keyIn(event watch.Event, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
+func keyOf(event watch.Event, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
 	changed, ok := event.Object.(*v1alpha1.APIKey)
 	switch {
 	case !ok:
@@ -115,8 +111,7 @@ func keyIn(event watch.Event, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
 	}
 }
 
-// lastWord is what the controller says of the key.
-func lastWord(key *v1alpha1.APIKey) string {
+func readyMessage(key *v1alpha1.APIKey) string {
 	if ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
 		return ready.Message
 	}

@@ -10,13 +10,13 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// IsActive says whether authenticators accept the key at the instant now.
+// IsActive reports whether authenticators accept the key at the instant now.
 func IsActive(key *v1alpha1.APIKey, now time.Time) bool {
 	return apikey.IsIssued(key) && apikey.StateOf(key, now) == apikey.StateActive
 }
 
-// UpdatedAt is when the key last changed as its users see it: when it was created, written by anybody but for its status, or ended. It
-// is known only of objects with their managed fields.
+// UpdatedAt returns when the key was last created, changed by a client, or ended. It ignores other changes of the status. It needs the
+// managed fields of the object.
 func UpdatedAt(key *v1alpha1.APIKey) time.Time {
 	updated := key.CreationTimestamp.Time
 	for _, entry := range key.ManagedFields {

@@ -1,0 +1,105 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/test/framework"
+)
+
+func TestCreate_Manager(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	terminal.run("create", "Frontend App", "-r", "-w")
+	terminal.run("create", "Key administration", "-r", "-w", "--manager")
+	for appName, want := range map[string]map[string]string{
+		"Frontend App": nil, "Key administration": {"keys.squirrel.dev/manager": "true"},
+	} {
+		if labels := terminal.key(appName).Labels; !maps.Equal(labels, want) {
+			t.Errorf("the labels of %q are %v", appName, labels)
+		}
+	}
+}
+
+func TestCreate_PrintsTheTokenInAllFormats(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	printed := terminal.types("create", "Frontend App", "-r", "-o", "jsonpath={.token}")
+	terminal.assertTokenOf(terminal.key("Frontend App"), printed.stdout)
+	terminal.types("create", "CI-Pipeline", "-r", "-o", "yaml")
+	terminal.types("create", "Third", "-r", "-o", "go-template={{range .status.conditions}}{{.reason}} {{end}}{{.token}}")
+	terminal.types("create", "Partner", "-w", "--secret", "-o", "name")
+	terminal.assertGolden()
+}
+
+func TestCreate_RefusesAnOutputWithoutTheToken(t *testing.T) {
+	terminal := newTerminal(t)
+	terminal.types("create", "Frontend App", "-r", "-o", "name")
+	terminal.types("create", "Frontend App", "-r", "-o", "jsonpath={.tokn}")
+	terminal.types("create", "Frontend App", "-r", "--template={{printf \"%.9s\" .token}}")
+	terminal.types("create", "Frontend App", "-r", "--wait=false", "-o", "go-template={{if .status}}{{.token}}{{end}}")
+	terminal.types("create", "Frontend App", "-r", "-o", "jsonpath={.token")
+	terminal.types("create", "Frontend App", "-r", "-o", "pretty")
+	if keys := terminal.keys(); len(keys) != 0 {
+		t.Errorf("the keys are %v", keys)
+	}
+	terminal.assertGolden()
+}
+
+func TestCreate_DeletesAKeyThatCannotBePrinted(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	framework.Must(terminal, err)
+	defer func() { framework.Must(terminal, full.Close()) }()
+	for _, args := range [][]string{{}, {"-o", "json"}, {"--wait=false"}, {"--secret"}} {
+		var stderr strings.Builder
+		command := terminal.command(append([]string{"create", "Frontend App", "-r"}, args...)...)
+		command.Stdout, command.Stderr = full, &stderr
+		_ = command.Run() // it fails with an exit code
+		want := "Error: no key was created: printing it failed: write /dev/stdout: no space left on device\n"
+		if code := command.ProcessState.ExitCode(); code != exitFailure || stderr.String() != want {
+			t.Errorf("create %v: exit code %d, %s", args, code, &stderr)
+		}
+		framework.Eventually(terminal, "the key is gone", func() bool { return len(terminal.keys()) == 0 })
+	}
+}
+
+func TestCreate_TheOutputCannotBeApplied(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	printed := terminal.run("create", "Frontend App", "-r", "-o", "json")
+	file := filepath.Join(t.TempDir(), "created.json")
+	framework.Must(terminal, os.WriteFile(file, []byte(printed.stdout), 0o600))
+	output, err := terminal.env.Kubectl(t, "apply", "-f", file)
+	if err == nil || !strings.Contains(output, `no matches for kind "CreatedAPIKey" in version "keys.squirrel.dev/v1alpha1"`) {
+		t.Errorf("kubectl apply prints %s", output)
+	}
+}
+
+func TestCreate_CtrlCDeletesTheKey(t *testing.T) {
+	terminal := newTerminal(t)
+	command := terminal.command("create", "Frontend App", "-r", "--timeout=1h")
+	wait := terminal.start(command)
+	framework.Eventually(terminal, "the key exists", func() bool { return len(terminal.keys()) == 1 })
+	framework.Must(terminal, command.Process.Signal(syscall.SIGINT))
+	terminal.record(command.Args[1:], wait())
+	if keys := terminal.keys(); len(keys) != 0 {
+		t.Errorf("the keys are %v", keys)
+	}
+	terminal.assertGolden()
+}
+
+func TestCreate_WithoutWaitKeepsTheKey(t *testing.T) {
+	terminal := newTerminal(t)
+	terminal.types("create", "Frontend App", "-r", "--wait=false")
+	terminal.types("create", "Partner", "-r", "--wait=false", "--secret")
+	if key := terminal.key("Frontend App"); apikey.IsIssued(key) {
+		t.Error("it is issued")
+	}
+	terminal.assertGolden()
+}

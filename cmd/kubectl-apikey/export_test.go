@@ -1,0 +1,93 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
+	"squirrel.dev/apikey-operator/test/framework/runcontroller"
+)
+
+func TestExport_LeavesOutUnreadableKeys(t *testing.T) {
+	terminal := newTerminal(t)
+	terminal.apply("broken")
+	terminal.env.UpdateInEtcd(t, terminal.namespace, "broken", func(object map[string]any) {
+		object["spec"].(map[string]any)["readAccess"] = "true"
+	})
+	if got := terminal.run("list", "-o", "name"); got != (result{stdout: "apikey.keys.squirrel.dev/broken\n"}) {
+		t.Errorf("list: %+v", got)
+	}
+	message := fmt.Sprintf("APIKey \"broken\" in namespace %q is not exported, because fields cannot be read: correct spec.readAccess\n", terminal.namespace)
+	want := result{stderr: "Exported 0 keys. Left out 0 inactive keys and 0 bootstrap keys.\nError: " + message, code: exitFailure}
+	if got := terminal.run("export"); got != want {
+		t.Errorf("export: %+v", got)
+	}
+	if got := terminal.run("export", "broken"); got != (result{stderr: "Error: " + message, code: exitFailure}) {
+		t.Errorf("export broken: %+v", got)
+	}
+}
+
+func TestExport_TheTokensAreAcceptedElsewhere(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	terminal.apply("a-minted", func(key *v1alpha1.APIKey) {
+		key.Spec.WriteAccess = true
+		key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour)))
+		key.Spec.Secret = &v1alpha1.TokenSecret{Name: "minted"}
+		key.Labels = map[string]string{"team": "blue", v1alpha1.LabelManager: "true"}
+		key.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: "{}", "purpose": "test"}
+	})
+	terminal.apply("b-imported", func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(token.New()) })
+	terminal.apply("c-ended")
+	terminal.apply("d-bootstrap", func(key *v1alpha1.APIKey) { key.Labels = map[string]string{v1alpha1.LabelBootstrap: "true"} })
+	for _, name := range []string{"a-minted", "b-imported", "c-ended", "d-bootstrap"} {
+		terminal.awaitReason(name, v1alpha1.ReasonIssued)
+	}
+	terminal.run("deactivate", "c-ended")
+	terminal.awaitReason("c-ended", v1alpha1.ReasonDeactivated)
+	terminal.types("export")
+	terminal.types("export", "-o", "json", "a-minted")
+	terminal.types("export", "c-ended", "b-imported", "unknown")
+	terminal.types("export", "d-bootstrap")
+	terminal.types("export", "-o", "table")
+	terminal.types("export", "-A", "a-minted")
+	terminal.assertGolden()
+
+	other := newSecondTerminal(terminal)
+	manifests := strings.ReplaceAll(terminal.run("export").stdout, "namespace: "+terminal.namespace, "namespace: "+other.namespace)
+	other.kubectlApply(manifests)
+	other.kubectlApply(manifests) // again, as a Git tool does
+	for _, name := range []string{"a-minted", "b-imported"} {
+		other.awaitReason(name, v1alpha1.ReasonIssued)
+		if there, here := other.key("App "+name), terminal.key("App "+name); there.Status.Tokens[0].Hash != here.Status.Tokens[0].Hash {
+			t.Errorf("%s has another token in the other namespace", name)
+		}
+	}
+}
+
+// newSecondTerminal returns a terminal with a controller in another namespace.
+func newSecondTerminal(t *terminal) *terminal {
+	t.Helper()
+	other := &terminal{T: t.T, env: t.env, namespace: t.env.Namespace(t)}
+	runcontroller.Start(t, t.env, other.namespace)
+	return other
+}
+
+func (t *terminal) kubectlApply(manifests string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "manifests.yaml")
+	framework.Must(t, os.WriteFile(file, []byte(manifests), 0o600))
+	_, err := t.env.Kubectl(t, "apply", "-f", file)
+	framework.Must(t, err)
+}
