@@ -20,7 +20,6 @@ import (
 	"squirrel.dev/apikey-operator/console/api"
 	"squirrel.dev/apikey-operator/console/bootstrap"
 	"squirrel.dev/apikey-operator/console/ui"
-	"squirrel.dev/apikey-operator/internal/serving"
 	"squirrel.dev/apikey-operator/internal/version"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -91,7 +90,7 @@ func (c *console) validateManagers() error {
 }
 
 func (c *console) run(ctx context.Context) error {
-	config, kubernetes, err := c.connect()
+	kubernetes, err := c.connect()
 	if err != nil {
 		return err
 	}
@@ -99,64 +98,52 @@ func (c *console) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	keyring, cache := authn.NewKeyring(), api.NewKeyCache()
-	servers.AddRunnable(func(ctx context.Context) error { return keyring.Run(ctx, config, c.namespace) })
-	servers.AddRunnable(func(ctx context.Context) error { return cache.Run(ctx, kubernetes, c.namespace) })
-	keys := authn.NewAuthenticator(keyring, 0, time.Now)
-	bootstrapped, err := c.addBootstrapKey(servers, kubernetes, keys)
-	if err != nil {
-		return err
-	}
-	handler := api.NewAPI(api.Options{
+	keyring := authn.NewKeyring()
+	options := api.Options{
 		Namespace:     c.namespace,
 		Version:       version.String(),
 		Managers:      api.Managers(c.managers),
-		Authenticator: keys,
-		KeyCache:      cache,
-		Kubernetes:    kubernetes,
-		Bootstrapped:  bootstrapped,
+		Authenticator: authn.NewAuthenticator(keyring, 0, time.Now),
+		KeyCache:      api.NewKeyCache(keyring),
+		Client:        kubernetes,
 		Metrics:       api.NewMetrics(metrics.Registry),
 		Log:           slog.Default(),
-	})
+	}
+	servers.AddRunnable(func(ctx context.Context) error { return options.KeyCache.Run(ctx, kubernetes, c.namespace) })
+	if c.keyFile != "" {
+		key, err := bootstrap.New(bootstrap.Config{
+			File:          c.keyFile,
+			Namespace:     c.namespace,
+			Client:        kubernetes,
+			Authenticator: options.Authenticator,
+			Await:         options.KeyCache.Await,
+			Log:           options.Log,
+		})
+		if err != nil {
+			return err
+		}
+		options.BootstrapReady = key.Ready
+		servers.AddRunnable(key.Run)
+	}
+	handler := api.NewHandler(options)
 	servers.AddServer("console", c.server.listenAddress, tlsConfig, ui.Handler(handler))
 	c.server.operations.addServers(servers, handler.Ready)
 	return servers.Run(ctx)
 }
 
-func (c *console) connect() (*rest.Config, client.WithWatch, error) {
+func (c *console) connect() (client.WithWatch, error) {
 	config, err := kubernetesConfig("console")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	config.WarningHandler = rest.NoWarnings{} // about imported hashes, which here are those of random tokens
 	scheme, err := newScheme()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	kubernetes, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
 	if err != nil {
-		return nil, nil, fmt.Errorf("create a client of the Kubernetes API: %w", err)
+		return nil, fmt.Errorf("create a client of the Kubernetes API: %w", err)
 	}
-	return config, kubernetes, nil
-}
-
-// addBootstrapKey adds the bootstrap key to the process and returns its readiness check, which is nil without a key file.
-func (c *console) addBootstrapKey(
-	servers *serving.Process, kubernetes client.WithWatch, keys *authn.Authenticator,
-) (ready func() error, err error) {
-	if c.keyFile == "" {
-		return nil, nil
-	}
-	key, err := bootstrap.New(bootstrap.Config{
-		File:          c.keyFile,
-		Namespace:     c.namespace,
-		Client:        kubernetes,
-		Authenticator: keys,
-		Log:           slog.Default(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	servers.AddRunnable(key.Run)
-	return key.Ready, nil
+	return kubernetes, nil
 }

@@ -22,28 +22,28 @@ import (
 	"squirrel.dev/apikey-operator/internal/envelope"
 )
 
-// maxBodyLength is many times what the longest app name needs, however it is escaped.
+// maxBodyLength is many times what the longest app name needs, with all of its characters escaped.
 const maxBodyLength = 64 << 10
 
 const exampleBody = `{"app_name": "Frontend App", "read_access": true, "write_access": false}`
 
 var (
-	notJSONType = envelope.NewError(http.StatusUnsupportedMediaType, "The body must be JSON: send it with Content-Type: application/json.")
+	notJSONType = envelope.NewError(http.StatusUnsupportedMediaType, "The body must be JSON: set Content-Type to application/json.")
 	notJSON     = envelope.NewError(http.StatusBadRequest, "The body is not JSON in UTF-8: send an object such as "+exampleBody+".")
 	notAnObject = unprocessable("The body must be a JSON object, such as %s.", exampleBody)
 	tooLong     = envelope.NewError(http.StatusRequestEntityTooLarge, fmt.Sprintf("The body is longer than %d bytes.", maxBodyLength))
 	tooSlow     = envelope.NewError(http.StatusRequestTimeout, "The body did not arrive in time.")
 )
 
-// wish is the body of a creation.
-type wish struct {
+// createRequest is the body of a request to create a key.
+type createRequest struct {
 	appName     string
 	readAccess  bool
 	writeAccess bool
 	expiresAt   *metav1.Time
 }
 
-// fieldNames are the fields of a creation, each by the names that it may have.
+// fieldNames maps the names that the fields of a createRequest may have, in snake_case and in camelCase, to those in snake_case.
 var fieldNames = map[string]string{
 	"app_name": "app_name", "appName": "app_name",
 	"read_access": "read_access", "readAccess": "read_access",
@@ -51,30 +51,30 @@ var fieldNames = map[string]string{
 	"expires_at": "expires_at", "expiresAt": "expires_at",
 }
 
-// readWish reads the body of a creation, at the time now.
-func readWish(w http.ResponseWriter, r *http.Request, now time.Time) (*wish, *envelope.Response) {
-	object, refusal := readObject(w, r)
-	if refusal != nil {
-		return nil, refusal
+// parseCreateRequest reads a createRequest from the body of a request that arrives at the time now.
+func parseCreateRequest(w http.ResponseWriter, r *http.Request, now time.Time) (*createRequest, *envelope.Response) {
+	object, failure := parseObject(w, r)
+	if failure != nil {
+		return nil, failure
 	}
-	f := rename(object)
-	wished := &wish{
+	f := parseFields(object)
+	parsed := &createRequest{
 		appName:     f.text("app_name"),
 		readAccess:  f.flag("read_access"),
 		writeAccess: f.flag("write_access"),
 		expiresAt:   f.futureTime("expires_at", now),
 	}
-	if f.problems == nil && !wished.readAccess && !wished.writeAccess {
-		f.complain("A key needs at least one of read_access and write_access.")
+	if f.problems == nil && !parsed.readAccess && !parsed.writeAccess {
+		f.addProblem("A key needs read_access, write_access or both.")
 	}
 	if f.problems != nil {
 		return nil, unprocessable("%s", strings.Join(f.problems, " "))
 	}
-	return wished, nil
+	return parsed, nil
 }
 
-// readObject reads a body that is one JSON object.
-func readObject(w http.ResponseWriter, r *http.Request) (map[string]any, *envelope.Response) {
+// parseObject reads a body that is one JSON object.
+func parseObject(w http.ResponseWriter, r *http.Request) (map[string]any, *envelope.Response) {
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
 		return nil, notJSONType
 	}
@@ -89,7 +89,7 @@ func readObject(w http.ResponseWriter, r *http.Request) (map[string]any, *envelo
 		return nil, notJSON
 	}
 	var value any
-	repeated, err := json.UnmarshalStrict(body, &value, json.DisallowDuplicateFields)
+	duplicates, err := json.UnmarshalStrict(body, &value, json.DisallowDuplicateFields)
 	if err != nil {
 		return nil, notJSON
 	}
@@ -97,61 +97,61 @@ func readObject(w http.ResponseWriter, r *http.Request) (map[string]any, *envelo
 	switch {
 	case !ok:
 		return nil, notAnObject
-	case repeated != nil:
-		return nil, unprocessable("The body has the same field more than once: %v.", repeated[0])
+	case duplicates != nil:
+		return nil, unprocessable("The body repeats a field: %v.", duplicates[0])
 	}
 	return object, nil
 }
 
-// fields are the fields of a body, and all that is wrong with them.
+// fields are the fields of a body, with all problems that were found in them.
 type fields struct {
 	values   map[string]any
 	problems []string
 }
 
-// rename returns the fields of an object by their first names.
-func rename(object map[string]any) *fields {
+// parseFields returns the fields of an object by their names in snake_case.
+func parseFields(object map[string]any) *fields {
 	f := &fields{values: make(map[string]any, len(object))}
 	for _, given := range slices.Sorted(maps.Keys(object)) {
 		name, known := fieldNames[given]
 		if !known {
-			f.complain("The field %.100q is unknown: a key has app_name, read_access, write_access and expires_at.", given)
+			f.addProblem("The field %.100q is unknown: a key has app_name, read_access, write_access and expires_at.", given)
 			continue
 		}
-		if _, twice := f.values[name]; twice {
-			f.complain("The field %s is there by both of its names: give it once.", name)
+		if _, repeated := f.values[name]; repeated {
+			f.addProblem("The field %s is given twice, in snake_case and in camelCase: give it once.", name)
 		}
 		f.values[name] = object[given]
 	}
 	return f
 }
 
-func (f *fields) complain(format string, args ...any) {
+func (f *fields) addProblem(format string, args ...any) {
 	f.problems = append(f.problems, fmt.Sprintf(format, args...))
 }
 
-// text returns a field that must be there and be a string.
+// text returns a required string.
 func (f *fields) text(name string) string {
 	value, ok := f.values[name].(string)
 	switch {
 	case !ok:
-		f.complain("%s must be there, and be a string.", name)
-	case strings.ContainsRune(value, utf8.RuneError): // what an escape that is no character is read as
-		f.complain("%s has something in it that is no character.", name)
+		f.addProblem("%s is required and must be a string.", name)
+	case strings.ContainsRune(value, utf8.RuneError): // the decoder's replacement for an invalid escape
+		f.addProblem("%s contains an invalid character.", name)
 	}
 	return value
 }
 
-// flag returns a field that must be there and be true or false.
+// flag returns a required boolean.
 func (f *fields) flag(name string) bool {
 	value, ok := f.values[name].(bool)
 	if !ok {
-		f.complain("%s must be there, and be true or false (without quotes).", name)
+		f.addProblem("%s is required and must be true or false, without quotes.", name)
 	}
 	return value
 }
 
-// futureTime returns a field that may be there, and is then a date and time after now. Fractions of a second are not counted.
+// futureTime returns an optional time after now, without its fraction of a second.
 func (f *fields) futureTime(name string, now time.Time) *metav1.Time {
 	given := f.values[name]
 	if given == nil {
@@ -161,11 +161,11 @@ func (f *fields) futureTime(name string, now time.Time) *metav1.Time {
 	value, err := time.Parse(time.RFC3339, text)
 	switch {
 	case err != nil:
-		f.complain("%s must be a date and time with its zone, such as 2027-06-01T00:00:00Z (RFC 3339), or null.", name)
+		f.addProblem("%s must be a date and time with a time zone (RFC 3339), such as 2027-06-01T00:00:00Z, or null.", name)
 	case !value.Truncate(time.Second).After(now):
-		f.complain("%s must be in the future, and it is now %s.", name, now.UTC().Format(time.RFC3339))
+		f.addProblem("%s must be in the future; it is now %s.", name, now.UTC().Format(time.RFC3339))
 	case value.UTC().Year() >= 9999:
-		f.complain("%s must be before the year 9999.", name)
+		f.addProblem("%s must be before the year 9999.", name)
 	}
 	return new(metav1.NewTime(value.Truncate(time.Second)))
 }

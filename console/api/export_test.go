@@ -5,11 +5,11 @@ package api
 
 import "slices"
 
-// Calls returns the calls, each as "name: METHOD /path", sorted.
-func Calls() []string {
+// Routes returns the routes, each as "name: METHOD /path", sorted.
+func Routes() []string {
 	var all []string
-	for _, c := range calls {
-		all = append(all, c.name+": "+c.method+" "+c.path)
+	for _, r := range routes {
+		all = append(all, r.name+": "+r.method+" "+r.path)
 	}
 	slices.Sort(all)
 	return all

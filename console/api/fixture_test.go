@@ -45,7 +45,7 @@ type fixture struct {
 	*testenv.Fixture
 	*console
 	stopController func()
-	// reader and writer are keys to call with: one that may read, one that may write.
+	// reader and writer are keys for requests: one has read access, the other write access.
 	reader, writer *keyclient.CreateResult
 }
 
@@ -55,7 +55,7 @@ func newFixture(t *testing.T) *fixture {
 	return newSecondFixture(t)
 }
 
-// newSecondFixture returns one more fixture for a test that already has one.
+// newSecondFixture returns another fixture for a test that has one already.
 func newSecondFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{Fixture: testenv.NewFixture(t, testenv.Shared(t))}
@@ -67,7 +67,7 @@ func newSecondFixture(t *testing.T) *fixture {
 	return f
 }
 
-// allowConsole gives consoles the rights that they need in the namespace, and no others.
+// allowConsole grants the group of the consoles the permissions that a console needs in the namespace.
 func (f *fixture) allowConsole() {
 	f.Helper()
 	meta := metav1.ObjectMeta{Namespace: f.Namespace, Name: "console"}
@@ -86,7 +86,7 @@ func (f *fixture) allowConsole() {
 	}))
 }
 
-// consoles is the group of users that are consoles of the namespace.
+// consoles returns the group of the consoles of the namespace.
 func (f *fixture) consoles() string { return "consoles-of-" + f.Namespace }
 
 func (f *fixture) consoleConfig() *rest.Config {
@@ -96,51 +96,51 @@ func (f *fixture) consoleConfig() *rest.Config {
 	return config
 }
 
-// console is an API that is served.
+// console is a server of the API.
 type console struct {
 	t      testing.TB
 	url    string
 	client *http.Client
 }
 
-// startConsole serves one more API until the test ends, and returns when it is ready.
+// startConsole serves another API until the test ends. It waits until the API is ready.
 func (f *fixture) startConsole(change ...func(*api.Options)) *console {
 	f.Helper()
 	config := f.consoleConfig()
 	kubernetes, err := client.NewWithWatch(config, client.Options{Scheme: f.Env.Scheme})
 	framework.Must(f, err)
-	keyring, catalog, printed := authn.NewKeyring(), api.NewKeyCache(), &framework.Buffer{}
+	keyring, logged := authn.NewKeyring(), &framework.Buffer{}
+	keys := api.NewKeyCache(keyring)
 	options := api.Options{
 		Namespace:     f.Namespace,
 		Version:       "v0.0.0-test",
 		Managers:      api.WriteAccessManages,
 		Authenticator: authn.NewAuthenticator(keyring, 0, time.Now),
-		KeyCache:      catalog,
-		Kubernetes:    kubernetes,
+		KeyCache:      keys,
+		Client:        kubernetes,
 		Metrics:       api.NewMetrics(prometheus.NewRegistry()),
-		Log:           slog.New(slog.NewTextHandler(printed, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log:           slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, c := range change {
 		c(&options)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = keyring.Run(ctx, config, f.Namespace) })
-	running.Go(func() { _ = catalog.Run(ctx, kubernetes, f.Namespace) })
-	server := httptest.NewServer(api.NewAPI(options))
+	running.Go(func() { _ = keys.Run(ctx, kubernetes, f.Namespace) })
+	server := httptest.NewServer(api.NewHandler(options))
 	f.Cleanup(func() {
 		server.Close()
 		stop()
 		running.Wait()
-		if told := printed.String(); strings.Contains(told, token.Prefix) || strings.Contains(told, "sha256:") {
-			f.Errorf("the log tells a token or a hash:\n%s", told)
+		if text := logged.String(); strings.Contains(text, token.Prefix) || strings.Contains(text, "sha256:") {
+			f.Errorf("the log contains a token or a hash:\n%s", text)
 		}
 	})
-	framework.Eventually(f, "the console has heard of the keys", func() bool { return keyring.Synced() && catalog.Synced() })
+	framework.Eventually(f, "the console has listed the keys", func() bool { return keyring.Synced() && keys.Synced() })
 	return &console{t: f, url: server.URL, client: http.DefaultClient}
 }
 
-// issue creates a key by the Kubernetes API.
+// issue creates a key through the Kubernetes API.
 func (f *fixture) issue(appName string, read, write bool) *keyclient.CreateResult {
 	f.Helper()
 	ctx, cancel := context.WithTimeout(f.Context(), framework.Timeout)
@@ -152,7 +152,7 @@ func (f *fixture) issue(appName string, read, write bool) *keyclient.CreateResul
 	return created
 }
 
-// keys returns the APIKeys of the namespace, but those that call the API.
+// keys returns the APIKeys of the namespace without reader and writer.
 func (f *fixture) keys() []v1alpha1.APIKey {
 	f.Helper()
 	list := &v1alpha1.APIKeyList{}
@@ -166,8 +166,8 @@ func (f *fixture) keys() []v1alpha1.APIKey {
 	return others
 }
 
-// shown is a key as the API shows it.
-type shown struct {
+// apiKey is a key in a response.
+type apiKey struct {
 	ID          string     `json:"id"`
 	AppName     string     `json:"app_name"`
 	Token       string     `json:"token"`
@@ -179,15 +179,15 @@ type shown struct {
 	ExpiresAt   *time.Time `json:"expires_at"`
 }
 
-// answer is an answer of the API.
-type answer struct {
+// response is a response of the API.
+type response struct {
 	protocol string // HTTP/1.1
 	status   int
 	header   http.Header
 	body     string
 }
 
-// request returns a request, given its method and its path with its query.
+// request returns a request with this method, path and query.
 func (c *console) request(methodAndPath, token string, body ...string) *http.Request {
 	c.t.Helper()
 	method, path, _ := strings.Cut(methodAndPath, " ")
@@ -202,69 +202,69 @@ func (c *console) request(methodAndPath, token string, body ...string) *http.Req
 	return request
 }
 
-// call sends a request.
-func (c *console) call(methodAndPath, token string, body ...string) answer {
+// call sends a request and returns the response.
+func (c *console) call(methodAndPath, token string, body ...string) response {
 	c.t.Helper()
 	return c.send(c.request(methodAndPath, token, body...))
 }
 
-// send sends a request, and holds the answer to openapi.json. Any goroutine may do so.
-func (c *console) send(request *http.Request) answer {
+// send sends a request, and checks the response against openapi.json. It may run in any goroutine.
+func (c *console) send(request *http.Request) response {
 	c.t.Helper()
-	response, err := c.client.Do(request)
+	received, err := c.client.Do(request)
 	if err != nil {
 		c.t.Error(err)
-		return answer{}
+		return response{}
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	got := answer{protocol: response.Proto, status: response.StatusCode, header: response.Header, body: string(body)}
-	if err := errors.Join(err, describedByOpenAPI(request, got)); err != nil {
-		c.t.Errorf("%s %s: the answer %d %s is not what openapi.json says: %v", request.Method, request.URL, got.status, got.body, err)
+	defer received.Body.Close()
+	body, err := io.ReadAll(received.Body)
+	got := response{protocol: received.Proto, status: received.StatusCode, header: received.Header, body: string(body)}
+	if err := errors.Join(err, checkAgainstOpenAPI(request, got)); err != nil {
+		c.t.Errorf("%s %s: the response %d %s does not match openapi.json: %v", request.Method, request.URL, got.status, got.body, err)
 	}
 	return got
 }
 
-// refused fails the test unless the answer is an error of this status and text.
-func (a answer) refused(t testing.TB, status int, message string) {
+// assertError checks that the response is an error with this status and message.
+func (r response) assertError(t testing.TB, status int, message string) {
 	t.Helper()
 	quoted, err := json.Marshal(message)
 	framework.Must(t, err)
 	want := fmt.Sprintf(`{"errorCode":%d,"errorMessage":%s,"payload":null}`, status, quoted)
-	if a.status != status || a.body != want {
-		t.Errorf("the answer is %d %s, want %d %s", a.status, a.body, status, want)
+	if r.status != status || r.body != want {
+		t.Errorf("the response is %d %s, want %d %s", r.status, r.body, status, want)
 	}
 }
 
-// payload reads the payload of a success.
-func payload[P any](t testing.TB, a answer) P {
+// payload returns the payload of a successful response.
+func payload[P any](t testing.TB, r response) P {
 	t.Helper()
 	var content struct {
 		ErrorCode    int
 		ErrorMessage *string
 		Payload      P
 	}
-	decoder := json.NewDecoder(strings.NewReader(a.body))
+	decoder := json.NewDecoder(strings.NewReader(r.body))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&content); a.status != http.StatusOK || err != nil || content.ErrorCode != 0 || content.ErrorMessage != nil {
-		t.Fatalf("the answer is %d %s (%v)", a.status, a.body, err)
+	if err := decoder.Decode(&content); r.status != http.StatusOK || err != nil || content.ErrorCode != 0 || content.ErrorMessage != nil {
+		t.Fatalf("the response is %d %s (%v)", r.status, r.body, err)
 	}
 	return content.Payload
 }
 
-// shownAs is how the API shows an APIKey.
-func shownAs(key *v1alpha1.APIKey, active bool) shown {
-	s := shown{
-		ID:          string(key.UID),
-		AppName:     key.Spec.AppName,
-		ReadAccess:  key.Spec.ReadAccess,
-		WriteAccess: key.Spec.WriteAccess,
+// apiKeyOf returns an APIKey as responses contain it.
+func apiKeyOf(object *v1alpha1.APIKey, active bool) apiKey {
+	k := apiKey{
+		ID:          string(object.UID),
+		AppName:     object.Spec.AppName,
+		ReadAccess:  object.Spec.ReadAccess,
+		WriteAccess: object.Spec.WriteAccess,
 		IsActive:    active,
-		CreatedAt:   key.CreationTimestamp.Time,
-		UpdatedAt:   key.CreationTimestamp.Time,
+		CreatedAt:   object.CreationTimestamp.Time,
+		UpdatedAt:   object.CreationTimestamp.Time,
 	}
-	if key.Spec.ExpiresAt != nil {
-		s.ExpiresAt = &key.Spec.ExpiresAt.Time
+	if object.Spec.ExpiresAt != nil {
+		k.ExpiresAt = &object.Spec.ExpiresAt.Time
 	}
-	return s
+	return k
 }

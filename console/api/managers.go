@@ -12,44 +12,44 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// Managers says which keys with write access may create and end keys.
+// Managers selects the keys that may create and deactivate keys. All of them need write access.
 type Managers string
 
 const (
-	// WriteAccessManages lets all of them, and lets them create keys with any access, as the Squirrel backend does.
+	// WriteAccessManages selects all keys with write access. They may create keys with any access, as in the Squirrel backend.
 	WriteAccessManages Managers = "write-access"
-	// LabelledManage lets those whose APIKey has the label [v1alpha1.LabelManager], and lets them create keys with no more than their own
-	// access. It is what any other value means.
+	// LabelledManage selects the keys whose APIKey has the label [v1alpha1.LabelManager]. They may create keys with no more than their own
+	// access. Unknown values mean the same.
 	LabelledManage Managers = "labelled"
 )
 
 var (
-	managerUnknown     = unavailable("It is not known yet whether this key manages keys: try again.")
-	noReadAccessToGive = envelope.NewError(http.StatusForbidden,
-		"This key has no read access, so it cannot create a key that has: create one with write access alone, or use a key that has both.")
+	managerUnknown = unavailable("This server has not yet seen the label of this key: try again.")
+	noReadToGrant  = envelope.NewError(http.StatusForbidden,
+		"This key has no read access, so it may not create a key with read access: create a key with write access only, or use a key with both.")
 )
 
-// refuseManagement returns the answer to a key that may not create or end keys, or nil. The KeyCache knows the labels; the Keyring, which
-// knows what all decisions about requests need, does not.
-func (a *API) refuseManagement(key *authn.Key) *envelope.Response {
-	if a.Managers == WriteAccessManages {
+// denyManagement returns nil if a key may create and deactivate keys, or else the response. The labels are in the KeyCache, because the
+// Keyring holds only what checks need.
+func (h *Handler) denyManagement(key *authn.Key) *envelope.Response {
+	if h.Managers == WriteAccessManages {
 		return nil
 	}
-	switch e := a.KeyCache.find(key.UID); {
-	case e == nil: // the Keyring heard of the key first
+	switch e := h.KeyCache.find(key.UID); {
+	case e == nil: // the Keyring got the event of the key first
 		return managerUnknown
 	case !e.manager:
-		return envelope.NewError(http.StatusForbidden, fmt.Sprintf("This key may not create or end keys: use one that manages keys, or let "+
-			"it manage them: kubectl label apikey %s --namespace=%s %s=true", key.Name, key.Namespace, v1alpha1.LabelManager))
+		return envelope.NewError(http.StatusForbidden, fmt.Sprintf("This key may not create or deactivate keys: use a key that may, or "+
+			"allow it for this one: kubectl label apikey %s --namespace=%s %s=true", key.Name, key.Namespace, v1alpha1.LabelManager))
 	default:
 		return nil
 	}
 }
 
-// refuseAccess returns the answer to a key that may not create such a key, or nil. Write access it has, because the call needs it.
-func (a *API) refuseAccess(key *authn.Key, wished *wish) *envelope.Response {
-	if a.Managers == WriteAccessManages || !wished.readAccess || key.Access&authn.Read != 0 {
+// denyAccess returns nil if a key may create a key with the requested access, or else the response. The route has checked write access.
+func (h *Handler) denyAccess(key *authn.Key, requested *createRequest) *envelope.Response {
+	if h.Managers == WriteAccessManages || !requested.readAccess || key.Access&authn.Read != 0 {
 		return nil
 	}
-	return noReadAccessToGive
+	return noReadToGrant
 }

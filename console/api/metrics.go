@@ -9,21 +9,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics count the answers of the API. No key and no app is named in them.
+// Metrics count the responses of the API. Their labels contain no key and no app name.
 type Metrics struct {
-	answers *prometheus.CounterVec
+	responses *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics of this package.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
-	m := &Metrics{answers: prometheus.NewCounterVec(prometheus.CounterOpts{
+	m := &Metrics{responses: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "apikey_management_answers_total",
-		Help: "Answers of the management API, by call (the operationId in openapi.json, or none) and HTTP status.",
+		Help: "Responses of the REST API of the console, by call (the operationId in openapi.json, or none) and HTTP status.",
 	}, []string{"call", "code"})}
-	registry.MustRegister(m.answers)
+	registry.MustRegister(m.responses)
 	return m
 }
 
-func (m *Metrics) observe(call string, status int) {
-	m.answers.WithLabelValues(call, strconv.Itoa(status)).Inc()
+func (m *Metrics) observe(route string, status int) {
+	m.responses.WithLabelValues(route, strconv.Itoa(status)).Inc()
 }

@@ -30,9 +30,9 @@ var openAPI = sync.OnceValues(func() (*openapi3.T, error) {
 	return openapi3.NewLoader().LoadFromData(content)
 })
 
-// describedByOpenAPI says how an answer differs from what openapi.json says of it. Where openapi.json has no such call, the answer must be
-// an error.
-func describedByOpenAPI(request *http.Request, got answer) error {
+// checkAgainstOpenAPI returns how a response differs from its description in openapi.json. Where openapi.json has no operation, the response
+// must be an error.
+func checkAgainstOpenAPI(request *http.Request, got response) error {
 	document, err := openAPI()
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func describedByOpenAPI(request *http.Request, got answer) error {
 	})
 }
 
-// routeIn returns the operation that a request asks for. Where there is none it is one that has no answers but errors.
+// routeIn returns the operation for a request. Where openapi.json has none, it returns one whose responses are all errors.
 func routeIn(document *openapi3.T, request *http.Request) *routers.Route {
 	path, item := itemIn(document, request.URL.Path)
 	if item != nil {
@@ -56,11 +56,11 @@ func routeIn(document *openapi3.T, request *http.Request) *routers.Route {
 	}
 	anyError := document.Components.Responses["InternalError"].Value.Content["application/json"].Schema.Value.AllOf[0]
 	response := openapi3.NewResponse().WithContent(openapi3.NewContentWithJSONSchemaRef(anyError))
-	nothing := &openapi3.Operation{Responses: openapi3.NewResponses(openapi3.WithStatus(404, &openapi3.ResponseRef{Value: response}))}
+	none := &openapi3.Operation{Responses: openapi3.NewResponses(openapi3.WithStatus(404, &openapi3.ResponseRef{Value: response}))}
 	for _, status := range []string{"401", "405", "503"} {
-		nothing.Responses.Set(status, &openapi3.ResponseRef{Value: response})
+		none.Responses.Set(status, &openapi3.ResponseRef{Value: response})
 	}
-	return &routers.Route{Spec: document, Path: path, Method: request.Method, Operation: nothing}
+	return &routers.Route{Spec: document, Path: path, Method: request.Method, Operation: none}
 }
 
 func itemIn(document *openapi3.T, path string) (string, *openapi3.PathItem) {
@@ -82,7 +82,7 @@ func itemIn(document *openapi3.T, path string) (string, *openapi3.PathItem) {
 	return path, nil
 }
 
-func TestTheDocumentIsOpenAPI(t *testing.T) {
+func TestOpenAPI_IsValid(t *testing.T) {
 	document, err := openAPI()
 	framework.Must(t, err)
 	framework.Must(t, document.Validate(t.Context(), openapi3.EnableExamplesValidation()))
@@ -91,7 +91,7 @@ func TestTheDocumentIsOpenAPI(t *testing.T) {
 	}
 }
 
-func TestTheDocumentHasTheCallsThatThereAre(t *testing.T) {
+func TestOpenAPI_DescribesAllRoutes(t *testing.T) {
 	document, err := openAPI()
 	framework.Must(t, err)
 	var described []string
@@ -101,12 +101,12 @@ func TestTheDocumentHasTheCallsThatThereAre(t *testing.T) {
 		}
 	}
 	slices.Sort(described)
-	if diff := cmp.Diff(api.Calls(), described); diff != "" {
-		t.Errorf("the calls (-there +described):\n%s", diff)
+	if diff := cmp.Diff(api.Routes(), described); diff != "" {
+		t.Errorf("the routes (-code +openapi.json):\n%s", diff)
 	}
 }
 
-func TestTheDocumentIsServedToAnybody(t *testing.T) {
+func TestOpenAPI_NeedsNoKey(t *testing.T) {
 	f := newFixture(t)
 	for _, path := range []string{"/api/v1/openapi.json", "/v1/openapi.json"} {
 		got := f.call("GET "+path, "")

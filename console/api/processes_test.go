@@ -23,7 +23,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/operator"
 )
 
-// startProcess runs the built program as one more console until the test ends, and returns when it is ready.
+// startProcess runs the built program as another console until the test ends. It waits until the console is ready.
 func (f *fixture) startProcess(args ...string) *console {
 	f.Helper()
 	process := operator.Start(f, f.consoleConfig(), append([]string{
@@ -44,7 +44,7 @@ func (f *fixture) startProcess(args ...string) *console {
 	return &console{t: f, url: "http://" + process.Address("console"), client: http.DefaultClient}
 }
 
-// startTLSProcess does so with a certificate of its own.
+// startTLSProcess does the same, with TLS.
 func (f *fixture) startTLSProcess(args ...string) *console {
 	f.Helper()
 	certificate, key, err := certutil.GenerateSelfSignedCertKey("127.0.0.1", nil, nil)
@@ -62,7 +62,7 @@ func (f *fixture) startTLSProcess(args ...string) *console {
 	return c
 }
 
-func TestInvariant2_OfManyCreationsThroughTwoConsolesOneWins(t *testing.T) {
+func TestInvariant2_OfConcurrentCreationsThroughTwoConsolesOneSucceeds(t *testing.T) {
 	const many = 50
 	f := newFixture(t)
 	keyFile := filepath.Join(t.TempDir(), "data", ".api_key")
@@ -71,27 +71,27 @@ func TestInvariant2_OfManyCreationsThroughTwoConsolesOneWins(t *testing.T) {
 	framework.Must(t, err)
 	bootstrapKey := strings.TrimSpace(string(content))
 
-	answers := make([]answer, many)
+	responses := make([]response, many)
 	var creating sync.WaitGroup
-	for i := range answers {
-		creating.Go(func() { answers[i] = consoles[i%2].insist("POST /v1/api-keys", bootstrapKey, readOnly) })
+	for i := range responses {
+		creating.Go(func() { responses[i] = consoles[i%2].callUntilAvailable("POST /v1/api-keys", bootstrapKey, readOnly) })
 	}
 	creating.Wait()
 	statuses := map[int]int{}
-	for _, a := range answers {
-		statuses[a.status]++
+	for _, r := range responses {
+		statuses[r.status]++
 	}
 	if diff := cmp.Diff(map[int]int{200: 1, 409: many - 1}, statuses); diff != "" {
-		t.Fatalf("the answers by status (-want +got):\n%s", diff)
+		t.Fatalf("the number of responses by status (-want +got):\n%s", diff)
 	}
-	created := payload[shown](t, answers[slices.IndexFunc(answers, func(a answer) bool { return a.status == http.StatusOK })])
-	for _, a := range answers {
-		if a.status == http.StatusConflict {
+	created := payload[apiKey](t, responses[slices.IndexFunc(responses, func(r response) bool { return r.status == http.StatusOK })])
+	for _, r := range responses {
+		if r.status == http.StatusConflict {
 			message := `An active key has the app name "Frontend App": deactivate that key, or choose another app name.`
-			if strings.Contains(a.body, "with id") { // which a console does not know before it has heard of the winner
-				message += " It is the key with id " + created.ID + "."
+			if strings.Contains(r.body, "with the ID") { // it is unknown until the console has seen the key
+				message += " It is the key with the ID " + created.ID + "."
 			}
-			a.refused(t, 409, message)
+			r.assertError(t, 409, message)
 		}
 	}
 	var left []string
@@ -108,8 +108,8 @@ func TestInvariant2_OfManyCreationsThroughTwoConsolesOneWins(t *testing.T) {
 	}
 }
 
-// insist calls until the answer is not to try again, which is what a machine has to say that is too busy for all this within 10 seconds.
-func (c *console) insist(methodAndPath, token, body string) answer {
+// callUntilAvailable sends a request until the status is not 503. On a busy machine, creations may take more than the 10 seconds allowed.
+func (c *console) callUntilAvailable(methodAndPath, token, body string) response {
 	c.t.Helper()
 	deadline := time.Now().Add(2 * framework.Timeout)
 	for {
@@ -120,7 +120,7 @@ func (c *console) insist(methodAndPath, token, body string) answer {
 	}
 }
 
-func TestWithoutAControllerACreationIsGivenUpAndNothingIsLeft(t *testing.T) {
+func TestCreate_WithoutControllerTimesOutAndLeavesNoKey(t *testing.T) {
 	f := newFixture(t)
 	f.stopController()
 	var creating sync.WaitGroup
@@ -131,9 +131,9 @@ func TestWithoutAControllerACreationIsGivenUpAndNothingIsLeft(t *testing.T) {
 		creating.Go(func() {
 			start := time.Now()
 			got := c.call("POST /v1/api-keys", f.writer.Token, strings.Replace(readOnly, "Frontend", protocol, 1))
-			got.refused(t, 503, "The key was not accepted within 10s, and nothing is left of it. Is the controller running? Try again.")
+			got.assertError(t, 503, "The key was not accepted within 10s, and was deleted. Check that the controller is running, and try again.")
 			if took := time.Since(start); got.protocol != protocol || got.header.Get("Retry-After") != "1" || took < 10*time.Second {
-				t.Errorf("the answer came by %s after %s, with %v", got.protocol, took, got.header)
+				t.Errorf("the response came over %s after %s, with %v", got.protocol, took, got.header)
 			}
 		})
 	}

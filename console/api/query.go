@@ -4,7 +4,9 @@
 package api
 
 import (
+	"cmp"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -17,7 +19,7 @@ import (
 	"squirrel.dev/apikey-operator/internal/envelope"
 )
 
-// query is the query of a URL. The zero value of each field is that of a parameter that is not there, but limit is then without bound.
+// query is the query of a URL. Without a limit parameter, limit is the highest integer; the other fields are then zero.
 type query struct {
 	activeOnly bool
 	force      bool
@@ -25,19 +27,19 @@ type query struct {
 	after      position
 }
 
-// parseQuery reads a query that may have these parameters, each once. Any other is refused, so that none is misspelt unnoticed.
+// parseQuery parses a query with these parameters, each at most once. Unknown parameters are refused, because they may be misspelt.
 func parseQuery(raw string, allowed ...string) (*query, *envelope.Response) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return nil, unprocessable("The query of the URL cannot be read: separate its parameters by & and percent-encode their values.")
+		return nil, unprocessable("The query of the URL is invalid: separate its parameters by & and percent-encode their values.")
 	}
 	q := &query{limit: math.MaxInt}
 	for name, given := range values {
 		switch {
 		case !slices.Contains(allowed, name):
-			return nil, unprocessable("The query parameter %q is unknown here: this call takes %s.", name, listing(allowed))
+			return nil, unprocessable("The query parameter %q is unknown: this request takes %s.", name, cmp.Or(strings.Join(allowed, ", "), "none"))
 		case len(given) > 1:
-			return nil, unprocessable("The query parameter %s is there more than once: give it once.", name)
+			return nil, unprocessable("The query parameter %s is repeated: give it once.", name)
 		}
 		if problem := q.set(name, given[0]); problem != "" {
 			return nil, unprocessable("The query parameter %s %s.", name, problem)
@@ -46,37 +48,37 @@ func parseQuery(raw string, allowed ...string) (*query, *envelope.Response) {
 	return q, nil
 }
 
-// set sets a parameter, or returns what is wrong with its value.
+// set sets a parameter, or returns the problem with its value.
 func (q *query) set(name, value string) (problem string) {
-	const eitherTrueOrFalse = "must be true or false"
 	var err error
 	switch name {
 	case "active_only":
-		if q.activeOnly, err = strconv.ParseBool(value); err != nil {
-			return eitherTrueOrFalse
-		}
+		q.activeOnly, err = strconv.ParseBool(value)
+		problem = "must be true or false"
 	case "force":
-		if q.force, err = strconv.ParseBool(value); err != nil {
-			return eitherTrueOrFalse
-		}
+		q.force, err = strconv.ParseBool(value)
+		problem = "must be true or false"
 	case "limit":
-		if q.limit, err = strconv.Atoi(value); err != nil || q.limit < 1 {
-			return "must be a whole number, 1 or more; without it, all keys are listed"
+		if q.limit, err = strconv.Atoi(value); q.limit < 1 {
+			err = strconv.ErrRange
 		}
+		problem = "must be an integer of at least 1; omit it to list all keys"
 	case "continue":
-		if q.after, err = parsePosition(value); err != nil {
-			return "must be as the Link header of the page before has it; without it, the list starts from the beginning"
-		}
+		q.after, err = parsePosition(value)
+		problem = "must be the one in the Link header of the previous page; omit it to list from the first key"
 	}
-	return ""
+	if err == nil {
+		return ""
+	}
+	return problem
 }
 
-// String returns the position as clients are given it. It means nothing to them.
+// String returns the position as a continue parameter, which is opaque to clients.
 func (p position) String() string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d/%s", p.createdAt, p.id))
 }
 
-// parsePosition reads what [position.String] wrote.
+// parsePosition parses a continue parameter.
 func parsePosition(text string) (position, error) {
 	decoded, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
@@ -89,13 +91,13 @@ func parsePosition(text string) (position, error) {
 	}
 	p := position{createdAt: createdAt, id: id}
 	if id == "" || p.String() != text {
-		return position{}, fmt.Errorf("no position")
+		return position{}, errors.New("not a continue parameter")
 	}
 	return p, nil
 }
 
-// next returns the value of a Link header (RFC 8288) that leads to the keys after a position. It is relative to the URL that was asked, so
-// that it holds below each base, and behind a proxy that puts a path of its own before ours.
+// next returns the Link header (RFC 8288) to the keys after a position. It is relative to the URL of the request, so that it works below
+// each base, and behind a proxy that adds a path prefix.
 func (q *query) next(last position) string {
 	parameters := url.Values{"limit": {strconv.Itoa(q.limit)}, "continue": {last.String()}}
 	if q.activeOnly {
@@ -104,24 +106,12 @@ func (q *query) next(last position) string {
 	return "<?" + parameters.Encode() + `>; rel="next"`
 }
 
-// filter returns which keys are asked for, at the instant now.
+// filter returns the filter for the keys that the query selects at the instant now.
 func (q *query) filter(now time.Time) func(*entry) bool {
 	return func(e *entry) bool { return !q.activeOnly || e.activeAt(now) }
 }
 
-// unprocessable is the answer to what is understood and cannot be done.
+// unprocessable returns the response to a request that is well-formed but invalid.
 func unprocessable(format string, args ...any) *envelope.Response {
 	return envelope.NewError(http.StatusUnprocessableEntity, fmt.Sprintf(format, args...))
-}
-
-// listing is a list in a sentence: "none", "a", "a and b", "a, b and c".
-func listing(names []string) string {
-	switch last := len(names) - 1; last {
-	case -1:
-		return "none"
-	case 0:
-		return names[0]
-	default:
-		return strings.Join(names[:last], ", ") + " and " + names[last]
-	}
 }

@@ -4,6 +4,8 @@
 package api
 
 import (
+	_ "embed" // for openapi.json
+	"encoding/json"
 	"net/http"
 	"time"
 
@@ -11,11 +13,11 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// apiKey is a key as answers show it. Times are RFC 3339, in UTC and whole seconds.
+// apiKey is a key in a response. Times are in UTC and whole seconds.
 type apiKey struct {
 	ID      string `json:"id"`
 	AppName string `json:"app_name"`
-	// Token is there in the answer to a creation, and in no other.
+	// Token is set in the response to a creation only.
 	Token       string     `json:"token,omitempty"`
 	ReadAccess  bool       `json:"read_access"`
 	WriteAccess bool       `json:"write_access"`
@@ -25,65 +27,64 @@ type apiKey struct {
 	ExpiresAt   *time.Time `json:"expires_at"`
 }
 
-func (e *entry) shownAt(now time.Time) apiKey {
-	shown := apiKey{
-		ID:          e.id,
-		AppName:     e.appName,
-		ReadAccess:  e.readAccess,
-		WriteAccess: e.writeAccess,
-		IsActive:    e.activeAt(now),
-		CreatedAt:   time.Unix(e.createdAt, 0).UTC(),
-		UpdatedAt:   e.updatedAt.UTC(),
-	}
-	if e.expiresAt != nil {
-		shown.ExpiresAt = new(e.expiresAt.UTC())
-	}
-	return shown
+func (e *entry) apiKeyAt(now time.Time) apiKey {
+	k := e.apiKey
+	k.IsActive = e.activeAt(now)
+	return k
 }
 
-// describe says what this is and where to go on.
-func (a *API) describe(http.ResponseWriter, *request) *envelope.Response {
+// describe returns the version of the program and the paths to start from.
+func (h *Handler) describe(http.ResponseWriter, *request) *envelope.Response {
 	return envelope.NewPayload(map[string]string{
 		"name":     "apikey-operator",
-		"version":  a.Version,
+		"version":  h.Version,
 		"health":   bases[0] + "/health",
 		"openapi":  bases[0] + "/openapi.json",
 		"api_keys": bases[0] + "/api-keys",
 	})
 }
 
-// health says whether calls can be answered. Why not is for the process's own readiness to say, to those who run it.
-func (a *API) health(http.ResponseWriter, *request) *envelope.Response {
-	if a.Ready() != nil {
-		return a.denials.For(authn.Verdict{Decision: authn.Unavailable})
+// health reports whether the API can serve requests. Only the readiness probe of the process returns the reason, because all clients may
+// read the health.
+func (h *Handler) health(http.ResponseWriter, *request) *envelope.Response {
+	if h.Ready() != nil {
+		return h.denials.For(authn.Verdict{Decision: authn.Unavailable})
 	}
 	return envelope.NewPayload(map[string]string{"status": "healthy"})
 }
 
-func (a *API) list(_ http.ResponseWriter, r *request) *envelope.Response {
-	query, refusal := parseQuery(r.URL.RawQuery, "active_only", "limit", "continue")
-	if refusal != nil {
-		return refusal
+//go:embed openapi.json
+var openAPIDocument []byte
+
+// openAPIResponse has no envelope, so that tools for OpenAPI can read it.
+var openAPIResponse = envelope.NewResponse(http.StatusOK, json.RawMessage(openAPIDocument))
+
+func (h *Handler) openAPI(http.ResponseWriter, *request) *envelope.Response { return openAPIResponse }
+
+func (h *Handler) list(_ http.ResponseWriter, r *request) *envelope.Response {
+	query, failure := parseQuery(r.URL.RawQuery, "active_only", "limit", "continue")
+	if failure != nil {
+		return failure
 	}
 	now := time.Now()
-	found, more := a.KeyCache.list(query.after, query.limit, query.filter(now))
-	answer := envelope.NewList(func(yield func(apiKey) bool) {
+	found, more := h.KeyCache.list(query.after, query.limit, query.filter(now))
+	response := envelope.NewList(func(yield func(apiKey) bool) {
 		for _, e := range found {
-			if !yield(e.shownAt(now)) {
+			if !yield(e.apiKeyAt(now)) {
 				return
 			}
 		}
 	})
 	if more {
-		answer.With("Link", query.next(found[len(found)-1].position))
+		response.With("Link", query.next(found[len(found)-1].position()))
 	}
-	return answer
+	return response
 }
 
-func (a *API) count(_ http.ResponseWriter, r *request) *envelope.Response {
-	query, refusal := parseQuery(r.URL.RawQuery, "active_only")
-	if refusal != nil {
-		return refusal
+func (h *Handler) count(_ http.ResponseWriter, r *request) *envelope.Response {
+	query, failure := parseQuery(r.URL.RawQuery, "active_only")
+	if failure != nil {
+		return failure
 	}
-	return envelope.NewPayload(a.KeyCache.count(query.filter(time.Now())))
+	return envelope.NewPayload(h.KeyCache.count(query.filter(time.Now())))
 }

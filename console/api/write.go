@@ -15,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
@@ -24,182 +23,178 @@ import (
 )
 
 const (
-	// writeTimeout bounds how long a call waits until what it did counts.
+	// writeTimeout bounds how long a request waits until its change is in effect.
 	writeTimeout = 10 * time.Second
-	// connectionTimeout is how long the connection of such a call lives: as long, and while what was begun is undone and the answer sent.
+	// connectionTimeout bounds the lifetime of the connection of such a request. It leaves time to undo the change and to respond.
 	connectionTimeout = 4 * writeTimeout
-	// settlePoll is how often this process is asked whether it has heard of a change.
-	settlePoll = 5 * time.Millisecond
 )
 
-// createdBy is the annotation that says which key asked for a key, by its UID.
+// createdBy is the annotation with the UID of the key that created a key.
 const createdBy = "keys.squirrel.dev/created-by"
 
 var (
-	notAcceptedInTime = unavailable("The key was not accepted within %s, and nothing is left of it. Is the controller running? Try again.",
+	notAccepted = unavailable("The key was not accepted within %s, and was deleted. Check that the controller is running, and try again.",
 		writeTimeout)
-	notRemoved = unavailable("The key was not accepted within %s, and could not be removed again either: look for it in the list of keys.",
+	notDeleted = unavailable("The key was not accepted within %s, and deleting it failed: check the list of keys.", writeTimeout)
+	notSeen    = unavailable("The key is deactivated, but this server has not seen that within %s: it may accept the key for a while longer.",
 		writeTimeout)
-	notHeardInTime = unavailable("The key is deactivated, but this server has not heard so within %s: it may be accepted for a while longer.",
-		writeTimeout)
-	noAnswer = unavailable("The Kubernetes API did not answer as it should: try again.")
-	refused  = envelope.NewError(http.StatusInternalServerError,
-		"The Kubernetes API refused what this server asked of it, and nothing was changed. The log of this server says more.")
+	kubernetesFailed = unavailable("The request to the Kubernetes API failed: try again.")
+	kubernetesDenied = envelope.NewError(http.StatusInternalServerError,
+		"The Kubernetes API denied the request of this server, and nothing was changed: see the log of this server.")
 
-	noSuchKey       = envelope.NewError(http.StatusNotFound, "There is no key of this id. An id is a UUID, as the list of keys has it.")
+	keyNotFound     = envelope.NewError(http.StatusNotFound, "No key has this ID. An ID is a UUID, as in the list of keys.")
 	alreadyInactive = envelope.NewError(http.StatusConflict, "The key is already inactive.")
 	ownKey          = envelope.NewError(http.StatusConflict,
-		"This is the key that the call is made with: add force=true to the query to deactivate it all the same.")
+		"This is the key that authenticates the request: to deactivate it, add force=true to the query.")
 )
 
 func unavailable(format string, args ...any) *envelope.Response {
 	return envelope.NewError(http.StatusServiceUnavailable, fmt.Sprintf(format, args...)).With("Retry-After", "1")
 }
 
-// create mints a token and creates a key for it. It answers when the key can be used, here and with everybody who has heard of it.
-func (a *API) create(w http.ResponseWriter, r *request) *envelope.Response {
-	if _, refusal := parseQuery(r.URL.RawQuery); refusal != nil {
-		return refusal
+// create creates a key. It responds once this server and the controller accept the key.
+func (h *Handler) create(w http.ResponseWriter, r *request) *envelope.Response {
+	if _, failure := parseQuery(r.URL.RawQuery); failure != nil {
+		return failure
 	}
-	wished, refusal := readWish(w, r.Request, time.Now())
-	if refusal != nil {
-		return refusal
+	requested, failure := parseCreateRequest(w, r.Request, time.Now())
+	if failure != nil {
+		return failure
 	}
-	// Again, because a client can send the body long after the headers: a key that has ended since then creates no other one.
-	if refusal := a.authorize(r); refusal != nil {
-		return refusal
+	// Again: a client can send the body long after the headers, and a key that has ended in between must not create another one.
+	if denied := h.authorize(r); denied != nil {
+		return denied
 	}
-	if refusal := a.refuseAccess(r.verdict.Key, wished); refusal != nil {
-		return refusal
+	if denied := h.denyAccess(r.verdict.Key, requested); denied != nil {
+		return denied
 	}
-	ctx, cancel := allowTime(w, r)
+	ctx, cancel := extendDeadlines(w, r)
 	defer cancel()
-	created, err := keyclient.Create(ctx, a.Kubernetes, keyclient.CreateOptions{
-		Namespace:   a.Namespace,
-		AppName:     wished.appName,
-		ReadAccess:  wished.readAccess,
-		WriteAccess: wished.writeAccess,
-		ExpiresAt:   wished.expiresAt,
+	created, err := keyclient.Create(ctx, h.Client, keyclient.CreateOptions{
+		Namespace:   h.Namespace,
+		AppName:     requested.appName,
+		ReadAccess:  requested.readAccess,
+		WriteAccess: requested.writeAccess,
+		ExpiresAt:   requested.expiresAt,
 		Annotations: map[string]string{createdBy: r.verdict.Key.UID},
 	})
 	if err != nil {
-		return a.notCreated(r, wished, err)
+		return h.createFailed(r, requested, err)
 	}
 	e := newEntry(created.Key)
-	if !a.settled(ctx, e, true) {
-		late := &keyclient.NotAcceptedError{Name: e.name, Message: "it has not reached this server", Cause: context.Cause(ctx)}
-		return a.notCreated(r, wished, errors.Join(late, keyclient.Delete(ctx, a.Kubernetes, created.Key)))
+	if !h.awaitEvent(ctx, e, true) {
+		err := &keyclient.NotAcceptedError{Name: e.name, Message: "this server has not seen the key", Cause: context.Cause(ctx)}
+		return h.createFailed(r, requested, errors.Join(err, keyclient.Delete(ctx, h.Client, created.Key)))
 	}
-	r.subject = e.id
-	shown := e.shownAt(time.Now())
-	shown.Token = created.Token
-	return envelope.NewPayload(shown)
+	r.keyID = e.ID
+	k := e.apiKeyAt(time.Now())
+	k.Token = created.Token
+	return envelope.NewPayload(k)
 }
 
-// deactivate ends a key for good. It answers when this process refuses the key.
-func (a *API) deactivate(w http.ResponseWriter, r *request) *envelope.Response {
-	query, refusal := parseQuery(r.URL.RawQuery, "force")
-	if refusal != nil {
-		return refusal
+// deactivate deactivates a key. It responds once this server refuses the key.
+func (h *Handler) deactivate(w http.ResponseWriter, r *request) *envelope.Response {
+	query, failure := parseQuery(r.URL.RawQuery, "force")
+	if failure != nil {
+		return failure
 	}
-	found := a.KeyCache.find(r.id)
+	found := h.KeyCache.find(r.PathValue("id"))
 	if found == nil {
-		return noSuchKey
+		return keyNotFound
 	}
-	r.subject = found.id
+	r.keyID = found.ID
 	switch {
-	case found.validity.Deactivated || found.validity.Ended: // an expiry that is not on record is one by the clock of this process
+	case found.validity.Deactivated || found.validity.Ended: // not an expiry by the clock of this process alone
 		return alreadyInactive
-	case found.id == r.verdict.Key.UID && !query.force:
+	case found.ID == r.verdict.Key.UID && !query.force:
 		return ownKey
 	}
-	ctx, cancel := allowTime(w, r)
+	ctx, cancel := extendDeadlines(w, r)
 	defer cancel()
-	ended, err := keyclient.Deactivate(ctx, a.Kubernetes, a.Namespace, found.name, types.UID(found.id))
+	deactivated, err := keyclient.Deactivate(ctx, h.Client, h.Namespace, found.name, types.UID(found.ID))
 	switch {
 	case errors.Is(err, keyclient.ErrNotFound):
-		return noSuchKey
+		return keyNotFound
 	case errors.Is(err, keyclient.ErrAlreadyInactive):
 		return alreadyInactive
 	case err != nil:
-		return a.failed(r, err)
+		return h.failed(r, err)
 	}
-	e := newEntry(ended)
-	if !a.settled(ctx, e, false) {
-		return notHeardInTime
+	e := newEntry(deactivated)
+	if !h.awaitEvent(ctx, e, false) {
+		return notSeen
 	}
-	return envelope.NewPayload(e.shownAt(time.Now()))
+	return envelope.NewPayload(e.apiKeyAt(time.Now()))
 }
 
-// allowTime gives a call time to wait for what it does. The connection's own deadlines would end it.
-func allowTime(w http.ResponseWriter, r *request) (context.Context, context.CancelFunc) {
+// extendDeadlines returns a context with the timeout of a write. The deadlines of the connection would end it earlier.
+func extendDeadlines(w http.ResponseWriter, r *request) (context.Context, context.CancelFunc) {
 	connection, deadline := http.NewResponseController(w), time.Now().Add(connectionTimeout)
 	if err := errors.Join(connection.SetReadDeadline(deadline), connection.SetWriteDeadline(deadline)); err != nil {
-		panic(err) // no connection of net/http
+		panic(err) // not a connection of net/http
 	}
 	return context.WithTimeout(r.Context(), writeTimeout)
 }
 
-// settled waits until this process shows the key, and accepts it, or refuses it.
-func (a *API) settled(ctx context.Context, e *entry, active bool) bool {
-	return wait.PollUntilContextCancel(ctx, settlePoll, true, func(context.Context) (bool, error) {
-		shown := a.KeyCache.find(e.id)
-		shownActive := shown != nil && shown.activeAt(time.Now())
-		return shownActive == active && a.Authenticator.Accepts(a.Namespace, e.name, e.id) == active, nil
+// awaitEvent waits until this process lists the key as active or not, and accepts or refuses it. It returns false when ctx is done first.
+func (h *Handler) awaitEvent(ctx context.Context, e *entry, active bool) bool {
+	return h.KeyCache.Await(ctx, func() bool {
+		cached := h.KeyCache.find(e.ID)
+		return (cached != nil && cached.activeAt(time.Now())) == active && h.Authenticator.Accepts(h.Namespace, e.name, e.ID) == active
 	}) == nil
 }
 
-// notCreated returns the answer to a creation that failed.
-func (a *API) notCreated(r *request, wished *wish, err error) *envelope.Response {
+// createFailed returns the response to a failed creation.
+func (h *Handler) createFailed(r *request, requested *createRequest, err error) *envelope.Response {
 	var (
-		remains *keyclient.CleanupError
-		held    *apikey.Conflict
-		late    *keyclient.NotAcceptedError
+		cleanup  *keyclient.CleanupError
+		conflict *apikey.Conflict
+		timeout  *keyclient.NotAcceptedError
 	)
 	switch {
-	case errors.As(err, &remains):
-		a.logFailure(r, err)
-		return notRemoved
-	case errors.As(err, &held) && held.Reason == v1alpha1.ReasonAppNameConflict:
-		return a.appNameHeld(wished.appName)
-	case errors.As(err, &late):
-		a.logFailure(r, err)
-		return notAcceptedInTime
+	case errors.As(err, &cleanup):
+		h.logFailure(r, err)
+		return notDeleted
+	case errors.As(err, &conflict) && conflict.Reason == v1alpha1.ReasonAppNameConflict:
+		return h.appNameConflict(requested.appName)
+	case errors.As(err, &timeout):
+		h.logFailure(r, err)
+		return notAccepted
 	case apierrors.IsInvalid(err):
 		return invalid(err)
 	default:
-		return a.failed(r, err)
+		return h.failed(r, err)
 	}
 }
 
-// appNameHeld returns the answer to a creation whose app name is in use. It names the id to deactivate, unless this process has not heard
-// of that key yet.
-func (a *API) appNameHeld(appName string) *envelope.Response {
+// appNameConflict returns the response to a creation whose app name is in use. It contains the ID of the key that uses it, if this process
+// has seen that key.
+func (h *Handler) appNameConflict(appName string) *envelope.Response {
 	message := fmt.Sprintf("An active key has the app name %q: deactivate that key, or choose another app name.", appName)
-	if holder := a.KeyCache.holder(appName, time.Now()); holder != nil {
-		message += fmt.Sprintf(" It is the key with id %s.", holder.id)
+	if holder := h.KeyCache.holder(appName, time.Now()); holder != nil {
+		message += fmt.Sprintf(" It is the key with the ID %s.", holder.ID)
 	}
 	return envelope.NewError(http.StatusConflict, message)
 }
 
-// failed returns the answer to a call that the Kubernetes API did not do, through no fault of whoever calls.
-func (a *API) failed(r *request, err error) *envelope.Response {
-	a.logFailure(r, err)
+// failed returns the response to a request that the Kubernetes API has denied or not answered, which is not the fault of the client.
+func (h *Handler) failed(r *request, err error) *envelope.Response {
+	h.logFailure(r, err)
 	var status apierrors.APIStatus
 	if errors.As(err, &status) && status.Status().Code < http.StatusInternalServerError && !apierrors.IsTooManyRequests(err) {
-		return refused
+		return kubernetesDenied
 	}
-	return noAnswer
+	return kubernetesFailed
 }
 
-func (a *API) logFailure(r *request, err error) {
-	a.Log.Error("a call failed", "call", r.callName(), "by", r.verdict.Key.UID, "err", err)
+func (h *Handler) logFailure(r *request, err error) {
+	h.Log.Error("Request failed", "route", r.routeName(), "callerID", r.verdict.Key.UID, "err", err)
 }
 
-// hashes are in what the API server says of an object, and nobody's business.
+// hashes appear in the API server's messages about an object, but not in responses.
 var hashes = regexp.MustCompile(`sha256:[0-9a-f]+`)
 
-// invalid returns the answer to a key that the API server, or a policy of the cluster, finds wrong.
+// invalid returns the response to a key that the API server, or a policy of the cluster, finds invalid.
 func invalid(err error) *envelope.Response {
 	var status apierrors.APIStatus
 	errors.As(err, &status)

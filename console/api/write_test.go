@@ -30,17 +30,17 @@ import (
 const (
 	readOnly        = `{"app_name": "Frontend App", "read_access": true, "write_access": false}`
 	alreadyInactive = "The key is already inactive."
-	noSuchKey       = "There is no key of this id. An id is a UUID, as the list of keys has it."
-	ownKey          = "This is the key that the call is made with: add force=true to the query to deactivate it all the same."
+	keyNotFound     = "No key has this ID. An ID is a UUID, as in the list of keys."
+	ownKey          = "This is the key that authenticates the request: to deactivate it, add force=true to the query."
 )
 
-// create creates a key by the API.
-func (f *fixture) create(body string) shown {
+// create creates a key through the API.
+func (f *fixture) create(body string) apiKey {
 	f.Helper()
-	return payload[shown](f, f.call("POST /api/v1/api-keys", f.writer.Token, body))
+	return payload[apiKey](f, f.call("POST /api/v1/api-keys", f.writer.Token, body))
 }
 
-func TestACreatedKeyCanBeUsedAtOnce(t *testing.T) {
+func TestCreate_TheKeyIsAcceptedAtOnce(t *testing.T) {
 	f := newFixture(t)
 	expiresAt := time.Now().Add(time.Hour).Truncate(time.Second).UTC()
 	for name, call := range map[string]struct {
@@ -52,27 +52,27 @@ func TestACreatedKeyCanBeUsedAtOnce(t *testing.T) {
 			expiresAt.In(time.FixedZone("", 3600)).Format(time.RFC3339)), &expiresAt},
 	} {
 		t.Run(name, func(t *testing.T) {
-			created := payload[shown](t, f.call("POST "+call.path, f.writer.Token, call.body))
+			created := payload[apiKey](t, f.call("POST "+call.path, f.writer.Token, call.body))
 			if len(created.Token) != token.Length || !strings.HasPrefix(created.Token, token.Prefix) {
 				t.Errorf("the token has %d characters", len(created.Token))
 			}
-			listed := payload[[]shown](t, f.call("GET /api/v1/api-keys", created.Token)) // with the new key
-			var declared *v1alpha1.APIKey
+			listed := payload[[]apiKey](t, f.call("GET /api/v1/api-keys", created.Token))
+			var object *v1alpha1.APIKey
 			for _, key := range f.keys() {
 				if string(key.UID) == created.ID {
-					declared = &key
+					object = &key
 				}
 			}
-			if declared == nil {
-				t.Fatalf("there is no APIKey of the id %s", created.ID)
+			if object == nil {
+				t.Fatalf("no APIKey has the ID %s", created.ID)
 			}
-			want := shownAs(declared, true)
-			if !slices.ContainsFunc(listed, func(s shown) bool { return cmp.Equal(want, s) }) {
-				t.Errorf("it is not listed as %v, but so: %v", want, listed)
+			want := apiKeyOf(object, true)
+			if !slices.ContainsFunc(listed, func(k apiKey) bool { return cmp.Equal(want, k) }) {
+				t.Errorf("the list does not contain %v: %v", want, listed)
 			}
 			want.Token = created.Token
 			if diff := cmp.Diff(want, created); diff != "" {
-				t.Errorf("it is created so (-want +got):\n%s", diff)
+				t.Errorf("the created key (-want +got):\n%s", diff)
 			}
 			wantSpec := v1alpha1.APIKeySpec{
 				AppName: created.AppName, ReadAccess: true, Active: new(true),
@@ -81,49 +81,49 @@ func TestACreatedKeyCanBeUsedAtOnce(t *testing.T) {
 			if call.expiresAt != nil {
 				wantSpec.ExpiresAt = new(metav1.NewTime(*call.expiresAt))
 			}
-			if diff := cmp.Diff(wantSpec, declared.Spec); diff != "" {
+			if diff := cmp.Diff(wantSpec, object.Spec); diff != "" {
 				t.Errorf("spec (-want +got):\n%s", diff)
 			}
 			by := map[string]string{"keys.squirrel.dev/created-by": string(f.writer.Key.UID)}
-			if diff := cmp.Diff(by, declared.Annotations); diff != "" {
+			if diff := cmp.Diff(by, object.Annotations); diff != "" {
 				t.Errorf("annotations (-want +got):\n%s", diff)
 			}
-			if !regexp.MustCompile(`^(snake|camel)-[a-z2-7]{8}$`).MatchString(declared.Name) {
-				t.Errorf("its name is %q", declared.Name)
+			if !regexp.MustCompile(`^(snake|camel)-[a-z2-7]{8}$`).MatchString(object.Name) {
+				t.Errorf("the name is %q", object.Name)
 			}
 		})
 	}
 }
 
-func TestAnAppNameBelongsToOneActiveKey(t *testing.T) {
+func TestCreate_AnAppNameInUseIsAConflict(t *testing.T) {
 	f := newFixture(t)
 	first := f.create(readOnly)
 	f.call("POST /v1/api-keys", f.writer.Token, readOnly).
-		refused(t, 409, `An active key has the app name "Frontend App": deactivate that key, or choose another app name. `+
-			`It is the key with id `+first.ID+`.`)
+		assertError(t, 409, `An active key has the app name "Frontend App": deactivate that key, or choose another app name. `+
+			`It is the key with the ID `+first.ID+`.`)
 	if keys := f.keys(); len(keys) != 1 || string(keys[0].UID) != first.ID {
 		t.Errorf("the keys are %v", keys)
 	}
 	named := func(appName string) string { return strings.Replace(readOnly, "Frontend App", appName, 1) }
 	cafe := f.create(named("Caf\u00e9"))
 	f.call("POST /v1/api-keys", f.writer.Token, named("Cafe\u0301")).
-		refused(t, 409, "An active key has the app name \"Cafe\u0301\": deactivate that key, or choose another app name. "+
-			"It is the key with id "+cafe.ID+".")
-	payload[shown](t, f.call("DELETE /v1/api-keys/"+first.ID, f.writer.Token))
+		assertError(t, 409, "An active key has the app name \"Cafe\u0301\": deactivate that key, or choose another app name. "+
+			"It is the key with the ID "+cafe.ID+".")
+	payload[apiKey](t, f.call("DELETE /v1/api-keys/"+first.ID, f.writer.Token))
 	if second := f.create(readOnly); second.ID == first.ID || second.Token == first.Token {
 		t.Errorf("the second key is the first: %s", second.ID)
 	}
 }
 
-func TestBodiesThatCannotBeRightAreRefused(t *testing.T) {
+func TestCreate_InvalidBodiesAreRefused(t *testing.T) {
 	const (
 		notJSON     = `The body is not JSON in UTF-8: send an object such as {"app_name": "Frontend App", "read_access": true, "write_access": false}.`
 		notAnObject = `The body must be a JSON object, such as {"app_name": "Frontend App", "read_access": true, "write_access": false}.`
 		badAppName  = "app_name must be 1 to 255 printable characters of any language, without leading or trailing space."
-		badTime     = "expires_at must be a date and time with its zone, such as 2027-06-01T00:00:00Z (RFC 3339), or null."
-		noAccess    = "A key needs at least one of read_access and write_access."
-		missing     = "app_name must be there, and be a string. read_access must be there, and be true or false (without quotes). " +
-			"write_access must be there, and be true or false (without quotes)."
+		badTime     = "expires_at must be a date and time with a time zone (RFC 3339), such as 2027-06-01T00:00:00Z, or null."
+		noAccess    = "A key needs read_access, write_access or both."
+		missing     = "app_name is required and must be a string. read_access is required and must be true or false, without quotes. " +
+			"write_access is required and must be true or false, without quotes."
 	)
 	with := func(field string) string { return strings.TrimSuffix(readOnly, "}") + ", " + field + "}" }
 	named := func(appName string) string { return strings.Replace(readOnly, "Frontend App", appName, 1) }
@@ -148,8 +148,8 @@ func TestBodiesThatCannotBeRightAreRefused(t *testing.T) {
 		{`{}`, 422, missing},
 		{`{"app_name": null, "read_access": null, "write_access": null}`, 422, missing},
 		{`{"app_name": 7, "read_access": "true", "write_access": 0}`, 422, missing},
-		{with(`"app_name": "Other"`), 422, `The body has the same field more than once: duplicate field "app_name".`},
-		{with(`"appName": "Other"`), 422, "The field app_name is there by both of its names: give it once."},
+		{with(`"app_name": "Other"`), 422, `The body repeats a field: duplicate field "app_name".`},
+		{with(`"appName": "Other"`), 422, "The field app_name is given twice, in snake_case and in camelCase: give it once."},
 		{with(`"App_Name": "Other", "token": {"a": []}`), 422,
 			`The field "App_Name" is unknown: a key has app_name, read_access, write_access and expires_at. ` +
 				`The field "token" is unknown: a key has app_name, read_access, write_access and expires_at.`},
@@ -160,26 +160,26 @@ func TestBodiesThatCannotBeRightAreRefused(t *testing.T) {
 		{with(`"expires_at": "2027-06-01T00:00:00"`), 422, badTime},
 		{with(`"expires_at": 1811808000`), 422, badTime},
 		{with(`"expires_at": "9999-01-01T00:00:00Z"`), 422, "expires_at must be before the year 9999."},
-		{named(`\ud800`), 422, "app_name has something in it that is no character."},
+		{named(`\ud800`), 422, "app_name contains an invalid character."},
 		{named(""), 422, badAppName},
 		{named(" Frontend"), 422, badAppName},
 		{named(`a\u0000b`), 422, badAppName},
 		{named(`a\nb`), 422, badAppName},
 		{named(strings.Repeat("ü", 256)), 422, badAppName},
 	} {
-		f.call("POST /api/v1/api-keys", f.writer.Token, c.body).refused(t, c.status, c.want)
+		f.call("POST /api/v1/api-keys", f.writer.Token, c.body).assertError(t, c.status, c.want)
 	}
 	if got := f.call("POST /api/v1/api-keys", f.writer.Token, with(`"expires_at": "2001-01-01T00:00:00Z"`)); got.status != 422 ||
-		!strings.Contains(got.body, "expires_at must be in the future, and it is now 2") {
-		t.Errorf("the answer is %d %s", got.status, got.body)
+		!strings.Contains(got.body, "expires_at must be in the future; it is now 2") {
+		t.Errorf("the response is %d %s", got.status, got.body)
 	}
 	if keys := f.keys(); len(keys) != 0 {
 		t.Errorf("the keys are %v", keys)
 	}
-	payload[shown](t, f.call("POST /api/v1/api-keys", f.writer.Token, named(strings.Repeat("ü", 255))))
+	payload[apiKey](t, f.call("POST /api/v1/api-keys", f.writer.Token, named(strings.Repeat("ü", 255))))
 }
 
-func TestABodyMustSayThatItIsJSON(t *testing.T) {
+func TestCreate_NeedsTheContentTypeOfJSON(t *testing.T) {
 	f := newFixture(t)
 	for i, c := range []struct {
 		contentType string
@@ -193,47 +193,47 @@ func TestABodyMustSayThatItIsJSON(t *testing.T) {
 		request.Header.Set("Content-Type", c.contentType)
 		got := f.send(request)
 		if c.status == 415 {
-			got.refused(t, 415, "The body must be JSON: send it with Content-Type: application/json.")
+			got.assertError(t, 415, "The body must be JSON: set Content-Type to application/json.")
 		} else {
-			payload[shown](t, got)
+			payload[apiKey](t, got)
 		}
 	}
 }
 
-func TestADeactivatedKeyIsRefusedAtOnce(t *testing.T) {
+func TestDeactivate_TheKeyIsRefusedAtOnce(t *testing.T) {
 	f := newFixture(t)
 	created := f.create(readOnly)
-	ended := payload[shown](t, f.call("DELETE /api/v1/api-keys/"+created.ID, f.writer.Token))
-	f.call("GET /api/v1/api-keys", created.Token).refused(t, 401, keyRequired)
+	deactivated := payload[apiKey](t, f.call("DELETE /api/v1/api-keys/"+created.ID, f.writer.Token))
+	f.call("GET /api/v1/api-keys", created.Token).assertError(t, 401, keyRequired)
 	keys := f.keys()
 	if len(keys) != 1 || *keys[0].Spec.Active || string(keys[0].UID) != created.ID {
 		t.Fatalf("the keys are %v", keys)
 	}
-	want := shownAs(&keys[0], false)
-	want.UpdatedAt = ended.UpdatedAt
-	if diff := cmp.Diff(want, ended); diff != "" || ended.UpdatedAt.Before(created.UpdatedAt) {
-		t.Errorf("it ended at %s (-want +got):\n%s", ended.UpdatedAt, diff)
+	want := apiKeyOf(&keys[0], false)
+	want.UpdatedAt = deactivated.UpdatedAt
+	if diff := cmp.Diff(want, deactivated); diff != "" || deactivated.UpdatedAt.Before(created.UpdatedAt) {
+		t.Errorf("the deactivated key, updated at %s (-want +got):\n%s", deactivated.UpdatedAt, diff)
 	}
-	isEnded := func(s shown) bool {
-		early := s.UpdatedAt.Before(ended.UpdatedAt)
-		s.UpdatedAt = ended.UpdatedAt // when the controller has recorded the end, it is then, which may be later
-		return !early && cmp.Equal(ended, s)
+	isListed := func(k apiKey) bool {
+		early := k.UpdatedAt.Before(deactivated.UpdatedAt)
+		k.UpdatedAt = deactivated.UpdatedAt // the controller records the end, perhaps later
+		return !early && cmp.Equal(deactivated, k)
 	}
-	if listed := f.list(""); !slices.ContainsFunc(listed, isEnded) {
-		t.Errorf("it is not listed as %v, but so: %v", ended, listed)
+	if listed := f.list(""); !slices.ContainsFunc(listed, isListed) {
+		t.Errorf("the list does not contain %v: %v", deactivated, listed)
 	}
 	if all, active := f.count(""), f.count("?active_only=true"); all != 3 || active != 2 {
 		t.Errorf("%d keys, %d of them active", all, active)
 	}
-	f.call("DELETE /v1/api-keys/"+created.ID, f.writer.Token).refused(t, 409, alreadyInactive)
+	f.call("DELETE /v1/api-keys/"+created.ID, f.writer.Token).assertError(t, 409, alreadyInactive)
 }
 
-func TestOfTwoDeactivationsAtOnceOneSucceeds(t *testing.T) {
+func TestDeactivate_OneOfTwoConcurrentRequestsSucceeds(t *testing.T) {
 	f := newFixture(t)
 	other := f.startConsole()
 	created := f.create(readOnly)
 	framework.Eventually(f, "both consoles know the key", func() bool {
-		return len(payload[[]shown](t, other.call("GET /v1/api-keys?active_only=true", f.reader.Token))) == 3
+		return len(payload[[]apiKey](t, other.call("GET /v1/api-keys?active_only=true", f.reader.Token))) == 3
 	})
 	statuses := make([]int, 2)
 	var deactivating sync.WaitGroup
@@ -242,59 +242,59 @@ func TestOfTwoDeactivationsAtOnceOneSucceeds(t *testing.T) {
 	}
 	deactivating.Wait()
 	if statuses[0]+statuses[1] != 200+409 {
-		t.Errorf("the answers are %v", statuses)
+		t.Errorf("the statuses are %v", statuses)
 	}
 }
 
-func TestIDsThatAreNoKeysAreNotFound(t *testing.T) {
+func TestDeactivate_UnknownIDsAreNotFound(t *testing.T) {
 	f := newFixture(t)
 	gone := f.create(readOnly).ID
 	f.remove(gone)
-	for _, id := range []string{somethingElse, gone, f.writer.Key.Name, "x", "%00", "..", "Frontend%20App", strings.Repeat("9", 4000)} {
-		f.call("DELETE /api/v1/api-keys/"+id, f.writer.Token).refused(t, 404, noSuchKey)
-		f.call("DELETE /v1/api-keys/"+id+"?force=true", f.writer.Token).refused(t, 404, noSuchKey)
+	for _, id := range []string{unknownID, gone, f.writer.Key.Name, "x", "%00", "..", "Frontend%20App", strings.Repeat("9", 4000)} {
+		f.call("DELETE /api/v1/api-keys/"+id, f.writer.Token).assertError(t, 404, keyNotFound)
+		f.call("DELETE /v1/api-keys/"+id+"?force=true", f.writer.Token).assertError(t, 404, keyNotFound)
 	}
 }
 
-func TestAKeyDeactivatesItselfByForceOnly(t *testing.T) {
+func TestDeactivate_TheCallersKeyNeedsForce(t *testing.T) {
 	f := newFixture(t)
 	self := "DELETE /api/v1/api-keys/" + string(f.writer.Key.UID)
-	f.call(self, f.writer.Token).refused(t, 409, ownKey)
-	f.call(self+"?force=false", f.writer.Token).refused(t, 409, ownKey)
+	f.call(self, f.writer.Token).assertError(t, 409, ownKey)
+	f.call(self+"?force=false", f.writer.Token).assertError(t, 409, ownKey)
 	payload[int](t, f.call("GET /v1/api-keys/count", f.reader.Token))
-	if got := payload[shown](t, f.call(self+"?force=true", f.writer.Token)); got.IsActive || got.ID != string(f.writer.Key.UID) {
-		t.Errorf("the answer is %v", got)
+	if got := payload[apiKey](t, f.call(self+"?force=true", f.writer.Token)); got.IsActive || got.ID != string(f.writer.Key.UID) {
+		t.Errorf("the payload is %v", got)
 	}
-	f.call(self+"?force=true", f.writer.Token).refused(t, 401, keyRequired)
+	f.call(self+"?force=true", f.writer.Token).assertError(t, 401, keyRequired)
 }
 
-func TestAKeyWhoseExpiryIsNotOnRecordCanBeDeactivated(t *testing.T) {
+func TestDeactivate_AKeyWhoseExpiryIsNotOnRecord(t *testing.T) {
 	f := newFixture(t)
-	f.stopController() // which would record the expiry
+	f.stopController() // it would record the expiry
 	key := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "expired"},
 		Spec:       v1alpha1.APIKeySpec{AppName: "Expired", ReadAccess: true, ExpiresAt: new(metav1.NewTime(time.Now().Add(-time.Minute)))},
 	}
 	framework.Must(t, f.Env.Client.Create(t.Context(), key))
-	framework.Eventually(f, "the console has heard of the key", func() bool { return f.count("") == 3 })
-	if got := payload[shown](t, f.call("DELETE /v1/api-keys/"+string(key.UID), f.writer.Token)); got.IsActive || got.ID != string(key.UID) {
-		t.Errorf("the answer is %v", got)
+	framework.Eventually(f, "the console lists the key", func() bool { return f.count("") == 3 })
+	if got := payload[apiKey](t, f.call("DELETE /v1/api-keys/"+string(key.UID), f.writer.Token)); got.IsActive || got.ID != string(key.UID) {
+		t.Errorf("the payload is %v", got)
 	}
-	f.call("DELETE /v1/api-keys/"+string(key.UID), f.writer.Token).refused(t, 409, alreadyInactive)
+	f.call("DELETE /v1/api-keys/"+string(key.UID), f.writer.Token).assertError(t, 409, alreadyInactive)
 }
 
-func TestFailuresOfTheKubernetesAPIAreNotTheCallers(t *testing.T) {
+func TestFailuresOfTheKubernetesAPI_AreServerErrors(t *testing.T) {
 	const (
-		refused    = "The Kubernetes API refused what this server asked of it, and nothing was changed. The log of this server says more."
-		notRemoved = "The key was not accepted within 10s, and could not be removed again either: look for it in the list of keys."
-		noAnswer   = "The Kubernetes API did not answer as it should: try again."
+		denied     = "The Kubernetes API denied the request of this server, and nothing was changed: see the log of this server."
+		notDeleted = "The key was not accepted within 10s, and deleting it failed: check the list of keys."
+		failed     = "The request to the Kubernetes API failed: try again."
 	)
 	f := newFixture(t)
-	unauthorized, err := client.NewWithWatch(f.Env.User(t, "nobody"), client.Options{Scheme: f.Env.Scheme})
+	unprivileged, err := client.NewWithWatch(f.Env.User(t, "unprivileged"), client.Options{Scheme: f.Env.Scheme})
 	framework.Must(t, err)
-	noRights := f.startConsole(func(o *api.Options) { o.Kubernetes = unauthorized })
-	noRights.call("POST /v1/api-keys", f.writer.Token, readOnly).refused(t, 500, refused)
-	noRights.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).refused(t, 500, refused)
+	c := f.startConsole(func(o *api.Options) { o.Client = unprivileged })
+	c.call("POST /v1/api-keys", f.writer.Token, readOnly).assertError(t, 500, denied)
+	c.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).assertError(t, 500, denied)
 
 	broken := f.consoleConfig()
 	broken.Wrap(func(next http.RoundTripper) http.RoundTripper {
@@ -307,62 +307,62 @@ func TestFailuresOfTheKubernetesAPIAreNotTheCallers(t *testing.T) {
 	})
 	unreachable, err := client.NewWithWatch(broken, client.Options{Scheme: f.Env.Scheme})
 	framework.Must(t, err)
-	away := f.startConsole(func(o *api.Options) { o.Kubernetes = unreachable })
-	away.call("POST /v1/api-keys", f.writer.Token, readOnly).refused(t, 503, notRemoved)
-	away.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).refused(t, 503, noAnswer)
+	c = f.startConsole(func(o *api.Options) { o.Client = unreachable })
+	c.call("POST /v1/api-keys", f.writer.Token, readOnly).assertError(t, 503, notDeleted)
+	c.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).assertError(t, 503, failed)
 	if keys := f.keys(); len(keys) != 0 {
 		t.Errorf("the keys are %v", keys)
 	}
 }
 
-func TestAChangeThatThisServerDoesNotHearOfIsNotCalledDone(t *testing.T) {
+func TestChangesThatThisServerDoesNotSee_AreNotReportedAsDone(t *testing.T) {
 	const (
-		notAccepted = "The key was not accepted within 10s, and nothing is left of it. Is the controller running? Try again."
-		notHeard    = "The key is deactivated, but this server has not heard so within 10s: it may be accepted for a while longer."
+		notAccepted = "The key was not accepted within 10s, and was deleted. Check that the controller is running, and try again."
+		notSeen     = "The key is deactivated, but this server has not seen that within 10s: it may accept the key for a while longer."
 	)
 	f := newFixture(t)
-	hearing, stopHearing := context.WithCancel(t.Context())
+	watching, stopWatching := context.WithCancel(t.Context())
 	keyring := authn.NewKeyring()
-	var listening sync.WaitGroup
-	listening.Go(func() { _ = keyring.Run(hearing, f.consoleConfig(), f.Namespace) })
-	framework.Eventually(f, "the keys are known", keyring.Synced)
-	stopHearing()
-	listening.Wait()
-	deaf := f.startConsole(func(o *api.Options) { o.Authenticator = authn.NewAuthenticator(keyring, 0, time.Now) })
+	var running sync.WaitGroup
+	running.Go(func() { _ = keyring.Run(watching, f.consoleConfig(), f.Namespace) })
+	framework.Eventually(f, "the keys are listed", keyring.Synced)
+	stopWatching()
+	running.Wait()
+	outdated := f.startConsole(func(o *api.Options) { o.Authenticator = authn.NewAuthenticator(keyring, 0, time.Now) })
 
 	var calling sync.WaitGroup
-	calling.Go(func() { deaf.call("POST /v1/api-keys", f.writer.Token, readOnly).refused(t, 503, notAccepted) })
+	calling.Go(func() { outdated.call("POST /v1/api-keys", f.writer.Token, readOnly).assertError(t, 503, notAccepted) })
 	calling.Go(func() {
-		deaf.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).refused(t, 503, notHeard)
+		outdated.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).assertError(t, 503, notSeen)
 	})
 	calling.Wait()
 	if keys := f.keys(); len(keys) != 0 {
 		t.Errorf("left: %v", keys)
 	}
-	f.call("GET /v1/api-keys", f.reader.Token).refused(t, 401, keyRequired) // by one who hears
+	f.call("GET /v1/api-keys", f.reader.Token).assertError(t, 401, keyRequired) // by a console that has seen the deactivation
 }
 
-func TestACallerWhoGoesAwayLeavesNoKey(t *testing.T) {
+func TestCreate_ACancelledRequestLeavesNoKey(t *testing.T) {
 	f := newFixture(t)
 	f.stopController()
-	calling, leave := context.WithCancel(t.Context())
-	left := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancelled := make(chan error, 1)
 	go func() {
-		response, err := f.client.Do(f.request("POST /v1/api-keys", f.writer.Token, readOnly).WithContext(calling))
+		response, err := f.client.Do(f.request("POST /v1/api-keys", f.writer.Token, readOnly).WithContext(ctx))
 		if err == nil {
 			err = response.Body.Close()
 		}
-		left <- err
+		cancelled <- err
 	}()
 	framework.Eventually(f, "the key waits for the controller", func() bool { return len(f.keys()) == 1 })
-	leave()
-	if err := <-left; !errors.Is(err, context.Canceled) {
-		t.Errorf("the caller got an answer: %v", err)
+	cancel()
+	if err := <-cancelled; !errors.Is(err, context.Canceled) {
+		t.Errorf("the error of the cancelled request is %v", err)
 	}
 	framework.Eventually(f, "the key is gone", func() bool { return len(f.keys()) == 0 })
 }
 
-func TestAnswersAreCounted(t *testing.T) {
+func TestMetrics_CountResponses(t *testing.T) {
 	f := newFixture(t)
 	registry := prometheus.NewRegistry()
 	console := f.startConsole(func(o *api.Options) { o.Metrics = api.NewMetrics(registry) })
@@ -394,28 +394,28 @@ func TestAnswersAreCounted(t *testing.T) {
 	}
 }
 
-// roundTripper does what it is to do with a call to the API.
+// roundTripper is a function as an http.RoundTripper.
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func TestAPanicIsAnAnswerToo(t *testing.T) {
+func TestPanic_Returns500(t *testing.T) {
 	f := newFixture(t)
-	console := f.startConsole(func(o *api.Options) { o.Kubernetes = nil })
-	console.call("POST /v1/api-keys", f.writer.Token, readOnly).refused(t, 500, "Something went wrong in this server, and its log says what. "+
-		"Whether the call took effect is not known: list the keys to see.")
+	console := f.startConsole(func(o *api.Options) { o.Client = nil })
+	console.call("POST /v1/api-keys", f.writer.Token, readOnly).assertError(t, 500, "An internal error occurred; the log of this server has the details. "+
+		"The request may have taken effect: list the keys to check.")
 	payload[int](t, console.call("GET /v1/api-keys/count", f.reader.Token))
 }
 
-func TestInvariant4_AnUnknownKeyMayBeTheBootstrapKeyUntilThatIsSettled(t *testing.T) {
+func TestInvariant4_AnUnknownKeyGets503UntilTheBootstrapKeyIsReady(t *testing.T) {
 	f := newFixture(t)
 	pending := errors.New("not yet")
-	console := f.startConsole(func(o *api.Options) { o.Bootstrapped = func() error { return pending } })
+	console := f.startConsole(func(o *api.Options) { o.BootstrapReady = func() error { return pending } })
 	const unknown = "1111111111111111111111111111111111111111111111111111111111111111"
-	console.call("GET /v1/api-keys", unknown).refused(t, 503, notReady)
-	console.call("GET /v1/health", "").refused(t, 503, notReady)
-	console.call("GET /v1/api-keys", "").refused(t, 401, keyRequired)
+	console.call("GET /v1/api-keys", unknown).assertError(t, 503, notReady)
+	console.call("GET /v1/health", "").assertError(t, 503, notReady)
+	console.call("GET /v1/api-keys", "").assertError(t, 401, keyRequired)
 	payload[int](t, console.call("GET /v1/api-keys/count", f.reader.Token))
 	pending = nil
-	console.call("GET /v1/api-keys", unknown).refused(t, 401, keyRequired)
+	console.call("GET /v1/api-keys", unknown).assertError(t, 401, keyRequired)
 }

@@ -1,8 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bootstrap gives a management API its first API key: one that is read from a file, or made and written there. Whoever can read
-// the file can make all other keys. It becomes an APIKey like the others, by its hash.
+// Package bootstrap gives a console its first API key. The key is in a file; the console generates it if the file does not exist. A user
+// who can read the file can create all other keys. The console creates an APIKey with the hash of the key.
 package bootstrap
 
 import (
@@ -29,68 +29,63 @@ import (
 )
 
 const (
-	// namePrefix, and the start of the key's hash, are the name and the app name of the APIKey: what nobody else has.
+	// namePrefix, followed by the first bytes of the hash of the key, is the name and the app name of the APIKey.
 	namePrefix    = "bootstrap-"
 	nameHashBytes = 6
 
-	// attemptTimeout bounds an attempt, which asks the Kubernetes API a few things and waits for the controller.
+	// attemptTimeout bounds an attempt. Its requests to the Kubernetes API are few, but it waits for the controller.
 	attemptTimeout = 15 * time.Second
-
-	// acceptancePoll is how often this process is asked whether it has heard that the key is issued.
-	acceptancePoll = 5 * time.Millisecond
-
-	// lossPoll is how often this process is asked whether it still accepts the key.
-	lossPoll = 200 * time.Millisecond
 )
 
-// Config says which key is to count, and where.
+// Config of a Key.
 type Config struct {
-	// File holds the key. It is made when it does not exist.
+	// File holds the key. It is created if it does not exist.
 	File string
 	// Namespace of the APIKey.
 	Namespace string
 	// Client reads and writes APIKeys without a cache.
 	Client client.WithWatch
-	// Authenticator of this process: the key is ready once it accepts the APIKey.
+	// Authenticator of this process. The key is ready once the Authenticator accepts it.
 	Authenticator *authn.Authenticator
+	// Await returns nil once the condition is true, which it checks at once and after each event of an APIKey, or an error when ctx is done.
+	Await func(ctx context.Context, condition func() bool) error
 	// Log never gets the key.
 	Log *slog.Logger
 }
 
-// Key is a bootstrap key that is to be accepted. Of the key itself it keeps only the hash and the hint.
+// Key is a bootstrap key. It holds only the hash and the hint of the key itself.
 type Key struct {
 	Config
 	digest token.Digest
 	hint   string
 
-	// former are the active keys of other key files that were there when this process first looked: those that this key takes the place
-	// of. It does not look again: of two keys that are first declared at once, each of its own file, at most one has seen the other, and so
-	// they do not end each other.
+	// former are the active keys of other key files at the first list of this process. This key replaces them. Later lists do not change
+	// former: of two keys that are created at the same time, at most one has seen the other, and they do not deactivate each other.
 	former []v1alpha1.APIKey
-	looked bool
+	listed bool
 
 	current atomic.Pointer[state]
 }
 
-// state is what has become of a key.
+// state of a key.
 type state struct {
-	problem  error            // why it is not settled; nil when it is
-	accepted *v1alpha1.APIKey // nil when it is not accepted, or never will be
+	problem  error            // why the key is neither accepted nor given up, or nil
+	accepted *v1alpha1.APIKey // nil when the key is not accepted
 }
 
-// New reads the key file, or makes it. An error says what is wrong with the file, and what to do.
+// New reads the key file, or creates it. An error explains what is wrong with the file and what to do.
 func New(config Config) (*Key, error) {
 	key, err := loadOrCreate(config.File)
 	if err != nil {
 		return nil, err
 	}
 	k := &Key{Config: config, digest: token.Sum(key), hint: token.Hint(key)}
-	k.current.Store(&state{problem: errors.New("it was not declared yet")})
+	k.current.Store(&state{problem: errors.New("its APIKey has not been created yet")})
 	return k, nil
 }
 
-// Ready returns nil while the key is accepted, or once it is certain that it never will be; else why not. Until then an unknown key is
-// to be refused as one that cannot be checked: it may be this one.
+// Ready returns nil while the key is accepted, and once it is given up. Otherwise it returns the reason. Until it returns nil, an unknown
+// key may be this one, so that the console must not refuse it as invalid.
 func (k *Key) Ready() error {
 	current := k.current.Load()
 	problem := current.problem
@@ -103,58 +98,50 @@ func (k *Key) Ready() error {
 	return nil
 }
 
-// Run makes the key one that is accepted, and keeps it so: it creates the APIKey, deactivates the keys of other files once that is
-// accepted, and creates the APIKey again when it is deleted. It returns when ctx is done, or when the key never will be accepted, as when
-// its owner ends it. Whatever else goes wrong is logged and tried again. It returns no error: other keys count without this one.
+// Run creates the APIKey of the key, deactivates the keys of other files once the key is accepted, and creates the APIKey again when it is
+// deleted. It returns when ctx is done, or when it gives the key up, for example because its owner has deactivated it. It logs and retries
+// after all other errors. It returns no error, because other keys work without this one.
 func (k *Key) Run(ctx context.Context) error {
-	_ = retries().Until(ctx, true, true, func(ctx context.Context) (done bool, _ error) {
+	_ = newBackoff().Until(ctx, true, true, func(ctx context.Context) (done bool, _ error) {
 		accepted, done := k.attempt(ctx)
-		if accepted != nil {
-			k.awaitLoss(ctx, accepted)
+		if accepted != nil && k.Await(ctx, func() bool { return !k.accepts(accepted) }) == nil {
+			k.setProblem(lost(accepted))
 		}
 		return done, nil
 	})
 	return nil
 }
 
-// attempt returns the APIKey if all is done until that is lost; done says that the key never will be accepted.
+// attempt is one attempt of Run. It returns the APIKey if all is done until the APIKey is lost, or done if the key is given up.
 func (k *Key) attempt(ctx context.Context) (accepted *v1alpha1.APIKey, done bool) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	accepted, err := k.accept(ctx)
-	var never *finalError
+	var final *finalError
 	switch {
-	case errors.As(err, &never): // and former keys are left alone: this one does not take their place
+	case errors.As(err, &final): // and the former keys stay active
 		k.Log.Error("The bootstrap key is not accepted", "err", err)
 		k.current.Store(&state{})
 		return nil, true
 	case err != nil:
-		k.wait(err)
+		k.setProblem(err)
 		return nil, false
 	}
 	if k.current.Swap(&state{accepted: accepted}).problem != nil {
 		k.Log.Info(fmt.Sprintf("API key authentication ready (key file: %s)", k.File), "apikey", accepted.Name)
 	}
-	if err := k.endFormer(ctx); err != nil {
-		k.Log.Warn("A bootstrap key of another key file is not deactivated yet; trying again", "err", err)
+	if err := k.deactivateFormer(ctx); err != nil {
+		k.Log.Warn("Deactivating the bootstrap key of another key file failed, retrying", "err", err)
 		return nil, false
 	}
 	return accepted, false
 }
 
-// wait keeps why the key is not settled, and logs it when it is something new.
-func (k *Key) wait(reason error) {
-	former := k.current.Swap(&state{problem: reason})
-	if former.problem == nil || former.problem.Error() != reason.Error() {
-		k.Log.Warn("The bootstrap key is not accepted; trying again", "err", reason)
-	}
-}
-
-// awaitLoss returns when this process does not accept the key any more, or when ctx is done. What it asks is in memory.
-func (k *Key) awaitLoss(ctx context.Context, accepted *v1alpha1.APIKey) {
-	err := wait.PollUntilContextCancel(ctx, lossPoll, true, func(context.Context) (bool, error) { return !k.accepts(accepted), nil })
-	if err == nil {
-		k.wait(lost(accepted))
+// setProblem records why the key is not accepted, and logs it if it has changed.
+func (k *Key) setProblem(problem error) {
+	former := k.current.Swap(&state{problem: problem})
+	if former.problem == nil || former.problem.Error() != problem.Error() {
+		k.Log.Warn("The bootstrap key is not accepted, retrying", "err", problem)
 	}
 }
 
@@ -162,34 +149,34 @@ func lost(object *v1alpha1.APIKey) error {
 	return fmt.Errorf("APIKey %q was deleted or has ended", object.Name)
 }
 
-// accepts says whether this process accepts the token of this very object.
+// accepts reports whether this process accepts the token of this very object.
 func (k *Key) accepts(object *v1alpha1.APIKey) bool {
 	return k.Authenticator.Accepts(object.Namespace, object.Name, string(object.UID))
 }
 
-// retries are the pauses between attempts: doubling from 0.2 s to 5 s, each stretched by up to half at random. They are short again ten
-// minutes later.
-func retries() wait.DelayFunc {
-	pauses := wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Cap: 5 * time.Second, Steps: 10}
-	return pauses.DelayWithReset(clock.RealClock{}, 10*time.Minute)
+// newBackoff returns the delays between attempts: from 0.2 s, doubling to 5 s, each with up to half as much jitter. They start again from
+// 0.2 s after ten minutes.
+func newBackoff() wait.DelayFunc {
+	backoff := wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Cap: 5 * time.Second, Steps: 10}
+	return backoff.DelayWithReset(clock.RealClock{}, 10*time.Minute)
 }
 
-// finalError says why the key is not accepted, and never will be by this process.
+// finalError is the reason why this process gives the key up.
 type finalError struct{ message string }
 
 func (e *finalError) Error() string { return e.message }
 
-// accept returns the APIKey once it is accepted. The error is a finalError when it never will be.
+// accept returns the APIKey once it is accepted. The error is a finalError when the key is given up.
 func (k *Key) accept(ctx context.Context) (*v1alpha1.APIKey, error) {
 	object, others, err := k.find(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if !k.looked {
-		k.former, k.looked = others, true
+	if !k.listed {
+		k.former, k.listed = others, true
 	}
 	if object == nil {
-		object, err = k.declare(ctx)
+		object, err = k.create(ctx)
 	} else {
 		err = k.adopt(ctx, object)
 	}
@@ -203,21 +190,23 @@ func (k *Key) accept(ctx context.Context) (*v1alpha1.APIKey, error) {
 		if err := keyclient.Delete(ctx, k.Client, object); err != nil {
 			return nil, err
 		}
-		return nil, k.taken(conflict)
+		return nil, k.hashConflict(conflict)
 	case err != nil:
 		return nil, err
-	default:
-		return object, k.awaitHeard(ctx, object)
 	}
+	if k.Await(ctx, func() bool { return k.accepts(object) }) != nil {
+		return nil, fmt.Errorf("APIKey %q is issued, but this process has not seen that yet", object.Name)
+	}
+	return object, nil
 }
 
-// taken says that an APIKey which was not made of a key file has the hash of this key.
-func (k *Key) taken(conflict *apikey.Conflict) error {
-	return &finalError{fmt.Sprintf("the key of the file %s is that of another APIKey (%s): delete that APIKey, or delete the file so that "+
-		"a new key is made, and restart", k.File, strings.TrimSuffix(conflict.Message, "."))}
+// hashConflict returns the error when another APIKey, not one of a key file, has the hash of the key.
+func (k *Key) hashConflict(conflict *apikey.Conflict) error {
+	return &finalError{fmt.Sprintf("another APIKey has the key of the file %s (%s): delete that APIKey, or delete the file to generate "+
+		"a new key, and restart", k.File, strings.TrimSuffix(conflict.Message, "."))}
 }
 
-// find returns the APIKey of this key, or nil, and the active ones that were made of other key files.
+// find returns the APIKey of this key, or nil, and the active APIKeys of other key files.
 func (k *Key) find(ctx context.Context) (object *v1alpha1.APIKey, others []v1alpha1.APIKey, err error) {
 	var keys v1alpha1.APIKeyList
 	if err := k.Client.List(ctx, &keys, client.InNamespace(k.Namespace), client.MatchingLabels{v1alpha1.LabelBootstrap: "true"}); err != nil {
@@ -234,9 +223,9 @@ func (k *Key) find(ctx context.Context) (object *v1alpha1.APIKey, others []v1alp
 	return object, others, nil
 }
 
-// adopt makes an APIKey that is there a manager, unless its label says otherwise: a console before this version made it without.
+// adopt labels an existing APIKey as one that manages keys, unless it has the label with any value: older consoles did not set it.
 func (k *Key) adopt(ctx context.Context, object *v1alpha1.APIKey) error {
-	if err := k.checkAlive(object); err != nil {
+	if err := k.checkActive(object); err != nil {
 		return err
 	}
 	if _, labelled := object.Labels[v1alpha1.LabelManager]; labelled {
@@ -251,12 +240,12 @@ func (k *Key) adopt(ctx context.Context, object *v1alpha1.APIKey) error {
 	return nil
 }
 
-func (k *Key) checkAlive(object *v1alpha1.APIKey) error {
+func (k *Key) checkActive(object *v1alpha1.APIKey) error {
 	switch state := apikey.StateOf(object, time.Now()); {
 	case object.DeletionTimestamp != nil:
-		return fmt.Errorf("APIKey %q is being deleted, and is made again when it is gone", object.Name)
+		return fmt.Errorf("APIKey %q is being deleted; it is created again once it is gone", object.Name)
 	case state == apikey.StateUnreadable:
-		return fmt.Errorf("APIKey %q has fields that cannot be read (%s): correct them, or delete it, and it is made again",
+		return fmt.Errorf("APIKey %q has fields that cannot be read (%s): correct them, or delete it, so that it is created again",
 			object.Name, strings.Join(object.Unreadable, ", "))
 	case state == apikey.StateExpired && !apikey.IsRetired(object): // the clock of this process may be wrong
 		return fmt.Errorf("APIKey %q has expired by the clock of this process, and the controller has not recorded that yet", object.Name)
@@ -265,20 +254,20 @@ func (k *Key) checkAlive(object *v1alpha1.APIKey) error {
 		if state == apikey.StateExpired {
 			how = "has expired"
 		}
-		return &finalError{fmt.Sprintf("the key of the file %s %s (APIKey %q), which is final: delete the file and restart, and a new key "+
-			"is made", k.File, how, object.Name)}
+		return &finalError{fmt.Sprintf("the key of the file %s %s (APIKey %q), which is final: delete the file and restart, so that a new key "+
+			"is generated", k.File, how, object.Name)}
 	default:
 		return nil
 	}
 }
 
-// endFormer deactivates the keys of other files. That somebody else did so at the same time is fine.
-func (k *Key) endFormer(ctx context.Context) error {
+// deactivateFormer deactivates the keys of other files. Another console may do so at the same time.
+func (k *Key) deactivateFormer(ctx context.Context) error {
 	for i := range k.former {
 		_, err := keyclient.Deactivate(ctx, k.Client, k.Namespace, k.former[i].Name, k.former[i].UID)
 		switch {
-		case err == nil: // a warning, because another console may go on with that file
-			k.Log.Warn("Deactivated the bootstrap key of another key file: this one takes its place",
+		case err == nil: // a warning, because another console may still use that file
+			k.Log.Warn("Deactivated the bootstrap key of another key file, which this one replaces",
 				"deactivated", k.former[i].Name, "apikey", k.name(), "keyFile", k.File)
 		case errors.Is(err, keyclient.ErrAlreadyInactive), errors.Is(err, keyclient.ErrNotFound):
 		default:
@@ -289,8 +278,8 @@ func (k *Key) endFormer(ctx context.Context) error {
 	return nil
 }
 
-// declare creates the APIKey and returns it. That somebody else did so at the same time is fine.
-func (k *Key) declare(ctx context.Context) (*v1alpha1.APIKey, error) {
+// create creates the APIKey and returns it. Another console may do so at the same time.
+func (k *Key) create(ctx context.Context) (*v1alpha1.APIKey, error) {
 	if err := k.checkFile(); err != nil {
 		return nil, err
 	}
@@ -306,49 +295,39 @@ func (k *Key) declare(ctx context.Context) (*v1alpha1.APIKey, error) {
 		},
 	}
 	err := k.Client.Create(ctx, object)
-	conflict := apikey.ConflictIn(err) // as the admission webhook tells it
+	conflict := apikey.ConflictIn(err) // from the admission webhook
 	switch {
 	case err == nil:
 		k.Log.Info("Created the APIKey of the bootstrap key", "apikey", object.Name)
 		return object, nil
 	case conflict != nil && conflict.Reason == v1alpha1.ReasonTokenHashConflict:
-		return nil, k.taken(conflict)
+		return nil, k.hashConflict(conflict)
 	case !apierrors.IsAlreadyExists(err):
 		return nil, fmt.Errorf("create APIKey %q: %w", k.name(), err)
 	}
 	found, _, err := k.find(ctx)
 	if err == nil && found == nil {
-		err = fmt.Errorf("there is another APIKey %q: delete it, or label it %s=true if its tokenHash is that of the key file",
+		err = fmt.Errorf("another APIKey %q exists: delete it, or label it %s=true if its tokenHash is that of the key file",
 			k.name(), v1alpha1.LabelBootstrap)
 	}
 	return found, err
 }
 
-// checkFile returns nil while the file holds the key. An APIKey that is deleted is not created again when the file has gone too, or holds
-// another key: then the owner of both wants another one.
+// checkFile returns nil while the file holds the key. When the owner has deleted the APIKey, and the file too or put another key there,
+// the APIKey is not created again.
 func (k *Key) checkFile() error {
 	key, err := load(k.File)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &finalError{fmt.Sprintf("there is no APIKey %q, and the key file %s does not exist any more: restart, and a new key is made",
-			k.name(), k.File)}
+		return &finalError{fmt.Sprintf("neither APIKey %q nor the key file %s exists: restart to generate a new key", k.name(), k.File)}
 	case err != nil:
 		return err
 	case token.Sum(key) != k.digest:
-		return &finalError{fmt.Sprintf("there is no APIKey %q, and the key file %s holds another key since this process started: restart, "+
-			"and that one is used", k.name(), k.File)}
+		return &finalError{fmt.Sprintf("APIKey %q does not exist, and the key file %s holds another key since this process has started: "+
+			"restart to use that key", k.name(), k.File)}
 	default:
 		return nil
 	}
 }
 
 func (k *Key) name() string { return fmt.Sprintf("%s%x", namePrefix, k.digest[:nameHashBytes]) }
-
-// awaitHeard returns when this process has heard that the key is issued.
-func (k *Key) awaitHeard(ctx context.Context, object *v1alpha1.APIKey) error {
-	heard := func(context.Context) (bool, error) { return k.accepts(object), nil }
-	if err := wait.PollUntilContextCancel(ctx, acceptancePoll, true, heard); err != nil {
-		return fmt.Errorf("APIKey %q is issued, but this process has not heard of it yet", k.name())
-	}
-	return nil
-}

@@ -30,6 +30,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/console/api"
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
@@ -38,10 +39,11 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// fixture is a namespace with a controller, and an authenticator that has its keys.
+// fixture is a namespace with a controller, and a process with an authenticator for its keys.
 type fixture struct {
 	*testenv.Fixture
 	file          string // of the key
+	keys          *api.KeyCache
 	authenticator *authn.Authenticator
 	log           *framework.Buffer
 
@@ -58,22 +60,16 @@ func newFixtureIn(t *testing.T, env *testenv.Env) *fixture {
 	t.Helper()
 	f := &fixture{Fixture: testenv.NewFixture(t, env), file: filepath.Join(t.TempDir(), ".api_key"), log: &framework.Buffer{}}
 	f.stopController = runcontroller.Start(t, env, f.Namespace)
-	f.authenticator = f.newAuthenticator()
+	keyring := authn.NewKeyring()
+	f.keys, f.authenticator = api.NewKeyCache(keyring), authn.NewAuthenticator(keyring, 0, time.Now)
+	var running sync.WaitGroup
+	ctx, stop := context.WithCancel(context.Background())
+	running.Go(func() { _ = f.keys.Run(ctx, f.Env.Client, f.Namespace) })
+	t.Cleanup(func() { stop(); running.Wait() })
 	return f
 }
 
-// newAuthenticator returns the authenticator of one more process.
-func (f *fixture) newAuthenticator() *authn.Authenticator {
-	f.Helper()
-	keyring := authn.NewKeyring()
-	var running sync.WaitGroup
-	ctx, stop := context.WithCancel(context.Background())
-	running.Go(func() { _ = keyring.Run(ctx, f.Env.Config, f.Namespace) })
-	f.Cleanup(func() { stop(); running.Wait() })
-	return authn.NewAuthenticator(keyring, 0, time.Now)
-}
-
-// key returns the key of the world's file, in a process that starts now.
+// key returns the key of the fixture's file, as a process reads it when it starts.
 func (f *fixture) key(change ...func(*Config)) *Key {
 	f.Helper()
 	config := Config{
@@ -81,6 +77,7 @@ func (f *fixture) key(change ...func(*Config)) *Key {
 		Namespace:     f.Namespace,
 		Client:        f.Env.Client,
 		Authenticator: f.authenticator,
+		Await:         f.keys.Await,
 		Log:           slog.New(slog.NewTextHandler(f.log, nil)),
 	}
 	for _, c := range change {
@@ -91,15 +88,15 @@ func (f *fixture) key(change ...func(*Config)) *Key {
 	return key
 }
 
-// run runs the key until the end of the test, and returns the token in its file once the key is settled.
+// run runs the key until the end of the test. It waits until the key is ready, and returns the token in its file.
 func (f *fixture) run(key *Key) string {
 	f.Helper()
 	f.start(key)
-	f.awaitSettled(key)
+	f.awaitReady(key)
 	return f.content()
 }
 
-// start runs the key until it is stopped, at the latest at the end of the test. A channel tells of its end.
+// start runs the key until stop is called or the test ends. The channel gets the result of Run.
 func (f *fixture) start(key *Key) (stop func(), ended <-chan error) {
 	f.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -111,7 +108,7 @@ func (f *fixture) start(key *Key) (stop func(), ended <-chan error) {
 	return stop, result
 }
 
-func (f *fixture) awaitSettled(key *Key) {
+func (f *fixture) awaitReady(key *Key) {
 	f.Helper()
 	NewWithT(f).Eventually(key.Ready).WithTimeout(framework.Timeout).Should(Succeed())
 }
@@ -163,12 +160,12 @@ func (f *fixture) patch(key *v1alpha1.APIKey, patch string) {
 	framework.Must(f, f.Env.Client.Patch(f.Context(), key, client.RawPatch("application/merge-patch+json", []byte(patch))))
 }
 
-func TestInvariant1_TheKeyOfAFileIsAcceptedAndOnlyItsHashIsKnown(t *testing.T) {
+func TestInvariant1_TheKeyIsAcceptedAndOnlyItsHashIsStored(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	key := f.key()
-	g.Expect(key.Ready()).To(MatchError("the bootstrap key is not accepted: it was not declared yet"))
+	g.Expect(key.Ready()).To(MatchError("the bootstrap key is not accepted: its APIKey has not been created yet"))
 	stop, _ := f.start(key)
-	f.awaitSettled(key)
+	f.awaitReady(key)
 	stop()
 	content := f.content()
 	g.Expect(f.reason(content)).To(BeEmpty())
@@ -190,12 +187,12 @@ func TestInvariant1_TheKeyOfAFileIsAcceptedAndOnlyItsHashIsKnown(t *testing.T) {
 	g.Expect(f.only().UID).To(Equal(object.UID))
 }
 
-func TestANewFileEndsTheKeyOfTheFormerOne(t *testing.T) {
+func TestRun_ANewFileDeactivatesTheKeyOfTheFormerOne(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	former := f.run(f.key())
 	framework.Must(f, f.Env.Client.Create(t.Context(), &v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "bootstrap-of-somebody-else"},
-		Spec:       v1alpha1.APIKeySpec{AppName: "bootstrap", ReadAccess: true, WriteAccess: true, TokenHash: token.Hash("of-somebody-else")},
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "bootstrap-of-another-owner"},
+		Spec:       v1alpha1.APIKeySpec{AppName: "bootstrap", ReadAccess: true, WriteAccess: true, TokenHash: token.Hash("of-another-owner")},
 	}))
 	framework.Must(f, os.Remove(f.file))
 	current := f.run(f.key())
@@ -203,19 +200,19 @@ func TestANewFileEndsTheKeyOfTheFormerOne(t *testing.T) {
 	g.Expect(f.reason(current)).To(BeEmpty())
 	g.Eventually(func() authn.Reason { return f.reason(former) }).WithTimeout(framework.Timeout).Should(Equal(authn.ReasonKeyDeactivated))
 	g.Eventually(f.log.String).WithTimeout(framework.Timeout).Should(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
-		`err="the key of the file %s was deactivated (APIKey \"%s\"), which is final: `, f.file, nameOf(former))), "the other console tells of it")
-	g.Eventually(func() authn.Reason { return f.reason("of-somebody-else") }).WithTimeout(framework.Timeout).Should(BeEmpty(), "which has no label")
-	g.Expect(f.labelled()).To(HaveLen(2), "the former one stays to be seen")
+		`err="the key of the file %s was deactivated (APIKey \"%s\"), which is final: `, f.file, nameOf(former))), "the other console logs it")
+	g.Eventually(func() authn.Reason { return f.reason("of-another-owner") }).WithTimeout(framework.Timeout).Should(BeEmpty(), "which has no label")
+	g.Expect(f.labelled()).To(HaveLen(2), "the former one is not deleted")
 	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=WARN `+
-		`msg="Deactivated the bootstrap key of another key file: this one takes its place" deactivated=%s apikey=%s keyFile=%s`,
-		nameOf(former), nameOf(current), f.file)), "who shares no file with another console learns of it")
+		`msg="Deactivated the bootstrap key of another key file, which this one replaces" deactivated=%s apikey=%s keyFile=%s`,
+		nameOf(former), nameOf(current), f.file)), "a warning for consoles that use the other file")
 }
 
 func nameOf(key string) string {
 	return namePrefix + strings.TrimPrefix(token.Hash(key), "sha256:")[:2*nameHashBytes]
 }
 
-func TestTheFormerKeyIsGoodUntilTheNewOneIsAccepted(t *testing.T) {
+func TestRun_TheFormerKeyIsAcceptedUntilTheNewOneIs(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	former := f.run(f.key())
 	f.stopController()
@@ -224,19 +221,19 @@ func TestTheFormerKeyIsGoodUntilTheNewOneIsAccepted(t *testing.T) {
 	f.start(key)
 
 	g.Eventually(f.labelled).WithTimeout(framework.Timeout).Should(HaveLen(2))
-	for _, declared := range f.labelled() {
-		g.Expect(*declared.Spec.Active).To(BeTrue(), "nothing has taken the place of APIKey %q", declared.Name)
+	for _, key := range f.labelled() {
+		g.Expect(*key.Spec.Active).To(BeTrue(), "APIKey %q is not replaced yet", key.Name)
 	}
 	g.Expect(f.reason(former)).To(BeEmpty())
 	g.Expect(key.Ready()).NotTo(Succeed())
 
 	runcontroller.Start(t, f.Env, f.Namespace)
-	f.awaitSettled(key)
+	f.awaitReady(key)
 	g.Expect(f.reason(f.content())).To(BeEmpty())
 	g.Eventually(func() authn.Reason { return f.reason(former) }).WithTimeout(framework.Timeout).Should(Equal(authn.ReasonKeyDeactivated))
 }
 
-func TestAKeyThatAnotherAPIKeyHasIsGivenUpAndTheFormerOneStaysGood(t *testing.T) {
+func TestRun_AHashConflictIsFinalAndTheFormerKeyStaysActive(t *testing.T) {
 	conflict := &apikey.Conflict{
 		Reason:  v1alpha1.ReasonTokenHashConflict,
 		Message: `APIKey "holder" already has this token hash: delete that key, or import another token.`,
@@ -244,16 +241,16 @@ func TestAKeyThatAnotherAPIKeyHasIsGivenUpAndTheFormerOneStaysGood(t *testing.T)
 	for finder, refusal := range map[string]error{
 		"the controller": nil, "the admission webhook": &apierrors.StatusError{ErrStatus: conflict.Status()},
 	} {
-		t.Run("as found by "+finder, func(t *testing.T) { testTakenKey(newFixture(t), refusal) })
+		t.Run("as found by "+finder, func(t *testing.T) { testHashConflict(newFixture(t), refusal) })
 	}
 }
 
-// testTakenKey declares a key whose hash another APIKey has. Its creation is refused with this error, if any.
-func testTakenKey(f *fixture, refusal error) {
+// testHashConflict runs a key whose hash another APIKey has. Its creation is refused with this error, if any.
+func testHashConflict(f *fixture, refusal error) {
 	g := NewWithT(f)
 	formerKey := f.key()
 	stop, _ := f.start(formerKey)
-	f.awaitSettled(formerKey)
+	f.awaitReady(formerKey)
 	former := f.content()
 	stop()
 	framework.Must(f, os.Remove(f.file))
@@ -274,16 +271,16 @@ func testTakenKey(f *fixture, refusal error) {
 		return apikey.IsIssued(holder)
 	}).WithTimeout(framework.Timeout).Should(BeTrue())
 
-	f.run(key) // which ends, and is ready
+	f.run(key) // it is given up, and then ready
 	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
-		`err="the key of the file %s is that of another APIKey (APIKey \"holder\" already has this token hash: delete that key, or import `+
-		`another token): delete that APIKey, or delete the file so that a new key is made, and restart"`, f.file)))
+		`err="another APIKey has the key of the file %s (APIKey \"holder\" already has this token hash: delete that key, or import `+
+		`another token): delete that APIKey, or delete the file to generate a new key, and restart"`, f.file)))
 	g.Expect(f.only().Name).To(Equal(nameOf(former)), "nothing is left of the key that is given up")
 	g.Expect(*f.only().Spec.Active).To(BeTrue())
 	g.Expect(f.reason(former)).To(BeEmpty())
 }
 
-func TestAKeyThatWasEndedStaysSoUntilItsFileIsDeleted(t *testing.T) {
+func TestRun_AnEndedKeyIsGivenUpUntilItsFileIsDeleted(t *testing.T) {
 	for end, patch := range map[string]string{
 		"was deactivated": `{"spec": {"active": false}}`,
 		"has expired":     `{"spec": {"expiresAt": "2026-01-01T00:00:00Z"}}`,
@@ -302,10 +299,10 @@ func TestAKeyThatWasEndedStaysSoUntilItsFileIsDeleted(t *testing.T) {
 			f.run(f.key())
 			g.Expect(f.reason(content)).NotTo(BeEmpty())
 			g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
-				`err="the key of the file %s %s (APIKey \"%s\"), which is final: delete the file and restart, and a new key is made"`,
+				`err="the key of the file %s %s (APIKey \"%s\"), which is final: delete the file and restart, so that a new key is generated"`,
 				f.file, end, object.Name)))
 			framework.Must(f, f.Env.Client.Get(t.Context(), client.ObjectKeyFromObject(other), other))
-			g.Expect(*other.Spec.Active).To(BeTrue(), "a key that has ended takes nobody's place")
+			g.Expect(*other.Spec.Active).To(BeTrue(), "an ended key replaces no other key")
 
 			framework.Must(f, os.Remove(f.file))
 			g.Expect(f.reason(f.run(f.key()))).To(BeEmpty())
@@ -313,14 +310,14 @@ func TestAKeyThatWasEndedStaysSoUntilItsFileIsDeleted(t *testing.T) {
 	}
 }
 
-func TestAnExpiryThatIsNotOnRecordIsNotFinal(t *testing.T) {
+func TestRun_AnExpiryThatIsNotOnRecordIsNotFinal(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	first := f.key()
 	stop, _ := f.start(first)
-	f.awaitSettled(first)
+	f.awaitReady(first)
 	stop()
 	content, object := f.content(), f.only()
-	f.stopController() // which would record the expiry
+	f.stopController() // it would record the expiry
 	f.patch(object, `{"spec": {"expiresAt": "2026-01-01T00:00:00Z"}}`)
 	key := f.key()
 	f.start(key)
@@ -329,28 +326,28 @@ func TestAnExpiryThatIsNotOnRecordIsNotFinal(t *testing.T) {
 	g.Eventually(key.Ready).WithTimeout(framework.Timeout).Should(MatchError(want))
 
 	f.patch(object, `{"spec": {"expiresAt": null}}`)
-	f.awaitSettled(key)
+	f.awaitReady(key)
 	g.Expect(f.reason(content)).To(BeEmpty())
 }
 
-func TestAKeyWhoseObjectWasDeletedIsDeclaredAgainAtTheNextStart(t *testing.T) {
+func TestRun_CreatesADeletedAPIKeyAgainAtTheNextStart(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	first := f.key()
 	stop, _ := f.start(first)
-	f.awaitSettled(first)
+	f.awaitReady(first)
 	stop()
 	content, former := f.content(), f.only()
 	framework.Must(f, f.Env.Client.Delete(t.Context(), former))
 	g.Eventually(func() authn.Reason { return f.reason(content) }).WithTimeout(framework.Timeout).Should(Equal(authn.ReasonKeyUnknown))
 	g.Expect(first.Ready()).To(MatchError(fmt.Sprintf(`the bootstrap key is not accepted: APIKey %q was deleted or has ended`, former.Name)),
-		"at once, not when a process has found out why")
+		"before Run has seen it")
 
 	g.Expect(f.run(f.key())).To(Equal(content))
 	g.Expect(f.reason(content)).To(BeEmpty())
 	g.Expect(f.only().UID).NotTo(Equal(former.UID))
 }
 
-func TestARunningProcessMakesADeletedKeyAgain(t *testing.T) {
+func TestRun_CreatesADeletedAPIKeyAgain(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	keys := []*Key{f.key(), f.key()} // of two processes
 	for _, key := range keys {
@@ -361,24 +358,24 @@ func TestARunningProcessMakesADeletedKeyAgain(t *testing.T) {
 		framework.Must(f, f.Env.Client.Delete(t.Context(), former))
 		g.Eventually(func() types.UID { return f.onlyUID() }).WithTimeout(framework.Timeout).ShouldNot(Or(BeEmpty(), Equal(former.UID)))
 		for _, key := range keys {
-			f.awaitSettled(key)
+			f.awaitReady(key)
 		}
 		g.Expect(f.reason(content)).To(BeEmpty())
 		former = f.only()
 	}
 	name := nameOf(content)
-	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=WARN msg="The bootstrap key is not accepted; trying again" `+
+	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=WARN msg="The bootstrap key is not accepted, retrying" `+
 		`err="APIKey \"%s\" was deleted or has ended"`, name)))
 	g.Expect(strings.Count(f.log.String(), `msg="Created the APIKey of the bootstrap key" apikey=`+name)).To(Equal(3), "one process each time")
-	g.Expect(strings.Count(f.log.String(), `msg="API key authentication ready (key file: `+f.file)).To(Equal(6), "and both tell of each")
+	g.Expect(strings.Count(f.log.String(), `msg="API key authentication ready (key file: `+f.file)).To(Equal(6), "both processes log each time")
 }
 
-func TestADeletedKeyIsNotMadeAgainWhenItsFileIsGoneOrHoldsAnother(t *testing.T) {
+func TestRun_ADeletedAPIKeyIsNotCreatedAgainWithoutItsFile(t *testing.T) {
 	for want, change := range map[string]func(f *fixture) error{
-		`there is no APIKey \"NAME\", and the key file FILE does not exist any more: restart, and a new key is made`: func(f *fixture) error {
+		`neither APIKey \"NAME\" nor the key file FILE exists: restart to generate a new key`: func(f *fixture) error {
 			return os.Remove(f.file)
 		},
-		`there is no APIKey \"NAME\", and the key file FILE holds another key since this process started: restart, and that one is used`: func(f *fixture) error {
+		`APIKey \"NAME\" does not exist, and the key file FILE holds another key since this process has started: restart to use that key`: func(f *fixture) error {
 			return os.WriteFile(f.file, []byte(newKey()), 0o600)
 		},
 	} {
@@ -386,14 +383,14 @@ func TestADeletedKeyIsNotMadeAgainWhenItsFileIsGoneOrHoldsAnother(t *testing.T) 
 			f, g := newFixture(t), NewWithT(t)
 			key := f.key()
 			_, ended := f.start(key)
-			f.awaitSettled(key)
+			f.awaitReady(key)
 			content := f.content()
 			framework.Must(f, change(f))
-			g.Consistently(key.Ready).WithTimeout(2*lossPoll).Should(Succeed(), "while the APIKey is there, the file is not asked")
+			g.Consistently(key.Ready).WithTimeout(400*time.Millisecond).Should(Succeed(), "the file is not read while the APIKey exists")
 			framework.Must(f, f.Env.Client.Delete(t.Context(), f.only()))
 
 			g.Eventually(ended).WithTimeout(framework.Timeout).Should(Receive(BeNil()))
-			g.Expect(key.Ready()).To(Succeed(), "other keys count")
+			g.Expect(key.Ready()).To(Succeed(), "other keys work")
 			g.Expect(f.reason(content)).To(Equal(authn.ReasonKeyUnknown))
 			g.Expect(f.labelled()).To(BeEmpty())
 			g.Expect(f.log.String()).To(ContainSubstring(`level=ERROR msg="The bootstrap key is not accepted" err="` +
@@ -402,29 +399,29 @@ func TestADeletedKeyIsNotMadeAgainWhenItsFileIsGoneOrHoldsAnother(t *testing.T) 
 	}
 }
 
-func TestARunningProcessLeavesAnEndedKeyEnded(t *testing.T) {
+func TestRun_GivesUpAKeyThatIsDeactivated(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	key := f.key()
 	_, ended := f.start(key)
-	f.awaitSettled(key)
+	f.awaitReady(key)
 	content, object := f.content(), f.only()
 	f.patch(object, `{"spec": {"active": false}}`)
 
 	g.Eventually(ended).WithTimeout(framework.Timeout).Should(Receive(BeNil()))
-	g.Expect(key.Ready()).To(Succeed(), "other keys count")
+	g.Expect(key.Ready()).To(Succeed(), "other keys work")
 	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
-		`err="the key of the file %s was deactivated (APIKey \"%s\"), which is final: delete the file and restart, and a new key is made"`,
+		`err="the key of the file %s was deactivated (APIKey \"%s\"), which is final: delete the file and restart, so that a new key is generated"`,
 		f.file, object.Name)))
 	framework.Must(f, f.Env.Client.Delete(t.Context(), object))
 	g.Eventually(func() authn.Reason { return f.reason(content) }).WithTimeout(framework.Timeout).Should(Equal(authn.ReasonKeyUnknown))
-	g.Expect(f.labelled()).To(BeEmpty(), "who ended it, and then deleted it, does not get it back")
+	g.Expect(f.labelled()).To(BeEmpty(), "a key that was deactivated is not created again")
 }
 
-func TestARunningProcessGivesUpADeletedKeyWhoseHashAnEndedKeyHas(t *testing.T) {
+func TestRun_GivesUpADeletedKeyWhoseHashAnEndedKeyHas(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	key := f.key()
 	_, ended := f.start(key)
-	f.awaitSettled(key)
+	f.awaitReady(key)
 	former := f.only()
 	copied := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "copy"},
@@ -435,14 +432,14 @@ func TestARunningProcessGivesUpADeletedKeyWhoseHashAnEndedKeyHas(t *testing.T) {
 	framework.Must(f, f.Env.Client.Delete(t.Context(), former))
 
 	g.Eventually(ended).WithTimeout(framework.Timeout).Should(Receive(BeNil()))
-	g.Expect(key.Ready()).To(Succeed(), "other keys count")
+	g.Expect(key.Ready()).To(Succeed(), "other keys work")
 	g.Expect(f.log.String()).To(ContainSubstring(fmt.Sprintf(`level=ERROR msg="The bootstrap key is not accepted" `+
-		`err="the key of the file %s is that of another APIKey (APIKey \"copy\" already has this token hash: delete that key, or import `+
-		`another token): delete that APIKey, or delete the file so that a new key is made, and restart"`, f.file)))
+		`err="another APIKey has the key of the file %s (APIKey \"copy\" already has this token hash: delete that key, or import `+
+		`another token): delete that APIKey, or delete the file to generate a new key, and restart"`, f.file)))
 	g.Expect(f.labelled()).To(BeEmpty())
 }
 
-func TestARefusedCreationIsTriedAgainWithGrowingPauses(t *testing.T) {
+func TestRun_RetriesARefusedCreationWithBackoff(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	var refusing atomic.Bool
 	var attempts atomic.Int32
@@ -462,23 +459,23 @@ func TestARefusedCreationIsTriedAgainWithGrowingPauses(t *testing.T) {
 	framework.Must(f, f.Env.Client.Delete(t.Context(), f.only()))
 	g.Eventually(attempts.Load).WithTimeout(framework.Timeout).Should(BeNumerically(">=", 3))
 	g.Expect(key.Ready()).To(MatchError(And(HavePrefix("the bootstrap key is not accepted: create APIKey"), HaveSuffix("exceeded quota: keys"))))
-	g.Expect(strings.Count(f.log.String(), "exceeded quota")).To(Equal(1), "what does not change is logged once")
+	g.Expect(strings.Count(f.log.String(), "exceeded quota")).To(Equal(1), "a repeated error is logged once")
 	refusing.Store(false)
-	f.awaitSettled(key)
+	f.awaitReady(key)
 
-	pause, former := retries(), time.Duration(0)
+	delay, former := newBackoff(), time.Duration(0)
 	for range 5 {
-		next := pause()
+		next := delay()
 		g.Expect(next).To(BeNumerically(">", former))
 		former = next
 	}
-	g.Expect(pause()).To(BeNumerically(">=", 5*time.Second))
+	g.Expect(delay()).To(BeNumerically(">=", 5*time.Second))
 }
 
-func TestAKeyThatIsThereIsMadeAManagerUnlessItsLabelSaysOtherwise(t *testing.T) {
+func TestRun_LabelsAnExistingAPIKeyAsManagerUnlessItHasTheLabel(t *testing.T) {
 	for name, test := range map[string]struct{ patch, want string }{
-		"made before there were managers":  {`{"metadata": {"labels": {"keys.squirrel.dev/manager": null}}}`, "true"},
-		"not to be a manager by its owner": {`{"metadata": {"labels": {"keys.squirrel.dev/manager": "false"}}}`, "false"},
+		"created by an older console": {`{"metadata": {"labels": {"keys.squirrel.dev/manager": null}}}`, "true"},
+		"labelled by its owner":       {`{"metadata": {"labels": {"keys.squirrel.dev/manager": "false"}}}`, "false"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, g := newFixture(t), NewWithT(t)
@@ -492,12 +489,12 @@ func TestAKeyThatIsThereIsMadeAManagerUnlessItsLabelSaysOtherwise(t *testing.T) 
 	}
 }
 
-func TestProcessesWithOneFileShareItsKey(t *testing.T) {
+func TestRun_ProcessesWithOneFileShareItsKey(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	formerKey := f.key()
 	stop, _ := f.start(formerKey)
-	f.awaitSettled(formerKey)
-	stop() // or it tells of its end
+	f.awaitReady(formerKey)
+	stop() // it would log that the key was deactivated
 	former := f.content()
 	framework.Must(f, os.Remove(f.file))
 	keys := make([]*Key, 5)
@@ -508,67 +505,67 @@ func TestProcessesWithOneFileShareItsKey(t *testing.T) {
 		f.start(key)
 	}
 	for _, key := range keys {
-		f.awaitSettled(key)
+		f.awaitReady(key)
 	}
 	g.Expect(f.labelled()).To(HaveLen(2))
 	g.Expect(f.reason(f.content())).To(BeEmpty())
 	g.Eventually(func() authn.Reason { return f.reason(former) }).WithTimeout(framework.Timeout).Should(Equal(authn.ReasonKeyDeactivated))
 	g.Expect(f.log.String()).NotTo(ContainSubstring("not accepted"))
 	g.Eventually(func() int { return strings.Count(f.log.String(), "level=WARN") }).WithTimeout(framework.Timeout).
-		Should(Equal(1), "one of them ends the former key")
+		Should(Equal(1), "one process deactivates the former key")
 }
 
-func TestWhatHoldsUpAKeyIsToldAndTheKeyIsAcceptedOnceItIsGone(t *testing.T) {
-	anAppNameThatIsHeld := func(name string) *v1alpha1.APIKey {
+func TestReady_ReturnsTheObstacleUntilItIsGone(t *testing.T) {
+	appNameHolder := func(name string) *v1alpha1.APIKey {
 		return &v1alpha1.APIKey{
 			ObjectMeta: metav1.ObjectMeta{Name: "holder"},
 			Spec:       v1alpha1.APIKeySpec{AppName: name, ReadAccess: true, TokenHash: token.Hash("of-the-holder")},
 		}
 	}
-	anObjectWithoutTheLabel := func(name string) *v1alpha1.APIKey {
+	objectWithoutLabel := func(name string) *v1alpha1.APIKey {
 		return &v1alpha1.APIKey{
 			ObjectMeta: metav1.ObjectMeta{Name: name},
 			Spec:       v1alpha1.APIKeySpec{AppName: "another", ReadAccess: true},
 		}
 	}
-	anObjectOfAnotherToken := func(name string) *v1alpha1.APIKey {
+	objectOfAnotherToken := func(name string) *v1alpha1.APIKey {
 		return &v1alpha1.APIKey{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.LabelBootstrap: "true"}},
 			Spec:       v1alpha1.APIKeySpec{AppName: "another", ReadAccess: true, TokenHash: token.Hash("of-another")},
 		}
 	}
-	const another = `there is another APIKey "NAME": delete it, or label it keys.squirrel.dev/bootstrap=true if its tokenHash is that of the key file`
+	const another = `another APIKey "NAME" exists: delete it, or label it keys.squirrel.dev/bootstrap=true if its tokenHash is that of the key file`
 	for name, test := range map[string]struct {
 		obstacle func(name string) *v1alpha1.APIKey
 		want     string
 	}{
-		"its app name": {anAppNameThatIsHeld,
+		"its app name": {appNameHolder,
 			`App name "NAME" is held by APIKey "holder": deactivate or delete that key, or create this one with another app name.`},
-		"its name":                {anObjectWithoutTheLabel, another},
-		"its name, and the label": {anObjectOfAnotherToken, another},
+		"its name":                {objectWithoutLabel, another},
+		"its name, and the label": {objectOfAnotherToken, another},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, g := newFixture(t), NewWithT(t)
 			key := f.key()
-			held := test.obstacle(key.name())
-			held.Namespace = f.Namespace
-			framework.Must(f, f.Env.Client.Create(t.Context(), held))
+			obstacle := test.obstacle(key.name())
+			obstacle.Namespace = f.Namespace
+			framework.Must(f, f.Env.Client.Create(t.Context(), obstacle))
 			g.Eventually(func() bool {
-				framework.Must(f, f.Env.Client.Get(t.Context(), client.ObjectKeyFromObject(held), held))
-				return apikey.IsIssued(held)
+				framework.Must(f, f.Env.Client.Get(t.Context(), client.ObjectKeyFromObject(obstacle), obstacle))
+				return apikey.IsIssued(obstacle)
 			}).WithTimeout(framework.Timeout).Should(BeTrue())
 			f.start(key)
 
 			want := "the bootstrap key is not accepted: " + strings.ReplaceAll(test.want, "NAME", key.name())
 			g.Eventually(key.Ready).WithTimeout(framework.Timeout).Should(MatchError(want))
-			framework.Must(f, f.Env.Client.Delete(t.Context(), held))
-			f.awaitSettled(key)
+			framework.Must(f, f.Env.Client.Delete(t.Context(), obstacle))
+			f.awaitReady(key)
 			g.Expect(f.reason(f.content())).To(BeEmpty())
 		})
 	}
 }
 
-func TestAKeyWaitsForTheKubernetesAPI(t *testing.T) {
+func TestRun_WaitsForTheKubernetesAPI(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	var away atomic.Bool
 	away.Store(true)
@@ -589,22 +586,22 @@ func TestAKeyWaitsForTheKubernetesAPI(t *testing.T) {
 	g.Eventually(key.Ready).WithTimeout(framework.Timeout).Should(MatchError(
 		MatchRegexp("^the bootstrap key is not accepted: list the APIKeys with the label keys.squirrel.dev/bootstrap: .*the API is away$")))
 	away.Store(false)
-	f.awaitSettled(key)
-	g.Expect(strings.Count(f.log.String(), "level=WARN")).To(Equal(1), "what does not change is logged once")
+	f.awaitReady(key)
+	g.Expect(strings.Count(f.log.String(), "level=WARN")).To(Equal(1), "a repeated error is logged once")
 }
 
-// roundTripper does what it is to do with a call to the API.
+// roundTripper is a function as an http.RoundTripper.
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
 
-// console is the built program.
+// console is a process of the built program.
 type console struct {
 	*operator.Process
 	f *fixture
 }
 
-// startConsole starts the program. Once it serves, the key file is there.
+// startConsole starts a console, and waits until it serves. The key file exists then.
 func (f *fixture) startConsole() console {
 	f.Helper()
 	c := f.launchConsole()
@@ -618,14 +615,14 @@ func (f *fixture) launchConsole() console {
 		"--plaintext", "--listen-address="+operator.AnyPort, "--health-probe-bind-address="+operator.AnyPort, "--shutdown-delay=0s")}
 }
 
-// status of the answer to a list of keys.
+// status returns the status of a list of keys with a key.
 func (c console) status(key string) int {
 	c.f.Helper()
 	status, _ := c.get("http://"+c.Address("console")+"/api/v1/api-keys", key)
 	return status
 }
 
-// ready returns what the console says of its readiness.
+// ready returns the response of the readiness probe.
 func (c console) ready() (text string) {
 	c.f.Helper()
 	_, text = c.get("http://"+c.Address("health")+"/readyz", "")
@@ -645,7 +642,7 @@ func (c console) get(url, key string) (status int, body string) {
 	return response.StatusCode, string(content)
 }
 
-// awaitAccepted waits until a key is accepted, which until then is never answered as one that is not good.
+// awaitAccepted waits until the console accepts a key. Until then the console must not refuse it as invalid.
 func (c console) awaitAccepted(key string) {
 	c.f.Helper()
 	g := NewWithT(c.f)
@@ -656,7 +653,7 @@ func (c console) awaitAccepted(key string) {
 	}).WithTimeout(framework.Timeout).Should(Equal(http.StatusOK))
 }
 
-func TestTheConsoleMakesItsKeyAgainWhenItsAPIKeyOrTheDefinitionOfAllIsDeleted(t *testing.T) {
+func TestConsole_CreatesItsKeyAgainWhenTheAPIKeyOrTheCRDIsDeleted(t *testing.T) {
 	t.Parallel()
 	f, g := newFixtureIn(t, testenv.Start(t)), NewWithT(t)
 	console := f.startConsole()
@@ -676,18 +673,18 @@ func TestTheConsoleMakesItsKeyAgainWhenItsAPIKeyOrTheDefinitionOfAllIsDeleted(t 
 	g.Eventually(console.ready).WithTimeout(framework.Timeout).Should(Equal(
 		"the bootstrap key is not accepted: list the APIKeys with the label keys.squirrel.dev/bootstrap: " +
 			"the server could not find the requested resource (get apikeys.keys.squirrel.dev)\n"))
-	g.Expect(console.status(key)).To(Equal(http.StatusServiceUnavailable), "it is not a wrong key")
+	g.Expect(console.status(key)).To(Equal(http.StatusServiceUnavailable), "the key is not invalid")
 	definition("apply")
 	console.awaitAccepted(key)
 	g.Eventually(console.ready).WithTimeout(framework.Timeout).Should(Equal("ok\n"))
 	g.Eventually(func() string {
 		_, count := console.get("http://"+console.Address("console")+"/api/v1/api-keys/count", key)
 		return count
-	}).WithTimeout(framework.Timeout).Should(Equal(`{"errorCode":0,"errorMessage":null,"payload":1}`), "the list starts again, too")
+	}).WithTimeout(framework.Timeout).Should(Equal(`{"errorCode":0,"errorMessage":null,"payload":1}`), "the keys are listed again")
 	g.Expect(strings.Count(console.Output(), "Created the APIKey of the bootstrap key")).To(Equal(3))
 }
 
-func TestTheConsoleRotatesItsKeyWhenTheFileIsDeletedAndItStartsAnew(t *testing.T) {
+func TestConsole_RotatesItsKeyWhenTheFileIsDeletedBeforeARestart(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
 	first := f.startConsole()
 	former := f.content()
@@ -707,23 +704,23 @@ func TestTheConsoleRotatesItsKeyWhenTheFileIsDeletedAndItStartsAnew(t *testing.T
 	g.Expect(third.Stop()).To(Succeed())
 
 	framework.Must(f, os.Chmod(f.file, 0o604))
-	refusing := f.launchConsole()
-	g.Expect(refusing.Exit()).To(Equal("exit status 1"))
-	g.Expect(refusing.Output()).To(ContainSubstring("everybody can get at the key file " + f.file + " (mode 0604)"))
-	for _, process := range []console{first, second, third, refusing} {
+	failing := f.launchConsole()
+	g.Expect(failing.Exit()).To(Equal("exit status 1"))
+	g.Expect(failing.Output()).To(ContainSubstring("all users may read or write the key file " + f.file + " (mode 0604)"))
+	for _, process := range []console{first, second, third, failing} {
 		g.Expect(process.Output()).NotTo(Or(ContainSubstring(former), ContainSubstring(current)), "Invariant 1")
 	}
 }
 
-func TestAKeyIsReadyOnlyWhenThisProcessAcceptsIt(t *testing.T) {
+func TestReady_NeedsThisProcessToAcceptTheKey(t *testing.T) {
 	f, g := newFixture(t), NewWithT(t)
-	deaf := authn.NewAuthenticator(authn.NewKeyring(), 0, time.Now) // it never hears of any key
-	key := f.key(func(config *Config) { config.Authenticator = deaf })
+	empty := authn.NewAuthenticator(authn.NewKeyring(), 0, time.Now)
+	key := f.key(func(config *Config) { config.Authenticator = empty })
 	stop, ended := f.start(key)
 
 	g.Eventually(func() authn.Reason { return f.reason(f.content()) }).WithTimeout(framework.Timeout).Should(BeEmpty(), "others accept it")
 	g.Expect(key.Ready()).NotTo(Succeed())
 	stop()
-	g.Expect(ended).To(Receive(BeNil()), "it ends when it is told to")
+	g.Expect(ended).To(Receive(BeNil()), "Run returns when its context is done")
 	g.Expect(key.Ready()).NotTo(Succeed())
 }

@@ -26,8 +26,8 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// helperFile tells this program to be a process that gets the key of this file, instead of testing: it prints a line, waits for the end of
-// its standard input, and prints the key or the error.
+// helperFile is an environment variable with the path of a key file. With it, this program is a helper process instead of a test. It prints
+// a line, waits until its standard input is closed, and prints the key or the error.
 const helperFile = "BOOTSTRAP_TEST_HELPER_FILE"
 
 func TestMain(m *testing.M) {
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 
 const goodKey = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-func TestAKeyFileIsMadeOnceForItsOwnerAlone(t *testing.T) {
+func TestLoadOrCreate_CreatesAFileThatOnlyItsOwnerCanRead(t *testing.T) {
 	g := NewWithT(t)
 	file := filepath.Join(t.TempDir(), "data", ".api_key")
 	key, err := loadOrCreate(file)
@@ -72,7 +72,7 @@ func TestAKeyFileIsMadeOnceForItsOwnerAlone(t *testing.T) {
 	g.Expect(other).NotTo(Equal(key))
 }
 
-func TestKeyFilesThatAreLoaded(t *testing.T) {
+func TestLoadOrCreate_ValidFiles(t *testing.T) {
 	for name, write := range map[string]func(file string) error{
 		"with the end of the line":                     contentOf(goodKey+"\n", 0o600),
 		"without the end of the line":                  contentOf(goodKey, 0o600),
@@ -97,40 +97,40 @@ func TestKeyFilesThatAreLoaded(t *testing.T) {
 	}
 }
 
-func TestKeyFilesThatAreRefused(t *testing.T) {
+func TestLoadOrCreate_InvalidFiles(t *testing.T) {
 	const (
-		yourself   = "write 64 hexadecimal digits there yourself, (umask 077; openssl rand -hex 32 > FILE), or name another file with --api-key-file"
-		everybody  = "everybody can get at the key file FILE (mode %s), so its key is not secret any more: delete it, and the next start makes a new key; or, if nobody has read it yet, chmod 600 it. A Secret is mounted so that only its pod can read it with defaultMode: 0400 and the pod's fsGroup"
-		otherwise  = "the key file FILE holds something else than 64 hexadecimal digits. Delete it, and the next start makes a new key; or " + yourself
-		tooShort   = "the key file FILE is too short: it holds %d characters, and a key has 64 hexadecimal digits. Delete it, and the next start makes a new key; or " + yourself
-		unwritable = "the key file FILE does not exist, and cannot be made (%s): let user %d write in its directory, or " + yourself
+		advice     = "write 64 hexadecimal digits to it, (umask 077; openssl rand -hex 32 > FILE), or name another file with --api-key-file"
+		otherUsers = "all users may read or write the key file FILE (mode %s), so its key is not secret: delete the file, so that the next start generates a new key, or chmod 600 it if no other user has read it yet. Mount a Secret with defaultMode: 0400 and set the fsGroup of the pod, so that only the pod can read it"
+		notDigits  = "the key file FILE does not consist of 64 hexadecimal digits. Delete it, so that the next start generates a new key, or " + advice
+		tooShort   = "the key file FILE is too short: it has %d characters, and a key has 64 hexadecimal digits. Delete it, so that the next start generates a new key, or " + advice
+		unwritable = "the key file FILE does not exist and cannot be created (%s): allow user %d to write to its directory, or " + advice
 	)
 	for name, test := range map[string]struct {
 		write func(file string) error
 		want  string
 	}{
-		"that the world can read":            {contentOf(goodKey, 0o644), fmt.Sprintf(everybody, "0644")},
-		"that the world can change":          {contentOf(goodKey, 0o602), fmt.Sprintf(everybody, "0602")},
-		"as Kubernetes mounts it by default": {mountedSecret(0o644), fmt.Sprintf(everybody, "0644")},
+		"that the world can read":            {contentOf(goodKey, 0o644), fmt.Sprintf(otherUsers, "0644")},
+		"that the world can change":          {contentOf(goodKey, 0o602), fmt.Sprintf(otherUsers, "0602")},
+		"as Kubernetes mounts it by default": {mountedSecret(0o644), fmt.Sprintf(otherUsers, "0644")},
 		"empty":                              {contentOf("", 0o600), fmt.Sprintf(tooShort, 0)},
 		"with one digit too few":             {contentOf(goodKey[1:]+"\n", 0o600), fmt.Sprintf(tooShort, 63)},
-		"with one digit too many":            {contentOf(goodKey+"0\n", 0o600), otherwise},
-		"with a word":                        {contentOf("swordfish", 0o600), fmt.Sprintf(tooShort, 9)},
-		"with another character":             {contentOf("x"+goodKey[1:], 0o600), otherwise},
-		"with leading space":                 {contentOf(" "+goodKey, 0o600), otherwise},
-		"with two lines":                     {contentOf(goodKey+"\n"+goodKey+"\n", 0o600), otherwise},
-		"with a byte order mark":             {contentOf("\ufeff"+goodKey, 0o600), otherwise},
-		"of a megabyte":                      {contentOf(strings.Repeat("a", 1<<20), 0o600), otherwise},
+		"with one digit too many":            {contentOf(goodKey+"0\n", 0o600), notDigits},
+		"with a password":                    {contentOf("swordfish", 0o600), fmt.Sprintf(tooShort, 9)},
+		"with another character":             {contentOf("x"+goodKey[1:], 0o600), notDigits},
+		"with leading space":                 {contentOf(" "+goodKey, 0o600), notDigits},
+		"with two lines":                     {contentOf(goodKey+"\n"+goodKey+"\n", 0o600), notDigits},
+		"with a byte order mark":             {contentOf("\ufeff"+goodKey, 0o600), notDigits},
+		"of a megabyte":                      {contentOf(strings.Repeat("a", 1<<20), 0o600), notDigits},
 		"that is a directory": {func(file string) error { return os.Mkdir(file, 0o700) },
 			"the key file FILE is a directory: remove it, or name a file with --api-key-file"},
 		"that is a pipe": {func(file string) error { return syscall.Mkfifo(file, 0o600) },
 			"the key file FILE is not a regular file: remove it, or name another file with --api-key-file"},
 		"that is a link to nothing": {func(file string) error { return os.Symlink("nothing", file) },
-			"the key file FILE is a symbolic link to a file that does not exist: remove it, or " + yourself},
+			"the key file FILE is a symbolic link to a file that does not exist: remove it, or " + advice},
 		"in a directory that is a file": {func(file string) error {
 			return errors.Join(os.Remove(filepath.Dir(file)), os.WriteFile(filepath.Dir(file), nil, 0o600))
-		}, fmt.Sprintf("the key file cannot be read (open FILE: not a directory): let user %d read it, or name another file with --api-key-file", unprivileged())},
-		"that its reader may not read":                  {contentOf(goodKey, 0o000), fmt.Sprintf("the key file cannot be read (open FILE: permission denied): let user %d read it, or name another file with --api-key-file", unprivileged())},
+		}, fmt.Sprintf("the key file cannot be read (open FILE: not a directory): allow user %d to read it, or name another file with --api-key-file", unprivileged())},
+		"that its reader may not read":                  {contentOf(goodKey, 0o000), fmt.Sprintf("the key file cannot be read (open FILE: permission denied): allow user %d to read it, or name another file with --api-key-file", unprivileged())},
 		"that is missing in a folder that is read-only": {func(file string) error { return os.Chmod(filepath.Dir(file), 0o555) }, fmt.Sprintf(unwritable, "open FILE.*: permission denied", unprivileged())},
 		"that is missing in a folder that cannot be made": {func(file string) error {
 			dir := filepath.Dir(file)
@@ -143,13 +143,13 @@ func TestKeyFilesThatAreRefused(t *testing.T) {
 			file := filepath.Join(dir, ".api_key")
 			framework.Must(t, os.Mkdir(dir, 0o700))
 			framework.Must(t, test.write(file))
-			giveAway(t, filepath.Dir(dir))
+			chownAll(t, filepath.Dir(dir))
 			process := startHelper(t, file)
 			process.release(t)
-			got := process.answer(t)
+			got := process.output(t)
 			got = draftName.ReplaceAllString(strings.ReplaceAll(strings.ReplaceAll(got, file, "FILE"), dir, "DIR"), "FILE.*:")
 			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Errorf("the refusal (-want +got):\n%s", diff)
+				t.Errorf("the error (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -157,7 +157,7 @@ func TestKeyFilesThatAreRefused(t *testing.T) {
 
 var draftName = regexp.MustCompile(`FILE\.[0-9]+:`)
 
-func TestProcessesThatStartAtOnceAgreeOnOneKey(t *testing.T) {
+func TestLoadOrCreate_ConcurrentProcessesGetOneKey(t *testing.T) {
 	const rounds, processes = 5, 8
 	for range rounds {
 		dir := directory(t)
@@ -169,13 +169,13 @@ func TestProcessesThatStartAtOnceAgreeOnOneKey(t *testing.T) {
 		for _, h := range helpers {
 			h.release(t)
 		}
-		var answers []string
+		var outputs []string
 		for _, h := range helpers {
-			answers = append(answers, h.answer(t))
+			outputs = append(outputs, h.output(t))
 		}
 		g := NewWithT(t)
-		g.Expect(answers[0]).To(MatchRegexp("^[0-9a-f]{64}$"))
-		g.Expect(slices.Compact(answers)).To(HaveLen(1))
+		g.Expect(outputs[0]).To(MatchRegexp("^[0-9a-f]{64}$"))
+		g.Expect(slices.Compact(outputs)).To(HaveLen(1))
 		g.Expect(filesIn(t, dir)).To(Equal([]string{".api_key"}), "no draft is left")
 	}
 }
@@ -187,10 +187,10 @@ type helper struct {
 	stdout io.Reader
 }
 
-// startHelper starts a process that is about to get the key of this file.
+// startHelper starts a process that waits before it gets the key of this file.
 func startHelper(t *testing.T, file string) *helper {
 	t.Helper()
-	h := &helper{Cmd: exec.CommandContext(t.Context(), "/proc/self/exe")} // by this path others may execute it too
+	h := &helper{Cmd: exec.CommandContext(t.Context(), "/proc/self/exe")} // other users may execute it by this path too
 	h.Env = append(os.Environ(), helperFile+"="+file)
 	if syscall.Geteuid() == 0 {
 		h.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(unprivileged()), Gid: uint32(unprivileged())}}
@@ -206,14 +206,14 @@ func startHelper(t *testing.T, file string) *helper {
 	return h
 }
 
-// release lets the process get the key.
+// release makes the process get the key.
 func (h *helper) release(t *testing.T) {
 	t.Helper()
 	framework.Must(t, h.stdin.Close())
 }
 
-// answer returns the key, or the error.
-func (h *helper) answer(t *testing.T) string {
+// output returns the key, or the error.
+func (h *helper) output(t *testing.T) string {
 	t.Helper()
 	output, err := io.ReadAll(h.stdout)
 	framework.Must(t, err)
@@ -221,7 +221,7 @@ func (h *helper) answer(t *testing.T) string {
 	return string(output)
 }
 
-// unprivileged is the user that helpers run as: for root, whom no permission holds back, it is nobody.
+// unprivileged returns the user that helpers run as. It is not root, because permissions do not apply to root.
 func unprivileged() int {
 	if uid := syscall.Geteuid(); uid != 0 {
 		return uid
@@ -229,19 +229,19 @@ func unprivileged() int {
 	return 65534
 }
 
-// directory returns the path of a directory that does not exist yet, where the user that helpers run as may do everything.
+// directory returns the path of a directory that does not exist yet, and that helpers may create.
 func directory(t *testing.T) string {
 	t.Helper()
 	temporary := t.TempDir()
 	framework.Must(t, os.Chmod(filepath.Dir(temporary), 0o711))
 	outer := filepath.Join(temporary, "outer")
 	framework.Must(t, os.Mkdir(outer, 0o700))
-	giveAway(t, outer)
+	chownAll(t, outer)
 	return filepath.Join(outer, "data")
 }
 
-// giveAway gives all of a directory to the user that helpers run as.
-func giveAway(t *testing.T, directory string) {
+// chownAll makes the user of the helpers the owner of a directory and its content.
+func chownAll(t *testing.T, directory string) {
 	t.Helper()
 	if syscall.Geteuid() != 0 {
 		return
@@ -257,7 +257,7 @@ func contentOf(content string, mode fs.FileMode) func(file string) error {
 	}
 }
 
-// mountedSecret writes a file as the kubelet writes one of a Secret: behind two symbolic links, so that it can exchange all files at once.
+// mountedSecret writes a file as the kubelet mounts one of a Secret: behind two symbolic links, so that it can replace all files at once.
 func mountedSecret(mode fs.FileMode) func(file string) error {
 	return func(file string) error {
 		dir, name := filepath.Split(file)

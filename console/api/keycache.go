@@ -1,0 +1,307 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/internal/keyclient"
+	"squirrel.dev/apikey-operator/webhook/authn"
+)
+
+// KeyCache holds the keys of a namespace, in the order of their creation, as the API lists them. It is the store of one Reflector, whose
+// events it passes on to a Keyring.
+type KeyCache struct {
+	keyring *authn.Keyring
+	synced  atomic.Bool
+
+	mu      sync.RWMutex
+	byID    map[string]*entry
+	sorted  []*entry      // by position, which the stores of client-go do not keep
+	changed chan struct{} // closed at the next change
+}
+
+var (
+	_ cache.TransformingStore      = (*KeyCache)(nil)
+	_ cache.ReflectorBookmarkStore = (*KeyCache)(nil)
+)
+
+// entry is a key, as the last event showed it. It never changes.
+type entry struct {
+	apiKey          // without IsActive
+	name     string // of the object
+	validity apikey.Validity
+	issued   bool
+	manager  bool // the key has the label v1alpha1.LabelManager
+}
+
+// position of a key in the list. It stays the same for the lifetime of the key.
+type position struct {
+	createdAt int64 // in seconds since 1970
+	id        string
+}
+
+func (e *entry) position() position { return position{createdAt: e.CreatedAt.Unix(), id: e.ID} }
+
+func (e *entry) compare(p position) int {
+	return cmp.Or(cmp.Compare(e.CreatedAt.Unix(), p.createdAt), strings.Compare(e.ID, p.id))
+}
+
+// activeAt reports whether authenticators accept the key at the instant now.
+func (e *entry) activeAt(now time.Time) bool {
+	return e.issued && e.validity.State(now) == apikey.StateActive
+}
+
+// NewKeyCache returns an empty KeyCache that passes its events on to a Keyring.
+func NewKeyCache(keyring *authn.Keyring) *KeyCache {
+	return &KeyCache{keyring: keyring, byID: map[string]*entry{}, changed: make(chan struct{})}
+}
+
+// Run lists and watches the APIKeys of a namespace until ctx is done. It logs errors and retries; it never returns one.
+func (c *KeyCache) Run(ctx context.Context, kubernetes client.WithWatch, namespace string) error {
+	logger := klog.FromContext(ctx)
+	cache.NewReflectorWithOptions(c.listWatch(kubernetes, namespace), &v1alpha1.APIKey{}, c, cache.ReflectorOptions{
+		Name:            "console",
+		TypeDescription: "APIKey",
+		Logger:          &logger,
+		// Short, because a revoked key is accepted, and a new one refused, until events arrive again.
+		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Cap: time.Second, Steps: 10},
+	}).RunWithContext(ctx)
+	return nil
+}
+
+func (c *KeyCache) listWatch(kubernetes client.WithWatch, namespace string) *cache.ListWatch {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			list := &v1alpha1.APIKeyList{}
+			err := kubernetes.List(ctx, list, &client.ListOptions{
+				Namespace: namespace, Limit: options.Limit, Continue: options.Continue, Raw: &options,
+			})
+			c.keyring.Observe(ctx, err)
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			events, err := kubernetes.Watch(ctx, &v1alpha1.APIKeyList{}, &client.ListOptions{Namespace: namespace, Raw: &options})
+			c.keyring.Observe(ctx, err)
+			return events, err
+		},
+	}
+}
+
+// Synced reports whether the first list is complete.
+func (c *KeyCache) Synced() bool { return c.synced.Load() }
+
+// Await returns nil once the condition is true, or the cause when ctx is done first. It checks the condition at once and after each event.
+func (c *KeyCache) Await(ctx context.Context, condition func() bool) error {
+	for {
+		c.mu.RLock()
+		changed := c.changed
+		c.mu.RUnlock()
+		if condition() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}
+
+// find returns the key with this ID, or nil.
+func (c *KeyCache) find(id string) *entry {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.byID[id]
+}
+
+// holder returns the key that is active at the instant now under this app name, or nil.
+func (c *KeyCache) holder(appName string, now time.Time) *entry {
+	appName = apikey.CanonicalAppName(appName)
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, e := range c.sorted {
+		if e.activeAt(now) && apikey.CanonicalAppName(e.AppName) == appName {
+			return e
+		}
+	}
+	return nil
+}
+
+// list returns up to limit keys after a position that match, and whether more follow. The zero position is before all keys.
+func (c *KeyCache) list(after position, limit int, matches func(*entry) bool) (found []*entry, more bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	start, exact := c.search(after)
+	if exact {
+		start++
+	}
+	found = make([]*entry, 0, min(limit, len(c.sorted)-start))
+	for _, e := range c.sorted[start:] {
+		switch {
+		case !matches(e):
+		case len(found) == limit:
+			return found, true
+		default:
+			found = append(found, e)
+		}
+	}
+	return found, false
+}
+
+// count returns how many keys match.
+func (c *KeyCache) count(matches func(*entry) bool) int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	count := 0
+	for _, e := range c.sorted {
+		if matches(e) {
+			count++
+		}
+	}
+	return count
+}
+
+func (c *KeyCache) search(p position) (at int, found bool) {
+	return slices.BinarySearchFunc(c.sorted, p, (*entry).compare)
+}
+
+// update applies a change to the keys, and wakes all that wait for one.
+func (c *KeyCache) update(change func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// Replace stores these keys in place of all others.
+func (c *KeyCache) Replace(objects []any, resourceVersion string) error {
+	parsed, byID, sorted := make([]any, len(objects)), make(map[string]*entry, len(objects)), make([]*entry, len(objects))
+	for i := range objects {
+		key, err := c.parse(objects[i])
+		if err != nil {
+			return err
+		}
+		parsed[i], byID[key.ID], sorted[i] = key.forKeyring, key.entry, key.entry
+	}
+	if err := c.keyring.Replace(parsed, resourceVersion); err != nil {
+		return err
+	}
+	slices.SortFunc(sorted, func(a, b *entry) int { return a.compare(b.position()) })
+	c.update(func() { c.byID, c.sorted = byID, sorted })
+	c.synced.Store(true)
+	return nil
+}
+
+// Add stores a key.
+func (c *KeyCache) Add(object any) error { return c.Update(object) }
+
+// Update stores a key in place of its former state.
+func (c *KeyCache) Update(object any) error {
+	key, err := c.parse(object)
+	if err != nil {
+		return err
+	}
+	if err := c.keyring.Update(key.forKeyring); err != nil {
+		return err
+	}
+	c.update(func() {
+		c.byID[key.ID] = key.entry
+		if at, found := c.search(key.position()); found {
+			c.sorted[at] = key.entry
+		} else {
+			c.sorted = slices.Insert(c.sorted, at, key.entry)
+		}
+	})
+	return nil
+}
+
+// Delete removes a key.
+func (c *KeyCache) Delete(object any) error {
+	key, err := c.parse(object)
+	if err != nil {
+		return err
+	}
+	if err := c.keyring.Delete(key.forKeyring); err != nil {
+		return err
+	}
+	c.update(func() {
+		delete(c.byID, key.ID)
+		if at, found := c.search(key.position()); found {
+			c.sorted = slices.Delete(c.sorted, at, at+1)
+		}
+	})
+	return nil
+}
+
+// Resync does nothing: there are no event handlers to repeat the keys to.
+func (c *KeyCache) Resync() error { return nil }
+
+// Bookmark records that the watch is alive.
+func (c *KeyCache) Bookmark(resourceVersion string) error { return c.keyring.Bookmark(resourceVersion) }
+
+// Transformer returns a function that parses an APIKey, so that a Reflector does not buffer whole ones.
+func (c *KeyCache) Transformer() cache.TransformFunc {
+	return func(object any) (any, error) { return c.parse(object) }
+}
+
+// parsedKey is an APIKey in the forms that the KeyCache and the Keyring keep.
+type parsedKey struct {
+	*entry
+	forKeyring any
+}
+
+// parse returns the parsed form of an object. A Reflector hands over APIKeys, and parsed keys after the first list.
+func (c *KeyCache) parse(object any) (*parsedKey, error) {
+	if parsed, ok := object.(*parsedKey); ok {
+		return parsed, nil
+	}
+	forKeyring, err := c.keyring.Transformer()(object)
+	if err != nil {
+		return nil, err
+	}
+	return &parsedKey{entry: newEntry(object.(*v1alpha1.APIKey)), forKeyring: forKeyring}, nil
+}
+
+func newEntry(key *v1alpha1.APIKey) *entry {
+	if key.Unreadable != nil {
+		klog.Background().Error(nil, "Ignoring fields of an APIKey that cannot be read: they grant no access, and an unreadable end counts "+
+			"as past", "apikey", klog.KObj(key), "uid", key.UID, "fields", key.Unreadable)
+	}
+	e := &entry{
+		apiKey: apiKey{
+			ID:          string(key.UID),
+			AppName:     key.Spec.AppName,
+			ReadAccess:  key.Spec.ReadAccess,
+			WriteAccess: key.Spec.WriteAccess,
+			CreatedAt:   key.CreationTimestamp.UTC(),
+			UpdatedAt:   keyclient.UpdatedAt(key).UTC(),
+		},
+		name:     key.Name,
+		validity: apikey.ValidityOf(key),
+		issued:   apikey.IsIssued(key),
+		manager:  key.Labels[v1alpha1.LabelManager] == "true",
+	}
+	if key.Spec.ExpiresAt != nil {
+		e.ExpiresAt = new(key.Spec.ExpiresAt.UTC())
+	}
+	return e
+}
