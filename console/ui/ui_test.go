@@ -17,23 +17,23 @@ import (
 	"squirrel.dev/apikey-operator/console/ui"
 )
 
-// handedOn is what the API answers in these tests.
-const handedOn = "the API"
+// apiResponse is the response of the API in these tests.
+const apiResponse = "the API"
 
-var handler = ui.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, handedOn) }))
+var handler = ui.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, apiResponse) }))
 
-// ask asks as whom the Accept header says.
-func ask(method, path string, accept ...string) *httptest.ResponseRecorder {
-	request := httptest.NewRequest(method, path, nil)
-	request.Header["Accept"] = accept
+// request returns the response to a request with an Accept header.
+func request(method, path string, accept ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, nil)
+	r.Header["Accept"] = accept
 	got := httptest.NewRecorder()
-	handler.ServeHTTP(got, request)
+	handler.ServeHTTP(got, r)
 	return got
 }
 
 const chromium = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8"
 
-func TestBrowsersGetThePageAndProgramsTheAPI(t *testing.T) {
+func TestHandler_ServesThePageToBrowsersAndTheAPIToOtherClients(t *testing.T) {
 	cases := []struct {
 		name, method, path string
 		accept             []string
@@ -49,30 +49,30 @@ func TestBrowsersGetThePageAndProgramsTheAPI(t *testing.T) {
 		{"JSON by name", "GET", "/", []string{"application/json"}, false},
 		{"JSON as much as HTML", "GET", "/", []string{"text/html, application/json"}, false},
 		{"HTML refused", "GET", "/", []string{"text/html;q=0"}, false},
-		{"a quality that is none", "GET", "/", []string{"text/html;q=x"}, false},
-		{"what is no media type", "GET", "/", []string{"text/html/x,;;"}, false},
+		{"an invalid quality", "GET", "/", []string{"text/html;q=x"}, false},
+		{"an invalid media type", "GET", "/", []string{"text/html/x,;;"}, false},
 		{"another method", "POST", "/", []string{chromium}, false},
 		{"another method for a file", "POST", "/assets/app.js", []string{chromium}, false},
 		{"the API for a browser", "GET", "/api/v1/api-keys", []string{chromium}, false},
-		{"no file", "GET", "/assets/none.js", []string{chromium}, false},
+		{"an unknown file", "GET", "/assets/none.js", []string{chromium}, false},
 		{"the directory", "GET", "/assets/", []string{chromium}, false},
 		{"the page by the name of its file", "GET", "/index.html", []string{chromium}, false},
-		{"this package's source", "GET", "/page.go", []string{chromium}, false},
+		{"this package's source", "GET", "/ui.go", []string{chromium}, false},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			got := ask(c.method, c.path, c.accept...)
-			if isPage := got.Body.String() != handedOn; isPage != c.page {
-				t.Errorf("the page is the answer: %t", isPage)
+			got := request(c.method, c.path, c.accept...)
+			if isPage := got.Body.String() != apiResponse; isPage != c.page {
+				t.Errorf("the response is the page: %t", isPage)
 			}
 			if vary := got.Header().Get("Vary"); c.path == "/" && vary != "Accept" {
-				t.Errorf("Vary is %q, so that a cache may give a program the page", vary)
+				t.Errorf("Vary is %q, so a cache may return the page to other clients", vary)
 			}
 		})
 	}
 }
 
-func TestEachFileIsServedAsWhatItIsAndGuarded(t *testing.T) {
+func TestHandler_ServesFilesWithMediaTypesAndSecurityHeaders(t *testing.T) {
 	paths := map[string]string{"/": "text/html; charset=utf-8"}
 	for extension, mediaType := range map[string]string{
 		".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml",
@@ -87,10 +87,10 @@ func TestEachFileIsServedAsWhatItIsAndGuarded(t *testing.T) {
 	}
 	for path, mediaType := range paths {
 		t.Run(path, func(t *testing.T) {
-			got := ask("GET", path, chromium)
+			got := request("GET", path, chromium)
 			content, err := os.ReadFile(cmp.Or(path[1:], "index.html"))
 			if err != nil || got.Code != http.StatusOK || got.Body.String() != string(content) {
-				t.Fatalf("answered %d with %d bytes; the file has %d (%v)", got.Code, got.Body.Len(), len(content), err)
+				t.Fatalf("the response is %d with %d bytes; the file has %d (%v)", got.Code, got.Body.Len(), len(content), err)
 			}
 			for name, want := range map[string]string{
 				"Content-Type":                 mediaType,
@@ -111,21 +111,21 @@ func TestEachFileIsServedAsWhatItIsAndGuarded(t *testing.T) {
 	}
 }
 
-// TestThePageNamesAllItsModules keeps the page from loading its modules one after the other.
-func TestThePageNamesAllItsModules(t *testing.T) {
-	html := ask("GET", "/", chromium).Body.String()
+// The browser would otherwise load the modules one after the other.
+func TestPage_PreloadsAllModules(t *testing.T) {
+	html := request("GET", "/", chromium).Body.String()
 	modules, err := fs.Glob(os.DirFS("."), "assets/*.js")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, module := range modules {
 		if strings.Count(html, `"`+module+`"`) != 1 {
-			t.Errorf("index.html does not name %s", module)
+			t.Errorf("index.html does not preload %s", module)
 		}
 	}
 }
 
-func TestNothingMakesMarkupOfText(t *testing.T) {
+func TestPage_CreatesNoMarkupFromText(t *testing.T) {
 	sinks := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|setHTMLUnsafe|\beval\b|new Function|createContextualFragment`)
 	modules, err := fs.Glob(os.DirFS("."), "assets/*.js")
 	if err != nil || len(modules) == 0 {
@@ -137,7 +137,7 @@ func TestNothingMakesMarkupOfText(t *testing.T) {
 			t.Fatal(err)
 		}
 		if found := sinks.Find(content); found != nil {
-			t.Errorf("%s has %s", module, found)
+			t.Errorf("%s uses %s", module, found)
 		}
 	}
 }

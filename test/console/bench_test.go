@@ -18,17 +18,17 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// BenchmarkTenThousandKeys says how long the page of 10 000 keys takes to show the first rows and to have all, after a start or a
-// reload, and how long after a letter in the search, or a click on a column, the rows are painted.
+// BenchmarkTenThousandKeys measures the page with 10 000 keys. After a load, it measures the time until the first rows and until all rows are
+// painted; after a letter in the search and after a click on a column, the time until the new rows are painted.
 func BenchmarkTenThousandKeys(b *testing.B) {
 	const keys = 10_000
 	env := testenv.Shared(b)
 	controller := operator.StartController(b, env.Config)
 	f := newFixture(b, env)
-	controller.Kill() // it would have to settle each key
-	f.declareMany(keys - 1)
-	framework.Eventually(f, "the console has heard of all", func() bool {
-		_, body := f.ask("GET", "api-keys/count", f.key)
+	controller.Kill() // it would issue each key
+	f.createKeys(keys - 1)
+	framework.Eventually(f, "the console lists all keys", func() bool {
+		_, body := f.request("GET", "api-keys/count", f.key)
 		return body == fmt.Sprintf(`{"errorCode":0,"errorMessage":null,"payload":%d}`, keys)
 	})
 	p := f.enter(f.key)
@@ -37,7 +37,7 @@ func BenchmarkTenThousandKeys(b *testing.B) {
 	for b.Loop() {
 		p.visit("")
 		p.sees("1–50 of 10,000")
-		p.eventually("all are there", func() bool { return run[bool](p, `watch.all > 0`) })
+		p.eventually("all rows are painted", func() bool { return run[bool](p, `watch.all > 0`) })
 		b.ReportMetric(run[float64](p, `watch.first`), "ms/first-rows")
 		b.ReportMetric(run[float64](p, `watch.all`), "ms/all-rows")
 		run[any](p, `watch.slowest = 0`)
@@ -49,13 +49,13 @@ func BenchmarkTenThousandKeys(b *testing.B) {
 		p.sees("1–50 of 10,000")
 		run[any](p, `watch.slowest = 0`)
 		p.click("button", "App name")
-		p.eventually("the order is another", func() bool { return p.rows()[0].Name != "" && run[bool](p, `watch.slowest > 0`) })
+		p.eventually("the order has changed", func() bool { return p.rows()[0].Name != "" && run[bool](p, `watch.slowest > 0`) })
 		b.ReportMetric(run[float64](p, `watch.slowest`), "ms/sort")
 	}
 }
 
-// stopwatch measures in the page, in milliseconds, until a frame that shows it: the first row and the whole list since the start of the
-// page's load, and the effect of an input since the input.
+// stopwatch is a script that measures times in milliseconds until a frame is painted. Those of the first row and of the whole list begin with
+// the load of the page. The slowest one of an input begins with the input.
 const stopwatch = `
   globalThis.watch = { first: 0, all: 0, slowest: 0 };
   const whenShown = (note) => requestAnimationFrame(() => setTimeout(() => note(performance.now())));
@@ -71,15 +71,15 @@ const stopwatch = `
   }
 `
 
-// declareMany declares that many keys, "Service 1" being the first.
-func (f *fixture) declareMany(count int) {
+// createKeys creates this many keys: "Service 1" and so on.
+func (f *fixture) createKeys(count int) {
 	f.Helper()
 	numbers := make(chan int)
-	var declaring sync.WaitGroup
+	var creating sync.WaitGroup
 	for range 16 {
-		declaring.Go(func() {
+		creating.Go(func() {
 			for number := range numbers {
-				f.declare(fmt.Sprintf("Service %d", number), func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = number%2 == 0 })
+				f.createKey(fmt.Sprintf("Service %d", number), func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = number%2 == 0 })
 			}
 		})
 	}
@@ -87,5 +87,5 @@ func (f *fixture) declareMany(count int) {
 		numbers <- number + 1
 	}
 	close(numbers)
-	declaring.Wait()
+	creating.Wait()
 }

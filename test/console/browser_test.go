@@ -34,13 +34,12 @@ import (
 )
 
 const (
-	// timeout bounds every wait for something that must come.
-	timeout = 20 * time.Second
-	// poll is how often it is looked for.
-	poll = 20 * time.Millisecond
+	// timeout bounds the wait for a condition.
+	timeout      = 20 * time.Second
+	pollInterval = 20 * time.Millisecond
 )
 
-// startBrowser starts the browser that hack/debian got, with its fonts, until ctx is done. dir is for what it writes.
+// startBrowser starts the browser that hack/debian downloads, with its fonts, until ctx is done. The browser writes to dir.
 func startBrowser(ctx context.Context, dir string) (context.Context, error) {
 	root, err := controlplane.FindRepository()
 	if err != nil {
@@ -65,12 +64,12 @@ func startBrowser(ctx context.Context, dir string) (context.Context, error) {
 	allocated, _ := chromedp.NewExecAllocator(ctx, options...)
 	running, _ := chromedp.NewContext(allocated)
 	if err := chromedp.Do(running); err != nil {
-		return nil, fmt.Errorf("the browser does not start (`make test-console` gets what it needs): %w", err)
+		return nil, fmt.Errorf("the browser does not start (`make test-console` downloads what it needs): %w", err)
 	}
 	return running, nil
 }
 
-// librariesIn returns where programs from the packages that hack/debian extracted find their libraries.
+// librariesIn returns the library directories of the Debian packages that hack/debian extracts.
 func librariesIn(debian string) (directories []string, err error) {
 	for _, pattern := range []string{"lib/*-linux-gnu*", "usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/pulseaudio"} {
 		found, err := filepath.Glob(filepath.Join(debian, pattern))
@@ -82,7 +81,7 @@ func librariesIn(debian string) (directories []string, err error) {
 	return directories, nil
 }
 
-// fontsConfig makes pages look the same on every machine.
+// fontsConfig makes screenshots the same on all machines.
 const fontsConfig = `<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
 <fontconfig>
@@ -94,27 +93,26 @@ const fontsConfig = `<?xml version="1.0"?>
 </fontconfig>
 `
 
-// tab is a browser's tab of its own, with a user before it. What no page may do, a message on the console or a request to another origin,
-// for example, fails the test.
+// tab is a tab of the browser. Messages on the browser console, exceptions, and requests to other origins fail the test.
 type tab struct {
 	testing.TB
 	ctx context.Context
 	// url of the page.
 	url string
 
-	mu       sync.Mutex
-	faults   []string
-	refusals []string
-	heap     strings.Builder
+	mu     sync.Mutex
+	faults []string
+	errors []string // responses with an error status
+	heap   strings.Builder
 }
 
-// open opens a page in a tab that shares nothing with other tabs.
+// open opens a page in a tab with its own storage.
 func open(t testing.TB, url string) *tab {
 	t.Helper()
 	return openIn(t, url, chromedp.WithNewBrowserContext())
 }
 
-// another opens the page in another tab of the same user.
+// another opens the page in another tab with the same storage.
 func (p *tab) another() *tab {
 	p.Helper()
 	return openIn(p.TB, p.url, chromedp.WithExistingBrowserContext(chromedp.FromContext(p.ctx).BrowserContextID))
@@ -124,28 +122,28 @@ func openIn(t testing.TB, url string, where chromedp.ContextOption) *tab {
 	t.Helper()
 	p := &tab{TB: t, url: url}
 	var cancel context.CancelFunc
-	p.ctx, cancel = chromedp.NewContext(theBrowser, where, chromedp.WithListener(p.observe))
+	p.ctx, cancel = chromedp.NewContext(sharedBrowser, where, chromedp.WithListener(p.observe))
 	t.Cleanup(cancel)
-	t.Cleanup(p.examine)
+	t.Cleanup(p.assertNoFaults)
 	framework.Must(p, chromedp.Do(p.ctx, chromedp.EmulateViewport(1280, 800)))
 	call(p, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
 	p.visit("")
 	return p
 }
 
-// visit loads the page at this place of its: "#settings", for example.
-func (p *tab) visit(place string) {
+// visit loads the page with a fragment, such as "#settings".
+func (p *tab) visit(fragment string) {
 	p.Helper()
-	do(p, chromedp.Navigate(p.url+place))
+	do(p, chromedp.Navigate(p.url+fragment))
 }
 
-// reload loads the page again, as its user does.
+// reload reloads the page.
 func (p *tab) reload() {
 	p.Helper()
 	do(p, chromedp.Reload())
 }
 
-// block leaves this call without an answer, until unblock.
+// block blocks the requests to a path, until unblock.
 func (p *tab) block(call string) {
 	p.Helper()
 	setBlocked(p, &network.BlockPattern{URLPattern: p.url + call, Block: true})
@@ -161,7 +159,7 @@ func setBlocked(p *tab, patterns ...*network.BlockPattern) {
 	call(p, network.SetBlockedURLs, network.SetBlockedURLsParams{URLPatterns: patterns})
 }
 
-// observe gathers what happens in the tab.
+// observe records the events of the tab.
 func (p *tab) observe(event any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -173,33 +171,33 @@ func (p *tab) observe(event any) {
 	case *runtime.EventExceptionThrown:
 		p.faults = append(p.faults, fmt.Sprintf("exception: %+v", *event.ExceptionDetails))
 	case *log.EventEntryAdded:
-		if event.Entry.Source != log.EntrySourceNetwork { // an answer that is a refusal is none of the page's faults
+		if event.Entry.Source != log.EntrySourceNetwork { // error responses are recorded below
 			p.faults = append(p.faults, fmt.Sprintf("log: %s: %s", event.Entry.Source, event.Entry.Text))
 		}
 	case *network.EventRequestWillBeSent:
-		if address := event.Request.URL; !strings.HasPrefix(address, p.url) && !strings.HasPrefix(address, "data:") { // its own icons
+		if address := event.Request.URL; !strings.HasPrefix(address, p.url) && !strings.HasPrefix(address, "data:") { // icons of form controls
 			p.faults = append(p.faults, "request to "+address)
 		}
 	case *network.EventResponseReceived:
 		if event.Response.Status >= 400 {
 			address, _, _ := strings.Cut(strings.TrimPrefix(event.Response.URL, p.url), "?")
-			p.refusals = append(p.refusals, fmt.Sprintf("%d %s", event.Response.Status, address))
+			p.errors = append(p.errors, fmt.Sprintf("%d %s", event.Response.Status, address))
 		}
 	case *heapprofiler.EventAddHeapSnapshotChunk:
 		p.heap.WriteString(event.Chunk)
 	}
 }
 
-// examine fails the test for what no page may do, and for refusals that it has not told of.
-func (p *tab) examine() {
+// assertNoFaults fails the test for faults of the page, and for error responses that the test does not expect.
+func (p *tab) assertNoFaults() {
 	p.Helper()
 	for _, fault := range p.takeFaults() {
 		p.Errorf("the page: %s", fault)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, refusal := range p.refusals {
-		p.Errorf("the page was refused something that nobody expected: %s", refusal)
+	for _, unexpected := range p.errors {
+		p.Errorf("an unexpected error response: %s", unexpected)
 	}
 }
 
@@ -211,19 +209,19 @@ func (p *tab) takeFaults() []string {
 	return faults
 }
 
-// refused waits until the page was refused a call: "401 api/v1/api-keys". A refusal that is given n times is waited for once.
-func (p *tab) refused(refusal string) {
+// expectError waits for an error response, such as "401 api/v1/api-keys", one or several times.
+func (p *tab) expectError(want string) {
 	p.Helper()
-	p.eventually("the page is answered "+refusal, func() bool {
+	p.eventually("a request of the page fails with "+want, func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		before := len(p.refusals)
-		p.refusals = slices.DeleteFunc(p.refusals, func(r string) bool { return r == refusal })
-		return len(p.refusals) < before
+		before := len(p.errors)
+		p.errors = slices.DeleteFunc(p.errors, func(r string) bool { return r == want })
+		return len(p.errors) < before
 	})
 }
 
-// tabTo presses the Tab key until the one element of this role and name has the focus, and sees to it that the focus can be seen.
+// tabTo presses the Tab key until the element with this role and name has the focus, and checks that the focus is visible.
 func (p *tab) tabTo(role, name string) {
 	p.Helper()
 	const most = 30
@@ -233,7 +231,7 @@ func (p *tab) tabTo(role, name string) {
 		reached := p.focused()
 		if reached == role+" "+name {
 			if outline := run[string](p, `getComputedStyle(document.activeElement).outlineStyle`); outline == "none" {
-				p.Errorf("nobody sees that %s has the focus", reached)
+				p.Errorf("the focus of %s is not visible", reached)
 			}
 			return
 		}
@@ -242,19 +240,19 @@ func (p *tab) tabTo(role, name string) {
 	p.Fatalf("the Tab key does not lead to %s %q, only to %q", role, name, passed)
 }
 
-// find waits until there is one element that assistive technology is told of with this role and this name.
+// find waits until the accessibility tree contains one element with this role and name.
 func (p *tab) find(role, name string) cdp.BackendNodeID {
 	p.Helper()
 	var found []cdp.BackendNodeID
-	p.eventually(fmt.Sprintf("there is one %s %q", role, name), func() bool {
-		found = p.lookFor(role, name)
+	p.eventually(fmt.Sprintf("the page has one %s %q", role, name), func() bool {
+		found = p.query(role, name)
 		return len(found) == 1
 	})
 	return found[0]
 }
 
-// lookFor returns the elements that assistive technology is told of with this role and this name.
-func (p *tab) lookFor(role, name string) (found []cdp.BackendNodeID) {
+// query returns the elements of the accessibility tree with this role and name.
+func (p *tab) query(role, name string) (found []cdp.BackendNodeID) {
 	p.Helper()
 	document := call(p, dom.GetDocument, dom.GetDocumentParams{})
 	tree, err := chromedp.Call(p.ctx, accessibility.QueryAXTree, accessibility.QueryAXTreeParams{
@@ -271,24 +269,24 @@ func (p *tab) lookFor(role, name string) (found []cdp.BackendNodeID) {
 	return found
 }
 
-// absent waits until there is no such element.
+// absent waits until the page has no such element.
 func (p *tab) absent(role, name string) {
 	p.Helper()
-	p.eventually(fmt.Sprintf("there is no %s %q", role, name), func() bool { return len(p.lookFor(role, name)) == 0 })
+	p.eventually(fmt.Sprintf("the page has no %s %q", role, name), func() bool { return len(p.query(role, name)) == 0 })
 }
 
-// click clicks on the one element of this role and name, once it lies still.
+// click clicks on the element with this role and name, once it does not move any more.
 func (p *tab) click(role, name string) {
 	p.Helper()
 	var at, before dom.Quad
-	p.eventually(fmt.Sprintf("the %s %q lies still", role, name), func() bool {
+	p.eventually(fmt.Sprintf("the %s %q does not move", role, name), func() bool {
 		before, at = at, p.locate(p.find(role, name))
 		return at != nil && slices.Equal(before, at)
 	})
 	do(p, chromedp.MouseClickXY((at[0]+at[4])/2, (at[1]+at[5])/2))
 }
 
-// locate brings an element into view and returns its corners, or nil if it is gone.
+// locate scrolls an element into view and returns its corners, or nil if it does not exist any more.
 func (p *tab) locate(node cdp.BackendNodeID) dom.Quad {
 	p.Helper()
 	_, err := chromedp.Call(p.ctx, dom.ScrollIntoViewIfNeeded, dom.ScrollIntoViewIfNeededParams{BackendNodeID: node})
@@ -302,7 +300,7 @@ func (p *tab) locate(node cdp.BackendNodeID) dom.Quad {
 	return corners.Quads[0]
 }
 
-// fill clicks into a field, and writes a text in the place of what is there.
+// fill clicks into a field and replaces its text.
 func (p *tab) fill(role, name, text string) {
 	p.Helper()
 	p.click(role, name)
@@ -311,7 +309,7 @@ func (p *tab) fill(role, name, text string) {
 	p.write(text)
 }
 
-// choose chooses from a list as the keyboard does.
+// choose selects an option of a list with the keyboard.
 func (p *tab) choose(name, option string) {
 	p.Helper()
 	call(p, dom.Focus, dom.FocusParams{BackendNodeID: p.find("combobox", name)})
@@ -325,13 +323,13 @@ func (p *tab) choose(name, option string) {
 	})
 }
 
-// write writes as a keyboard does, or an input method where no keyboard has the letter.
+// write enters a text, as an input method does.
 func (p *tab) write(text string) {
 	p.Helper()
 	call(p, input.InsertText, input.InsertTextParams{Text: text})
 }
 
-// press presses keys, one after the other.
+// press presses keys in order.
 func (p *tab) press(keys ...string) {
 	p.Helper()
 	for _, key := range keys {
@@ -345,13 +343,13 @@ func (p *tab) sees(text string) {
 	p.eventually(fmt.Sprintf("the page shows %q", text), func() bool { return strings.Contains(p.text(), text) })
 }
 
-// text is what the page shows.
+// text returns the visible text of the page.
 func (p *tab) text() string {
 	p.Helper()
 	return run[string](p, `document.body.innerText`)
 }
 
-// focused says which element has the focus: "button Create".
+// focused returns the role and name of the element with the focus, such as "button Create".
 func (p *tab) focused() string {
 	p.Helper()
 	object := call(p, runtime.Evaluate, runtime.EvaluateParams{Expression: `document.activeElement`})
@@ -366,7 +364,7 @@ func value(v *accessibility.Value) (text string) {
 	return text
 }
 
-// memory is all that the page's scripts hold, once what nothing refers to is gone.
+// memory returns a snapshot of the JavaScript heap after a garbage collection.
 func (p *tab) memory() string {
 	p.Helper()
 	p.mu.Lock()
@@ -378,8 +376,8 @@ func (p *tab) memory() string {
 	return p.heap.String()
 }
 
-// look makes the page look as a user has set it up: "light" or "dark", this wide and high. Nothing moves.
-func (p *tab) look(scheme string, width, height int64) {
+// emulate sets the color scheme, "light" or "dark", and the size of the window. It turns animations off.
+func (p *tab) emulate(scheme string, width, height int64) {
 	p.Helper()
 	do(p, chromedp.EmulateViewport(width, height))
 	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
@@ -387,10 +385,10 @@ func (p *tab) look(scheme string, width, height int64) {
 	}})
 }
 
-// row is what a row of the table says of a key.
+// row is a row of the table.
 type row struct{ Name, Access, State, Created, Updated, Expires, ID, Action string }
 
-// rows returns what the table shows.
+// rows returns the rows of the table.
 func (p *tab) rows() []row {
 	p.Helper()
 	return run[[]row](p, `[...document.querySelectorAll("tbody tr")].map(row => Object.fromEntries(
@@ -404,13 +402,13 @@ func (p *tab) eventually(what string, condition func() bool) {
 	for !condition() {
 		select {
 		case <-deadline:
-			p.Fatalf("waited %s in vain until %s. The page shows:\n%s", timeout, what, p.text())
-		case <-time.After(poll):
+			p.Fatalf("timed out after %s waiting until %s. The page shows:\n%s", timeout, what, p.text())
+		case <-time.After(pollInterval):
 		}
 	}
 }
 
-// call calls the browser for a tab.
+// call sends a command to the browser.
 func call[P, R any](p *tab, command cdp.Command[P, R], params P) R {
 	p.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, timeout)
@@ -420,13 +418,13 @@ func call[P, R any](p *tab, command cdp.Command[P, R], params P) R {
 	return result
 }
 
-// run runs JavaScript in a page, and returns what its last expression gives.
+// run runs JavaScript in the page, and returns the value of its last expression.
 func run[T any](p *tab, script string) T {
 	p.Helper()
 	return do(p, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
 }
 
-// do does something in a tab, and returns what comes of it.
+// do runs an action in the tab, and returns its result.
 func do[T any](p *tab, action chromedp.Action[T]) T {
 	p.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, timeout)

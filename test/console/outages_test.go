@@ -17,7 +17,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/operator"
 )
 
-func aConsoleThatIsStartingIsWaitedFor(ready *fixture) {
+func pageWaitsForAConsoleThatIsStarting(ready *fixture) {
 	gate := newGate(ready, ready.Env.Config)
 	f := &fixture{Fixture: ready.Fixture}
 	f.start(gate.config, "--api-key-file=")
@@ -25,43 +25,43 @@ func aConsoleThatIsStartingIsWaitedFor(ready *fixture) {
 	p := open(f, f.url)
 	p.fill("textbox", "API key", ready.key)
 	p.click("button", "Save")
-	p.sees("The console is starting. It says: “API keys cannot be checked at the moment: try again.” Trying again …")
-	p.find("button", "Checking …")
+	p.sees("The console is not ready: “API keys cannot be checked at the moment: try again.” Retrying…")
+	p.find("button", "Checking…")
 	close(gate.opened)
-	p.sees("1 active, 1 in all")
-	p.eventually("it no longer says so", func() bool { return !strings.Contains(p.text(), "starting") })
-	p.refused("503 " + countCall)
+	p.sees("1 active, 1 total")
+	p.eventually("the message disappears", func() bool { return !strings.Contains(p.text(), "not ready") })
+	p.expectError("503 " + countCall)
 }
 
-func noDialogWaitsForEver(f *fixture) {
+func dialogsDoNotWaitForever(f *fixture) {
 	p := f.enter(f.issue("Reader"))
 	p.block(countCall)
-	p.click("button", "New key")
-	p.fill("textbox", "App name", "Wish")
+	p.click("button", "Create key")
+	p.fill("textbox", "App name", "Report")
 	p.click("button", "Create")
-	p.find("button", "Creating …")
+	p.find("button", "Creating…")
 	p.sees("API key does not have write access")
-	p.refused("401 " + keysCall)
+	p.expectError("401 " + keysCall)
 	p.click("button", "Cancel")
-	p.absent("dialog", "New key")
+	p.absent("dialog", "Create key")
 
 	p = f.enter(f.key)
 	own := p.bootstrap()
 	p.click("button", "Deactivate "+own.Name)
 	p.block(keysCall)
 	p.click("button", "Deactivate")
-	p.sees("This is the key that the call is made with")
-	p.refused("409 " + keysCall + "/" + own.ID)
-	p.sees("The console does not answer. Trying again …")
+	p.sees("This is the key that authenticates the request")
+	p.expectError("409 " + keysCall + "/" + own.ID)
+	p.sees("The console does not respond. Retrying…")
 	p.click("button", "Cancel")
 	p.absent("dialog", "Deactivate "+own.Name+"?")
 	p.unblock()
-	p.eventually("it no longer tries", func() bool { return !strings.Contains(p.text(), "Trying again") })
+	p.eventually("the page does not retry any more", func() bool { return !strings.Contains(p.text(), "Retrying") })
 }
 
-// gate stands between a process and the API server: until it is opened, nothing answers.
+// gate is a proxy for the API server that forwards nothing until it is opened.
 type gate struct {
-	// config leads a process through the gate.
+	// config for processes, with the address of the gate.
 	config *rest.Config
 	opened chan struct{}
 }
@@ -81,25 +81,25 @@ func newGate(t testing.TB, upstream *rest.Config) *gate {
 	g.config.Host = target.Scheme + "://" + listener.Addr().String()
 	go func() {
 		for {
-			caller, err := listener.Accept()
+			client, err := listener.Accept()
 			if err != nil {
-				return // the test is over
+				return // the test has ended
 			}
-			go g.pass(caller, target.Host)
+			go g.forward(client, target.Host)
 		}
 	}()
 	return g
 }
 
-// pass lets a caller through to an address.
-func (g *gate) pass(caller net.Conn, address string) {
-	defer caller.Close()
+// forward forwards a connection to an address.
+func (g *gate) forward(client net.Conn, address string) {
+	defer client.Close()
 	<-g.opened
-	called, err := net.Dial("tcp", address)
+	server, err := net.Dial("tcp", address)
 	if err != nil {
 		return
 	}
-	defer called.Close()
-	go func() { _, _ = io.Copy(called, caller) }()
-	_, _ = io.Copy(caller, called)
+	defer server.Close()
+	go func() { _, _ = io.Copy(server, client) }()
+	_, _ = io.Copy(client, server)
 }

@@ -29,11 +29,11 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// repository is the directory of this repository.
+// repository is the root directory of the repository.
 var repository string
 
-// theBrowser is the browser that all tests use, each in a tab of its own.
-var theBrowser context.Context
+// sharedBrowser is the browser of all tests. Each test has its own tab.
+var sharedBrowser context.Context
 
 func TestMain(m *testing.M) {
 	if err := setUp(); err != nil {
@@ -47,14 +47,14 @@ func setUp() (err error) {
 	if repository, err = controlplane.FindRepository(); err != nil {
 		return err
 	}
-	dir := filepath.Join(repository, "bin", "browser") // where it stays until the next run, because the browser ends with this process
+	dir := filepath.Join(repository, "bin", "browser") // the next run removes it, because the browser ends with this process
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	theBrowser, err = startBrowser(context.Background(), dir)
+	sharedBrowser, err = startBrowser(context.Background(), dir)
 	return err
 }
 
@@ -93,7 +93,7 @@ func (f *fixture) start(config *rest.Config, args ...string) {
 	f.url = "http://" + f.console.Address("console") + "/"
 }
 
-// enter opens the page as somebody does whose browser keeps this key from an earlier time.
+// enter opens the page and enters an API key.
 func (f *fixture) enter(key string) *tab {
 	f.Helper()
 	p := open(f, f.url)
@@ -101,27 +101,27 @@ func (f *fixture) enter(key string) *tab {
 	return p
 }
 
-// signIn gives the page its API key.
+// signIn enters the API key of the page.
 func (p *tab) signIn(key string) {
 	p.Helper()
 	p.fill("textbox", "API key", key)
 	p.click("button", "Save")
-	p.sees("in all")
+	p.sees("total")
 }
 
-// issue declares a key with read access by the Kubernetes API, and returns its token when the console accepts it.
+// issue creates a key with read access through the Kubernetes API, and returns its token once the console accepts it.
 func (f *fixture) issue(appName string, change ...func(*v1alpha1.APIKeySpec)) (issued string) {
 	f.Helper()
 	issued = token.New()
-	f.declare(appName, append(change, func(spec *v1alpha1.APIKeySpec) {
+	f.createKey(appName, append(change, func(spec *v1alpha1.APIKeySpec) {
 		spec.TokenHash, spec.TokenHint = token.Hash(issued), token.Hint(issued)
 	})...)
 	framework.Eventually(f, appName+" is accepted", func() bool { return f.status("GET", "api-keys/count", issued) == http.StatusOK })
 	return issued
 }
 
-// declare declares a key with read access and any hash.
-func (f *fixture) declare(appName string, change ...func(*v1alpha1.APIKeySpec)) {
+// createKey creates an APIKey with read access and the hash of a random token.
+func (f *fixture) createKey(appName string, change ...func(*v1alpha1.APIKeySpec)) {
 	f.Helper()
 	key := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, GenerateName: "test-"},
@@ -133,19 +133,19 @@ func (f *fixture) declare(appName string, change ...func(*v1alpha1.APIKeySpec)) 
 	framework.Must(f, f.Env.Client.Create(f.Context(), key))
 }
 
-// awaitActive waits until the console shows this many keys that are active.
+// awaitActive waits until the console counts this many active keys.
 func (f *fixture) awaitActive(count int) {
 	f.Helper()
 	framework.Eventually(f, fmt.Sprintf("%d keys are active", count), func() bool {
-		_, body := f.ask("GET", "api-keys/count?active_only=true", f.key)
+		_, body := f.request("GET", "api-keys/count?active_only=true", f.key)
 		return body == fmt.Sprintf(`{"errorCode":0,"errorMessage":null,"payload":%d}`, count)
 	})
 }
 
-// awaitEnded waits until the end of an app's key is on record.
+// awaitEnded waits until the end of the key of an app is on record.
 func (f *fixture) awaitEnded(appName string) {
 	f.Helper()
-	framework.Eventually(f, "the key of "+appName+" has ended", func() bool {
+	framework.Eventually(f, "the end of the key of "+appName+" is on record", func() bool {
 		keys := &v1alpha1.APIKeyList{}
 		framework.Must(f, f.Env.Client.List(f.Context(), keys, client.InNamespace(f.Namespace)))
 		return slices.ContainsFunc(keys.Items, func(key v1alpha1.APIKey) bool {
@@ -154,7 +154,7 @@ func (f *fixture) awaitEnded(appName string) {
 	})
 }
 
-// spec returns what is declared of the key of an app.
+// spec returns the spec of the key of an app.
 func (f *fixture) spec(appName string) (found v1alpha1.APIKeySpec) {
 	f.Helper()
 	keys := &v1alpha1.APIKeyList{}
@@ -164,11 +164,11 @@ func (f *fixture) spec(appName string) (found v1alpha1.APIKeySpec) {
 			return keys.Items[i].Spec
 		}
 	}
-	f.Fatalf("there is no key of %s", appName)
+	f.Fatalf("no key has the app name %s", appName)
 	return found
 }
 
-// deactivate ends the key of an app by the Kubernetes API, and waits until the console refuses its token.
+// deactivate deactivates the key of an app through the Kubernetes API, and waits until the console refuses its token.
 func (f *fixture) deactivate(appName, issued string) {
 	f.Helper()
 	keys := &v1alpha1.APIKeyList{}
@@ -183,14 +183,14 @@ func (f *fixture) deactivate(appName, issued string) {
 	framework.Eventually(f, appName+" is refused", func() bool { return f.status("GET", "api-keys/count", issued) == http.StatusUnauthorized })
 }
 
-// status asks the API without the page, and returns the status of the answer.
+// status returns the status of a request to the API.
 func (f *fixture) status(method, path, key string) int {
 	f.Helper()
-	status, _ := f.ask(method, path, key)
+	status, _ := f.request(method, path, key)
 	return status
 }
 
-func (f *fixture) ask(method, path, key string) (status int, body string) {
+func (f *fixture) request(method, path, key string) (status int, body string) {
 	f.Helper()
 	request, err := http.NewRequestWithContext(f.Context(), method, f.url+"api/v1/"+path, strings.NewReader(`{}`))
 	framework.Must(f, err)
@@ -206,35 +206,35 @@ func (f *fixture) ask(method, path, key string) (status int, body string) {
 	return response.StatusCode, string(content)
 }
 
-// TestConsole has one controller for all: each of its tests is about a namespace of its own.
+// TestConsole has one controller for all tests. Each test has its own namespace.
 func TestConsole(t *testing.T) {
 	env := testenv.Shared(t)
 	operator.StartController(t, env.Config)
 	for name, test := range map[string]func(*fixture){
-		"AKeyIsTriedBeforeItIsKept":                            aKeyIsTriedBeforeItIsKept,
-		"AKeyThatIsForgottenWhileAnotherIsTriedStaysForgotten": aKeyThatIsForgottenWhileAnotherIsTriedStaysForgotten,
-		"ABrowserThatStoresNothingIsEnough":                    aBrowserThatStoresNothingIsEnough,
-		"AKeyThatIsNoLongerGoodLeadsToTheSettings":             aKeyThatIsNoLongerGoodLeadsToTheSettings,
-		"ANewKeyOutlivesALostAPIKey":                           aNewKeyOutlivesALostAPIKey,
-		"ATokenIsShownOnceAndKeptNowhere":                      aTokenIsShownOnceAndKeptNowhere,
-		"AnIDIsCopied":                                         anIDIsCopied,
-		"AKeyExpiresWhenItsCreatorSays":                        aKeyExpiresWhenItsCreatorSays,
-		"AFailedCreationKeepsItsInput":                         aFailedCreationKeepsItsInput,
-		"AReadOnlyKeyIsToldSo":                                 aReadOnlyKeyIsToldSo,
-		"AKeyThatDoesNotManageIsToldHowItCould":                aKeyThatDoesNotManageIsToldHowItCould,
-		"OnlyTheKeyThatIsNamedIsDeactivated":                   onlyTheKeyThatIsNamedIsDeactivated,
-		"TheOwnKeyNeedsAnExtraStep":                            theOwnKeyNeedsAnExtraStep,
-		"AllCanBeDoneWithTheKeyboard":                          allCanBeDoneWithTheKeyboard,
-		"NamesAreTextInEveryScript":                            namesAreTextInEveryScript,
-		"KeysAreSearchedSortedAndPaged":                        keysAreSearchedSortedAndPaged,
-		"AnyNumberOfKeysIsShown":                               anyNumberOfKeysIsShown,
-		"AConsoleThatIsStartingIsWaitedFor":                    aConsoleThatIsStartingIsWaitedFor,
-		"NoDialogWaitsForEver":                                 noDialogWaitsForEver,
-		"WhatAnotherTabDoesWithTheAPIKeyIsDoneHere":            whatAnotherTabDoesWithTheAPIKeyIsDoneHere,
-		"WhatTheBrowserForbidsDoesNotHappenUnnoticed":          whatTheBrowserForbidsDoesNotHappenUnnoticed,
-		"EachViewCanBeUsedByAllInLight":                        eachViewCanBeUsedByAll("light", 1280, 800),
-		"EachViewCanBeUsedByAllInDark":                         eachViewCanBeUsedByAll("dark", 1280, 800),
-		"EachViewCanBeUsedByAllOnANarrowScreen":                eachViewCanBeUsedByAll("narrow", 390, 844),
+		"Settings_CheckAKeyBeforeTheyStoreIt":         settingsCheckAKeyBeforeTheyStoreIt,
+		"Settings_ForgetAKeyWhileAnotherIsChecked":    settingsForgetAKeyWhileAnotherIsChecked,
+		"Settings_WorkWithoutStorage":                 settingsWorkWithoutStorage,
+		"Settings_OpenWhenTheKeyIsRefused":            settingsOpenWhenTheKeyIsRefused,
+		"Create_KeepsItsInputWhenTheAPIKeyIsRefused":  createKeepsItsInputWhenTheAPIKeyIsRefused,
+		"Token_IsShownOnceAndStoredNowhere":           tokenIsShownOnceAndStoredNowhere,
+		"Table_CopiesAnID":                            tableCopiesAnID,
+		"Create_SetsTheExpiry":                        createSetsTheExpiry,
+		"Create_KeepsItsInputAfterAnError":            createKeepsItsInputAfterAnError,
+		"ReadOnlyKey_SeesTheErrorOfTheAPI":            readOnlyKeySeesTheErrorOfTheAPI,
+		"KeyWithoutManagerLabel_SeesTheErrorOfTheAPI": keyWithoutManagerLabelSeesTheErrorOfTheAPI,
+		"Deactivate_OnlyTheChosenKey":                 deactivateOnlyTheChosenKey,
+		"Deactivate_TheKeyOfThePageNeedsForce":        deactivateTheKeyOfThePageNeedsForce,
+		"Keyboard_ReachesAllControls":                 keyboardReachesAllControls,
+		"Table_ShowsNamesAsText":                      tableShowsNamesAsText,
+		"Table_SearchesSortsAndPages":                 tableSearchesSortsAndPages,
+		"Table_ShowsManyKeys":                         tableShowsManyKeys,
+		"Page_WaitsForAConsoleThatIsStarting":         pageWaitsForAConsoleThatIsStarting,
+		"Dialogs_DoNotWaitForever":                    dialogsDoNotWaitForever,
+		"Tabs_ShareTheAPIKey":                         tabsShareTheAPIKey,
+		"ContentSecurityPolicy_IsEnforced":            contentSecurityPolicyIsEnforced,
+		"Views_AreAccessibleInLight":                  viewsAreAccessible("light", 1280, 800),
+		"Views_AreAccessibleInDark":                   viewsAreAccessible("dark", 1280, 800),
+		"Views_AreAccessibleOnANarrowScreen":          viewsAreAccessible("narrow", 390, 844),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

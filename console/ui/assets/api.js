@@ -1,49 +1,49 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// The REST API, as this page calls it. Its addresses are relative to the page, so that a proxy may serve both below a path of its own.
+// The client of the REST API. Its URLs are relative to the page, so that a proxy may serve both below a path prefix.
 
-const pageSize = 1000; // keys in one answer
-const timeout = 30_000; // ms; a creation takes up to 10 s
-const longestPause = 5_000; // ms
+const pageSize = 1000; // keys in a response
+const timeout = 30_000; // ms; creating a key takes up to 10 s
+const maxRetryDelay = 5_000; // ms
 
-/** The API refuses a call: the message has its words. */
-export class Refusal extends Error {
+/** An error response. Its message is that of the API. */
+export class ResponseError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
   }
 
-  /** The key was not accepted, or not for this call. */
-  get ofKey() { return this.status === 401 || this.status === 403; }
+  /** The API key is not valid, or lacks the access for this request. */
+  get isDenial() { return this.status === 401 || this.status === 403; }
 
-  /** The server cannot tell at the moment: it is starting, or cut off from its own source of keys. */
-  get starting() { return this.status === 503; }
+  /** The server is not ready: it is starting, or cannot reach the Kubernetes API. */
+  get isUnavailable() { return this.status === 503; }
 }
 
-/** There was no answer that could be read: whether the call took effect is not known. */
-export class Unanswered extends Error {}
+/** The error of a request without a readable response. The request may have taken effect. */
+export class NoResponseError extends Error {}
 
-/** The calls of the API, made with one key. */
-export class Api {
+/** A client with an API key. */
+export class Client {
   #key;
-  #onWait;
+  #onRetry;
 
-  /** onWait is called with the error that is waited out, and without one when the wait is over. */
-  constructor(key, onWait) {
+  /** onRetry is called with an error before each retry, and with nothing when a request ends. */
+  constructor(key, onRetry) {
     this.#key = key;
-    this.#onWait = onWait;
+    this.#onRetry = onRetry;
   }
 
-  /** Fails unless the key may read. */
+  /** Throws unless the API key has read access. */
   async check(signal) {
-    await this.#read(address("api-keys/count"), signal);
+    await this.#get(urlOf("api-keys/count"), signal);
   }
 
-  /** Yields all keys, oldest first, in arrays. */
+  /** Yields all keys in arrays, the oldest key first. */
   async *keys(signal) {
-    for (let next = address(`api-keys?limit=${pageSize}`); next;) {
-      const { payload, link, url } = await this.#read(next, signal);
+    for (let next = urlOf(`api-keys?limit=${pageSize}`); next;) {
+      const { payload, link, url } = await this.#get(next, signal);
       yield payload;
       const following = /<([^>]*)>; *rel="next"/.exec(link);
       next = following && new URL(following[1], url);
@@ -51,60 +51,61 @@ export class Api {
   }
 
   /** Creates a key and returns it with its token. */
-  async create(wanted) {
-    return (await this.#call("POST", address("api-keys"), { body: wanted })).payload;
+  async create(key) {
+    return (await this.#send("POST", urlOf("api-keys"), { body: key })).payload;
   }
 
-  /** Deactivates a key and returns it. The key that asks is deactivated with force only. */
+  /** Deactivates a key and returns it. The API key of this client can be deactivated only with force. */
   async deactivate(id, force) {
-    return (await this.#call("DELETE", address(`api-keys/${encodeURIComponent(id)}?force=${force}`))).payload;
+    return (await this.#send("DELETE", urlOf(`api-keys/${encodeURIComponent(id)}?force=${force}`))).payload;
   }
 
-  /** Reads as often as it takes to get an answer, or until the signal. */
-  async #read(url, signal) {
+  /** Sends a GET request, and retries until the server responds and is ready. */
+  async #get(url, signal) {
     try {
-      for (let pause = 500; ; pause = Math.min(2 * pause, longestPause)) {
+      for (let delay = 500; ; delay = Math.min(2 * delay, maxRetryDelay)) {
         try {
-          return await this.#call("GET", url, { signal });
+          return await this.#send("GET", url, { signal });
         } catch (error) {
-          if (!error.starting && !(error instanceof Unanswered)) throw error;
-          this.#onWait(error);
+          if (!error.isUnavailable && !(error instanceof NoResponseError)) throw error;
+          this.#onRetry(error);
         }
-        await passed(pause, signal);
+        await sleep(delay, signal);
       }
     } finally {
-      this.#onWait();
+      this.#onRetry();
     }
   }
 
-  async #call(method, url, { body, signal } = {}) {
+  async #send(method, url, { body, signal } = {}) {
     const headers = { "X-Api-Key": this.#key };
     if (body) headers["Content-Type"] = "application/json";
-    const limit = AbortSignal.timeout(timeout);
-    let response, answer;
+    const deadline = AbortSignal.timeout(timeout);
+    let response, content;
     try {
       response = await fetch(url, {
         method, headers, body: JSON.stringify(body),
-        signal: signal ? AbortSignal.any([signal, limit]) : limit,
+        signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
         cache: "no-store", credentials: "omit", redirect: "error",
       });
-      answer = await response.json();
+      content = await response.json();
     } catch (error) {
       signal?.throwIfAborted();
-      throw new Unanswered(response ? `The answer (status ${response.status}) cannot be read.` : "The console does not answer.",
+      throw new NoResponseError(response ? `The response (status ${response.status}) cannot be read.` : "The console does not respond.",
         { cause: error });
     }
-    if (!response.ok) throw new Refusal(response.status, answer?.errorMessage ?? `The console answers with status ${response.status}.`);
-    return { payload: answer.payload, link: response.headers.get("Link"), url: response.url };
+    const { ok, status } = response;
+    if (!ok) throw new ResponseError(status, content?.errorMessage ?? `The console responded with status ${status}.`);
+    return { payload: content.payload, link: response.headers.get("Link"), url: response.url };
   }
 }
 
-/** The address of a call, which can be given to other programs too. */
-export function address(path) {
+/** Returns the URL of a path of the API. */
+export function urlOf(path) {
   return new URL(`api/v1/${path}`, document.baseURI);
 }
 
-function passed(milliseconds, signal) {
+function sleep(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);
     signal?.addEventListener("abort", () => {

@@ -1,100 +1,100 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// The page: which view is shown, and what of one part concerns the others.
+// The page: it shows one of the views, and connects them.
 
-import { Api } from "./api.js";
-import { newKeyDialog, tokenDialog } from "./create.js";
+import { Client } from "./api.js";
+import { createDialog, tokenDialog } from "./create.js";
 import { deactivateDialog } from "./deactivate.js";
 import { KeyList } from "./keylist.js";
-import { concernsKey, keptKey, settingsView } from "./settings.js";
+import { changesKey, settingsView, storedKey } from "./settings.js";
 import { Table } from "./table.js";
-import { byId, say, toast } from "./ui.js";
+import { byId, setText, toast } from "./ui.js";
 
 const views = { keys: "API keys", settings: "Settings" };
 
-const patience = 10_000; // ms, for an answer that a dialog waits for
+const checkTimeout = 10_000; // ms, while a dialog waits
 
 const list = new KeyList();
-let api = null; // while there is no key to call it with
-let problem = ""; // with that key, or why there is none
+let client = null; // null without an API key
+let keyProblem = ""; // why another API key is needed
 let loading = new AbortController();
-let draft = false; // a new key waits in its dialog for a better API key
+let draft = false; // the create dialog opens again once there is a valid API key
 
 const table = new Table(list, deactivateDialog({
-  deactivate: (id, force) => unlessRefused((asked) => asked.deactivate(id, force)),
-  isOwn: async (key, error) => {
-    if (error.status !== 409) return false; // it is inactive already, or the one that asks
+  deactivate: (id, force) => write((current) => current.deactivate(id, force)),
+  isOwnKey: async (key, error) => {
+    if (error.status !== 409) return false; // else the key is inactive, or that of this page
     await load();
     return list.get(key.id)?.state === "active";
   },
-  onDone: (key) => changed(key, `${key.app_name} is deactivated.`),
+  onDone: (key) => keyChanged(key, `${key.app_name} was deactivated.`),
 }));
-const openNewKey = newKeyDialog({
-  create: (wanted) => unlessRefused((asked) => asked.create(wanted)),
+const openCreateDialog = createDialog({
+  create: (key) => write((current) => current.create(key)),
   onCreated: (key) => {
     draft = false;
-    changed(key, `${key.app_name} is created.`);
+    keyChanged(key, `${key.app_name} was created.`);
   },
 });
-const fillSettings = settingsView({
-  onKept: () => {
+const updateSettings = settingsView({
+  onStored: () => {
     history.replaceState(null, "", "#keys");
-    begin();
+    start();
   },
-  onForgotten: () => begin(),
-  onWait: showWait,
+  onForgotten: () => start(),
+  onRetry: showRetry,
 });
 
 tokenDialog();
-byId("new-key").addEventListener("click", openNewKey);
+byId("create-key").addEventListener("click", openCreateDialog);
 byId("refresh").addEventListener("click", load);
 addEventListener("hashchange", showView);
-addEventListener("storage", (event) => { if (concernsKey(event)) begin("The API key was forgotten in another tab."); });
-begin();
+addEventListener("storage", (event) => { if (changesKey(event)) start("The API key was forgotten in another tab."); });
+start();
 
-/** Begins anew with the API key that is kept. If there is none, the user is told why, where that is known. */
-function begin(whyNone = "") {
-  const key = keptKey();
-  api = key ? new Api(key, showWait) : null;
-  if (!api) return demandKey(whyNone);
-  problem = "";
+/** Starts with the stored API key. Without one, it shows the settings, and the reason if there is one. */
+function start(reason = "") {
+  const key = storedKey();
+  client = key ? new Client(key, showRetry) : null;
+  if (!client) return requireKey(reason);
+  keyProblem = "";
   clearList();
   showView();
 }
 
-/** Leads the user to the settings for another API key, and says why. */
-function demandKey(why) {
-  problem = why;
+/** Shows the settings, and why another API key is needed. */
+function requireKey(reason) {
+  keyProblem = reason;
   draft ||= byId("create").open;
-  for (const id of ["create", "deactivate"]) byId(id).close(); // but not a token that is shown, and nowhere else
+  for (const id of ["create", "deactivate"]) byId(id).close(); // but not the token, which is nowhere else
   clearList();
   showView();
 }
 
-/** Leaves no key on the page: who has no good API key is to see none. */
+/** Removes all keys from the page: without a valid API key, the user must not see them. */
 function clearList() {
   loading.abort();
   list.clear();
   table.show(false);
 }
 
-/** Shows the view that the address names. Without a good API key there is only one. */
+/** Shows the view that the URL names, or the settings without a valid API key. */
 function showView() {
-  const view = api && !problem && location.hash !== "#settings" ? "keys" : "settings";
-  const turned = byId(view).hidden;
+  const view = client && !keyProblem && location.hash !== "#settings" ? "keys" : "settings";
+  const changed = byId(view).hidden;
   for (const name of Object.keys(views)) {
     byId(name).hidden = name !== view;
     document.querySelector(`nav a[href="#${name}"]`).ariaCurrent = name === view ? "page" : null;
   }
   document.title = `${views[view]} · apikey-operator`;
-  fillSettings(problem);
-  byId("where").hidden = Boolean(api && !problem);
-  if (turned) byId(`${view}-title`).focus();
+  updateSettings(keyProblem);
+  byId("first-key").hidden = Boolean(client && !keyProblem);
+  if (changed) byId(`${view}-title`).focus();
   load();
 }
 
-/** Loads the list, if it is in view, and shows it as it comes. A list that is there already stays until the new one is whole. */
+/** Loads the list if it is visible. The first list appears as it arrives; later, the old list stays until the new one is complete. */
 async function load() {
   loading.abort();
   if (byId("keys").hidden) return;
@@ -102,10 +102,10 @@ async function load() {
   const { signal } = loading;
   const first = list.size === 0;
   const pages = [];
-  say(byId("list-error"));
+  setText(byId("list-error"));
   table.show(true);
   try {
-    for await (const keys of api.keys(signal)) {
+    for await (const keys of client.keys(signal)) {
       pages.push(keys);
       if (!first) continue;
       list.put(keys);
@@ -116,50 +116,50 @@ async function load() {
       for (const keys of pages) list.put(keys);
     }
     table.show(false);
-    if (draft) openNewKey();
+    if (draft) openCreateDialog();
     draft = false;
   } catch (error) {
     if (signal.aborted) return;
     table.show(false);
-    if (error.ofKey) refuse(error);
-    else say(byId("list-error"), error.message);
+    if (error.isDenial) keyRefused(error);
+    else setText(byId("list-error"), error.message);
   }
 }
 
 /**
- * Makes a call that changes keys, with the API key of this moment: another tab may change it meanwhile. It returns nothing when that key is
- * no longer good: then the user is in the settings.
+ * Sends a request that changes keys. When the API key is no longer valid, it shows the settings and returns nothing. The client is the
+ * current one, because another tab may change the API key meanwhile.
  */
-async function unlessRefused(call) {
-  const asked = api;
+async function write(send) {
+  const current = client;
   try {
-    return await call(asked);
+    return await send(current);
   } catch (error) {
-    if (!error.ofKey) throw error;
+    if (!error.isDenial) throw error;
     try {
-      await asked.check(AbortSignal.timeout(patience));
-    } catch (lost) {
-      if (lost.ofKey && asked === api) {
-        refuse(lost);
+      await current.check(AbortSignal.timeout(checkTimeout));
+    } catch (denial) {
+      if (denial.isDenial && current === client) {
+        keyRefused(denial);
         return null;
       }
     }
-    throw error; // the API key is good, but not for this, or nobody can say so now
+    throw error; // the API key is valid, but not for this request, or the check failed
   }
 }
 
-function refuse({ message }) { demandKey(`The key of this page was refused: ${message}`); }
+function keyRefused({ message }) { requireKey(`The console refused the API key of this page: ${message}`); }
 
-/** Shows what became of a key. A list that is out of view is loaded when it comes into view. */
-function changed(key, text) {
+/** Shows the new state of a key. A hidden list is loaded when it becomes visible. */
+function keyChanged(key, text) {
   toast(text);
   if (byId("keys").hidden) return;
   list.put([key]);
   load();
 }
 
-function showWait(error) {
+function showRetry(error) {
   byId("notice").textContent = !error ? ""
-    : error.starting ? `The console is starting. It says: “${error.message}” Trying again …`
-    : `${error.message} Trying again …`;
+    : error.isUnavailable ? `The console is not ready: “${error.message}” Retrying…`
+    : `${error.message} Retrying…`;
 }

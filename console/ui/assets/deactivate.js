@@ -3,45 +3,45 @@
 
 // The dialog that deactivates a key.
 
-import { byId, closable, onSubmit, say } from "./ui.js";
+import { byId, closable, onSubmit, setText } from "./ui.js";
 
 /**
- * Makes the dialog work, and returns what opens it for a key. deactivate deactivates a key, with force or without; it returns nothing when
- * the user is needed elsewhere first. isOwn says whether a refusal is because the key is the one that this page uses. onDone is called with
- * the key as it has become.
+ * Sets up the dialog, and returns a function that opens it for a key. deactivate deactivates a key, or returns nothing when the page needs
+ * another API key first. isOwnKey reports whether the error means that the key is that of this page. onDone is called with the new state of
+ * the key.
  */
-export function deactivateDialog({ deactivate, isOwn, onDone }) {
+export function deactivateDialog({ deactivate, isOwnKey, onDone }) {
   const dialog = byId("deactivate");
   const problem = dialog.querySelector("[role=alert]");
   let key;
   closable(dialog);
 
-  onSubmit(byId("deactivate-form"), "Deactivating …", async () => {
-    say(problem);
-    const asked = key;
+  onSubmit(byId("deactivate-form"), "Deactivating…", async () => {
+    setText(problem);
+    const submitted = key;
     try {
-      const deactivated = await deactivate(key.id, byId("own-key-too").checked);
+      const deactivated = await deactivate(key.id, byId("force-check").checked);
       if (!deactivated) return;
       dialog.close();
       onDone(deactivated);
     } catch (error) {
-      say(problem, error.message);
-      isOwn(asked, error).then((own) => { if (own && asked === key) demandForce(true); }); // the dialog can be left meanwhile
+      setText(problem, error.message);
+      isOwnKey(submitted, error).then((own) => { if (own && submitted === key) requireForce(true); }); // not after another key was chosen
     }
   });
 
-  function demandForce(demanded) {
-    byId("own-key").hidden = !demanded;
-    byId("own-key-too").required = demanded;
-    if (demanded) byId("own-key-too").focus();
-    else byId("own-key-too").checked = false;
+  function requireForce(required) {
+    byId("force").hidden = !required;
+    byId("force-check").required = required;
+    if (required) byId("force-check").focus();
+    else byId("force-check").checked = false;
   }
 
   return (chosen) => {
     key = chosen;
     dialog.querySelector("[data-name]").textContent = key.name;
-    say(problem);
-    demandForce(false);
+    setText(problem);
+    requireForce(false);
     dialog.showModal();
   };
 }

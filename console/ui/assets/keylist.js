@@ -1,13 +1,13 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// What the page knows of the keys: which of them to show, and in what order.
+// The keys: which of them the table shows, and in what order.
 
 export const rowsPerPage = 50;
 
 const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
-/** The columns that keys can be sorted by: what each is called, whether it starts with the greatest, and how it compares. */
+/** The columns that keys can be sorted by. Those with newestFirst are sorted in descending order at first. */
 export const columns = {
   name: { label: "App name", compare: (a, b) => collator.compare(a.name, b.name) },
   access: { label: "Access", compare: (a, b) => rank(a) - rank(b) },
@@ -21,7 +21,7 @@ const states = ["active", "expired", "inactive"];
 
 function rank(key) { return 2 * key.write + key.read; }
 
-/** A key, in the terms of the page. */
+/** A key as the page shows it. */
 class Key {
   constructor({ id, app_name, read_access, write_access, is_active, created_at, updated_at, expires_at }) {
     this.id = id;
@@ -36,8 +36,7 @@ class Key {
   }
 
   /**
-   * The API tells of a key that is not accepted, but not why. One that was last changed before it could expire did not end by that: it was
-   * deactivated, or is not issued.
+   * The API does not return why a key is not accepted. A key that was last changed before its expiry was deactivated, or is not issued.
    */
   get state() {
     if (this.accepted) return this.expires > Date.now() ? "active" : "expired";
@@ -45,13 +44,13 @@ class Key {
   }
 }
 
-/** Different ways to write the same are the same to a search. */
+/** Returns a text in the form that a search compares. */
 function folded(text) { return text.normalize("NFKC").toLowerCase(); }
 
 export class KeyList {
   #keys = new Map();
-  #sorted = []; // by #order, or empty until it is needed
-  #order = "";
+  #sorted = []; // in #order
+  #order = ""; // empty when the keys have changed
 
   get size() { return this.#keys.size; }
 
@@ -59,9 +58,9 @@ export class KeyList {
 
   get(id) { return this.#keys.get(id); }
 
-  /** Adds keys as the API tells of them, or what they have become. */
-  put(told) {
-    for (const key of told) this.#keys.set(key.id, new Key(key));
+  /** Adds or updates keys of the API. */
+  put(keys) {
+    for (const key of keys) this.#keys.set(key.id, new Key(key));
     this.#order = "";
   }
 
@@ -70,17 +69,17 @@ export class KeyList {
     this.#order = "";
   }
 
-  /** Returns the keys of a page, the first being 0, and how many keys match in all. A page after the last is the last. */
+  /** Returns the keys of a page, counted from 0, and the number of keys that match. A page after the last one is the last one. */
   view({ search, activeOnly, sort, descending, page }) {
-    const wanted = folded(search.trim());
-    const found = this.#in(sort, descending)
-      .filter((key) => key.searched.includes(wanted) && (!activeOnly || key.state === "active"));
+    const text = folded(search.trim());
+    const found = this.#sortedBy(sort, descending)
+      .filter((key) => key.searched.includes(text) && (!activeOnly || key.state === "active"));
     const pages = Math.max(1, Math.ceil(found.length / rowsPerPage));
     const shown = Math.min(page, pages - 1);
     return { keys: found.slice(shown * rowsPerPage, (shown + 1) * rowsPerPage), found: found.length, page: shown, pages };
   }
 
-  #in(sort, descending) {
+  #sortedBy(sort, descending) {
     const order = `${sort} ${descending}`;
     if (order !== this.#order) {
       const { compare } = columns[sort];

@@ -1,20 +1,20 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// The view where the user gives the page its API key.
+// The view where the user enters the API key of the page.
 
-import { Api, Refusal } from "./api.js";
-import { byId, onSubmit, say, toast } from "./ui.js";
+import { Client, ResponseError } from "./api.js";
+import { byId, onSubmit, setText, toast } from "./ui.js";
 
 const storageKey = "apikey_operator_api_key";
-const hintLength = 7; // as the hints of tokens elsewhere
+const hintLength = 7; // like the hints of tokens
 
-let unstored = null; // the API key, where the browser does not let the page store it
+let unstored = null; // the API key if the browser does not let the page store it
 
-/** The API key that is kept, or null. */
-export function keptKey() { return unstored ?? stored(); }
+/** Returns the stored API key, or null. */
+export function storedKey() { return unstored ?? fromStorage(); }
 
-function stored() {
+function fromStorage() {
   try {
     return localStorage.getItem(storageKey);
   } catch {
@@ -22,7 +22,7 @@ function stored() {
   }
 }
 
-function keep(key) {
+function store(key) {
   try {
     localStorage.setItem(storageKey, key);
     unstored = null;
@@ -33,53 +33,53 @@ function keep(key) {
 
 function forget() {
   unstored = null;
-  if (stored() !== null) localStorage.removeItem(storageKey);
+  if (fromStorage() !== null) localStorage.removeItem(storageKey);
 }
 
-/** Says whether a change of the storage, by another tab, is one of the API key. */
-export function concernsKey({ key }) { return key === storageKey || key === null; }
+/** Reports whether a storage event of another tab changes the API key. */
+export function changesKey({ key }) { return key === storageKey || key === null; }
 
 /**
- * Makes the view work, and returns what fills it: with why another key is needed, if one is. onKept is called when a good key was
- * entered, onForgotten when none is kept any more, onWait as an Api calls it.
+ * Sets up the view, and returns a function that updates it, with the reason if another key is needed. onStored is called when a valid key
+ * was stored, onForgotten when the key was deleted, onRetry as a Client does.
  */
-export function settingsView({ onKept, onForgotten, onWait }) {
+export function settingsView({ onStored, onForgotten, onRetry }) {
   const input = byId("key");
-  const problem = byId("key-problem");
+  const problem = byId("entry-problem");
   let checking = new AbortController();
 
-  onSubmit(byId("key-form"), "Checking …", async () => {
-    say(problem);
+  onSubmit(byId("key-form"), "Checking…", async () => {
+    setText(problem);
     const key = input.value.trim();
     if (!/^[!-~]+$/.test(key)) {
-      say(problem, "This is no API key: it has characters that no key has.");
+      setText(problem, "This is not an API key: it contains characters that API keys do not have.");
       return;
     }
     checking = new AbortController();
     try {
-      await new Api(key, onWait).check(checking.signal);
+      await new Client(key, onRetry).check(checking.signal);
     } catch (error) {
       if (checking.signal.aborted) return;
-      say(problem, error instanceof Refusal ? `This key was refused: ${error.message}` : error.message);
+      setText(problem, error instanceof ResponseError ? `The console refused this key: ${error.message}` : error.message);
       return;
     }
-    keep(key);
-    if (unstored) toast("This browser stores nothing for the page: it needs the key again once it is closed or reloaded.");
+    store(key);
+    if (unstored) toast("This browser does not store data for this page: enter the key again after you close or reload the page.");
     input.value = "";
     hide();
-    onKept();
+    onStored();
   });
 
-  input.addEventListener("input", () => { // another key: the answer about the one before no longer counts
+  input.addEventListener("input", () => { // the result for the former key does not matter any more
     checking.abort();
-    say(problem);
+    setText(problem);
   });
   byId("show-key").addEventListener("click", () => {
     if (input.type === "text") hide();
     else show("text", "true");
   });
   byId("forget").addEventListener("click", () => {
-    checking.abort(); // or the key that is checked would be kept
+    checking.abort(); // the key that is being checked must not be stored
     forget();
     onForgotten();
     input.focus();
@@ -92,11 +92,11 @@ export function settingsView({ onKept, onForgotten, onWait }) {
     byId("show-key").ariaPressed = pressed;
   }
 
-  return (why) => {
-    const kept = keptKey();
-    say(byId("key-needed"), why);
-    byId("key-kept").hidden = !kept;
-    byId("key-where").textContent = unstored ? "Kept until the page is closed or reloaded:" : "Kept in this browser:";
-    byId("key-hint").textContent = kept ? `${kept.slice(0, hintLength)}…` : "";
+  return (reason) => {
+    const key = storedKey();
+    setText(byId("key-problem"), reason);
+    byId("stored-key").hidden = !key;
+    byId("stored-where").textContent = unstored ? "Stored until you close or reload the page:" : "Stored in this browser:";
+    byId("stored-hint").textContent = key ? `${key.slice(0, hintLength)}…` : "";
   };
 }

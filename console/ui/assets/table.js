@@ -1,32 +1,32 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// The table of keys, with what chooses its rows.
+// The table of keys, with its search, order and pages.
 
 import { columns, rowsPerPage } from "./keylist.js";
-import { byId, copy, copyYourself, say, toast } from "./ui.js";
+import { byId, copy, copyManually, setText, toast } from "./ui.js";
 
 const minute = 60_000; // ms
 const day = 1440 * minute;
-const words = { active: "Active", inactive: "Inactive", expired: "Expired" };
+const stateNames = { active: "Active", inactive: "Inactive", expired: "Expired" };
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const number = new Intl.NumberFormat("en");
 
-/** Shows a KeyList. onDeactivate is called with the key that is to be deactivated. */
+/** Shows a KeyList. onDeactivate is called with a key when the user clicks its Deactivate button. */
 export class Table {
   #list;
-  #choice = { search: "", activeOnly: false, sort: "created", descending: true, page: 0 };
+  #selection = { search: "", activeOnly: false, sort: "created", descending: true, page: 0 };
   #pages = 1;
   #loading = false;
 
   constructor(list, onDeactivate) {
     this.#list = list;
-    byId("search").addEventListener("input", (event) => this.#choose({ search: event.target.value, page: 0 }));
-    byId("active-only").addEventListener("change", (event) => this.#choose({ activeOnly: event.target.checked, page: 0 }));
+    byId("search").addEventListener("input", (event) => this.#select({ search: event.target.value, page: 0 }));
+    byId("active-only").addEventListener("change", (event) => this.#select({ activeOnly: event.target.checked, page: 0 }));
     document.querySelector("form[role=search]").addEventListener("submit", (event) => event.preventDefault());
-    this.#offerOrders();
+    this.#setUpOrders();
     for (const button of document.querySelectorAll("[data-page]")) {
-      button.addEventListener("click", () => this.#turnTo(button));
+      button.addEventListener("click", () => this.#goTo(button));
     }
     byId("rows").addEventListener("click", ({ target }) => {
       const button = target.closest("button");
@@ -38,11 +38,11 @@ export class Table {
     setInterval(() => this.show(), minute); // keys expire
   }
 
-  /** Shows the list as it is now; loading says that more of it is to come. */
+  /** Shows the current list. loading is true while more keys arrive. */
   show(loading = this.#loading) {
     this.#loading = loading;
-    const { keys, found, page, pages } = this.#list.view(this.#choice);
-    this.#choice.page = page;
+    const { keys, found, page, pages } = this.#list.view(this.#selection);
+    this.#selection.page = page;
     this.#pages = pages;
     replaceRows(keys.map(row));
     byId("table").ariaBusy = loading;
@@ -51,35 +51,35 @@ export class Table {
     this.#showCounts(found);
   }
 
-  #choose(change) {
-    Object.assign(this.#choice, change);
+  #select(change) {
+    Object.assign(this.#selection, change);
     this.show();
   }
 
-  #turnTo(button) {
+  #goTo(button) {
     if (button.ariaDisabled) return;
-    const { page } = this.#choice;
-    this.#choose({ page: { first: 0, previous: page - 1, next: page + 1, last: this.#pages - 1 }[button.dataset.page] });
+    const { page } = this.#selection;
+    this.#select({ page: { first: 0, previous: page - 1, next: page + 1, last: this.#pages - 1 }[button.dataset.page] });
     byId("table").scrollIntoView({ block: "nearest" });
   }
 
-  #offerOrders() {
+  #setUpOrders() {
     for (const header of document.querySelectorAll("[data-sort]")) {
       const { sort } = header.dataset;
-      header.firstElementChild.addEventListener("click", () => this.#choose({
+      header.firstElementChild.addEventListener("click", () => this.#select({
         sort, page: 0,
-        descending: sort === this.#choice.sort ? !this.#choice.descending : Boolean(columns[sort].newestFirst),
+        descending: sort === this.#selection.sort ? !this.#selection.descending : Boolean(columns[sort].newestFirst),
       }));
     }
     const choice = byId("sort-choice");
     choice.append(...Object.entries(columns).map(([sort, { label }]) => new Option(label, sort)));
-    choice.addEventListener("change", () => this.#choose({
+    choice.addEventListener("change", () => this.#select({
       sort: choice.value, page: 0, descending: Boolean(columns[choice.value].newestFirst),
     }));
   }
 
   #showOrder() {
-    const { sort, descending } = this.#choice;
+    const { sort, descending } = this.#selection;
     for (const header of document.querySelectorAll("[data-sort]")) {
       header.ariaSort = header.dataset.sort !== sort ? null : descending ? "descending" : "ascending";
     }
@@ -87,25 +87,25 @@ export class Table {
   }
 
   #showCounts(found) {
-    const { search, activeOnly, page } = this.#choice;
+    const { search, activeOnly, page } = this.#selection;
     const { size, active } = this.#list;
-    byId("counts").textContent = size || !this.#loading ? `${number.format(active)} active, ${number.format(size)} in all` : "";
+    byId("counts").textContent = size || !this.#loading ? `${number.format(active)} active, ${number.format(size)} total` : "";
     const first = page * rowsPerPage + 1;
     const last = Math.min(found, first + rowsPerPage - 1);
     byId("range").textContent =
-      (found ? `${number.format(first)}–${number.format(last)} of ${number.format(found)}` : "") + (this.#loading ? " · loading …" : "");
+      (found ? `${number.format(first)}–${number.format(last)} of ${number.format(found)}` : "") + (this.#loading ? " · loading…" : "");
     for (const button of document.querySelectorAll("[data-page]")) {
       const back = button.dataset.page === "first" || button.dataset.page === "previous";
       button.ariaDisabled = (back ? page === 0 : page === this.#pages - 1) ? "true" : null;
       button.hidden = this.#pages === 1;
     }
-    say(byId("empty"), found || this.#loading ? "" : nothing(search.trim(), activeOnly, size));
+    setText(byId("empty"), found || this.#loading ? "" : emptyText(search.trim(), activeOnly, size));
   }
 }
 
-function nothing(search, activeOnly, size) {
+function emptyText(search, activeOnly, size) {
   if (size === 0) return "There are no keys yet.";
-  return `No ${activeOnly ? "active " : ""}key ${search ? `matches “${search}”` : "is here"}.`;
+  return `No ${activeOnly ? "active " : ""}keys${search ? ` match “${search}”` : ""}.`;
 }
 
 function row(key) {
@@ -117,7 +117,7 @@ function row(key) {
   const { state } = key;
   cell("state").firstElementChild.dataset.state = state;
   cell("state").querySelector("use").setAttribute("href", `#icon-${state}`);
-  cell("state").querySelector("span > span").textContent = words[state];
+  cell("state").querySelector("span > span").textContent = stateNames[state];
   cell("created").replaceChildren(time(key.created));
   cell("updated").replaceChildren(time(key.updated));
   cell("expires").replaceChildren(...expiry(key));
@@ -129,7 +129,7 @@ function row(key) {
   return row;
 }
 
-/** The day and the hour here; pointing at it shows the instant in UTC. */
+/** Returns an element with the local date and time. Its tooltip is the time in UTC. */
 function time(instant) {
   const date = new Date(instant);
   const two = (value) => String(value).padStart(2, "0");
@@ -143,7 +143,7 @@ function time(instant) {
 
 function expiry({ expires, state }) {
   if (expires === Infinity) return ["Never"];
-  const days = Math.round((midnightBefore(expires) - midnightBefore(Date.now())) / day); // one of them can have another hour
+  const days = Math.round((midnightBefore(expires) - midnightBefore(Date.now())) / day); // a day may have 23 or 25 hours
   if (state !== "active" || days > 30) return [time(expires)];
   const soon = document.createElement("small");
   soon.textContent = relative.format(days, "day");
@@ -153,16 +153,16 @@ function expiry({ expires, state }) {
 function midnightBefore(instant) { return new Date(instant).setHours(0, 0, 0, 0); }
 
 async function copyId(row, button) {
-  if (!await copy(row.querySelector("[data-field=id] code"))) return toast(copyYourself);
+  if (!await copy(row.querySelector("[data-field=id] code"))) return toast(copyManually);
   const icon = button.querySelector("use");
   icon.setAttribute("href", "#icon-done");
   setTimeout(() => icon.setAttribute("href", "#icon-copy"), 2000);
-  toast("The ID is copied.");
+  toast("ID copied.");
 }
 
 /**
- * Shows rows in the place of those that are there. Those that have not changed stay, so that what the user is about to press does not go
- * away, and the focus stays on the button of the same key.
+ * Replaces the rows of the table. Rows that have not changed stay, so that a button does not disappear while the user clicks it. The focus
+ * stays on the button of the same key.
  */
 function replaceRows(rows) {
   const body = byId("rows");

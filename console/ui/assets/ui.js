@@ -1,29 +1,29 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// What several parts of the page do alike.
+// Helpers for all views.
 
 export function byId(id) { return document.getElementById(id); }
 
-/** Shows a text, or hides its element when there is none. */
-export function say(element, text) {
+/** Sets the text of an element. Without a text, it hides the element. */
+export function setText(element, text) {
   element.textContent = text ?? "";
   element.hidden = !text;
 }
 
-let fading;
+let toastTimer;
 
-/** Says that something is done, for some seconds. */
+/** Shows a message for a few seconds. */
 export function toast(text) {
   byId("toast").textContent = text;
-  clearTimeout(fading);
-  fading = setTimeout(() => { byId("toast").textContent = ""; }, 5000);
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => { byId("toast").textContent = ""; }, 5000);
 }
 
-/** Copies the text of an element. Where the browser does not allow that, it selects the text for the user to copy, and returns false. */
+/** Copies the text of an element. If the browser does not allow that, it selects the text for the user to copy, and returns false. */
 export async function copy(element) {
   try {
-    await navigator.clipboard.writeText(element.textContent); // there is no clipboard on a page that came over plain HTTP
+    await navigator.clipboard.writeText(element.textContent); // undefined on a page from plain HTTP
     return true;
   } catch {
     getSelection().selectAllChildren(element);
@@ -31,9 +31,9 @@ export async function copy(element) {
   }
 }
 
-export const copyYourself = "Selected: press Ctrl+C or ⌘C to copy.";
+export const copyManually = "Selected: press Ctrl+C or ⌘C to copy.";
 
-/** Lets a dialog's buttons close it. */
+/** Lets the Cancel button and Esc close a dialog, unless its form is being submitted. */
 export function closable(dialog) {
   for (const button of dialog.querySelectorAll("[data-close]")) {
     button.addEventListener("click", () => { if (!dialog.querySelector("[aria-busy]")) dialog.close(); });
@@ -41,14 +41,14 @@ export function closable(dialog) {
   resist(dialog, () => dialog.querySelector("[aria-busy]"));
 }
 
-/** Keeps a dialog open, against Esc and the like, as long as insist returns true. */
-export function resist(dialog, insist) {
-  dialog.addEventListener("cancel", (event) => { if (insist()) event.preventDefault(); });
-  dialog.addEventListener("keydown", (event) => { if (event.key === "Escape" && insist()) event.preventDefault(); });
+/** Keeps a dialog open when the user presses Esc, as long as stayOpen returns true. */
+export function resist(dialog, stayOpen) {
+  dialog.addEventListener("cancel", (event) => { if (stayOpen()) event.preventDefault(); });
+  dialog.addEventListener("keydown", (event) => { if (event.key === "Escape" && stayOpen()) event.preventDefault(); });
 }
 
-/** Does the work of a form when it is submitted, once at a time; until it is done, the button has another label. */
-export function onSubmit(form, label, work) {
+/** Runs submit when a form is submitted, once at a time. Meanwhile, the button has another label. */
+export function onSubmit(form, label, submit) {
   const button = form.querySelector("[type=submit]");
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -57,7 +57,7 @@ export function onSubmit(form, label, work) {
     form.ariaBusy = button.ariaDisabled = "true";
     button.textContent = label;
     try {
-      await work();
+      await submit();
     } finally {
       form.ariaBusy = button.ariaDisabled = null;
       button.textContent = before;
