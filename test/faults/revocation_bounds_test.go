@@ -234,7 +234,7 @@ func (m *measurements) String() string {
 
 // stallPages makes lists stop after their first bytes.
 func stallPages(f *fixture) (config *rest.Config, inject func()) {
-	return interceptRelist(f, 2, func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
+	return interceptRelist(f, 1, func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
 		writes := 0
 		forward.ServeHTTP(&lossyWriter{ResponseWriter: w, drops: func() bool { writes++; return writes > 1 }}, r)
 		<-r.Context().Done()
@@ -243,7 +243,7 @@ func stallPages(f *fixture) (config *rest.Config, inject func()) {
 
 // expirePages cuts lists into pages of one object, and makes them expire after the first page.
 func expirePages(f *fixture) (config *rest.Config, inject func()) {
-	return interceptRelist(f, 4, func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
+	return interceptRelist(f, 2, func(forward http.Handler, w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
 		if query.Has("continue") {
 			respondError(w, apierrors.NewResourceExpired("the provided continue parameter is too old"))
@@ -255,12 +255,11 @@ func expirePages(f *fixture) (config *rest.Config, inject func()) {
 	})
 }
 
-// interceptRelist forces a relist: inject breaks the watches, and the next ones expire. Of the following list requests, the first ones are
+// interceptRelist forces a relist: inject breaks the watches, and the next one expires. Of the following list requests, the first ones are
 // intercepted.
 func interceptRelist(
 	f *fixture, requests int32, intercept func(forward http.Handler, w http.ResponseWriter, r *http.Request),
 ) (config *rest.Config, inject func()) {
-	const reflectors = 2 // as many as a console has
 	injected, inject := context.WithCancel(context.Background())
 	ended := f.Context()
 	f.Cleanup(inject)
@@ -278,7 +277,7 @@ func interceptRelist(
 				forward.ServeHTTP(w, r)
 			case lists && listed.Add(1) <= requests:
 				intercept(forward, w, r)
-			case !lists && query.Has("watch") && expired.Add(1) <= reflectors:
+			case !lists && query.Has("watch") && expired.Add(1) == 1:
 				respondError(w, apierrors.NewResourceExpired("too old resource version"))
 			default:
 				forward.ServeHTTP(w, r)
