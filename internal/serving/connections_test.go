@@ -251,9 +251,9 @@ func TestFullPoolRejectsConnectionsIfAllAreProtected(t *testing.T) {
 		t.Error("a connection with a granted request was closed")
 	}
 	assertGet(t, "http://"+r.address("health")+"/readyz", 200, "ok\n")
-	if got := number(t, r.metrics.of("main").rejected); got != 3 {
-		t.Errorf("the metrics count %v rejected connections, want 3", got)
-	}
+	framework.Eventually(t, "the metrics count 3 rejected connections", func() bool { // after they are closed
+		return number(t, r.metrics.of("main").rejected) == 3
+	})
 	lines := r.lines.of("rejected a connection, because connections with granted requests use the whole limit: " +
 		"add replicas, or raise the memory limit or --max-connections")
 	if len(lines) != 1 {
