@@ -3,7 +3,6 @@
 
 //go:build bench
 
-// Package bench_test measures the figures of docs/benchmarks.md, and records the profile that the image is compiled with.
 package bench_test
 
 import (

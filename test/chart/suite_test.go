@@ -3,7 +3,6 @@
 
 //go:build chart
 
-// Package chart_test tests the Helm chart: `make test-chart`.
 package chart_test
 
 import (

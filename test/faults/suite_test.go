@@ -1,8 +1,6 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package faults_test checks the invariants of the compiled program while its dependencies fail: the API server, etcd, the network, and
-// other processes.
 package faults_test
 
 import (

@@ -3,8 +3,6 @@
 
 //go:build gateways
 
-// Package gateways_test runs the configurations in docs/gateways with the real programs, which `make test-gateways` downloads. It validates
-// some others with the types of their gateway.
 package gateways_test
 
 import (

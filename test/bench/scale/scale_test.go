@@ -3,7 +3,6 @@
 
 //go:build bench
 
-// Package scale_test measures the figures of docs/benchmarks.md that need a Kubernetes API with very many APIKeys.
 package scale_test
 
 import (
