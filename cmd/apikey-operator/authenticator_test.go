@@ -6,15 +6,22 @@ package main
 import (
 	"bytes"
 	"context"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
+	"go/types"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/google/pprof/profile"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -258,4 +265,67 @@ func TestInvariant4_AuthenticatorWithoutTheAPIResponds503(t *testing.T) {
 	p.eventually("the process drains", func() bool { _, body := get(t, plain, health+"/readyz"); return body == "shutting down\n" })
 	p.Signal(syscall.SIGINT) // ends the process at once
 	p.assertEnds("exit status 1")
+}
+
+// The compiler ignores what a profile records of functions that no longer have their name.
+func TestProfile_NamesFunctionsOfThisProgram(t *testing.T) {
+	content, err := os.ReadFile("authenticator.pgo")
+	framework.Must(t, err)
+	recorded, err := profile.ParseData(content)
+	framework.Must(t, err)
+
+	const module = "squirrel.dev/apikey-operator/"
+	// A package, and a method of a type, or a function. Closures and inlined functions may follow.
+	name := regexp.MustCompile(`^([^.]+)\.(?:\(?\*?(\w+)\)?\.)?(\w+)`)
+	declared := map[string][]string{}
+	var known, unknown []string
+	for _, function := range recorded.Function {
+		path, ok := strings.CutPrefix(function.Name, module)
+		if !ok {
+			continue
+		}
+		parts := name.FindStringSubmatch(path)
+		if parts == nil {
+			t.Fatalf("cannot parse the name %s", function.Name)
+		}
+		directory := filepath.Join("..", "..", parts[1])
+		if declared[directory] == nil {
+			declared[directory] = functionsIn(t, directory)
+		}
+		if slices.ContainsFunc([]string{parts[2] + "." + parts[3], parts[2], parts[3]}, func(function string) bool {
+			return slices.Contains(declared[directory], function)
+		}) {
+			known = append(known, path)
+		} else {
+			unknown = append(unknown, path)
+		}
+	}
+	if len(known) < 10 || len(unknown) > len(known)/10 {
+		t.Errorf("the profile names %d functions of this module that exist, and too many that do not, such as after they were renamed: "+
+			"run `make profile`: %s", len(known), strings.Join(unknown, ", "))
+	}
+}
+
+// functionsIn returns the functions of the package in a directory, and its methods as "Type.Method".
+func functionsIn(t *testing.T, directory string) []string {
+	t.Helper()
+	names := []string{"init"}
+	files, err := filepath.Glob(filepath.Join(directory, "*.go"))
+	framework.Must(t, err)
+	for _, file := range files {
+		parsed, err := parser.ParseFile(gotoken.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		framework.Must(t, err)
+		for _, declaration := range parsed.Decls {
+			function, ok := declaration.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			name := function.Name.Name
+			if function.Recv != nil {
+				name = strings.TrimPrefix(types.ExprString(function.Recv.List[0].Type), "*") + "." + name
+			}
+			names = append(names, name)
+		}
+	}
+	return names
 }
