@@ -90,6 +90,7 @@ CHART_FILES := charts/apikey-operator/files
 manifests: bin/tools/controller-gen ## Generate the CustomResourceDefinition from the API types, and copy files of config to the chart.
 	bin/tools/controller-gen crd paths=./api/... output:crd:dir=config/crd
 	cp config/crd/keys.squirrel.dev_apikeys.yaml config/overlays/prometheus/{dashboard.json,prometheusrule.yaml} $(CHART_FILES)
+	rm -f $(CHART_FILES)/policies/*
 	cp config/policies/apikey-*.yaml $(CHART_FILES)/policies
 
 .PHONY: docs
