@@ -136,7 +136,7 @@ func (f *fixture) startConsole(change ...func(*api.Options)) *console {
 			f.Errorf("the log contains a token or a hash:\n%s", text)
 		}
 	})
-	framework.Eventually(f, "the console has listed the keys", func() bool { return keyring.Synced() && keys.Synced() })
+	framework.Eventually(f, "the console has listed the keys", keyring.Synced)
 	return &console{t: f, url: server.URL, client: http.DefaultClient}
 }
 

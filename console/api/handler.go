@@ -4,7 +4,6 @@
 package api
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -75,9 +74,6 @@ func (h *Handler) Ready() error {
 	if err := h.Authenticator.Ready(); err != nil {
 		return err
 	}
-	if !h.KeyCache.Synced() {
-		return errors.New("the APIKeys have not been listed yet")
-	}
 	if h.BootstrapReady != nil {
 		return h.BootstrapReady()
 	}
@@ -134,13 +130,10 @@ func (h *Handler) authenticate(r *request) authn.Verdict {
 		Credential: authn.ExtractCredential(r.Header["X-Api-Key"], r.Header["Authorization"]),
 		Access:     authn.AccessFor(r.Method),
 	})
-	switch {
-	case verdict.Decision == authn.Granted && !h.KeyCache.Synced(),
-		verdict.Reason == authn.ReasonKeyUnknown && h.Ready() != nil: // it may be the bootstrap key
+	if verdict.Reason == authn.ReasonKeyUnknown && h.Ready() != nil { // it may be the bootstrap key
 		return authn.Verdict{Decision: authn.Unavailable, Reason: authn.ReasonNotSynced}
-	default:
-		return verdict
 	}
+	return verdict
 }
 
 // record logs and counts a response.

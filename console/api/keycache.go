@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,11 +25,10 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// KeyCache holds the keys of a namespace, in the order of their creation, as the API lists them. It is the store of one Reflector, whose
-// events it passes on to a Keyring.
+// KeyCache holds the keys of a namespace, in the order of their creation, as the API lists them. It is the store of one Reflector, and
+// passes each event on to a Keyring while it holds its own lock. So a request whose key the Keyring knows finds that key here too.
 type KeyCache struct {
 	keyring *authn.Keyring
-	synced  atomic.Bool
 
 	mu      sync.RWMutex
 	byID    map[string]*entry
@@ -105,9 +103,6 @@ func (c *KeyCache) listWatch(kubernetes client.WithWatch, namespace string) *cac
 	}
 }
 
-// Synced reports whether the first list is complete.
-func (c *KeyCache) Synced() bool { return c.synced.Load() }
-
 // Await returns nil once the condition is true, or the cause when ctx is done first. It checks the condition at once and after each event.
 func (c *KeyCache) Await(ctx context.Context, condition func() bool) error {
 	for {
@@ -132,19 +127,6 @@ func (c *KeyCache) find(id string) *entry {
 	return c.byID[id]
 }
 
-// holder returns the key that is active at the instant now under this app name, or nil.
-func (c *KeyCache) holder(appName string, now time.Time) *entry {
-	appName = apikey.CanonicalAppName(appName)
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	for _, e := range c.sorted {
-		if e.activeAt(now) && apikey.CanonicalAppName(e.AppName) == appName {
-			return e
-		}
-	}
-	return nil
-}
-
 // list returns up to limit keys after a position that match, and whether more follow. The zero position is before all keys.
 func (c *KeyCache) list(after position, limit int, matches func(*entry) bool) (found []*entry, more bool) {
 	c.mu.RLock()
@@ -166,33 +148,24 @@ func (c *KeyCache) list(after position, limit int, matches func(*entry) bool) (f
 	return found, false
 }
 
-// count returns how many keys match.
-func (c *KeyCache) count(matches func(*entry) bool) int {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	count := 0
-	for _, e := range c.sorted {
-		if matches(e) {
-			count++
-		}
-	}
-	return count
-}
-
 func (c *KeyCache) search(p position) (at int, found bool) {
 	return slices.BinarySearchFunc(c.sorted, p, (*entry).compare)
 }
 
-// update applies a change to the keys, and wakes all that wait for one.
-func (c *KeyCache) update(change func()) {
+// update passes an event on to the Keyring, applies its change to the KeyCache, and wakes all that wait for an event.
+func (c *KeyCache) update(passOn func() error, change func()) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := passOn(); err != nil {
+		return err
+	}
 	change()
 	close(c.changed)
 	c.changed = make(chan struct{})
+	return nil
 }
 
-// Replace stores these keys in place of all others.
+// Replace replaces all keys by those of a list.
 func (c *KeyCache) Replace(objects []any, resourceVersion string) error {
 	parsed, byID, sorted := make([]any, len(objects)), make(map[string]*entry, len(objects)), make([]*entry, len(objects))
 	for i := range objects {
@@ -202,28 +175,20 @@ func (c *KeyCache) Replace(objects []any, resourceVersion string) error {
 		}
 		parsed[i], byID[key.ID], sorted[i] = key.forKeyring, key.entry, key.entry
 	}
-	if err := c.keyring.Replace(parsed, resourceVersion); err != nil {
-		return err
-	}
 	slices.SortFunc(sorted, func(a, b *entry) int { return a.compare(b.position()) })
-	c.update(func() { c.byID, c.sorted = byID, sorted })
-	c.synced.Store(true)
-	return nil
+	return c.update(func() error { return c.keyring.Replace(parsed, resourceVersion) }, func() { c.byID, c.sorted = byID, sorted })
 }
 
-// Add stores a key.
+// Add adds a key.
 func (c *KeyCache) Add(object any) error { return c.Update(object) }
 
-// Update stores a key in place of its former state.
+// Update updates a key, or adds it.
 func (c *KeyCache) Update(object any) error {
 	key, err := c.parse(object)
 	if err != nil {
 		return err
 	}
-	if err := c.keyring.Update(key.forKeyring); err != nil {
-		return err
-	}
-	c.update(func() {
+	return c.update(func() error { return c.keyring.Update(key.forKeyring) }, func() {
 		c.byID[key.ID] = key.entry
 		if at, found := c.search(key.position()); found {
 			c.sorted[at] = key.entry
@@ -231,39 +196,34 @@ func (c *KeyCache) Update(object any) error {
 			c.sorted = slices.Insert(c.sorted, at, key.entry)
 		}
 	})
-	return nil
 }
 
-// Delete removes a key.
+// Delete deletes a key.
 func (c *KeyCache) Delete(object any) error {
 	key, err := c.parse(object)
 	if err != nil {
 		return err
 	}
-	if err := c.keyring.Delete(key.forKeyring); err != nil {
-		return err
-	}
-	c.update(func() {
+	return c.update(func() error { return c.keyring.Delete(key.forKeyring) }, func() {
 		delete(c.byID, key.ID)
 		if at, found := c.search(key.position()); found {
 			c.sorted = slices.Delete(c.sorted, at, at+1)
 		}
 	})
-	return nil
 }
 
-// Resync does nothing: there are no event handlers to repeat the keys to.
+// Resync does nothing: the KeyCache has no event handlers.
 func (c *KeyCache) Resync() error { return nil }
 
-// Bookmark records that the watch is alive.
+// Bookmark records that the Kubernetes API has sent a bookmark.
 func (c *KeyCache) Bookmark(resourceVersion string) error { return c.keyring.Bookmark(resourceVersion) }
 
-// Transformer returns a function that parses an APIKey, so that a Reflector does not buffer whole ones.
+// Transformer returns a function that reduces an APIKey to the parts that are cached, so that a Reflector does not buffer whole objects.
 func (c *KeyCache) Transformer() cache.TransformFunc {
 	return func(object any) (any, error) { return c.parse(object) }
 }
 
-// parsedKey is an APIKey in the forms that the KeyCache and the Keyring keep.
+// parsedKey has the parts of an APIKey that the KeyCache and the Keyring store.
 type parsedKey struct {
 	*entry
 	forKeyring any

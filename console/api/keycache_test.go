@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -106,9 +107,30 @@ func TestKeyCache_KeepsTheOrderAndTheKeyringThroughAllEvents(t *testing.T) {
 		}
 		assertKeys(t, keys, want)
 	}
-	if !keys.Synced() {
-		t.Error("it is not synced after a list")
+}
+
+func TestKeyCache_AKeyThatChecksAcceptIsListed(t *testing.T) {
+	keys := NewKeyCache(authn.NewKeyring())
+	authenticator := authn.NewAuthenticator(keys.keyring, 0, time.Now)
+	const many = 1000
+	var running sync.WaitGroup
+	running.Go(func() {
+		for number := range many {
+			framework.Must(t, keys.Add(issuedKey(number)))
+		}
+	})
+	for number := range many {
+		key := issuedKey(number)
+		for !authenticator.Accepts(key.Namespace, key.Name, string(key.UID)) {
+			runtime.Gosched()
+		}
+		if keys.find(string(key.UID)) == nil {
+			t.Errorf("%s is accepted, but not listed", key.Name)
+		}
 	}
+	running.Wait()
+	framework.Must(t, keys.Replace([]any{issuedKey(many)}, ""))
+	assertKeys(t, keys, []*v1alpha1.APIKey{issuedKey(many)})
 }
 
 func TestKeyCache_TransformedKeysAreEqual(t *testing.T) {
@@ -199,7 +221,7 @@ func TestRun_OneListAndWatchFillsTheKeyCacheAndTheKeyring(t *testing.T) {
 	var running sync.WaitGroup
 	running.Go(func() { _ = keys.Run(ctx, kubernetes, f.Namespace) })
 	t.Cleanup(func() { stop(); running.Wait() })
-	framework.Eventually(t, "the keys are listed", keys.Synced)
+	framework.Eventually(t, "the keys are listed", keys.keyring.Synced)
 	assertKeys(t, keys, []*v1alpha1.APIKey{key})
 	framework.Must(t, env.Client.Delete(t.Context(), key))
 	framework.Eventually(t, "the key is deleted", func() bool { return keys.find(string(key.UID)) == nil })

@@ -23,11 +23,8 @@ const (
 	LabelledManage Managers = "labelled"
 )
 
-var (
-	managerUnknown = unavailable("This server has not yet seen the label of this key: try again.")
-	noReadToGrant  = envelope.NewError(http.StatusForbidden,
-		"This key has no read access, so it may not create a key with read access: create a key with write access only, or use a key with both.")
-)
+var noReadToGrant = envelope.NewError(http.StatusForbidden,
+	"This key has no read access, so it may not create a key with read access: create a key with write access only, or use a key with both.")
 
 // denyManagement returns nil if a key may create and deactivate keys, or else the response. The labels are in the KeyCache, because the
 // Keyring holds only what checks need.
@@ -36,8 +33,8 @@ func (h *Handler) denyManagement(key *authn.Key) *envelope.Response {
 		return nil
 	}
 	switch e := h.KeyCache.find(key.UID); {
-	case e == nil: // the Keyring got the event of the key first
-		return managerUnknown
+	case e == nil: // the key was deleted after the check
+		return h.denials.For(authn.Verdict{Decision: authn.Unauthenticated})
 	case !e.manager:
 		return envelope.NewError(http.StatusForbidden, fmt.Sprintf("This key may not create or deactivate keys: use a key that may, or "+
 			"allow it for this one: kubectl label apikey %s --namespace=%s %s=true", key.Name, key.Namespace, v1alpha1.LabelManager))

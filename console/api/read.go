@@ -86,5 +86,6 @@ func (h *Handler) count(_ http.ResponseWriter, r *request) *envelope.Response {
 	if failure != nil {
 		return failure
 	}
-	return envelope.NewPayload(h.KeyCache.count(query.filter(time.Now())))
+	found, _ := h.KeyCache.list(query.after, query.limit, query.filter(time.Now()))
+	return envelope.NewPayload(len(found))
 }

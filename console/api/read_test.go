@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -268,7 +269,8 @@ func TestInvalidQueries_AreRefused(t *testing.T) {
 func TestInvariant4_BeforeTheFirstListAllResponsesAre503(t *testing.T) {
 	f := newFixture(t)
 	console := f.startConsole(func(o *api.Options) {
-		o.KeyCache = api.NewKeyCache(authn.NewKeyring()) // that stays empty
+		keyring := authn.NewKeyring() // that stays empty
+		o.Authenticator, o.KeyCache = authn.NewAuthenticator(keyring, 0, time.Now), api.NewKeyCache(keyring)
 	})
 	console.call("GET /api/v1/api-keys", f.reader.Token).assertError(t, 503, notReady)
 	console.call("GET /v1/nothing", "sq_unknown").assertError(t, 503, notReady)

@@ -171,8 +171,12 @@ func (h *Handler) createFailed(r *request, requested *createRequest, err error) 
 // has seen that key.
 func (h *Handler) appNameConflict(appName string) *envelope.Response {
 	message := fmt.Sprintf("An active key has the app name %q: deactivate that key, or choose another app name.", appName)
-	if holder := h.KeyCache.holder(appName, time.Now()); holder != nil {
-		message += fmt.Sprintf(" It is the key with the ID %s.", holder.ID)
+	canonical, now := apikey.CanonicalAppName(appName), time.Now()
+	holders, _ := h.KeyCache.list(position{}, 1, func(e *entry) bool {
+		return e.activeAt(now) && apikey.CanonicalAppName(e.AppName) == canonical
+	})
+	if len(holders) > 0 {
+		message += fmt.Sprintf(" It is the key with the ID %s.", holders[0].ID)
 	}
 	return envelope.NewError(http.StatusConflict, message)
 }
