@@ -78,7 +78,7 @@ func CreateNoWait(ctx context.Context, c client.Client, options CreateOptions) (
 	}
 	err = fmt.Errorf("create APIKey %q: %w", key.Name, err)
 	if !wasRefused(err) {
-		err = errors.Join(err, deleteIfCreated(ctx, c, key))
+		err = errors.Join(err, Delete(ctx, c, key)) // its name is random, so an object of this name is this key
 	}
 	return nil, err
 }
@@ -113,28 +113,16 @@ func wasRefused(err error) bool {
 	return errors.As(err, &status) && status.Status().Code >= http.StatusBadRequest && status.Status().Code < http.StatusInternalServerError
 }
 
-// deleteIfCreated deletes a key that may exist although the request to create it failed.
-func deleteIfCreated(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-	defer cancel()
-	found := &v1alpha1.APIKey{}
-	err := c.Get(ctx, client.ObjectKeyFromObject(key), found)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil
-	case err != nil:
-		return &CleanupError{Namespace: key.Namespace, Name: key.Name, Err: err}
-	default:
-		return Delete(ctx, c, found) // its name is random, so it is ours
-	}
-}
-
-// Delete deletes this very object, even when ctx is done. An object that does not exist is not an error; any other error is a
-// [*CleanupError].
+// Delete deletes a key, even when ctx is done. It deletes no other object of that name: the UID is a precondition, unless the response
+// with the UID was lost. An object that does not exist is not an error; any other error is a [*CleanupError].
 func Delete(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
-	err := c.Delete(ctx, key, client.Preconditions{UID: &key.UID})
+	preconditions := client.Preconditions{}
+	if key.UID != "" {
+		preconditions.UID = &key.UID
+	}
+	err := c.Delete(ctx, key, preconditions)
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // a conflict: another object has the name now
 		return &CleanupError{Namespace: key.Namespace, Name: key.Name, Err: err}
 	}
