@@ -38,12 +38,9 @@ const (
 // net/http and gRPC report failed handshakes as text or not at all, so the acceptor performs the handshake itself.
 type acceptor struct {
 	net.Listener
-	pool             *pool
-	metrics          *connectionMetrics
-	tls              *tls.Config // nil serves without TLS
-	handshakeTimeout time.Duration
-	log              *slog.Logger // about single clients
-	limits           *slog.Logger // about limits
+	server *server
+	log    *slog.Logger // about single clients
+	limits *slog.Logger // about limits
 
 	// The engine closes these at its shutdown.
 	http2  *queueListener // connections that negotiated HTTP/2
@@ -52,15 +49,12 @@ type acceptor struct {
 
 func newAcceptor(listener net.Listener, s *server, log *slog.Logger) *acceptor {
 	return &acceptor{
-		Listener:         listener,
-		pool:             s.pool,
-		metrics:          s.metrics,
-		tls:              s.tls,
-		handshakeTimeout: s.readHeaderTimeout,
-		log:              logging.Limit(log, clientLines),
-		limits:           logging.Limit(log, limitLines),
-		http2:            newQueueListener(listener.Addr()),
-		others:           newQueueListener(listener.Addr()),
+		Listener: listener,
+		server:   s,
+		log:      logging.Limit(log, clientLines),
+		limits:   logging.Limit(log, limitLines),
+		http2:    newQueueListener(listener.Addr()),
+		others:   newQueueListener(listener.Addr()),
 	}
 }
 
@@ -73,7 +67,7 @@ func (a *acceptor) run() {
 			return
 		case err != nil:
 			a.limits.Warn("cannot accept a connection: closing one without a granted request", "err", err)
-			a.pool.evict(1)
+			a.server.pool.evict(1)
 			time.Sleep(acceptRetryDelay)
 		default:
 			a.admit(accepted.(*net.TCPConn))
@@ -83,19 +77,19 @@ func (a *acceptor) run() {
 
 // admit passes a connection to the engine, unless the limit is reached.
 func (a *acceptor) admit(accepted *net.TCPConn) {
-	c, full := a.pool.admit(accepted, a.metrics)
+	c, full := a.server.pool.admit(accepted, a.server.metrics)
 	if c == nil {
+		a.server.metrics.rejected.Inc()
 		_ = accepted.Close()
-		a.metrics.rejected.Inc()
 		a.limits.Warn("rejected a connection, because connections with granted requests use the whole limit: "+
-			"add replicas, or raise the memory limit or --max-connections", "limit", a.pool.limit)
+			"add replicas, or raise the memory limit or --max-connections", "limit", a.server.pool.limit)
 		return
 	}
 	if full {
 		a.limits.Warn("the limit of connections is reached: each new connection replaces the longest idle one without a granted request",
-			"limit", a.pool.limit)
+			"limit", a.server.pool.limit)
 	}
-	if a.tls == nil {
+	if a.server.tls == nil {
 		a.others.deliver(c)
 	} else {
 		go a.handshake(c)
@@ -105,8 +99,8 @@ func (a *acceptor) admit(accepted *net.TCPConn) {
 // handshake performs the TLS handshake, and passes the connection to the engine.
 func (a *acceptor) handshake(c *connection) {
 	defer a.recoverHandshake(c)
-	encrypted := tls.Server(c, a.tls)
-	_ = c.SetDeadline(time.Now().Add(a.handshakeTimeout))
+	encrypted := tls.Server(c, a.server.tls)
+	_ = c.SetDeadline(time.Now().Add(a.server.readHeaderTimeout))
 	if err := encrypted.HandshakeContext(context.Background()); err != nil {
 		a.logHandshakeError(c, err)
 		respondToPlaintext(err)

@@ -197,7 +197,7 @@ func TestInvariant10_FullPoolEvictsIdleConnections(t *testing.T) {
 			second.mustSend(granted)
 			assertClosed(t, idle[flood-limit+1])
 
-			pool, metrics := r.clients, r.metrics.of(c.server)
+			pool, metrics := r.clients, r.connectionMetrics(c.server)
 			pool.mu.Lock()
 			open, evictable := pool.open, pool.evictable.Len()
 			pool.mu.Unlock()
@@ -251,9 +251,9 @@ func TestFullPoolRejectsConnectionsIfAllAreProtected(t *testing.T) {
 		t.Error("a connection with a granted request was closed")
 	}
 	assertGet(t, "http://"+r.address("health")+"/readyz", 200, "ok\n")
-	framework.Eventually(t, "the metrics count 3 rejected connections", func() bool { // after they are closed
-		return number(t, r.metrics.of("main").rejected) == 3
-	})
+	if got := number(t, r.connectionMetrics("main").rejected); got != 3 {
+		t.Errorf("the metrics count %v rejected connections, want 3", got)
+	}
 	lines := r.lines.of("rejected a connection, because connections with granted requests use the whole limit: " +
 		"add replicas, or raise the memory limit or --max-connections")
 	if len(lines) != 1 {
@@ -285,7 +285,7 @@ func TestInvariant10_NamespaceProtectsNoMoreThanHalfOfTheConnections(t *testing.
 			t.Error("a protected connection was closed")
 		}
 	}
-	if got := number(t, r.metrics.of("main").evicted); got != limit/2 {
+	if got := number(t, r.connectionMetrics("main").evicted); got != limit/2 {
 		t.Errorf("the metrics count %v evicted connections, want %d", got, limit/2)
 	}
 }
@@ -297,7 +297,7 @@ func TestClosedConnectionsLeaveThePool(t *testing.T) {
 	defer r.stop()
 	for range 10 {
 		assertGet(t, "http://"+r.address("main")+"/"+granted, 200, "answered")
-		framework.Eventually(t, "the connection is closed", func() bool { return number(t, r.metrics.of("main").open) == 0 })
+		framework.Eventually(t, "the connection is closed", func() bool { return number(t, r.connectionMetrics("main").open) == 0 })
 	}
 }
 
@@ -428,5 +428,5 @@ func TestHandshake_PanicClosesOneConnection(t *testing.T) {
 	if lines := r.lines.of("a TLS handshake panicked"); len(lines) != 1 || lines[0].Level != "ERROR" {
 		t.Errorf("logged %+v, want one error", lines)
 	}
-	framework.Eventually(t, "the connection is closed", func() bool { return number(t, r.metrics.of("main").open) == 1 })
+	framework.Eventually(t, "the connection is closed", func() bool { return number(t, r.connectionMetrics("main").open) == 1 })
 }

@@ -90,7 +90,7 @@ func (*grpcEngine) protocols() []string { return []string{protocolHTTP2} }
 
 func (e *grpcEngine) serve(incoming *acceptor) error {
 	served, unserved := incoming.others, incoming.http2
-	if incoming.tls != nil {
+	if incoming.server.tls != nil {
 		served, unserved = unserved, served
 	}
 	_ = unserved.Close() // the acceptor then closes connections that did not negotiate HTTP/2

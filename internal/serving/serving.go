@@ -48,8 +48,8 @@ type Process struct {
 	shutdownDelay time.Duration
 	draining      atomic.Bool
 	engine        engineOptions
-	clients       *pool // of the servers that receive API keys
-	metrics       *processMetrics
+	clients       *pool                 // of the servers that receive API keys
+	metrics       prometheus.Registerer // may be nil
 	runnables     []func(context.Context) error
 	servers       []*server
 }
@@ -59,8 +59,8 @@ type server struct {
 	engine
 	name              string
 	address           string
-	tls               *tls.Config
-	readHeaderTimeout time.Duration
+	tls               *tls.Config   // nil serves without TLS
+	readHeaderTimeout time.Duration // also of the TLS handshake
 	pool              *pool
 	metrics           *connectionMetrics
 	acceptor          *acceptor
@@ -88,7 +88,7 @@ type engineOptions struct {
 
 // NewProcess returns a Process without servers.
 func NewProcess(options Options) *Process {
-	p := &Process{log: options.Log, shutdownDelay: options.ShutdownDelay, metrics: newMetrics(options.Metrics)}
+	p := &Process{log: options.Log, shutdownDelay: options.ShutdownDelay, metrics: options.Metrics}
 	p.engine = engineOptions{
 		maxHeaderBytes:    cmp.Or(options.MaxHeaderBytes, DefaultMaxHeaderBytes),
 		readHeaderTimeout: readHeaderTimeout,
@@ -141,7 +141,7 @@ func (p *Process) add(name, address string, tlsConfig *tls.Config, pool *pool, e
 	}
 	p.servers = append(p.servers, &server{
 		engine: engine, name: name, address: address, tls: tlsConfig, readHeaderTimeout: p.engine.readHeaderTimeout,
-		pool: pool, metrics: p.metrics.of(name),
+		pool: pool, metrics: newConnectionMetrics(name, p.metrics),
 	})
 }
 

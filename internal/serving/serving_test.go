@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,16 @@ type running struct {
 	lines *logLines
 	stop  context.CancelFunc
 	ended chan error
+}
+
+// connectionMetrics returns the metrics of the server with this name.
+func (r *running) connectionMetrics(name string) *connectionMetrics {
+	r.t.Helper()
+	at := slices.IndexFunc(r.servers, func(s *server) bool { return s.name == name })
+	if at < 0 {
+		r.t.Fatalf("no server has the name %q", name)
+	}
+	return r.servers[at].metrics
 }
 
 func newRunning(t *testing.T, shutdownDelay time.Duration) *running {
