@@ -43,7 +43,7 @@ var (
 	secretUnwritable = cause{delay: 15 * time.Second, isDeferred: true}
 )
 
-// phase is the state of a key as far as it determines what the controller does. A backoff applies only to the phase that it began in.
+// phase is the part of a key's state that determines the work of the controller. A backoff applies only to the phase in which it began.
 type phase struct {
 	uid    types.UID
 	state  apikey.State

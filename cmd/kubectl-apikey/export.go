@@ -82,7 +82,7 @@ func (o *exportOptions) run(ctx context.Context, s *session, args []string) erro
 			errs = append(errs, unreadable(key))
 		case !keyclient.IsActive(key, time.Now()):
 			inactive++
-		case key.Labels[v1alpha1.LabelBootstrap] == "true": // elsewhere, it would let the administrators of this console in
+		case key.Labels[v1alpha1.LabelBootstrap] == "true": // elsewhere, it would give access to the administrators of this console
 			bootstrap++
 		default:
 			exported = append(exported, key)

@@ -82,5 +82,5 @@ The commands work on the APIKeys of a namespace, with your kubeconfig and your R
 	return root
 }
 
-// failure is an error that is not one of usage.
+// failure is the error of a command that was used correctly.
 type failure struct{ error }

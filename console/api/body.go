@@ -22,7 +22,7 @@ import (
 	"squirrel.dev/apikey-operator/internal/envelope"
 )
 
-// maxBodyLength is many times what the longest app name needs, with all of its characters escaped.
+// maxBodyLength is the maximum length of a body, in bytes. The longest app name, with all of its characters escaped, needs much less.
 const maxBodyLength = 64 << 10
 
 const exampleBody = `{"app_name": "Frontend App", "read_access": true, "write_access": false}`

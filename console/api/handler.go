@@ -48,7 +48,7 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// request is a request with what the handler knows about it.
+// request is an HTTP request and its state in the Handler.
 type request struct {
 	*http.Request
 	// route is nil when the path does not exist or does not allow the method. The response is then noRoute.

@@ -32,7 +32,7 @@ type KeyCache struct {
 
 	mu      sync.RWMutex
 	byID    map[string]*entry
-	sorted  []*entry      // by position, which the stores of client-go do not keep
+	sorted  []*entry      // by position; the stores of client-go have no order
 	changed chan struct{} // closed at the next change
 }
 
@@ -229,7 +229,7 @@ type parsedKey struct {
 	forKeyring any
 }
 
-// parse returns the parsed form of an object. A Reflector hands over APIKeys, and parsed keys after the first list.
+// parse returns the parsed form of an object. A Reflector passes APIKeys, and the result of the Transformer after a streaming list.
 func (c *KeyCache) parse(object any) (*parsedKey, error) {
 	if parsed, ok := object.(*parsedKey); ok {
 		return parsed, nil

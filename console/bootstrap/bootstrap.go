@@ -112,7 +112,8 @@ func (k *Key) Run(ctx context.Context) error {
 	return nil
 }
 
-// attempt is one attempt of Run. It returns the APIKey if all is done until the APIKey is lost, or done if the key is given up.
+// attempt is one attempt of Run. It returns the APIKey if the key is accepted and the keys of other files are deactivated. done is true if
+// the key is given up.
 func (k *Key) attempt(ctx context.Context) (accepted *v1alpha1.APIKey, done bool) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()

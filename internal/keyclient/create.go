@@ -129,7 +129,7 @@ func Delete(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
 	return nil
 }
 
-// CleanupError says that a key may be left whose token is lost, because deleting it failed.
+// CleanupError is the error when deleting a key has failed, so that a key may be left whose token is lost.
 type CleanupError struct {
 	Namespace, Name string
 	// Err of the deletion.

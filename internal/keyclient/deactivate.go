@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	// ErrAlreadyInactive is the error for a key that is deactivated, or whose expiry is on record.
+	// ErrAlreadyInactive is the error for a key that is deactivated, or whose end is recorded in its status.
 	ErrAlreadyInactive = errors.New("the key is already inactive")
 
 	// ErrNotFound is the error when no key has the name and UID.

@@ -124,7 +124,7 @@ func (*unreachableError) Unwrap() error { return syscall.ECONNREFUSED }
 
 // asConnectionRefused returns an error after which a Reflector watches again.
 func asConnectionRefused(err error) error {
-	if utilnet.IsProbableEOF(err) { // client-go matches its text, and takes it for a watch that has ended
+	if utilnet.IsProbableEOF(err) { // client-go recognizes its text, and treats it as the normal end of a watch
 		return &unreachableError{"the connection to the Kubernetes API broke"}
 	}
 	return &unreachableError{err.Error()}

@@ -47,7 +47,7 @@ func SetupWebhookWithManager(mgr manager.Manager) error {
 func (v *APIKeyValidator) ValidateCreate(ctx context.Context, key *v1alpha1.APIKey) (admission.Warnings, error) {
 	warnings := v.warnings(key)
 	if apikey.IsRetired(key) {
-		return warnings, nil // it claims neither
+		return warnings, nil // it holds neither
 	}
 	others, err := apikey.ListConflicting(ctx, v.Keys, key)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// maxCredentialLength limits what is hashed, in bytes.
+// maxCredentialLength is the maximum length of a token, in bytes. It limits the time to hash one.
 const maxCredentialLength = 512
 
 // Credential is the token that a request presents, or the reason why it presents none. The zero value is a missing credential.
@@ -106,7 +106,7 @@ func isVisibleASCIIWithoutComma(token string) bool {
 	return true
 }
 
-// Format keeps the token out of all printed text.
+// Format prints a placeholder, so that no printed text contains the token.
 func (c Credential) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(credential)") }
 
 // refusal returns the reason to refuse the credential without a lookup, or "".

@@ -18,7 +18,7 @@ type Authenticator struct {
 	now          func() time.Time
 }
 
-// keySource is what the Authenticator reads of a Keyring.
+// keySource is the part of a Keyring that the Authenticator reads.
 type keySource interface {
 	// lookup returns the entry of a token in a namespace, or nil, and the reason to refuse the token now, or "".
 	lookup(namespace string, digest token.Digest, now func() time.Time) (*entry, Reason)

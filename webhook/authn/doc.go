@@ -9,9 +9,9 @@
 //
 //	decision.go    the rules of a decision; request.go, credential.go and verdict.go have the types around it
 //	readiness.go   when no decision is possible
-//	keyring.go     what the Reflector writes and the Authenticator reads
+//	keyring.go     the Keyring: a Reflector writes it, the Authenticator reads it
 //	store.go       the tokens, indexed by token and by object; index.go is the index
-//	key.go         parses an APIKey to what the store keeps of it
+//	key.go         reduces an APIKey to the parts that the store holds
 //	decode.go      decodes the responses of the Kubernetes API
 //	reflector.go   lists and watches
 package authn

@@ -16,7 +16,7 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// Key is what a verdict returns of an APIKey, and of the token that was presented. It never changes.
+// Key has the parts of an APIKey, and of the token that was presented, that a verdict returns. It never changes.
 type Key struct {
 	// The fields that a decision reads come first: see entry.
 
@@ -48,7 +48,7 @@ type entry struct {
 	Key
 }
 
-// parsedKey is what the store keeps of an APIKey: an entry for each token that was handed over.
+// parsedKey has the parts of an APIKey that the store holds: an entry for each token that was handed over.
 type parsedKey struct {
 	namespace, name, uid string
 	entries              []entry
@@ -93,9 +93,9 @@ func newParsedKey(object *v1alpha1.APIKey) parsedKey {
 
 func newKey(object *v1alpha1.APIKey) Key {
 	validity := apikey.ValidityOf(object)
-	// One allocation for the three strings, which keeps no more of the object. All keys of a namespace share its name.
+	// One allocation for the three strings, instead of references to parts of the decoded object. All keys of a namespace share its name.
 	name, appName := len(object.Name), len(object.Name)+len(object.Spec.AppName)
-	kept := object.Name + object.Spec.AppName + string(object.UID)
+	joined := object.Name + object.Spec.AppName + string(object.UID)
 	return Key{
 		deactivated: validity.Deactivated,
 		ended:       validity.Ended,
@@ -103,9 +103,9 @@ func newKey(object *v1alpha1.APIKey) Key {
 		keyEndsAt:   validity.ExpiresAt,
 		Access:      accessOf(&object.Spec),
 		Namespace:   unique.Make(object.Namespace).Value(),
-		Name:        kept[:name],
-		AppName:     kept[name:appName],
-		UID:         kept[appName:],
+		Name:        joined[:name],
+		AppName:     joined[name:appName],
+		UID:         joined[appName:],
 	}
 }
 

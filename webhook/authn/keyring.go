@@ -91,7 +91,7 @@ func (k *Keyring) Update(object any) error {
 	return nil
 }
 
-// Delete deletes a key. It keeps a later APIKey of the same name.
+// Delete deletes a key. A later APIKey of the same name stays.
 func (k *Keyring) Delete(object any) error {
 	key, err := parse(object)
 	if err != nil {
@@ -109,8 +109,8 @@ func (k *Keyring) Delete(object any) error {
 // Resync does nothing: the Keyring has no event handlers.
 func (k *Keyring) Resync() error { return nil }
 
-// Transformer returns a function that reduces an APIKey to what the Keyring keeps of it. A store that passes its events on to the Keyring
-// can then let its Reflector buffer a list without whole objects.
+// Transformer returns a function that reduces an APIKey to the parts that the Keyring holds. A store that passes its events on to the
+// Keyring needs it, so that its Reflector does not buffer the whole objects of a list.
 func (k *Keyring) Transformer() cache.TransformFunc {
 	return func(object any) (any, error) { return parse(object) }
 }

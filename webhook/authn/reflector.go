@@ -23,8 +23,8 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// pageSize is the limit of a list: few enough keys for an API server to read from etcd at once, and to write within its request timeout
-// of a minute.
+// pageSize is the limit of a list request, in keys. An API server can read so many from etcd with one request, and write them within its
+// request timeout of a minute.
 const pageSize = 10_000
 
 // Run lists and watches the APIKeys of a namespace, or of all with [metav1.NamespaceAll], into the Keyring until ctx is done. It needs
@@ -59,7 +59,7 @@ func (k *Keyring) listWatch(client rest.Interface, namespace string) *cache.List
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			if listed { // the runtime would keep the memory that the list needed for minutes
+			if listed { // otherwise the runtime returns the memory of the list only after minutes
 				debug.FreeOSMemory()
 				listed = false
 			}
@@ -103,9 +103,9 @@ func listAll(ctx context.Context, get func(context.Context, metav1.ListOptions) 
 	}
 }
 
-// Observe keeps the error of a list or watch for Ready, also of one whose events another store passes on to the Keyring. It logs the first
-// error and the first success after it, because a Reflector logs a refused connection only at a debug level. An expired resource version
-// counts as success: the Reflector lists again.
+// Observe records the result of a list or watch, whose error Ready returns. A store that passes its events on to the Keyring must call it.
+// Observe logs the first error and the first success after it, because a Reflector logs a refused connection only at a debug level. An
+// expired resource version counts as success: the Reflector lists again.
 func (k *Keyring) Observe(ctx context.Context, err error) {
 	logger := klog.FromContext(ctx)
 	switch {
@@ -130,7 +130,7 @@ func (k *Keyring) lastError() string {
 	return "none"
 }
 
-// newBackoff returns the delays between attempts: from 0.2 s, doubling to 1 s, each with up to as much jitter. They are short because a
+// newBackoff returns the delays between attempts: from 0.2 s, doubling to 1 s, each with up to 100 % of jitter. They are short because a
 // revoked key is accepted until the watch delivers its end.
 func newBackoff() *wait.Backoff {
 	return &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Cap: time.Second, Steps: 10}

@@ -53,8 +53,8 @@ func newStoreOf(objects []any) (*store, error) {
 	return s, nil
 }
 
-// lookup returns the entry of a token in a namespace, or nil, and the reason to refuse the token now, or "". The controller lets no two
-// keys of a namespace have one token; if two have it all the same, lookup prefers an accepted one.
+// lookup returns the entry of a token in a namespace, or nil, and the reason to refuse the token now, or "". The controller issues no
+// two keys of a namespace with one token. If two have one nevertheless, lookup prefers an accepted one.
 func (s *store) lookup(namespace string, digest *token.Digest, now func() time.Time) (found *entry, refusal Reason) {
 	refusal = ReasonKeyUnknown
 	for e := range s.byToken.find(s.tokenHash(namespace, digest)) {

@@ -15,7 +15,7 @@ import (
 type methodSource struct {
 	// header with the method, in canonical form. If it is empty, the check itself has the method.
 	header string
-	// help is what to configure when the method is not there.
+	// help says what to configure when the method is missing.
 	help string
 }
 
@@ -48,10 +48,10 @@ func forwardAuth(source methodSource) func(c *checker, w http.ResponseWriter, r 
 
 // accessFor returns the access that the client's request needs. ok is false if the gateway is not one that this source is right for.
 //
-// Without a header in the source, the method of the check counts. A gateway of that kind does not name the method in a header as well. So
-// such a header is from another gateway, whose checks all have one method. With a header in the source, other headers may be from
-// clients. They can only add to the access that is needed, so a client gains nothing by them, even if the gateway uses the wrong
-// endpoint.
+// Without a header in the source, the method of the check counts. A gateway of that kind sets no header with the method. A check with such
+// a header is therefore from another kind of gateway, and its own method is not that of the client's request. With a header in the source,
+// other headers may be from clients. They can only add to the access that is needed, so a client gains nothing by them, even if the
+// gateway uses the wrong endpoint.
 func (s methodSource) accessFor(r *http.Request) (needed authn.Access, ok bool) {
 	method, ok := r.Method, true
 	if s.header != "" {
