@@ -4,7 +4,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,22 +94,6 @@ func (s *session) findByID(ctx context.Context, id string) (*v1alpha1.APIKey, er
 		return nil, err
 	}
 	return key, nil
-}
-
-// keys returns the keys of the namespace, or of all namespaces, in the order of their creation.
-func (s *session) keys(ctx context.Context, allNamespaces bool) ([]*v1alpha1.APIKey, error) {
-	namespace := s.namespace
-	if allNamespaces {
-		namespace = metav1.NamespaceAll
-	}
-	var keys []*v1alpha1.APIKey
-	err := each(ctx, s, namespace, func() client.ObjectList { return &v1alpha1.APIKeyList{} }, func(key *v1alpha1.APIKey) {
-		keys = append(keys, key)
-	})
-	slices.SortFunc(keys, func(a, b *v1alpha1.APIKey) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID))
-	})
-	return keys, err
 }
 
 // eachMetadata lists only the metadata of the keys of the namespace.

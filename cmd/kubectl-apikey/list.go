@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
@@ -38,6 +40,22 @@ func (o *selectOptions) keys(ctx context.Context, s *session, now time.Time) ([]
 	if o.activeOnly {
 		keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !keyclient.IsActive(key, now) })
 	}
+	return keys, err
+}
+
+// keys returns the keys of the namespace, or of all namespaces, in the order of their creation.
+func (s *session) keys(ctx context.Context, allNamespaces bool) ([]*v1alpha1.APIKey, error) {
+	namespace := s.namespace
+	if allNamespaces {
+		namespace = metav1.NamespaceAll
+	}
+	var keys []*v1alpha1.APIKey
+	err := each(ctx, s, namespace, func() client.ObjectList { return &v1alpha1.APIKeyList{} }, func(key *v1alpha1.APIKey) {
+		keys = append(keys, key)
+	})
+	slices.SortFunc(keys, func(a, b *v1alpha1.APIKey) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID))
+	})
 	return keys, err
 }
 
