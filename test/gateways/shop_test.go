@@ -91,8 +91,8 @@ func newCertificate(t testing.TB) certificate {
 	return c
 }
 
-// issuing is held by the test that runs a controller, because a controller reconciles all namespaces.
-var issuing sync.Mutex
+// controllerLock is held by the test that runs a controller, because a controller reconciles all namespaces.
+var controllerLock sync.Mutex
 
 // issueKeys creates the keys reader, writer and both, and stranger in the other namespace, and returns when a controller has issued them.
 // More names are those of keys with read access. No object has the key unknown.
@@ -107,8 +107,8 @@ func (s *shop) issueKeys(more ...string) {
 	for _, name := range more {
 		specs[name] = v1alpha1.APIKeySpec{AppName: name, ReadAccess: true}
 	}
-	issuing.Lock()
-	defer issuing.Unlock()
+	controllerLock.Lock()
+	defer controllerLock.Unlock()
 	controller := operator.StartController(s, s.env.Config)
 	defer controller.Kill()
 	s.keys = map[string]key{}
