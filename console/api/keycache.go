@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -97,7 +98,9 @@ func (c *KeyCache) listWatch(kubernetes client.WithWatch, namespace string) *cac
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			events, err := kubernetes.Watch(ctx, &v1alpha1.APIKeyList{}, &client.ListOptions{Namespace: namespace, Raw: &options})
-			c.keyring.Observe(ctx, err)
+			if !apierrors.IsInvalid(err) { // an API server without streaming lists, where the Reflector lists instead
+				c.keyring.Observe(ctx, err)
+			}
 			return events, err
 		},
 	}

@@ -4,10 +4,14 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"runtime"
@@ -18,9 +22,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr"
 	gocmp "github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/token"
@@ -230,6 +239,40 @@ func TestRun_OneListAndWatchFillsTheKeyCacheAndTheKeyring(t *testing.T) {
 	defer mu.Unlock()
 	if requests != 1 {
 		t.Errorf("%d requests, want one watch that begins with a list", requests)
+	}
+}
+
+// Some versions of Kubernetes have no streaming list by default.
+func TestRun_ListsWithoutAnErrorWhereTheAPIServerHasNoStreamingList(t *testing.T) {
+	env := testenv.Shared(t)
+	f := testenv.NewFixture(t, env)
+	config := env.User(t, "admin", "system:masters")
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Query().Get("sendInitialEvents") != "true" {
+				return next.RoundTrip(r)
+			}
+			status := apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", field.ErrorList{
+				field.Forbidden(field.NewPath("sendInitialEvents"), "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"),
+			}).Status()
+			status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+			content, err := json.Marshal(status)
+			return &http.Response{
+				StatusCode: http.StatusUnprocessableEntity, Header: http.Header{"Content-Type": {"application/json"}},
+				Body: io.NopCloser(bytes.NewReader(content)), Request: r,
+			}, err
+		})
+	})
+	kubernetes, err := client.NewWithWatch(config, client.Options{Scheme: env.Scheme, Mapper: env.Client.RESTMapper()})
+	framework.Must(t, err)
+	keys, logged := NewKeyCache(authn.NewKeyring()), &framework.Buffer{}
+	ctx, stop := context.WithCancel(klog.NewContext(context.Background(), logr.FromSlogHandler(slog.NewTextHandler(logged, nil))))
+	var running sync.WaitGroup
+	running.Go(func() { _ = keys.Run(ctx, kubernetes, f.Namespace) })
+	t.Cleanup(func() { stop(); running.Wait() })
+	framework.Eventually(t, "the keys are listed", keys.keyring.Synced)
+	if text := logged.String(); strings.Contains(text, "Unable") {
+		t.Errorf("logged: %s", text)
 	}
 }
 
