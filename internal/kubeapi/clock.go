@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// MaxClockDifference is the largest difference of the clocks at which irreversible decisions may follow the local clock.
-	MaxClockDifference = 5 * time.Second
+	// maxClockDifference is the largest difference of the clocks at which irreversible decisions may follow the local clock.
+	maxClockDifference = 5 * time.Second
 
 	// maxReadingAge is how long a Date of the API server is used. The drift of the local clock over that time is negligible.
 	maxReadingAge = time.Minute
@@ -68,7 +68,7 @@ func (c *Clock) Now() time.Time {
 	return current.nearest(local, now)
 }
 
-// Check returns an error while the difference of the clocks exceeds MaxClockDifference, or is unknown. The caller must then not do
+// Check returns an error while the difference of the clocks exceeds maxClockDifference, or is unknown. The caller must then not do
 // anything irreversible that only the clock demands. Without a usable response of the last minute, Check sends a request.
 func (c *Clock) Check(ctx context.Context) error {
 	if !c.last.Load().isUsable(time.Now()) {
@@ -79,9 +79,9 @@ func (c *Clock) Check(ctx context.Context) error {
 	return c.checkDifference()
 }
 
-// Difference returns the least possible difference of the clocks: positive if the local clock is ahead of the API server's, and 0 if they
+// difference returns the least possible difference of the clocks: positive if the local clock is ahead of the API server's, and 0 if they
 // may be equal. Without a usable response of the last minute, known is false.
-func (c *Clock) Difference() (ahead time.Duration, known bool) {
+func (c *Clock) difference() (ahead time.Duration, known bool) {
 	local, now := c.local(), time.Now()
 	current := c.last.Load()
 	if !current.isUsable(now) {
@@ -96,7 +96,7 @@ func (c *Clock) RegisterMetrics(registry prometheus.Registerer) {
 		Name: "apikey_clock_difference_seconds",
 		Help: "The least possible lead of the local clock over that of the Kubernetes API server, in seconds; NaN if unknown.",
 	}, func() float64 {
-		ahead, known := c.Difference()
+		ahead, known := c.difference()
 		if !known {
 			return math.NaN()
 		}
@@ -105,8 +105,8 @@ func (c *Clock) RegisterMetrics(registry prometheus.Registerer) {
 }
 
 func (c *Clock) checkDifference() error {
-	ahead, _ := c.Difference()
-	if ahead.Abs() <= MaxClockDifference {
+	ahead, _ := c.difference()
+	if ahead.Abs() <= maxClockDifference {
 		return nil
 	}
 	direction := "ahead of"

@@ -147,7 +147,7 @@ func (s *apiServer) check(t *testing.T, want string) {
 
 func TestClock_EqualClocks(t *testing.T) {
 	s := newAPIServer(t)
-	if _, known := s.Difference(); known {
+	if _, known := s.difference(); known {
 		t.Error("the difference is known before a response")
 	}
 	for range 3 {
@@ -158,7 +158,7 @@ func TestClock_EqualClocks(t *testing.T) {
 	}
 	s.local.Store(int64(3 * time.Second))
 	s.check(t, "")
-	if ahead, known := s.Difference(); !known || ahead < time.Second || ahead > 3*time.Second {
+	if ahead, known := s.difference(); !known || ahead < time.Second || ahead > 3*time.Second {
 		t.Errorf("the difference is %s, known %t", ahead, known)
 	}
 	if printed := s.log.String(); printed != "" {
