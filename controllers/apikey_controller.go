@@ -152,7 +152,7 @@ func (r *APIKeyReconciler) requeueInBackoff(
 	}
 	observeGeneration(key)
 	if err := r.writeStatus(ctx, before, key); err != nil {
-		log.FromContext(ctx).Info("cannot update the status of a key in backoff after its spec changed", "failure", err.Error())
+		log.FromContext(ctx).Info("Cannot update the status of a key in backoff after its spec changed", "failure", err.Error())
 	}
 	return result, nil
 }

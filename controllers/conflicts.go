@@ -73,7 +73,7 @@ func (r *APIKeyReconciler) enqueueAfterChange(ctx context.Context, queue request
 		err = r.enqueueWaiting(ctx, queue, former)
 	}
 	if err != nil {
-		log.FromContext(ctx).Error(err, "cannot list the keys that conflict with a changed key", "apikey", client.ObjectKeyFromObject(former))
+		log.FromContext(ctx).Error(err, "Cannot list the keys that conflict with a changed key", "apikey", client.ObjectKeyFromObject(former))
 	}
 }
 

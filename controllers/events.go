@@ -32,7 +32,7 @@ func (r *APIKeyReconciler) recordTransition(ctx context.Context, before, key *v1
 	if reason == readyReason(before) {
 		return
 	}
-	log.FromContext(ctx).Info("the state of the key changed", "uid", key.UID, "reason", reason)
+	log.FromContext(ctx).Info("The state of the key changed", "uid", key.UID, "reason", reason)
 	switch {
 	case reason == v1alpha1.ReasonIssued:
 		issuedTotal.Inc()

@@ -161,7 +161,7 @@ func (r *APIKeyReconciler) deleteVoidSecret(ctx context.Context, key *v1alpha1.A
 	if err != nil && !isNotFound(err) {
 		return false, fmt.Errorf("delete the void Secret %q: %w", secret.Name, err)
 	}
-	log.FromContext(ctx).Info("deleted a Secret whose token was never accepted or whose key was deleted", "secret", secret.Name, "uid", uid)
+	log.FromContext(ctx).Info("Deleted a Secret whose token was never accepted or whose key was deleted", "secret", secret.Name, "uid", uid)
 	return true, nil
 }
 

@@ -32,7 +32,7 @@ var (
 func (r *APIKeyReconciler) reportUnreadable(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
 	message := fmt.Sprintf("The controller does nothing with this key, because it cannot read some of its fields (%s): "+
 		"correct them as 'kubectl explain apikey --recursive' describes them, or delete the key.", strings.Join(key.Unreadable, ", "))
-	log.FromContext(ctx).Error(nil, "cannot read some fields of the key: correct them, or delete the key",
+	log.FromContext(ctx).Error(nil, "Cannot read some fields of the key: correct them, or delete the key",
 		"uid", key.UID, "fields", key.Unreadable)
 	err := r.writeUnreadable(ctx, key, message)
 	switch {

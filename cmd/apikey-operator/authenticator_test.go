@@ -150,7 +150,7 @@ func TestAuthenticator_ServesGRPCOverTLSAndDrains(t *testing.T) {
 	p.assertEnds("exit status 0")
 	for _, line := range p.lines() {
 		// The test causes these warnings by clients without TLS or with another certificate, and by a check for a namespace without keys.
-		expected := line.Msg == "a TLS handshake failed" || strings.HasPrefix(line.Msg, "A gateway sent a check for a namespace without API keys")
+		expected := line.Msg == "A TLS handshake failed" || strings.HasPrefix(line.Msg, "A gateway sent a check for a namespace without API keys")
 		if line.Level == "WARN" && !expected {
 			t.Errorf("the log has %+v", line)
 		}

@@ -38,7 +38,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil:
 		return 0
 	case errors.As(err, &failed):
-		slog.Error("exiting", "err", failed.error)
+		slog.Error("Exiting", "err", failed.error)
 		return exitFailure
 	default:
 		_, _ = fmt.Fprintf(stderr, "Error: %v\nRun '%s --help' for usage.\n", err, command.CommandPath())

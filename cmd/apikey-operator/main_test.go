@@ -185,7 +185,7 @@ func TestRun_LogsFailuresAndExitsWith1(t *testing.T) {
 			p := startProgram(t, c.args...)
 			p.assertEnds("exit status 1")
 			lines := p.lines()
-			if last := lines[len(lines)-1]; last.Level != "ERROR" || last.Msg != "exiting" || last.Err != c.want {
+			if last := lines[len(lines)-1]; last.Level != "ERROR" || last.Msg != "Exiting" || last.Err != c.want {
 				t.Errorf("the last line of the log is %+v, want the error %q", last, c.want)
 			}
 		})

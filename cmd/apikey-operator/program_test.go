@@ -78,7 +78,7 @@ func (p *program) address(server string) string {
 	var address string
 	p.eventually("the "+server+" server listens", func() bool {
 		for _, line := range p.lines() {
-			if line.Msg == "serving" && line.Server == server {
+			if line.Msg == "Serving" && line.Server == server {
 				address = line.Addr
 			}
 		}

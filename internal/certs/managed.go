@@ -71,6 +71,6 @@ func (r *Rotator) recordWarning(object client.Object, reason string, problem err
 		return
 	}
 	r.warned[warning] = true
-	r.Log.Error("a part of the certificate rotation is blocked", "err", problem)
+	r.Log.Error("A part of the certificate rotation is blocked", "err", problem)
 	r.Events.Eventf(object, nil, corev1.EventTypeWarning, reason, "RotateCertificates", "%s", problem)
 }

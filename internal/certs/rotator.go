@@ -100,7 +100,7 @@ func (r *Rotator) Start(ctx context.Context) error {
 		if err == nil {
 			delay = interval
 		} else if ctx.Err() == nil {
-			failures.Error("cannot rotate the certificates; retrying", "err", err)
+			failures.Error("Cannot rotate the certificates; retrying", "err", err)
 			delay = min(2*delay, interval)
 		}
 		sleep(ctx, delay)
@@ -197,7 +197,7 @@ func (r *Rotator) renewAuthorities(ctx context.Context, secret *corev1.Secret, a
 		if err := created.addTo(secret); err != nil {
 			return all, err
 		}
-		r.Log.Info("creating an authority", "authority", created.id, "notAfter", created.certificate.NotAfter)
+		r.Log.Info("Creating an authority", "authority", created.id, "notAfter", created.certificate.NotAfter)
 		authorities = append(authorities, created)
 	} else if len(authorities) == len(all) {
 		return authorities, nil
@@ -223,7 +223,7 @@ func (r *Rotator) scheduleAuthorities(ctx context.Context, secret *corev1.Secret
 			continue
 		}
 		a.scheduleIn(secret)
-		r.Log.Info("scheduling a published authority", "authority", a.id, "signsFrom", a.signsFrom)
+		r.Log.Info("Scheduling a published authority", "authority", a.id, "signsFrom", a.signsFrom)
 	}
 	if equality.Semantic.DeepEqual(before, secret) {
 		return authorities, nil

@@ -80,7 +80,7 @@ func (r *Rotator) reconcileServing(ctx context.Context, s server, signer authori
 		if secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], err = encode(certificate, key); err != nil {
 			return err
 		}
-		r.Log.Info("issuing a serving certificate",
+		r.Log.Info("Issuing a serving certificate",
 			"server", s.name, "reason", reason, "authority", signer.id, "notAfter", certificate.NotAfter)
 	}
 	recordExpiration(s.name, secret.Data[corev1.TLSCertKey])

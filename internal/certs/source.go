@@ -43,7 +43,7 @@ func (s *SecretSource) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, e
 func (s *SecretSource) Start(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := s.read(ctx); err != nil && ctx.Err() == nil {
-			s.log.Info("cannot read the serving certificate; retrying", "reason", err.Error())
+			s.log.Info("Cannot read the serving certificate; retrying", "reason", err.Error())
 		}
 		delay := interval
 		if s.current.Load() == nil {
@@ -67,7 +67,7 @@ func (s *SecretSource) read(ctx context.Context) error {
 	}
 	previous := s.current.Swap(&certificate)
 	if previous == nil || !previous.Leaf.Equal(certificate.Leaf) {
-		s.log.Info("loaded the serving certificate", "secret", s.secret.Name, "notAfter", certificate.Leaf.NotAfter)
+		s.log.Info("Loaded the serving certificate", "secret", s.secret.Name, "notAfter", certificate.Leaf.NotAfter)
 	}
 	return nil
 }

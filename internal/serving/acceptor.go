@@ -66,7 +66,7 @@ func (a *acceptor) run() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			a.limits.Warn("cannot accept a connection: closing one without a granted request", "err", err)
+			a.limits.Warn("Cannot accept a connection: closing one without a granted request", "err", err)
 			a.server.pool.evict(1)
 			time.Sleep(acceptRetryDelay)
 		default:
@@ -81,12 +81,12 @@ func (a *acceptor) admit(accepted *net.TCPConn) {
 	if c == nil {
 		a.server.metrics.rejected.Inc()
 		_ = accepted.Close()
-		a.limits.Warn("rejected a connection, because connections with granted requests use the whole limit: "+
+		a.limits.Warn("Rejected a connection, because connections with granted requests use the whole limit: "+
 			"add replicas, or raise the memory limit or --max-connections", "limit", a.server.pool.limit)
 		return
 	}
 	if full {
-		a.limits.Warn("the limit of connections is reached: each new connection replaces the longest idle one without a granted request",
+		a.limits.Warn("The limit of connections is reached: each new connection replaces the longest idle one without a granted request",
 			"limit", a.server.pool.limit)
 	}
 	if a.server.tls == nil {
@@ -119,7 +119,7 @@ func (a *acceptor) handshake(c *connection) {
 // clients.
 func (a *acceptor) recoverHandshake(c *connection) {
 	if problem := recover(); problem != nil {
-		a.log.Error("a TLS handshake panicked", "client", c.RemoteAddr().String(), "panic", fmt.Sprint(problem), "stack", string(debug.Stack()))
+		a.log.Error("A TLS handshake panicked", "client", c.RemoteAddr().String(), "panic", fmt.Sprint(problem), "stack", string(debug.Stack()))
 		_ = c.Close()
 	}
 }
@@ -131,7 +131,7 @@ func (a *acceptor) logHandshakeError(c *connection, err error) {
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) {
 		level = slog.LevelDebug
 	}
-	a.log.Log(context.Background(), level, "a TLS handshake failed", "client", c.RemoteAddr().String(), "err", err)
+	a.log.Log(context.Background(), level, "A TLS handshake failed", "client", c.RemoteAddr().String(), "err", err)
 }
 
 // respondToPlaintext responds to a client that sent an HTTP request without TLS.

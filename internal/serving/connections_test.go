@@ -254,7 +254,7 @@ func TestFullPoolRejectsConnectionsIfAllAreProtected(t *testing.T) {
 	if got := number(t, r.connectionMetrics("main").rejected); got != 3 {
 		t.Errorf("the metrics count %v rejected connections, want 3", got)
 	}
-	lines := r.lines.of("rejected a connection, because connections with granted requests use the whole limit: " +
+	lines := r.lines.of("Rejected a connection, because connections with granted requests use the whole limit: " +
 		"add replicas, or raise the memory limit or --max-connections")
 	if len(lines) != 1 {
 		t.Errorf("the rejection was logged %d times, want once", len(lines))
@@ -372,7 +372,7 @@ func TestHandshakeErrors_PortChecksAreDebugLinesAndWarningsAreLimited(t *testing
 			defer r.stop()
 			address := r.address(name)
 			handshakes := func(level slog.Level) (lines []logLine) {
-				for _, line := range r.lines.of("a TLS handshake failed") {
+				for _, line := range r.lines.of("A TLS handshake failed") {
 					if line.Level == level.String() {
 						lines = append(lines, line)
 					}
@@ -425,7 +425,7 @@ func TestHandshake_PanicClosesOneConnection(t *testing.T) {
 		t.Error("the handshake succeeded")
 	}
 	http1Client(t, address, trust).mustSend("hello")
-	if lines := r.lines.of("a TLS handshake panicked"); len(lines) != 1 || lines[0].Level != "ERROR" {
+	if lines := r.lines.of("A TLS handshake panicked"); len(lines) != 1 || lines[0].Level != "ERROR" {
 		t.Errorf("logged %+v, want one error", lines)
 	}
 	framework.Eventually(t, "the connection is closed", func() bool { return number(t, r.connectionMetrics("main").open) == 1 })

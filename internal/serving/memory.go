@@ -76,7 +76,7 @@ func (p *Process) evictAtLowMemory(ctx context.Context) error {
 		}
 		evictedIn = cycle
 		evicted := p.clients.evict(math.MaxInt)
-		log.Warn("memory is low: closed the connections without a granted request", "connections", evicted, "limit", limit)
+		log.Warn("Memory is low: closed the connections without a granted request", "connections", evicted, "limit", limit)
 	}
 }
 

@@ -207,7 +207,7 @@ func (p *Process) listen(ctx context.Context) error {
 
 func (p *Process) startServers(running *sync.WaitGroup, failed chan<- error) {
 	for _, s := range p.servers {
-		p.log.Info("serving", "server", s.name, "addr", s.acceptor.Addr().String(), "tls", s.tls != nil, "maxConnections", s.pool.limit)
+		p.log.Info("Serving", "server", s.name, "addr", s.acceptor.Addr().String(), "tls", s.tls != nil, "maxConnections", s.pool.limit)
 		running.Go(s.acceptor.run)
 		running.Go(func() {
 			if err := s.serve(s.acceptor); err != nil {
@@ -235,7 +235,7 @@ func (p *Process) waitAndDrain(ctx context.Context, failed <-chan error) error {
 	case <-ctx.Done():
 	}
 	p.draining.Store(true)
-	p.log.Info("draining", "delay", p.shutdownDelay.String())
+	p.log.Info("Draining", "delay", p.shutdownDelay.String())
 	select {
 	case err := <-failed:
 		return err
@@ -253,7 +253,7 @@ func (p *Process) shutdown() {
 		closing.Go(func() {
 			_ = s.acceptor.Close()
 			if err := s.shutdown(ctx); err != nil {
-				p.log.Warn("canceled requests that did not end in time", "server", s.name, "err", err)
+				p.log.Warn("Canceled requests that did not end in time", "server", s.name, "err", err)
 			}
 		})
 	}

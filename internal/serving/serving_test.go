@@ -129,7 +129,7 @@ func (l *logLines) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	l.lines = append(l.lines, entry)
 	l.mu.Unlock()
-	if entry.Msg == "serving" {
+	if entry.Msg == "Serving" {
 		l.address(entry.Server) <- entry.Addr
 	}
 	return len(line), nil

@@ -431,7 +431,7 @@ func (s *scenario) assertComplete() {
 		"responses to malformed requests": "400 Bad Request",
 		"kubectl events":                  v1alpha1.ReasonSecretRefused,
 		"log of the controller":           `"reason":"Issued"`,
-		"log of the authenticator":        `"msg":"refused"`,
+		"log of the authenticator":        `"msg":"Denied"`,
 		"log of kube-apiserver":           "apiserver",
 		"metrics of the authenticator":    "apikey_authentications_total",
 		"keys.squirrel.dev/v1alpha1 apikeys " + s.Namespace + "/plain": token.Hash(s.tokens["plain-token"]),

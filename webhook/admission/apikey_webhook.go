@@ -51,7 +51,7 @@ func (v *APIKeyValidator) ValidateCreate(ctx context.Context, key *v1alpha1.APIK
 	}
 	others, err := apikey.ListConflicting(ctx, v.Keys, key)
 	if err != nil {
-		log.FromContext(ctx).Error(err, "admitted an APIKey without the check for conflicts, which the controller will do")
+		log.FromContext(ctx).Error(err, "Admitted an APIKey without the check for conflicts, which the controller will do")
 		return warnings, nil
 	}
 	if conflict := apikey.FindConflict(key, others); conflict != nil {

@@ -65,7 +65,7 @@ func (c *checker) logDenial(ctx context.Context, namespace string, verdict authn
 	if verdict.Key != nil {
 		attrs = append(attrs, slog.String("keyID", verdict.Key.UID))
 	}
-	c.log.LogAttrs(ctx, slog.LevelDebug, "refused", attrs...)
+	c.log.LogAttrs(ctx, slog.LevelDebug, "Denied", attrs...)
 }
 
 // warnOfNamespace logs at most once a minute that a gateway names a namespace without keys. Of several such namespaces it logs the

@@ -31,7 +31,7 @@ func TestChecker_LogsDenialsAtDebugLevel(t *testing.T) {
 		{"protocol": "nginx", "decision": "forbidden", "reason": "NoWriteAccess", "keyID": "reader-uid"},
 	}
 	for _, line := range want {
-		maps.Copy(line, map[string]any{"level": "DEBUG", "msg": "refused", "namespace": "shop"})
+		maps.Copy(line, map[string]any{"level": "DEBUG", "msg": "Denied", "namespace": "shop"})
 	}
 	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
 		t.Errorf("the log differs (-want +got):\n%s", diff)

@@ -374,7 +374,7 @@ func TestEnvoyGRPC_CountsAndLogsChecks(t *testing.T) {
 		t.Errorf("the metrics differ (-want +got):\n%s", diff)
 	}
 	denied := func(decision, reason, keyID string) map[string]any {
-		line := map[string]any{"level": "DEBUG", "msg": "refused", "protocol": "envoy-grpc", "namespace": "shop",
+		line := map[string]any{"level": "DEBUG", "msg": "Denied", "protocol": "envoy-grpc", "namespace": "shop",
 			"decision": decision, "reason": reason}
 		if keyID != "" {
 			line["keyID"] = keyID
