@@ -91,7 +91,14 @@ func (p *ControlPlane) Stop() error {
 	return err
 }
 
-// kill kills a process that has no state, because all data is in etcd.
+// Kill stops the control plane at once, for callers that do not need its data any more. On a busy machine, etcd can hang when it is stopped
+// in order.
+func (p *ControlPlane) Kill() {
+	kill(&p.etcd)
+	_ = p.Stop() // only stopping etcd can fail
+}
+
+// kill kills a process whose state is in etcd, or is not needed any more.
 func kill(running **process.Process) {
 	if *running != nil {
 		(*running).Kill()

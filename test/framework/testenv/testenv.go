@@ -145,7 +145,8 @@ func start(ctx context.Context, apiServerFlags ...string) (*Env, error) {
 }
 
 func (e *Env) stop() error {
-	return errors.Join(e.Stop(), os.RemoveAll(e.dir))
+	e.Kill()
+	return os.RemoveAll(e.dir)
 }
 
 func newScheme() *runtime.Scheme {
