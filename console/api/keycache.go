@@ -14,10 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -75,14 +73,8 @@ func NewKeyCache(keyring *authn.Keyring) *KeyCache {
 
 // Run lists and watches the APIKeys of a namespace until ctx is done. It logs errors and retries; it never returns one.
 func (c *KeyCache) Run(ctx context.Context, kubernetes client.WithWatch, namespace string) error {
-	logger := klog.FromContext(ctx)
-	cache.NewReflectorWithOptions(c.listWatch(kubernetes, namespace), &v1alpha1.APIKey{}, c, cache.ReflectorOptions{
-		Name:            "console",
-		TypeDescription: "APIKey",
-		Logger:          &logger,
-		// Short, because a revoked key is accepted, and a new one refused, until events arrive again.
-		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Cap: time.Second, Steps: 10},
-	}).RunWithContext(ctx)
+	lists := c.listWatch(kubernetes, namespace)
+	cache.NewReflectorWithOptions(lists, &v1alpha1.APIKey{}, c, authn.ReflectorOptions(ctx, "console")).RunWithContext(ctx)
 	return nil
 }
 
@@ -245,10 +237,6 @@ func (c *KeyCache) parse(object any) (*parsedKey, error) {
 }
 
 func newEntry(key *v1alpha1.APIKey) *entry {
-	if key.Unreadable != nil {
-		klog.Background().Error(nil, "Ignoring fields of an APIKey that cannot be read: they grant no access, and an unreadable end counts "+
-			"as past", "apikey", klog.KObj(key), "uid", key.UID, "fields", key.Unreadable)
-	}
 	e := &entry{
 		apiKey: apiKey{
 			ID:          string(key.UID),

@@ -66,8 +66,13 @@ func parse(object any) (*parsedKey, error) {
 	}
 }
 
-// newParsedKey parses an APIKey. It leaves out a token whose hash cannot be read, and keeps the others.
+// newParsedKey parses an APIKey. It logs the fields that could not be decoded. It leaves out a token whose hash cannot be read, and keeps
+// the others.
 func newParsedKey(object *v1alpha1.APIKey) parsedKey {
+	if object.Unreadable != nil {
+		klog.Background().Error(nil, "Ignoring fields of an APIKey that cannot be read: they give no access, and an unreadable end counts "+
+			"as past", "apikey", klog.KObj(object), "uid", object.UID, "fields", object.Unreadable)
+	}
 	key := newKey(object)
 	parsed := parsedKey{namespace: key.Namespace, name: key.Name, uid: key.UID}
 	for i := range object.Status.Tokens {

@@ -35,13 +35,8 @@ func (k *Keyring) Run(ctx context.Context, config *rest.Config, namespace string
 	if err != nil {
 		return fmt.Errorf("cannot watch APIKeys: %w", err)
 	}
-	logger := klog.FromContext(ctx)
-	cache.NewReflectorWithOptions(listFirst{k.listWatch(client, namespace)}, &v1alpha1.APIKey{}, k, cache.ReflectorOptions{
-		Name:            "keyring",
-		TypeDescription: "APIKey",
-		Logger:          &logger,
-		Backoff:         newBackoff(),
-	}).RunWithContext(ctx)
+	lists := listFirst{k.listWatch(client, namespace)}
+	cache.NewReflectorWithOptions(lists, &v1alpha1.APIKey{}, k, ReflectorOptions(ctx, "keyring")).RunWithContext(ctx)
 	return nil
 }
 
@@ -130,10 +125,17 @@ func (k *Keyring) lastError() string {
 	return "none"
 }
 
-// newBackoff returns the delays between attempts: from 0.2 s, doubling to 1 s, each with up to 100 % of jitter. They are short because a
-// revoked key is accepted until the watch delivers its end.
-func newBackoff() *wait.Backoff {
-	return &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Cap: time.Second, Steps: 10}
+// ReflectorOptions returns the options of a Reflector that fills a Keyring, alone or together with another store. Its delays between
+// attempts grow from 0.2 s, doubling to 1 s, each with up to 100 % of jitter. They are short because a revoked key is accepted until the
+// watch delivers its end.
+func ReflectorOptions(ctx context.Context, name string) cache.ReflectorOptions {
+	logger := klog.FromContext(ctx)
+	return cache.ReflectorOptions{
+		Name:            name,
+		TypeDescription: "APIKey",
+		Logger:          &logger,
+		Backoff:         &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Cap: time.Second, Steps: 10},
+	}
 }
 
 func newClient(config *rest.Config) (rest.Interface, error) {
