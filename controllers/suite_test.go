@@ -10,12 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -26,10 +24,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-func TestMain(m *testing.M) {
-	log.SetLogger(logr.Discard())
-	testenv.Main(m)
-}
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // fixture is a namespace with a controller whose clock the test sets.
 type fixture struct {

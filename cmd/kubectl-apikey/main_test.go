@@ -17,14 +17,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -41,7 +39,6 @@ var update = flag.Bool("update", false, "write the golden files")
 var program string
 
 func TestMain(m *testing.M) {
-	log.SetLogger(logr.Discard())
 	root, err := controlplane.FindRepository()
 	if err == nil {
 		program = filepath.Join(root, "bin", "kubectl-apikey")

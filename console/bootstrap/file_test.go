@@ -17,10 +17,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	. "github.com/onsi/gomega"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
@@ -41,7 +39,6 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	log.SetLogger(logr.Discard())
 	testenv.Main(m)
 }
 

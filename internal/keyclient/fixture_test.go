@@ -7,10 +7,8 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/internal/keyclient"
 	"squirrel.dev/apikey-operator/test/framework"
@@ -18,10 +16,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-func TestMain(m *testing.M) {
-	log.SetLogger(logr.Discard())
-	testenv.Main(m)
-}
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // fixture is a namespace.
 type fixture struct{ *testenv.Fixture }

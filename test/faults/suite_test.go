@@ -6,18 +6,13 @@ package faults_test
 import (
 	"testing"
 
-	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-func TestMain(m *testing.M) {
-	ctrllog.SetLogger(logr.Discard())
-	testenv.Main(m)
-}
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // startAuthenticator runs an authenticator over plain HTTP.
 func startAuthenticator(t testing.TB, config *rest.Config, args ...string) *operator.Process {

@@ -15,12 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -40,10 +38,7 @@ const (
 
 var count = flag.Int("keys", 10_000, "number of keys in each state")
 
-func TestMain(m *testing.M) {
-	log.SetLogger(logr.Discard())
-	testenv.Main(m)
-}
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // states are those of the stored keys, by the name of their namespace. The app names differ, unless a state changes them.
 var states = map[string]func(key *v1alpha1.APIKey){

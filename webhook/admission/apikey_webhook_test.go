@@ -17,7 +17,6 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
@@ -28,10 +27,7 @@ import (
 	"squirrel.dev/apikey-operator/webhook/admission"
 )
 
-func TestMain(m *testing.M) {
-	log.SetLogger(logr.Discard())
-	testenv.Main(m)
-}
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // user is a client that creates keys in one namespace and collects warnings.
 type user struct {

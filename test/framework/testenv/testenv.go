@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/go-logr/logr"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,6 +33,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/controlplane"
@@ -60,10 +62,11 @@ var shared struct {
 	err     error
 }
 
-// Main runs the tests of a package, stops their shared control plane, and exits.
+// Main runs the tests of a package, stops their shared control plane, and exits. It discards the logs of controller-runtime.
 func Main(m *testing.M) {
 	running, stopListening := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	shared.running = running
+	log.SetLogger(logr.Discard())
 	code := make(chan int, 1)
 	go func() { code <- m.Run() }()
 	select {
