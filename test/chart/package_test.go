@@ -63,6 +63,57 @@ func TestPackage_SetsVersionAndImage(t *testing.T) {
 	}
 }
 
+func TestPackage_VersionsWithBuildMetadataGiveValidLabelsAndImages(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 39) // the label of the chart is cut after the "+"
+	for version, want := range map[string]struct{ version, chart, image string }{
+		"v1.0.0+0a1b2c":               {"v1.0.0_0a1b2c", "apikey-operator-1.0.0_0a1b2c", "apikey-operator:v1.0.0_0a1b2c"},
+		"v1.0.0-" + long + "x+0a1b2c": {"v1.0.0-" + long + "x_0a1b2c", "apikey-operator-1.0.0-" + long + "x", "apikey-operator:v1.0.0-" + long + "x_0a1b2c"},
+	} {
+		dist := t.TempDir()
+		if output, err := packageChart(t, dist, version, ""); err != nil {
+			t.Fatal(err, output)
+		}
+		archives, err := filepath.Glob(filepath.Join(dist, "*.tgz"))
+		framework.Must(t, err)
+		manifests, err := runHelm(t, "template", release, archives[0])
+		framework.Must(t, err)
+		for name, o := range parse(t, manifests) {
+			got := flat(o)
+			if got["metadata.labels.app.kubernetes.io/version"] != want.version || got["metadata.labels.helm.sh/chart"] != want.chart {
+				t.Errorf("the labels of %s are %v", name, o["metadata"].(object)["labels"])
+			}
+			if image := got["spec.template.spec.containers[0].image"]; o["kind"] == "Deployment" && image != want.image {
+				t.Errorf("the image of %s is %s, want %s", name, image, want.image)
+			}
+		}
+	}
+}
+
+func TestPackage_AsADependencyWithACondition(t *testing.T) {
+	t.Parallel()
+	parent := filepath.Join(t.TempDir(), "parent")
+	framework.Must(t, os.MkdirAll(filepath.Join(parent, "charts"), 0o755))
+	framework.Must(t, os.CopyFS(filepath.Join(parent, "charts", "apikey-operator"), os.DirFS(chart)))
+	framework.Must(t, os.WriteFile(filepath.Join(parent, "Chart.yaml"), []byte(`
+apiVersion: v2
+name: parent
+version: 1.0.0
+dependencies: [{name: apikey-operator, version: ">=0.0.0-0", condition: apikey-operator.enabled}]
+`), 0o600))
+	for values, want := range map[string]int{
+		"":                                  len(parse(t, render(t, "apikey-system", ""))),
+		"apikey-operator: {enabled: true}":  len(parse(t, render(t, "apikey-system", ""))),
+		"apikey-operator: {enabled: false}": 0,
+	} {
+		output, err := runHelm(t, "template", release, parent, "--namespace=apikey-system", with(t, "global: {region: west}\n"+values))
+		framework.Must(t, err)
+		if got := len(parse(t, output)); got != want {
+			t.Errorf("%q renders %d objects, want %d", values, got, want)
+		}
+	}
+}
+
 func TestPackage_RejectsInvalidArguments(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ version, image, want string }{
