@@ -126,6 +126,7 @@ func (c *controller) run(ctx context.Context) error {
 	c.servers = serving.NewProcess(serving.Options{Log: slog.Default(), Metrics: metrics.Registry})
 	for _, step := range []func(context.Context) error{
 		c.connect,
+		c.checkIdentity,
 		c.loadWebhookCertificate,
 		c.createManager,
 		c.addIndex,
