@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -283,9 +284,20 @@ END
 	g.Expect(shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)).To(Equal(uid))
 	g.Expect(shell(t, env, `cat "$API_KEY_FILE"`)).To(Equal(bootstrapKey))
 	t.Run("and then the walk-throughs of docs/management work", func(t *testing.T) { testWalkThroughs(t, w.home) })
+	shell(t, env, `$KUBECTL patch apikey frontend $($KUBECTL get apikeys --selector keys.squirrel.dev/bootstrap --output name | cut -d/ -f2) \
+		--type merge --patch '{"spec": {"active": false}}'
+		$KUBECTL wait secret frontend-token --for=delete --timeout=10s`)
 	second.stop()
 	g.Expect(<-second.ended).To(Succeed())
 	g.Expect(env).NotTo(BeAnExistingFile())
+
+	third := startRun(t, w)
+	g.Expect(shell(t, env, `$KUBECTL get secret frontend-token --output name`)).To(Equal("secret/frontend-token\n"))
+	g.Expect(shell(t, env, `cat "$API_KEY_FILE"`)).NotTo(Equal(bootstrapKey))
+	g.Expect(shell(t, env, `curl -sS --output /dev/null --write-out '%{http_code}' --header "X-API-Key: $(cat "$API_KEY_FILE")" \
+		"$CONSOLE_URL/api/v1/api-keys"`)).To(Equal("200"))
+	third.stop()
+	g.Expect(<-third.ended).To(Succeed())
 
 	interrupted, interrupt := context.WithCancel(t.Context())
 	interrupt()
@@ -308,6 +320,35 @@ func shell(t *testing.T, env, script string) string {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	return string(output)
+}
+
+func TestStartOnFreePorts_ChoosesOthersWhenAnotherProgramTakesAPort(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	var out strings.Builder
+	s := &stack{workspace: workspace{out: &out}, anyPorts: true}
+	var taken, used int
+	g.Expect(s.startOnFreePorts(func(ports []int) error {
+		if taken == 0 {
+			taken = ports[0]
+			other, err := net.Listen("tcp", address(taken))
+			g.Expect(err).NotTo(HaveOccurred())
+			t.Cleanup(func() { _ = other.Close() })
+		}
+		server, err := net.Listen("tcp", address(ports[0]))
+		if err != nil {
+			return err
+		}
+		used = ports[0]
+		return server.Close()
+	}, authenticatorPort)).To(Succeed())
+	g.Expect(used).NotTo(Equal(taken))
+	g.Expect(out.String()).To(Equal(fmt.Sprintf("Another program took one of the ports [%d]: choosing others ...\n", taken)))
+
+	attempts := 0
+	g.Expect(s.startOnFreePorts(func([]int) error { attempts++; return syscall.EADDRINUSE }, authenticatorPort)).To(MatchError(syscall.EADDRINUSE))
+	g.Expect(attempts).To(Equal(portAttempts))
+	g.Expect(s.startOnFreePorts(func([]int) error { return syscall.EACCES }, authenticatorPort)).To(MatchError(syscall.EACCES))
 }
 
 func TestShellQuote(t *testing.T) {

@@ -53,7 +53,7 @@ func run(ctx context.Context, w workspace, reset bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.Remove(env)) }()
-	w.printLine(instructions, relative(env), sampleKey, sampleNamespace, relative(s.logDir), relative(s.apiKeyFile))
+	w.printLine(instructions, relative(env), sampleKey, sampleNamespace, relative(s.logDir), relative(s.apiKeyFile), relative(w.home))
 	w.printLine("ready")
 	return s.wait(ctx)
 }
@@ -64,21 +64,21 @@ apikey-operator is running. In another terminal, here:
   . %[1]s
   $KUBECTL get apikeys
 
-  # the token of the sample key %[2]q
-  TOKEN=$($KUBECTL get secret %[2]s-token --output go-template='{{.data.token | base64decode}}')
+  # the token of the sample key %[2]q, as a header in a file that only you can read
+  (umask 077; $KUBECTL get secret %[2]s-token --output go-template='X-API-Key: {{.data.token | base64decode}}' >%[6]s/%[2]s.header)
 
   # check a read: 200, with the key in the headers; check a write: 401
-  curl -i -H "X-API-Key: $TOKEN" -H "X-Forwarded-Method: GET"  $AUTH_URL/auth/forward/%[3]s
-  curl -i -H "X-API-Key: $TOKEN" -H "X-Forwarded-Method: POST" $AUTH_URL/auth/forward/%[3]s
+  curl -i -H @%[6]s/%[2]s.header -H "X-Forwarded-Method: GET"  $AUTH_URL/auth/forward/%[3]s
+  curl -i -H @%[6]s/%[2]s.header -H "X-Forwarded-Method: POST" $AUTH_URL/auth/forward/%[3]s
 
   # deactivate the key, which is final
   $KUBECTL patch apikey %[2]s --type merge --patch '{"spec": {"active": false}}'
 
   # create and list keys with the REST API and the bootstrap key of the file %[5]s
-  API_KEY=$(cat "$API_KEY_FILE")
-  curl -H "X-API-Key: $API_KEY" -H "Content-Type: application/json" $CONSOLE_URL/api/v1/api-keys \
+  (umask 077; sed 's/^/X-API-Key: /' "$API_KEY_FILE" >%[6]s/bootstrap.header)
+  curl -H @%[6]s/bootstrap.header -H "Content-Type: application/json" $CONSOLE_URL/api/v1/api-keys \
     --data '{"app_name": "My App", "read_access": true, "write_access": false}'
-  curl -H "X-API-Key: $API_KEY" $CONSOLE_URL/api/v1/api-keys
+  curl -H @%[6]s/bootstrap.header $CONSOLE_URL/api/v1/api-keys
 
   # open this URL in a browser, and paste the bootstrap key under Settings
   echo $CONSOLE_URL
@@ -124,6 +124,9 @@ func writePID(file *os.File) error {
 func (s *stack) applySamples(ctx context.Context) error {
 	samples := s.config("samples")
 	s.printLine("Applying %s ...", relative(samples))
+	if err := s.deleteUsedSample(ctx); err != nil {
+		return err
+	}
 	for _, command := range [][]string{
 		{"apply", "--kustomize", samples},
 		{"wait", "apikey", sampleKey, "--for=condition=Ready", "--timeout=60s"},
@@ -138,6 +141,20 @@ func (s *stack) applySamples(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// deleteUsedSample deletes the sample key if its Secret is gone, because the key has ended or its token was revealed in an earlier run. The
+// instructions read this Secret.
+func (s *stack) deleteUsedSample(ctx context.Context) error {
+	namespaced := func(command ...string) (string, error) {
+		return s.plane.Kubectl(ctx, "", append(command, "--namespace", sampleNamespace, "--ignore-not-found")...)
+	}
+	secret, err := namespaced("get", "secret", sampleKey+"-token", "--output", "name")
+	if err != nil || secret != "" {
+		return err
+	}
+	_, err = namespaced("delete", "apikey", sampleKey)
+	return err
 }
 
 // writeEnvironment writes a shell script that sets the variables of the instructions.

@@ -8,10 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"syscall"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -125,23 +129,21 @@ func (s *stack) installConfiguration(ctx context.Context) error {
 }
 
 func (s *stack) startController(ctx context.Context) error {
-	ports, err := s.ports(controllerHealthPort, webhookPort)
-	if err != nil {
-		return err
-	}
-	health, webhook := address(ports[0]), address(ports[1])
 	if err := s.removeLease(ctx); err != nil {
 		return err
 	}
-	certDir := filepath.Join(s.dir, "webhook")
-	if _, err := s.plane.RegisterWebhooks(ctx, s.config("webhook", "validating.yaml"), ports[1], certDir); err != nil {
-		return err
-	}
-	return s.startProcess(ctx, systemNamespace, "controller", health,
-		"--system-namespace="+systemNamespace,
-		"--webhook-listen-address="+webhook,
-		"--webhook-cert-dir="+certDir,
-	)
+	return s.startOnFreePorts(func(ports []int) error {
+		health, webhook := address(ports[0]), address(ports[1])
+		certDir := filepath.Join(s.dir, "webhook")
+		if _, err := s.plane.RegisterWebhooks(ctx, s.config("webhook", "validating.yaml"), ports[1], certDir); err != nil {
+			return err
+		}
+		return s.startProcess(ctx, systemNamespace, "controller", health,
+			"--system-namespace="+systemNamespace,
+			"--webhook-listen-address="+webhook,
+			"--webhook-cert-dir="+certDir,
+		)
+	}, controllerHealthPort, webhookPort)
 }
 
 // removeLease deletes the lease of a controller that was killed, so that the next controller does not wait for its expiry. The old
@@ -152,34 +154,79 @@ func (s *stack) removeLease(ctx context.Context) error {
 }
 
 func (s *stack) startAuthenticator(ctx context.Context) error {
-	ports, err := s.ports(authenticatorPort, authenticatorGRPCPort, authenticatorHealthPort)
-	if err != nil {
-		return err
-	}
-	listen, health := address(ports[0]), address(ports[2])
-	s.authURL, s.authGRPC = "http://"+listen, address(ports[1])
-	return s.startProcess(ctx, systemNamespace, "authenticator", health,
-		"--listen-address="+listen,
-		"--grpc-listen-address="+s.authGRPC,
-		"--plaintext",
-		"--shutdown-delay=0s",
-	)
+	return s.startOnFreePorts(func(ports []int) error {
+		listen, health := address(ports[0]), address(ports[2])
+		s.authURL, s.authGRPC = "http://"+listen, address(ports[1])
+		return s.startProcess(ctx, systemNamespace, "authenticator", health,
+			"--listen-address="+listen,
+			"--grpc-listen-address="+s.authGRPC,
+			"--plaintext",
+			"--shutdown-delay=0s",
+		)
+	}, authenticatorPort, authenticatorGRPCPort, authenticatorHealthPort)
 }
 
+// startConsole starts the console with a bootstrap key that is accepted.
 func (s *stack) startConsole(ctx context.Context) error {
-	ports, err := s.ports(consolePort, consoleHealthPort)
-	if err != nil {
+	s.apiKeyFile = filepath.Join(s.dir, "console", ".api_key")
+	if err := s.serveConsole(ctx); err != nil {
 		return err
 	}
-	listen, health := address(ports[0]), address(ports[1])
-	s.consoleURL, s.apiKeyFile = "http://"+listen, filepath.Join(s.dir, "console", ".api_key")
-	return s.startProcess(ctx, consoleNamespace, "console", health,
-		"--listen-address="+listen,
-		"--plaintext",
-		"--shutdown-delay=0s",
-		"--namespace="+consoleNamespace,
-		"--api-key-file="+s.apiKeyFile,
-	)
+	accepted, err := s.bootstrapKeyAccepted(ctx)
+	if err != nil || accepted {
+		return err
+	}
+	s.printLine("The bootstrap key of %s has ended: creating another one ...", relative(s.apiKeyFile))
+	last := len(s.processes) - 1
+	if err := errors.Join(s.processes[last].Stop(), os.Remove(s.apiKeyFile)); err != nil {
+		return err
+	}
+	s.processes = s.processes[:last]
+	return s.serveConsole(ctx)
+}
+
+func (s *stack) serveConsole(ctx context.Context) error {
+	return s.startOnFreePorts(func(ports []int) error {
+		listen, health := address(ports[0]), address(ports[1])
+		s.consoleURL = "http://" + listen
+		return s.startProcess(ctx, consoleNamespace, "console", health,
+			"--listen-address="+listen,
+			"--plaintext",
+			"--shutdown-delay=0s",
+			"--namespace="+consoleNamespace,
+			"--api-key-file="+s.apiKeyFile,
+		)
+	}, consolePort, consoleHealthPort)
+}
+
+// bootstrapKeyAccepted reports whether the console accepts the key of its file. The APIKey can have ended in an earlier run.
+func (s *stack) bootstrapKeyAccepted(ctx context.Context) (bool, error) {
+	key, err := os.ReadFile(s.apiKeyFile)
+	if err != nil {
+		return false, err
+	}
+	count := apiRequest{method: http.MethodGet, url: s.consoleURL + "/api/v1/api-keys/count", key: strings.TrimSpace(string(key))}
+	response, err := count.send(ctx)
+	return err == nil && response.StatusCode != http.StatusUnauthorized, err
+}
+
+// portAttempts limits how often a server is started, because another program took its port.
+const portAttempts = 5
+
+// startOnFreePorts starts a server on free ports, the preferred ones if possible. Another program may take a port before the server binds
+// it. The server is then started on other ports.
+func (s *stack) startOnFreePorts(start func(ports []int) error, preferred ...int) error {
+	for attempt := 1; ; attempt++ {
+		ports, err := s.ports(preferred...)
+		if err != nil {
+			return err
+		}
+		err = start(ports)
+		if err == nil || attempt == portAttempts || !strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) {
+			return err
+		}
+		s.printLine("Another program took one of the ports %v: choosing others ...", ports)
+	}
 }
 
 // ports returns free ports, the preferred ones if possible.
