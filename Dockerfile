@@ -6,8 +6,9 @@
 ARG BUILDER=golang:1.26.8
 ARG BASE=gcr.io/distroless/static:nonroot
 
-# Go cross-compiles, so the builder runs on the platform of the build.
-FROM --platform=${BUILDPLATFORM} ${BUILDER} AS build
+# Go cross-compiles, so the builder runs on the platform of the build. Docker without BuildKit, and older versions of buildah and kaniko, do
+# not set BUILDPLATFORM. With them, on another machine than amd64: --build-arg BUILDPLATFORM=linux/arm64.
+FROM --platform=${BUILDPLATFORM:-linux/amd64} ${BUILDER} AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
