@@ -8,11 +8,13 @@ import (
 )
 
 // APIKey declares an API key for one app. A controller mints its token once, keeps only the token's hash in the status, and
-// hands the token over in a one-time Secret.
+// hands the token over in a one-time Secret. Since Kubernetes 1.31, field selectors can use spec.appName and spec.active.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=ak
+// +kubebuilder:selectablefield:JSONPath=`.spec.appName`
+// +kubebuilder:selectablefield:JSONPath=`.spec.active`
 // +kubebuilder:printcolumn:name="App",type=string,JSONPath=`.spec.appName`
 // +kubebuilder:printcolumn:name="Read",type=boolean,JSONPath=`.spec.readAccess`
 // +kubebuilder:printcolumn:name="Write",type=boolean,JSONPath=`.spec.writeAccess`

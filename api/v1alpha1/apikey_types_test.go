@@ -738,3 +738,30 @@ func readTable(output string) [][]string {
 	}
 	return table
 }
+
+func TestFieldSelectors(t *testing.T) {
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	for name, spec := range map[string]string{
+		"active": "{appName: Frontend, readAccess: true}", "ended": "{appName: Frontend, readAccess: true, active: false}",
+		"other": "{appName: 'Shop, Backend=1', readAccess: true}",
+	} {
+		key := newObject(namespace, name)
+		key.Object["spec"] = parse(t, spec)
+		if err := env.Client.Create(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for selector, want := range map[string]string{
+		"spec.active=false":                       "apikey.keys.squirrel.dev/ended\n",
+		"spec.active!=false":                      "apikey.keys.squirrel.dev/active\napikey.keys.squirrel.dev/other\n",
+		"spec.appName=Frontend,spec.active=true":  "apikey.keys.squirrel.dev/active\n",
+		`spec.appName=Shop\, Backend\=1`:          "apikey.keys.squirrel.dev/other\n",
+		"spec.appName=frontend,spec.active=false": "",
+	} {
+		got, err := env.Kubectl(t, "get", "apikeys", "--namespace="+namespace, "--field-selector="+selector, "--output=name")
+		if err != nil || got != want {
+			t.Errorf("%s selects %q (%v), want %q", selector, got, err, want)
+		}
+	}
+}
