@@ -252,6 +252,9 @@ func (o *createOptions) run(ctx context.Context, s *session, _ []string) error {
 }
 
 func (o *createOptions) create(ctx context.Context, s *session) (*keyclient.CreateResult, error) {
+	if err := keyclient.CheckAppName(ctx, s, s.namespace, o.key.AppName); err != nil {
+		return nil, err
+	}
 	if !o.wait {
 		return keyclient.CreateNoWait(ctx, s, o.key)
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/test/framework"
 )
@@ -102,4 +103,20 @@ func TestCreate_WithoutWaitKeepsTheKey(t *testing.T) {
 		t.Error("it is issued")
 	}
 	terminal.assertGolden()
+}
+
+func TestCreate_CreatesNoKeyWhoseAppNameIsHeld(t *testing.T) {
+	terminal := newTerminal(t)
+	terminal.apply("holder", func(key *v1alpha1.APIKey) { key.Spec.AppName = "Frontend App" })
+	for _, args := range [][]string{{}, {"--wait=false"}, {"--wait=false", "--secret"}} {
+		got := terminal.run(append([]string{"create", "Frontend App", "-r"}, args...)...)
+		want := result{code: exitFailure, stderr: `Error: no key was created: App name "Frontend App" is held by APIKey "holder": ` +
+			"deactivate or delete that key, or create this one with another app name.\n"}
+		if got != want {
+			t.Errorf("create %v: got %+v, want %+v", args, got, want)
+		}
+	}
+	if keys := terminal.keys(); len(keys) != 1 {
+		t.Errorf("the keys are %v", keys)
+	}
 }

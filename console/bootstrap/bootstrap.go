@@ -296,13 +296,10 @@ func (k *Key) create(ctx context.Context) (*v1alpha1.APIKey, error) {
 		},
 	}
 	err := k.Client.Create(ctx, object)
-	conflict := apikey.ConflictIn(err) // from the admission webhook
 	switch {
 	case err == nil:
 		k.Log.Info("Created the APIKey of the bootstrap key", "apikey", object.Name)
 		return object, nil
-	case conflict != nil && conflict.Reason == v1alpha1.ReasonTokenHashConflict:
-		return nil, k.hashConflict(conflict)
 	case !apierrors.IsAlreadyExists(err):
 		return nil, fmt.Errorf("create APIKey %q: %w", k.name(), err)
 	}

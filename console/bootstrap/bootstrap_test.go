@@ -234,33 +234,14 @@ func TestRun_TheFormerKeyIsAcceptedUntilTheNewOneIs(t *testing.T) {
 }
 
 func TestRun_AHashConflictIsFinalAndTheFormerKeyStaysActive(t *testing.T) {
-	conflict := &apikey.Conflict{
-		Reason:  v1alpha1.ReasonTokenHashConflict,
-		Message: `APIKey "holder" already has this token hash: delete that key, or import another token.`,
-	}
-	for finder, refusal := range map[string]error{
-		"the controller": nil, "the admission webhook": &apierrors.StatusError{ErrStatus: conflict.Status()},
-	} {
-		t.Run("as found by "+finder, func(t *testing.T) { testHashConflict(newFixture(t), refusal) })
-	}
-}
-
-// testHashConflict runs a key whose hash another APIKey has. Its creation is refused with this error, if any.
-func testHashConflict(f *fixture, refusal error) {
-	g := NewWithT(f)
+	f, g := newFixture(t), NewWithT(t)
 	formerKey := f.key()
 	stop, _ := f.start(formerKey)
 	f.awaitReady(formerKey)
 	former := f.content()
 	stop()
 	framework.Must(f, os.Remove(f.file))
-	key := f.key(func(config *Config) {
-		if refusal != nil {
-			config.Client = interceptor.NewClient(config.Client, interceptor.Funcs{
-				Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error { return refusal },
-			})
-		}
-	})
+	key := f.key()
 	holder := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "holder"},
 		Spec:       v1alpha1.APIKeySpec{AppName: "Holder", ReadAccess: true, TokenHash: token.Hash(f.content())},

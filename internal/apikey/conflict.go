@@ -5,11 +5,9 @@ package apikey
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 
 	"golang.org/x/text/unicode/norm"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -20,7 +18,7 @@ import (
 type Conflict struct {
 	// Reason is the reason of the key's conditions, such as v1alpha1.ReasonAppNameConflict.
 	Reason string
-	// Holder is the metadata.name of the other object. It is empty in a conflict that ConflictIn returned.
+	// Holder is the metadata.name of the other object, or empty if it is known only from the message.
 	Holder string
 	// Message describes the conflict, and what the owner of the key can do about it.
 	Message string
@@ -29,38 +27,12 @@ type Conflict struct {
 // Error returns the message.
 func (c *Conflict) Error() string { return c.Message }
 
-// Status returns the API status with which the admission webhook denies a request because of the conflict. [ConflictIn] reads it.
-func (c *Conflict) Status() metav1.Status {
-	return metav1.Status{
-		Status:  metav1.StatusFailure,
-		Code:    http.StatusForbidden,
-		Reason:  metav1.StatusReasonForbidden,
-		Message: c.Message,
-		Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: metav1.CauseType(c.Reason), Message: c.Message}}},
-	}
-}
-
-// ConflictIn returns the conflict that an error of the API server contains, or nil.
-func ConflictIn(err error) *Conflict {
-	for _, reason := range []string{v1alpha1.ReasonAppNameConflict, v1alpha1.ReasonTokenHashConflict} {
-		if cause, ok := apierrors.StatusCause(err, metav1.CauseType(reason)); ok {
-			return &Conflict{Reason: reason, Message: cause.Message}
-		}
-	}
-	return nil
-}
-
 // FindConflict returns the conflict with one of the others that prevents the key from being issued, or nil. The others are APIKeys of the
-// same namespace and may include the key itself. The controller issues no key that has a conflict. The admission webhook reports the
+// same namespace and may include the key itself. The controller issues no key that has a conflict. The admission webhook warns of the
 // conflict earlier, when a client creates the key.
 func FindConflict(key *v1alpha1.APIKey, others []v1alpha1.APIKey) *Conflict {
 	if holder := firstBefore(key, others, shareAppName); holder != nil {
-		return &Conflict{
-			Reason: v1alpha1.ReasonAppNameConflict,
-			Holder: holder.Name,
-			Message: fmt.Sprintf("App name %q is held by APIKey %q: deactivate or delete that key, or create this one with another app name.",
-				key.Spec.AppName, holder.Name),
-		}
+		return NewAppNameConflict(key.Spec.AppName, holder)
 	}
 	if holder := firstBefore(key, others, shareHash); holder != nil {
 		return &Conflict{
@@ -70,6 +42,16 @@ func FindConflict(key *v1alpha1.APIKey, others []v1alpha1.APIKey) *Conflict {
 		}
 	}
 	return nil
+}
+
+// NewAppNameConflict returns the conflict of a key with the holder of its app name.
+func NewAppNameConflict(appName string, holder *v1alpha1.APIKey) *Conflict {
+	return &Conflict{
+		Reason: v1alpha1.ReasonAppNameConflict,
+		Holder: holder.Name,
+		Message: fmt.Sprintf("App name %q is held by APIKey %q: deactivate or delete that key, or create this one with another app name.",
+			appName, holder.Name),
+	}
 }
 
 // FindConflictingClaim returns one of the others that conflicts with the key and has claimed a token hash, or nil. While such a claim

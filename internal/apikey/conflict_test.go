@@ -4,8 +4,6 @@
 package apikey_test
 
 import (
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -13,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -312,23 +309,5 @@ func TestHashesOf(t *testing.T) {
 				t.Errorf("HashesOf (-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-func TestConflictIn_ReadsTheStatusOfAConflict(t *testing.T) {
-	for _, conflict := range []*apikey.Conflict{nameHeldBy("first"), hashHeldBy("first")} {
-		denial := &apierrors.StatusError{ErrStatus: conflict.Status()}
-		want := &apikey.Conflict{Reason: conflict.Reason, Message: conflict.Message}
-		if diff := cmp.Diff(want, apikey.ConflictIn(fmt.Errorf("create: %w", denial))); diff != "" {
-			t.Errorf("conflict (-want +got):\n%s", diff)
-		}
-		if !apierrors.IsForbidden(denial) {
-			t.Error("the status is not that of a webhook's denial")
-		}
-	}
-	for _, err := range []error{nil, errors.New("no response"), apierrors.NewBadRequest("no"), apierrors.NewUnauthorized("no")} {
-		if conflict := apikey.ConflictIn(err); conflict != nil {
-			t.Errorf("a conflict in %v", err)
-		}
 	}
 }

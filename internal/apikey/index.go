@@ -19,6 +19,7 @@ import (
 // set of keys. With 100 000 different app names and hashes, these sets would take more memory than the keys. With buckets they take little,
 // and the caller skips the keys that have another value of the bucket.
 type index struct {
+	// field is the name of the index in the cache. It is not a field selector of the API server, which has other values.
 	field  string
 	values func(*v1alpha1.APIKey) []string
 	// first returns the first, by precedence, of the keys of one value.
@@ -26,8 +27,8 @@ type index struct {
 }
 
 var (
-	byAppName   = &index{field: "spec.appName", values: appNamesOf, first: FirstForName}
-	byTokenHash = &index{field: "status.tokens.hash", values: HashesOf, first: FirstForHash}
+	byAppName   = &index{field: "bucket of spec.appName", values: appNamesOf, first: FirstForName}
+	byTokenHash = &index{field: "bucket of token hashes", values: HashesOf, first: FirstForHash}
 
 	indexes = []*index{byAppName, byTokenHash}
 )

@@ -16,7 +16,6 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // requestTimeout bounds the requests that do not end with the context of the caller, because a key could be left behind.
@@ -46,7 +45,8 @@ type CreateResult struct {
 // Create creates a key and waits until it is accepted. It mints the token and sends only the hash, unless options.Secret is set. The client
 // must not read from a cache. On an error it deletes the key; a [*CleanupError] says that this failed.
 //
-// The error is an [*apikey.Conflict] when another key has the app name, and a [*NotAcceptedError] when ctx is done first.
+// The error is an [*apikey.Conflict] when the controller stalls the key, because another key has the app name, and a [*NotAcceptedError]
+// when ctx is done first.
 func Create(ctx context.Context, c client.WithWatch, options CreateOptions) (*CreateResult, error) {
 	created, err := CreateNoWait(ctx, c, options)
 	if err != nil {
@@ -60,7 +60,7 @@ func Create(ctx context.Context, c client.WithWatch, options CreateOptions) (*Cr
 	return created, nil
 }
 
-// CreateNoWait creates a key like Create, but does not wait: the controller may still refuse the key.
+// CreateNoWait creates a key like Create, but does not wait: the controller may still stall the key.
 func CreateNoWait(ctx context.Context, c client.Client, options CreateOptions) (*CreateResult, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -72,9 +72,6 @@ func CreateNoWait(ctx context.Context, c client.Client, options CreateOptions) (
 	err := c.Create(requestCtx, key)
 	if err == nil {
 		return &CreateResult{Key: key, Token: minted}, nil
-	}
-	if conflict := apikey.ConflictIn(err); conflict != nil {
-		return nil, conflict
 	}
 	err = fmt.Errorf("create APIKey %q: %w", key.Name, err)
 	if !wasRefused(err) {

@@ -6,6 +6,7 @@ package keyclient_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -73,8 +74,14 @@ func TestCreate_AnAppNameInUseIsAConflictAndLeavesNoKey(t *testing.T) {
 
 func assertConflict(t *testing.T, err error, holder string) {
 	t.Helper()
+	assertHeld(t, err, "Frontend App", holder)
+}
+
+// assertHeld checks that the error is a conflict with the holder of an app name.
+func assertHeld(t *testing.T, err error, appName, holder string) {
+	t.Helper()
 	var conflict *apikey.Conflict
-	want := `App name "Frontend App" is held by APIKey "` + holder + `": deactivate or delete that key, or create this one with another app name.`
+	want := fmt.Sprintf("App name %q is held by APIKey %q: deactivate or delete that key, or create this one with another app name.", appName, holder)
 	if !errors.As(err, &conflict) || conflict.Reason != v1alpha1.ReasonAppNameConflict || err.Error() != want {
 		t.Errorf("the error is %v, want %s", err, want)
 	}

@@ -18,7 +18,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/framework"
@@ -96,16 +95,16 @@ func TestInstall_IsReadyWithinAMinute(t *testing.T) {
 	shared.report.add("Installing", fmt.Sprintf("All pods are ready %.1f s after `kubectl apply -f dist/install.yaml` on an empty cluster.", shared.duration.Seconds()))
 }
 
-func TestAdmissionWebhook_DeniesAConflict(t *testing.T) {
+func TestAdmissionWebhook_WarnsOfAConflict(t *testing.T) {
 	g := NewWithT(t)
 	shared.install(t)
 	namespace := shared.namespace(t)
-	key := func(name string) *v1alpha1.APIKey {
-		return testenv.NewKey(namespace, name, func(key *v1alpha1.APIKey) { key.Spec.AppName = "The App" })
-	}
-	g.Expect(shared.api.Create(t.Context(), key("first"))).To(Succeed())
-	g.Eventually(func() error { return shared.api.Create(t.Context(), key("second"), client.DryRunAll) }).
-		Should(MatchError(ContainSubstring(`admission webhook "apikeys.keys.squirrel.dev" denied the request`)))
+	first := testenv.NewKey(namespace, "first", func(key *v1alpha1.APIKey) { key.Spec.AppName = "The App" })
+	g.Expect(shared.api.Create(t.Context(), first)).To(Succeed())
+	const second = "{apiVersion: keys.squirrel.dev/v1alpha1, kind: APIKey, metadata: {name: second}, spec: {appName: The App, readAccess: true}}"
+	g.Eventually(func() string {
+		return shared.kubectl(t, second, "create", "--dry-run=server", "--filename=-", "--namespace="+namespace)
+	}).Should(ContainSubstring(`Warning: App name "The App" is held by APIKey "first"`))
 }
 
 // GOMEMLIMIT makes the garbage collector keep the process below the limit of its container, above which it would be killed.

@@ -183,7 +183,7 @@ func (s *scenario) createConflicts() {
 	s.WaitForReady("same-hash", v1alpha1.ReasonTokenHashConflict)
 }
 
-// restartControllerWithWebhook also creates a key that the webhook refuses.
+// restartControllerWithWebhook also creates a key of which the webhook warns.
 func (s *scenario) restartControllerWithWebhook() {
 	s.Helper()
 	s.controller.Kill()
@@ -196,11 +196,12 @@ func (s *scenario) restartControllerWithWebhook() {
 		status, _ := s.get(s.controller.Address("health"), "/readyz")
 		return status == http.StatusOK
 	})
-	err = s.Env.Client.Create(s.Context(), s.Key("same-hash-again", func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(imported) }))
-	if err == nil {
-		s.Fatal("the webhook admitted a second key with the same hash")
-	}
-	s.record("denial of the webhook", err.Error())
+	manifest := "{apiVersion: keys.squirrel.dev/v1alpha1, kind: APIKey, metadata: {name: same-hash-again}, " +
+		"spec: {appName: same-hash-again, readAccess: true, tokenHash: '" + token.Hash(imported) + "'}}"
+	output, err := s.Env.ControlPlane.Kubectl(s.Context(), manifest, "create", "--filename=-", "--namespace="+s.Namespace)
+	framework.Must(s, err)
+	s.record("warning of the webhook", output)
+	s.WaitForReady("same-hash-again", v1alpha1.ReasonTokenHashConflict)
 }
 
 // sendTokens sends each token to the authenticator, in valid and invalid requests.
@@ -426,7 +427,7 @@ func (s *scenario) assertComplete() {
 	}
 	for place, content := range map[string]string{
 		"requests of the controller":      "PUT /apis/keys.squirrel.dev/v1alpha1/namespaces/" + s.Namespace + "/apikeys/plain/status",
-		"denial of the webhook":           "already has this token hash",
+		"warning of the webhook":          "already has this token hash",
 		"responses":                       "X-Auth-Key-Id",
 		"responses to malformed requests": "400 Bad Request",
 		"kubectl events":                  v1alpha1.ReasonSecretRefused,

@@ -1,12 +1,14 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package admission serves the admission webhook of APIKeys. It rejects at creation what the controller would reject later: an app name or
-// a token hash that is in use. It also warns of valid but risky declarations. The controller enforces the same rules without it.
+// Package admission serves the admission webhook of APIKeys. It warns, when a client creates a key, of what the controller would report
+// later: an app name or a token hash that is in use. It also warns of risky declarations. It refuses no key: GitOps tools and Helm create
+// the key that replaces another one before they delete the other one, and they ask with a dry run first.
 package admission
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,13 +23,15 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// Warnings about valid but risky declarations.
+// Warnings.
 const (
+	// warningWaits follows the message of a conflict.
+	warningWaits        = " Until then, this key is not accepted."
 	warningImportedHash = "spec.tokenHash is safe only for a token of at least 128 random bits: a guessable token can be found from its hash"
 	warningExpired      = "spec.expiresAt is in the past: the key has expired, and an expired key cannot become valid again"
 )
 
-// APIKeyValidator rejects APIKeys that conflict with others, and warns of risky declarations.
+// APIKeyValidator warns of APIKeys that conflict with others, and of risky declarations.
 type APIKeyValidator struct {
 	// Keys is a cache of APIKeys with the index of apikey.Index.
 	Keys client.Reader
@@ -43,24 +47,12 @@ func SetupWebhookWithManager(mgr manager.Manager) error {
 		Complete()
 }
 
-// ValidateCreate rejects a key whose app name or token hash is in use.
+// ValidateCreate warns of a key whose app name or token hash is in use, and of risky declarations.
 func (v *APIKeyValidator) ValidateCreate(ctx context.Context, key *v1alpha1.APIKey) (admission.Warnings, error) {
-	warnings := v.warnings(key)
-	if apikey.IsRetired(key) {
-		return warnings, nil // it holds neither
-	}
-	others, err := apikey.ListConflicting(ctx, v.Keys, key)
-	if err != nil {
-		log.FromContext(ctx).Error(err, "Admitted an APIKey without the check for conflicts, which the controller will do")
-		return warnings, nil
-	}
-	if conflict := apikey.FindConflict(key, others); conflict != nil {
-		return warnings, conflict
-	}
-	return warnings, nil
+	return append(v.conflictWarning(ctx, key), v.declarationWarnings(key)...), nil
 }
 
-// ValidateUpdate rejects no update, because app names and token hashes are immutable.
+// ValidateUpdate warns of an expiry that an update moves into the past. App names and token hashes are immutable.
 func (v *APIKeyValidator) ValidateUpdate(_ context.Context, before, key *v1alpha1.APIKey) (admission.Warnings, error) {
 	if before.Spec.ExpiresAt.Equal(key.Spec.ExpiresAt) {
 		return nil, nil
@@ -68,12 +60,30 @@ func (v *APIKeyValidator) ValidateUpdate(_ context.Context, before, key *v1alpha
 	return v.expiryWarning(key), nil
 }
 
-// ValidateDelete rejects no deletion.
+// ValidateDelete accepts every deletion.
 func (v *APIKeyValidator) ValidateDelete(context.Context, *v1alpha1.APIKey) (admission.Warnings, error) {
 	return nil, nil
 }
 
-func (v *APIKeyValidator) warnings(key *v1alpha1.APIKey) admission.Warnings {
+// conflictWarning names the key that has the key's app name or token hash. It ignores a cached key of the same name: that key was deleted,
+// or the API server refuses the creation.
+func (v *APIKeyValidator) conflictWarning(ctx context.Context, key *v1alpha1.APIKey) admission.Warnings {
+	if apikey.IsRetired(key) {
+		return nil // it holds neither
+	}
+	others, err := apikey.ListConflicting(ctx, v.Keys, key)
+	if err != nil {
+		log.FromContext(ctx).Error(err, "Admitted an APIKey without the check for conflicts, which the controller will do")
+		return nil
+	}
+	others = slices.DeleteFunc(others, func(other v1alpha1.APIKey) bool { return other.Name == key.Name })
+	if conflict := apikey.FindConflict(key, others); conflict != nil {
+		return admission.Warnings{conflict.Message + warningWaits}
+	}
+	return nil
+}
+
+func (v *APIKeyValidator) declarationWarnings(key *v1alpha1.APIKey) admission.Warnings {
 	warnings := v.expiryWarning(key)
 	// The hint of a minted token shows that it is random: a key that a client minted, or that another cluster exported, gets no warning.
 	if key.Spec.TokenHash != "" && !strings.HasPrefix(key.Spec.TokenHint, token.Prefix) {
