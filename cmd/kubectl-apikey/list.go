@@ -4,7 +4,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -53,9 +52,7 @@ func (s *session) keys(ctx context.Context, allNamespaces bool) ([]*v1alpha1.API
 	err := each(ctx, s, namespace, func() client.ObjectList { return &v1alpha1.APIKeyList{} }, func(key *v1alpha1.APIKey) {
 		keys = append(keys, key)
 	})
-	slices.SortFunc(keys, func(a, b *v1alpha1.APIKey) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID))
-	})
+	slices.SortFunc(keys, keyclient.CompareCreation)
 	return keys, err
 }
 

@@ -156,7 +156,7 @@ var masks = []struct {
 	by   string
 }{
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "00000000-0000-0000-0000-000000000000"},
-	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), "2026-01-01T00:00:00Z"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "2026-01-01T00:00:00Z"},
 	{regexp.MustCompile(`\bsq_[-_A-Za-z0-9]{43}`), "sq_" + strings.Repeat("x", 43)},
 	{regexp.MustCompile(`\bsq_[-_A-Za-z0-9]{4}([^-_A-Za-z0-9])`), "sq_xxxx$1"},
 	{regexp.MustCompile(`sha256:[0-9a-f]{64}`), "sha256:" + strings.Repeat("0", 64)},

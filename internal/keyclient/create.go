@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
@@ -82,12 +83,14 @@ func CreateNoWait(ctx context.Context, c client.Client, options CreateOptions) (
 
 // newKey returns the object to create, and the token unless the controller mints it.
 func newKey(options CreateOptions) (key *v1alpha1.APIKey, minted string) {
+	annotations := map[string]string{annotationCreatedAt: time.Now().UTC().Format(time.RFC3339Nano)}
+	maps.Copy(annotations, options.Annotations)
 	key = &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   options.Namespace,
 			Name:        newName(options.AppName),
 			Labels:      options.Labels,
-			Annotations: options.Annotations,
+			Annotations: annotations,
 		},
 		Spec: v1alpha1.APIKeySpec{
 			AppName:     options.AppName,

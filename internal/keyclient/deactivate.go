@@ -28,6 +28,21 @@ var (
 // Deactivate deactivates the key with this name and UID, and returns its new state. The client must not read from a cache. Of concurrent
 // calls one succeeds; the others return ErrAlreadyInactive.
 func Deactivate(ctx context.Context, c client.Client, namespace, name string, uid types.UID) (*v1alpha1.APIKey, error) {
+	key, err := Update(ctx, c, namespace, name, uid, func(key *v1alpha1.APIKey) error {
+		key.Spec.Active = new(false)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("deactivate APIKey %q: %w", name, err)
+	}
+	return key, nil
+}
+
+// Update changes the key with this name and UID, and returns its new state. The client must not read from a cache. The function change is
+// called again after a concurrent change of the key. Update returns its error as it is, and ErrAlreadyInactive for a key that has ended.
+func Update(
+	ctx context.Context, c client.Client, namespace, name string, uid types.UID, change func(*v1alpha1.APIKey) error,
+) (*v1alpha1.APIKey, error) {
 	var key *v1alpha1.APIKey
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		key = &v1alpha1.APIKey{}
@@ -41,7 +56,9 @@ func Deactivate(ctx context.Context, c client.Client, namespace, name string, ui
 			return ErrAlreadyInactive
 		}
 		before := key.DeepCopy()
-		key.Spec.Active = new(false)
+		if err := change(key); err != nil {
+			return err
+		}
 		return c.Patch(ctx, key, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	})
 	switch {
@@ -50,5 +67,5 @@ func Deactivate(ctx context.Context, c client.Client, namespace, name string, ui
 	case apierrors.IsNotFound(err):
 		err = ErrNotFound
 	}
-	return nil, fmt.Errorf("deactivate APIKey %q: %w", name, err)
+	return nil, err
 }
