@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"time"
 
@@ -31,10 +32,11 @@ const (
 
 // console is the subcommand that manages the keys of one namespace for users without kubectl. It reads no Secret and writes no status.
 type console struct {
-	server    serverFlags
-	namespace string
-	keyFile   string
-	managers  string
+	server     serverFlags
+	namespace  string
+	keyFile    string
+	managers   string
+	serviceURL string
 }
 
 func newConsoleCommand() *cobra.Command {
@@ -50,11 +52,13 @@ func newConsoleCommand() *cobra.Command {
 	flags.StringVar(&c.namespace, "namespace", "",
 		"The namespace of the keys that the console manages and accepts; defaults to the namespace of the pod.")
 	flags.StringVar(&c.managers, "managers", string(api.WriteAccessManages),
-		"Which keys may create and deactivate keys: write-access for all keys with write access, or labelled for those of an APIKey with the "+
+		"Which keys may create, change and deactivate keys: write-access for all keys with write access, or labelled for those of an APIKey with the "+
 			"label "+v1alpha1.LabelManager+"=true, which cannot grant an access that they lack.")
 	flags.StringVar(&c.keyFile, "api-key-file", keyFileFromEnvironment(),
 		"File of the bootstrap key, which is created if it does not exist; empty disables it, and $"+keyFileVariable+" overrides the default "+
 			defaultKeyFile+".")
+	flags.StringVar(&c.serviceURL, "service-url", "",
+		"The URL of the services that accept the keys, such as https://api.example.com, which the web console shows in its examples.")
 	return command
 }
 
@@ -70,6 +74,7 @@ func (c *console) validate() error {
 		c.server.validate(),
 		validateNamespace("namespace", c.namespace),
 		c.validateManagers(),
+		c.validateServiceURL(),
 	); err != nil {
 		return err
 	}
@@ -89,6 +94,17 @@ func (c *console) validateManagers() error {
 	}
 }
 
+func (c *console) validateServiceURL() error {
+	if c.serviceURL == "" {
+		return nil
+	}
+	parsed, err := url.Parse(c.serviceURL)
+	if err != nil || parsed.Host == "" || (parsed.Scheme != "https" && parsed.Scheme != "http") || parsed.User != nil {
+		return fmt.Errorf("--service-url=%q is not the URL of a service: use one such as https://api.example.com", c.serviceURL)
+	}
+	return nil
+}
+
 func (c *console) run(ctx context.Context) error {
 	kubernetes, err := c.connect()
 	if err != nil {
@@ -102,6 +118,7 @@ func (c *console) run(ctx context.Context) error {
 	options := api.Options{
 		Namespace:     c.namespace,
 		Version:       version.String(),
+		ServiceURL:    c.serviceURL,
 		Managers:      api.Managers(c.managers),
 		Authenticator: authn.NewAuthenticator(keyring, 0, time.Now),
 		KeyCache:      api.NewKeyCache(keyring),

@@ -76,6 +76,10 @@ func TestRun_InvalidCommandLines(t *testing.T) {
 		{[]string{"console", "--plaintext", "--namespace=shop", "--listen-address=shop"},
 			`--listen-address="shop" is not an address: use host:port or :port`},
 		{[]string{"console", "--plaintext", "--namespace=shop", "--managers=all"}, `--managers="all" is not supported: use write-access or labelled`},
+		{[]string{"console", "--plaintext", "--namespace=shop", "--service-url=api.example.com"},
+			`--service-url="api.example.com" is not the URL of a service: use one such as https://api.example.com`},
+		{[]string{"console", "--plaintext", "--namespace=shop", "--service-url=ftp://api.example.com"},
+			`--service-url="ftp://api.example.com" is not the URL of a service: use one such as https://api.example.com`},
 		{[]string{"console", "--plaintext", "--namespace=shop", "--shutdown-delay=-1s"}, "--shutdown-delay=-1s is negative: use 0 or more"},
 
 		{[]string{"controller"}, "the admission webhook requires a certificate: set --mint-certificates, or --webhook-cert-dir " +

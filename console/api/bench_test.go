@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/envelope"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -30,17 +33,24 @@ func BenchmarkReads(b *testing.B) {
 				CreationTimestamp: metav1.NewTime(time.Unix(int64(i/7), 0)),
 			},
 			Spec: v1alpha1.APIKeySpec{AppName: fmt.Sprintf("App %d", i), ReadAccess: true},
+			Status: v1alpha1.APIKeyStatus{
+				Tokens: []v1alpha1.TokenRecord{{Hash: token.Hash(strconv.Itoa(i)), Hint: "sq_KnIr", NotBefore: new(metav1.Now())}},
+				Conditions: []metav1.Condition{{
+					Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonIssued,
+					Message: "The imported token is accepted.",
+				}},
+			},
 		}
 	}
 	keys := NewKeyCache(authn.NewKeyring())
 	framework.Must(b, keys.Replace(objects, ""))
 	h := NewHandler(Options{KeyCache: keys})
-	middle := position{createdAt: many / 14, id: "f"}
+	middle := keyclient.Position{CreatedAt: many / 14, Name: "f"}
 	for name, c := range map[string]struct {
 		query  string
 		handle func(*Handler, http.ResponseWriter, *request) *envelope.Response
 	}{
-		"page":   {"/?limit=100&continue=" + middle.String(), (*Handler).list},
+		"page":   {"/?limit=100&continue=" + formatPosition(middle), (*Handler).list},
 		"all":    {"/", (*Handler).list},
 		"count":  {"/", (*Handler).count},
 		"active": {"/?active_only=true", (*Handler).count},

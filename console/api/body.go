@@ -25,12 +25,16 @@ import (
 // maxBodyLength is the maximum length of a body, in bytes. The longest app name, with all of its characters escaped, needs much less.
 const maxBodyLength = 64 << 10
 
-const exampleBody = `{"app_name": "Frontend App", "read_access": true, "write_access": false}`
+// Examples of bodies, for errors.
+const (
+	exampleBody   = `{"app_name": "Frontend App", "read_access": true, "write_access": false}`
+	exampleUpdate = `{"write_access": true, "expires_at": null}`
+)
+
+const noAccess = "A key needs read_access, write_access or both."
 
 var (
 	notJSONType = envelope.NewError(http.StatusUnsupportedMediaType, "The body must be JSON: set Content-Type to application/json.")
-	notJSON     = envelope.NewError(http.StatusBadRequest, "The body is not JSON in UTF-8: send an object such as "+exampleBody+".")
-	notAnObject = unprocessable("The body must be a JSON object, such as %s.", exampleBody)
 	tooLong     = envelope.NewError(http.StatusRequestEntityTooLarge, fmt.Sprintf("The body is longer than %d bytes.", maxBodyLength))
 	tooSlow     = envelope.NewError(http.StatusRequestTimeout, "The body did not arrive in time.")
 )
@@ -43,7 +47,7 @@ type createRequest struct {
 	expiresAt   *metav1.Time
 }
 
-// fieldNames maps the names that the fields of a createRequest may have, in snake_case and in camelCase, to those in snake_case.
+// fieldNames maps the names that the fields of a body may have, in snake_case and in camelCase, to those in snake_case.
 var fieldNames = map[string]string{
 	"app_name": "app_name", "appName": "app_name",
 	"read_access": "read_access", "readAccess": "read_access",
@@ -53,7 +57,7 @@ var fieldNames = map[string]string{
 
 // parseCreateRequest reads a createRequest from the body of a request that arrives at the time now.
 func parseCreateRequest(w http.ResponseWriter, r *http.Request, now time.Time) (*createRequest, *envelope.Response) {
-	object, failure := parseObject(w, r)
+	object, failure := parseObject(w, r, exampleBody)
 	if failure != nil {
 		return nil, failure
 	}
@@ -65,19 +69,49 @@ func parseCreateRequest(w http.ResponseWriter, r *http.Request, now time.Time) (
 		expiresAt:   f.futureTime("expires_at", now),
 	}
 	if f.problems == nil && !parsed.readAccess && !parsed.writeAccess {
-		f.addProblem("A key needs read_access, write_access or both.")
+		f.addProblem(noAccess)
 	}
-	if f.problems != nil {
-		return nil, unprocessable("%s", strings.Join(f.problems, " "))
-	}
-	return parsed, nil
+	return parsed, f.failure()
 }
 
-// parseObject reads a body that is one JSON object.
-func parseObject(w http.ResponseWriter, r *http.Request) (map[string]any, *envelope.Response) {
-	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
+// updateRequest is the body of a request to change a key.
+type updateRequest struct {
+	readAccess  *bool        // nil: unchanged
+	writeAccess *bool        // nil: unchanged
+	setsExpiry  bool         // false: expiresAt is unchanged
+	expiresAt   *metav1.Time // nil: never
+}
+
+// parseUpdateRequest reads an updateRequest from the body of a request that arrives at the time now.
+func parseUpdateRequest(w http.ResponseWriter, r *http.Request, now time.Time) (*updateRequest, *envelope.Response) {
+	object, failure := parseObject(w, r, exampleUpdate)
+	if failure != nil {
+		return nil, failure
+	}
+	f := parseFields(object)
+	parsed := &updateRequest{
+		readAccess:  f.optionalFlag("read_access"),
+		writeAccess: f.optionalFlag("write_access"),
+		expiresAt:   f.futureTime("expires_at", now),
+	}
+	_, parsed.setsExpiry = f.values["expires_at"]
+	_, renames := f.values["app_name"]
+	switch {
+	case renames:
+		f.addProblem("app_name cannot be changed: create another key, and deactivate this one.")
+	case len(object) == 0:
+		f.addProblem("The body changes nothing: give read_access, write_access or expires_at.")
+	}
+	return parsed, f.failure()
+}
+
+// parseObject reads a body that is one JSON object. An example of it is for errors.
+func parseObject(w http.ResponseWriter, r *http.Request, example string) (map[string]any, *envelope.Response) {
+	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || (mediaType != "application/json" && (r.Method != http.MethodPatch || mediaType != "application/merge-patch+json")) {
 		return nil, notJSONType
 	}
+	notJSON := envelope.NewError(http.StatusBadRequest, "The body is not JSON in UTF-8: send an object such as "+example+".")
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyLength))
 	var exceeded *http.MaxBytesError
 	switch {
@@ -96,7 +130,7 @@ func parseObject(w http.ResponseWriter, r *http.Request) (map[string]any, *envel
 	object, ok := value.(map[string]any)
 	switch {
 	case !ok:
-		return nil, notAnObject
+		return nil, unprocessable("The body must be a JSON object, such as %s.", example)
 	case duplicates != nil:
 		return nil, unprocessable("The body repeats a field: %v.", duplicates[0])
 	}
@@ -126,6 +160,14 @@ func parseFields(object map[string]any) *fields {
 	return f
 }
 
+// failure returns the response to all problems, or nil.
+func (f *fields) failure() *envelope.Response {
+	if f.problems == nil {
+		return nil
+	}
+	return unprocessable("%s", strings.Join(f.problems, " "))
+}
+
 func (f *fields) addProblem(format string, args ...any) {
 	f.problems = append(f.problems, fmt.Sprintf(format, args...))
 }
@@ -149,6 +191,18 @@ func (f *fields) flag(name string) bool {
 		f.addProblem("%s is required and must be true or false, without quotes.", name)
 	}
 	return value
+}
+
+// optionalFlag returns an optional boolean, which must not be null.
+func (f *fields) optionalFlag(name string) *bool {
+	if _, given := f.values[name]; !given {
+		return nil
+	}
+	value, ok := f.values[name].(bool)
+	if !ok {
+		f.addProblem("%s must be true or false, without quotes.", name)
+	}
+	return &value
 }
 
 // futureTime returns an optional time after now, without its fraction of a second.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -65,9 +66,9 @@ func newSecondFixture(t *testing.T) *fixture {
 // allowConsole grants the group of the consoles the permissions that a console needs in the namespace.
 func (f *fixture) allowConsole() {
 	f.Helper()
-	meta := metav1.ObjectMeta{Namespace: f.Namespace, Name: "console"}
+	named := metav1.ObjectMeta{Namespace: f.Namespace, Name: "console"}
 	framework.Must(f, f.Env.Client.Create(f.Context(), &rbacv1.Role{
-		ObjectMeta: meta,
+		ObjectMeta: named,
 		Rules: []rbacv1.PolicyRule{{
 			APIGroups: []string{v1alpha1.GroupVersion.Group},
 			Resources: []string{"apikeys"},
@@ -75,8 +76,8 @@ func (f *fixture) allowConsole() {
 		}},
 	}))
 	framework.Must(f, f.Env.Client.Create(f.Context(), &rbacv1.RoleBinding{
-		ObjectMeta: meta,
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
+		ObjectMeta: named,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: named.Name},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: f.consoles()}},
 	}))
 }
@@ -164,14 +165,43 @@ func (f *fixture) keys() []v1alpha1.APIKey {
 // apiKey is a key in a response.
 type apiKey struct {
 	ID          string     `json:"id"`
+	Name        string     `json:"name"`
 	AppName     string     `json:"app_name"`
 	Token       string     `json:"token"`
+	Hint        *string    `json:"hint"`
 	ReadAccess  bool       `json:"read_access"`
 	WriteAccess bool       `json:"write_access"`
 	IsActive    bool       `json:"is_active"`
+	State       string     `json:"state"`
+	Reason      *string    `json:"reason"`
+	Message     *string    `json:"message"`
+	Manager     bool       `json:"manager"`
+	Bootstrap   bool       `json:"bootstrap"`
 	CreatedAt   time.Time  `json:"created_at"`
 	UpdatedAt   time.Time  `json:"updated_at"`
 	ExpiresAt   *time.Time `json:"expires_at"`
+
+	*CamelCase // of responses below /v1
+}
+
+// CamelCase has the names of the Squirrel backend.
+type CamelCase struct {
+	AppName     string     `json:"appName"`
+	ReadAccess  bool       `json:"readAccess"`
+	WriteAccess bool       `json:"writeAccess"`
+	IsActive    bool       `json:"isActive"`
+	CreatedAt   time.Time  `json:"createdAt"`
+	UpdatedAt   time.Time  `json:"updatedAt"`
+	ExpiresAt   *time.Time `json:"expiresAt"`
+}
+
+// below returns the key as responses below a base path contain it.
+func (k apiKey) below(base string) apiKey {
+	k.CamelCase = nil
+	if base == "/v1" {
+		k.CamelCase = &CamelCase{k.AppName, k.ReadAccess, k.WriteAccess, k.IsActive, k.CreatedAt, k.UpdatedAt, k.ExpiresAt}
+	}
+	return k
 }
 
 // response is a response of the API.
@@ -247,16 +277,30 @@ func payload[P any](t testing.TB, r response) P {
 	return content.Payload
 }
 
-// apiKeyOf returns an APIKey as responses contain it.
+// apiKeyOf returns an APIKey as responses contain it below /api/v1.
 func apiKeyOf(object *v1alpha1.APIKey, active bool) apiKey {
 	k := apiKey{
 		ID:          string(object.UID),
+		Name:        object.Name,
 		AppName:     object.Spec.AppName,
 		ReadAccess:  object.Spec.ReadAccess,
 		WriteAccess: object.Spec.WriteAccess,
 		IsActive:    active,
+		State:       "pending",
 		CreatedAt:   object.CreationTimestamp.Time,
 		UpdatedAt:   object.CreationTimestamp.Time,
+	}
+	switch {
+	case active:
+		k.State = "active"
+	case object.Spec.Active != nil && !*object.Spec.Active:
+		k.State = "deactivated"
+	}
+	if object.Spec.TokenHint != "" {
+		k.Hint = &object.Spec.TokenHint
+	}
+	if ready := meta.FindStatusCondition(object.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
+		k.Reason, k.Message = &ready.Reason, &ready.Message
 	}
 	if object.Spec.ExpiresAt != nil {
 		k.ExpiresAt = &object.Spec.ExpiresAt.Time

@@ -15,9 +15,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	k8sruntime "k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -46,15 +49,39 @@ func FuzzParseCreateRequest(f *testing.F) {
 	})
 }
 
+func FuzzParseUpdateRequest(f *testing.F) {
+	for _, body := range []string{
+		exampleUpdate, `{}`, `{"readAccess": false, "expiresAt": "2027-06-01T00:00:00.9+14:00"}`, `{"read_access": null}`,
+		`{"app_name": "a"}`, `{"write_access": true, "writeAccess": true}`, `[]`, `null`, `1e999`,
+	} {
+		f.Add([]byte(body))
+	}
+	now := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPatch, "/", strings.NewReader(string(body)))
+		r.Header.Set("Content-Type", "application/json")
+		parsed, failure := parseUpdateRequest(httptest.NewRecorder(), r, now)
+		switch {
+		case failure != nil:
+			if !slices.Contains([]int{400, 413, 422}, failure.Status) {
+				t.Errorf("the status is %d", failure.Status)
+			}
+		case parsed.readAccess == nil && parsed.writeAccess == nil && !parsed.setsExpiry,
+			parsed.expiresAt != nil && (!parsed.setsExpiry || !parsed.expiresAt.After(now) || parsed.expiresAt.Nanosecond() != 0):
+			t.Errorf("parsed as %+v", parsed)
+		}
+	})
+}
+
 func FuzzPosition(f *testing.F) {
-	f.Add(position{createdAt: 1774651396, id: "805a358f-4740-46ec-926f-ef4ac8d8ab92"}.String(), int64(-1), "a/b")
-	f.Add("MTIzNA==", int64(0), "")
-	f.Fuzz(func(t *testing.T, text string, createdAt int64, id string) {
-		if read, err := parsePosition(text); err == nil && read.String() != text {
+	f.Add(formatPosition(keyclient.Position{CreatedAt: 1774651396, CreatedAtNanos: 5, Name: "web-shop"}), int64(-1), int64(7), "a/b")
+	f.Add("MTIzNA==", int64(0), int64(0), "")
+	f.Fuzz(func(t *testing.T, text string, createdAt, nanos int64, name string) {
+		if read, err := parsePosition(text); err == nil && formatPosition(read) != text {
 			t.Errorf("%q is parsed as %+v", text, read)
 		}
-		written := position{createdAt: createdAt, id: id}
-		if read, err := parsePosition(written.String()); id != "" && (err != nil || read != written) {
+		written := keyclient.Position{CreatedAt: createdAt, CreatedAtNanos: nanos, Name: name}
+		if read, err := parsePosition(formatPosition(written)); name != "" && (err != nil || read != written) {
 			t.Errorf("%+v is parsed as %+v (%v)", written, read, err)
 		}
 	})
@@ -78,9 +105,11 @@ func FuzzOpenPaths(f *testing.F) {
 		Spec:       v1alpha1.APIKeySpec{AppName: "App", ReadAccess: true, WriteAccess: true},
 		Status:     v1alpha1.APIKeyStatus{Tokens: []v1alpha1.TokenRecord{{Hash: token.Hash(plaintext), NotBefore: new(metav1.Now())}}},
 	}}, ""))
+	scheme := k8sruntime.NewScheme()
+	framework.Must(f, v1alpha1.AddToScheme(scheme))
 	handler := NewHandler(Options{
 		Namespace: "shop", Managers: WriteAccessManages, Authenticator: authn.NewAuthenticator(keyring, 0, time.Now), KeyCache: keys,
-		Metrics: NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
+		Client: fake.NewClientBuilder().WithScheme(scheme).Build(), Metrics: NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
 	})
 	status := func(method, path, key string) int {
 		got := httptest.NewRecorder()
@@ -93,10 +122,10 @@ func FuzzOpenPaths(f *testing.F) {
 	f.Fuzz(func(t *testing.T, method, path string) {
 		below := path == "/api/v1" || path == "/v1" || strings.HasPrefix(path, "/api/v1/") || strings.HasPrefix(path, "/v1/")
 		got := status(method, path, "sq_unknown")
-		if needsKey := below && !slices.Contains(open, path); needsKey != (got == http.StatusUnauthorized) {
+		if needsKey := below && !slices.Contains(open, strings.TrimSuffix(path, "/")); needsKey != (got == http.StatusUnauthorized) {
 			t.Errorf("%s %s without a valid key returns %d", method, path, got)
 		}
-		// 409 and 415 are those of a DELETE of this very key, and of a POST without JSON.
+		// 409 and 415 are those of a DELETE of this very key, and of a POST or PATCH without JSON.
 		if got := status(method, path, plaintext); method != "" && !slices.Contains([]int{200, 404, 405, 409, 415}, got) {
 			t.Errorf("%s %s with a valid key returns %d", method, path, got)
 		}

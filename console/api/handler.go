@@ -32,7 +32,9 @@ type Options struct {
 	Namespace string
 	// Version of the program, as GET / reports it.
 	Version string
-	// Managers selects the keys that may create and deactivate keys.
+	// ServiceURL is the URL of the services that accept the keys, as GET / reports it. It is optional.
+	ServiceURL string
+	// Managers selects the keys that may create, change and deactivate keys.
 	Managers Managers
 	// Authenticator checks the key of each request.
 	Authenticator *authn.Authenticator
@@ -58,7 +60,7 @@ type request struct {
 	open bool
 	// verdict on the key of the request. It is zero when no key is required.
 	verdict authn.Verdict
-	// keyID is the ID of the key that the request creates or deactivates, once it is known.
+	// keyID is the ID of the key that the request creates, changes or deactivates, once it is known.
 	keyID string
 }
 
@@ -125,10 +127,14 @@ func (h *Handler) authorize(r *request) *envelope.Response {
 }
 
 func (h *Handler) authenticate(r *request) authn.Verdict {
+	needed := authn.AccessFor(r.Method)
+	if r.route != nil && r.route.anyAccess {
+		needed = 0
+	}
 	verdict := h.Authenticator.Decide(authn.Request{
 		Namespace:  h.Namespace,
 		Credential: authn.ExtractCredential(r.Header["X-Api-Key"], r.Header["Authorization"]),
-		Access:     authn.AccessFor(r.Method),
+		Access:     needed,
 	})
 	if verdict.Reason == authn.ReasonKeyUnknown && h.Ready() != nil { // it may be the bootstrap key
 		return authn.Verdict{Decision: authn.Unavailable, Reason: authn.ReasonNotSynced}

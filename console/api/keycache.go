@@ -4,12 +4,9 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"slices"
-	"strings"
 	"sync"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/keyclient"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -31,7 +27,7 @@ type KeyCache struct {
 
 	mu      sync.RWMutex
 	byID    map[string]*entry
-	sorted  []*entry      // by position; the stores of client-go have no order
+	sorted  []*entry      // by Position; the stores of client-go have no order
 	changed chan struct{} // closed at the next change
 }
 
@@ -39,32 +35,6 @@ var (
 	_ cache.TransformingStore      = (*KeyCache)(nil)
 	_ cache.ReflectorBookmarkStore = (*KeyCache)(nil)
 )
-
-// entry is a key, as the last event showed it. It never changes.
-type entry struct {
-	apiKey          // without IsActive
-	name     string // of the object
-	validity apikey.Validity
-	issued   bool
-	manager  bool // the key has the label v1alpha1.LabelManager
-}
-
-// position of a key in the list. It stays the same for the lifetime of the key.
-type position struct {
-	createdAt int64 // in seconds since 1970
-	id        string
-}
-
-func (e *entry) position() position { return position{createdAt: e.CreatedAt.Unix(), id: e.ID} }
-
-func (e *entry) compare(p position) int {
-	return cmp.Or(cmp.Compare(e.CreatedAt.Unix(), p.createdAt), strings.Compare(e.ID, p.id))
-}
-
-// activeAt reports whether authenticators accept the key at the instant now.
-func (e *entry) activeAt(now time.Time) bool {
-	return e.issued && e.validity.State(now) == apikey.StateActive
-}
 
 // NewKeyCache returns an empty KeyCache that passes its events on to a Keyring.
 func NewKeyCache(keyring *authn.Keyring) *KeyCache {
@@ -123,7 +93,7 @@ func (c *KeyCache) find(id string) *entry {
 }
 
 // list returns up to limit keys after a position that match, and whether more follow. The zero position is before all keys.
-func (c *KeyCache) list(after position, limit int, matches func(*entry) bool) (found []*entry, more bool) {
+func (c *KeyCache) list(after keyclient.Position, limit int, matches func(*entry) bool) (found []*entry, more bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	start, exact := c.search(after)
@@ -143,8 +113,27 @@ func (c *KeyCache) list(after position, limit int, matches func(*entry) bool) (f
 	return found, false
 }
 
-func (c *KeyCache) search(p position) (at int, found bool) {
+func (c *KeyCache) search(p keyclient.Position) (at int, found bool) {
 	return slices.BinarySearchFunc(c.sorted, p, (*entry).compare)
+}
+
+// insert inserts a key at its position.
+func (c *KeyCache) insert(e *entry) {
+	at, _ := c.search(e.Position)
+	c.sorted = slices.Insert(c.sorted, at, e)
+}
+
+// remove removes a key from its position, if it has one.
+func (c *KeyCache) remove(id string) {
+	former, found := c.byID[id]
+	if !found {
+		return
+	}
+	at, _ := c.search(former.Position)
+	for c.sorted[at] != former { // another key of this name, created in the same second
+		at++
+	}
+	c.sorted = slices.Delete(c.sorted, at, at+1)
 }
 
 // update passes an event on to the Keyring, applies its change to the KeyCache, and wakes all that wait for an event.
@@ -168,9 +157,9 @@ func (c *KeyCache) Replace(objects []any, resourceVersion string) error {
 		if err != nil {
 			return err
 		}
-		parsed[i], byID[key.ID], sorted[i] = key.forKeyring, key.entry, key.entry
+		parsed[i], byID[key.id], sorted[i] = key.forKeyring, key.entry, key.entry
 	}
-	slices.SortFunc(sorted, func(a, b *entry) int { return a.compare(b.position()) })
+	slices.SortFunc(sorted, func(a, b *entry) int { return a.compare(b.Position) })
 	return c.update(func() error { return c.keyring.Replace(parsed, resourceVersion) }, func() { c.byID, c.sorted = byID, sorted })
 }
 
@@ -184,12 +173,9 @@ func (c *KeyCache) Update(object any) error {
 		return err
 	}
 	return c.update(func() error { return c.keyring.Update(key.forKeyring) }, func() {
-		c.byID[key.ID] = key.entry
-		if at, found := c.search(key.position()); found {
-			c.sorted[at] = key.entry
-		} else {
-			c.sorted = slices.Insert(c.sorted, at, key.entry)
-		}
+		c.remove(key.id)
+		c.byID[key.id] = key.entry
+		c.insert(key.entry)
 	})
 }
 
@@ -200,10 +186,8 @@ func (c *KeyCache) Delete(object any) error {
 		return err
 	}
 	return c.update(func() error { return c.keyring.Delete(key.forKeyring) }, func() {
-		delete(c.byID, key.ID)
-		if at, found := c.search(key.position()); found {
-			c.sorted = slices.Delete(c.sorted, at, at+1)
-		}
+		c.remove(key.id)
+		delete(c.byID, key.id)
 	})
 }
 
@@ -234,25 +218,4 @@ func (c *KeyCache) parse(object any) (*parsedKey, error) {
 		return nil, err
 	}
 	return &parsedKey{entry: newEntry(object.(*v1alpha1.APIKey)), forKeyring: forKeyring}, nil
-}
-
-func newEntry(key *v1alpha1.APIKey) *entry {
-	e := &entry{
-		apiKey: apiKey{
-			ID:          string(key.UID),
-			AppName:     key.Spec.AppName,
-			ReadAccess:  key.Spec.ReadAccess,
-			WriteAccess: key.Spec.WriteAccess,
-			CreatedAt:   key.CreationTimestamp.UTC(),
-			UpdatedAt:   keyclient.UpdatedAt(key).UTC(),
-		},
-		name:     key.Name,
-		validity: apikey.ValidityOf(key),
-		issued:   apikey.IsIssued(key),
-		manager:  key.Labels[v1alpha1.LabelManager] == "true",
-	}
-	if key.Spec.ExpiresAt != nil {
-		e.ExpiresAt = new(key.Spec.ExpiresAt.UTC())
-	}
-	return e
 }

@@ -48,7 +48,7 @@ func checkAgainstOpenAPI(request *http.Request, got response) error {
 
 // routeIn returns the operation for a request. Where openapi.json has none, it returns one whose responses are all errors.
 func routeIn(document *openapi3.T, request *http.Request) *routers.Route {
-	path, item := itemIn(document, request.URL.Path)
+	path, item := itemIn(document, strings.TrimSuffix(request.URL.Path, "/"))
 	if item != nil {
 		if operation := item.GetOperation(request.Method); operation != nil {
 			return &routers.Route{Spec: document, Path: path, PathItem: item, Method: request.Method, Operation: operation}
@@ -64,8 +64,8 @@ func routeIn(document *openapi3.T, request *http.Request) *routers.Route {
 }
 
 func itemIn(document *openapi3.T, path string) (string, *openapi3.PathItem) {
-	if path == "/" {
-		return path, document.Paths.Value(path)
+	if path == "" {
+		return "/", document.Paths.Value("/")
 	}
 	for _, base := range document.Servers {
 		below, ok := strings.CutPrefix(path, base.URL)

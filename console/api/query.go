@@ -4,19 +4,18 @@
 package api
 
 import (
-	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"math"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"squirrel.dev/apikey-operator/internal/envelope"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
 // query is the query of a URL. Without a limit parameter, limit is the highest integer; the other fields are then zero.
@@ -24,24 +23,22 @@ type query struct {
 	activeOnly bool
 	force      bool
 	limit      int
-	after      position
+	after      keyclient.Position
 }
 
-// parseQuery parses a query with these parameters, each at most once. Unknown parameters are refused, because they may be misspelt.
-func parseQuery(raw string, allowed ...string) (*query, *envelope.Response) {
+// parseQuery parses a query with these parameters. Like the Squirrel backend, it ignores others, and takes the last of repeated ones.
+func parseQuery(raw string, known ...string) (*query, *envelope.Response) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return nil, unprocessable("The query of the URL is invalid: separate its parameters by & and percent-encode their values.")
 	}
 	q := &query{limit: math.MaxInt}
-	for name, given := range values {
-		switch {
-		case !slices.Contains(allowed, name):
-			return nil, unprocessable("The query parameter %q is unknown: this request takes %s.", name, cmp.Or(strings.Join(allowed, ", "), "none"))
-		case len(given) > 1:
-			return nil, unprocessable("The query parameter %s is repeated: give it once.", name)
+	for _, name := range known {
+		given := values[name]
+		if given == nil {
+			continue
 		}
-		if problem := q.set(name, given[0]); problem != "" {
+		if problem := q.set(name, given[len(given)-1]); problem != "" {
 			return nil, unprocessable("The query parameter %s %s.", name, problem)
 		}
 	}
@@ -73,33 +70,36 @@ func (q *query) set(name, value string) (problem string) {
 	return problem
 }
 
-// String returns the position as a continue parameter, which is opaque to clients.
-func (p position) String() string {
-	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d/%s", p.createdAt, p.id))
+// formatPosition returns a position as a continue parameter, which is opaque to clients.
+func formatPosition(p keyclient.Position) string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d/%d/%s", p.CreatedAt, p.CreatedAtNanos, p.Name))
 }
 
 // parsePosition parses a continue parameter.
-func parsePosition(text string) (position, error) {
+func parsePosition(text string) (keyclient.Position, error) {
 	decoded, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
-		return position{}, err
+		return keyclient.Position{}, err
 	}
-	created, id, _ := strings.Cut(string(decoded), "/")
-	createdAt, err := strconv.ParseInt(created, 10, 64)
-	if err != nil {
-		return position{}, err
+	parts := strings.SplitN(string(decoded), "/", 3)
+	if len(parts) < 3 || parts[2] == "" {
+		return keyclient.Position{}, errNoPosition
 	}
-	p := position{createdAt: createdAt, id: id}
-	if id == "" || p.String() != text {
-		return position{}, errors.New("not a continue parameter")
+	createdAt, err := strconv.ParseInt(parts[0], 10, 64)
+	nanos, nanosErr := strconv.ParseInt(parts[1], 10, 64)
+	p := keyclient.Position{CreatedAt: createdAt, CreatedAtNanos: nanos, Name: parts[2]}
+	if err != nil || nanosErr != nil || formatPosition(p) != text {
+		return keyclient.Position{}, errNoPosition
 	}
 	return p, nil
 }
 
+var errNoPosition = errors.New("not a continue parameter")
+
 // next returns the Link header (RFC 8288) to the keys after a position. It is relative to the URL of the request, so that it works below
 // each base, and behind a proxy that adds a path prefix.
-func (q *query) next(last position) string {
-	parameters := url.Values{"limit": {strconv.Itoa(q.limit)}, "continue": {last.String()}}
+func (q *query) next(last keyclient.Position) string {
+	parameters := url.Values{"limit": {strconv.Itoa(q.limit)}, "continue": {formatPosition(last)}}
 	if q.activeOnly {
 		parameters.Set("active_only", "true")
 	}

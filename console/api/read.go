@@ -4,43 +4,30 @@
 package api
 
 import (
+	"context"
 	_ "embed" // for openapi.json
 	"encoding/json"
 	"net/http"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/envelope"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// apiKey is a key in a response. Times are in UTC and whole seconds.
-type apiKey struct {
-	ID      string `json:"id"`
-	AppName string `json:"app_name"`
-	// Token is set in the response to a creation only.
-	Token       string     `json:"token,omitempty"`
-	ReadAccess  bool       `json:"read_access"`
-	WriteAccess bool       `json:"write_access"`
-	IsActive    bool       `json:"is_active"`
-	CreatedAt   time.Time  `json:"created_at"`
-	UpdatedAt   time.Time  `json:"updated_at"`
-	ExpiresAt   *time.Time `json:"expires_at"`
-}
-
-func (e *entry) apiKeyAt(now time.Time) apiKey {
-	k := e.apiKey
-	k.IsActive = e.activeAt(now)
-	return k
-}
-
-// describe returns the version of the program and the paths to start from.
+// describe returns the version of the program, the namespace of the keys, where the keys are accepted, and the paths to start from.
 func (h *Handler) describe(http.ResponseWriter, *request) *envelope.Response {
-	return envelope.NewPayload(map[string]string{
-		"name":     "apikey-operator",
-		"version":  h.Version,
-		"health":   bases[0] + "/health",
-		"openapi":  bases[0] + "/openapi.json",
-		"api_keys": bases[0] + "/api-keys",
+	return envelope.NewPayload(map[string]any{
+		"name":        "apikey-operator",
+		"version":     h.Version,
+		"namespace":   h.Namespace,
+		"service_url": nullable(h.ServiceURL),
+		"health":      bases[0] + "/health",
+		"openapi":     bases[0] + "/openapi.json",
+		"api_keys":    bases[0] + "/api-keys",
 	})
 }
 
@@ -70,13 +57,13 @@ func (h *Handler) list(_ http.ResponseWriter, r *request) *envelope.Response {
 	found, more := h.KeyCache.list(query.after, query.limit, query.filter(now))
 	response := envelope.NewList(func(yield func(apiKey) bool) {
 		for _, e := range found {
-			if !yield(e.apiKeyAt(now)) {
+			if !yield(r.keyAt(e, now)) {
 				return
 			}
 		}
 	})
 	if more {
-		response.With("Link", query.next(found[len(found)-1].position()))
+		response.With("Link", query.next(found[len(found)-1].Position))
 	}
 	return response
 }
@@ -88,4 +75,98 @@ func (h *Handler) count(_ http.ResponseWriter, r *request) *envelope.Response {
 	}
 	found, _ := h.KeyCache.list(query.after, query.limit, query.filter(time.Now()))
 	return envelope.NewPayload(len(found))
+}
+
+// keyDetails is a key with the parts that lists leave out.
+type keyDetails struct {
+	apiKey
+	Conditions    []keyCondition `json:"conditions"`
+	Imported      bool           `json:"imported"`
+	Secret        *keySecret     `json:"secret"`
+	SecretName    *string        `json:"secret_name"`
+	DeactivatedAt *time.Time     `json:"deactivated_at"`
+	CreatedBy     *string        `json:"created_by"`
+	Manifest      string         `json:"manifest"`
+}
+
+type keyCondition struct {
+	Type               string    `json:"type"`
+	Status             string    `json:"status"`
+	Reason             string    `json:"reason"`
+	Message            string    `json:"message"`
+	LastTransitionTime time.Time `json:"last_transition_time"`
+}
+
+// keySecret is the declaration of the one-time Secret.
+type keySecret struct {
+	Name *string `json:"name"`
+	Key  string  `json:"key"`
+	TTL  *string `json:"ttl"`
+}
+
+// get returns a key with its details, which it reads from the Kubernetes API.
+func (h *Handler) get(_ http.ResponseWriter, r *request) *envelope.Response {
+	found := h.KeyCache.find(r.PathValue("id"))
+	if found == nil {
+		return keyNotFound
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
+	defer cancel()
+	key := &v1alpha1.APIKey{}
+	err := h.Client.Get(ctx, client.ObjectKey{Namespace: h.Namespace, Name: found.Name}, key)
+	switch {
+	case apierrors.IsNotFound(err), err == nil && string(key.UID) != found.id:
+		return keyNotFound
+	case err != nil:
+		return h.failed(r, err)
+	}
+	return envelope.NewPayload(r.detailsOf(key))
+}
+
+func (r *request) detailsOf(key *v1alpha1.APIKey) *keyDetails {
+	d := &keyDetails{
+		apiKey:     r.keyAt(newEntry(key), time.Now()),
+		Conditions: make([]keyCondition, len(key.Status.Conditions)),
+		Imported:   key.Spec.TokenHash != "",
+		SecretName: nullable(key.Status.SecretName),
+		CreatedBy:  nullable(key.Annotations[createdBy]),
+		Manifest:   manifestOf(key),
+	}
+	for i, c := range key.Status.Conditions {
+		d.Conditions[i] = keyCondition{c.Type, string(c.Status), c.Reason, hideHashes(c.Message), c.LastTransitionTime.UTC()}
+	}
+	if secret := key.Spec.Secret; secret != nil {
+		d.Secret = &keySecret{Name: nullable(secret.Name), Key: secret.Key}
+		if secret.TTL != nil {
+			d.Secret.TTL = new(secret.TTL.Duration.String())
+		}
+	}
+	if ended := key.Status.DeactivatedAt; ended != nil {
+		d.DeactivatedAt = new(ended.UTC())
+	}
+	return d
+}
+
+// callerKey is the key that authenticates a request, and what it may do here.
+type callerKey struct {
+	apiKey
+	Namespace     string  `json:"namespace"`
+	MayList       bool    `json:"may_list"`
+	MayManage     bool    `json:"may_manage"`
+	ManageProblem *string `json:"manage_problem"`
+}
+
+// self returns the key that authenticates the request.
+func (h *Handler) self(_ http.ResponseWriter, r *request) *envelope.Response {
+	found := h.KeyCache.find(r.verdict.Key.UID)
+	if found == nil { // the key was deleted after the check
+		return h.denials.For(authn.Verdict{Decision: authn.Unauthenticated})
+	}
+	k := callerKey{apiKey: r.keyAt(found, time.Now()), Namespace: h.Namespace, MayList: r.verdict.Key.Access&authn.Read != 0}
+	if denied := h.denyManagement(r.verdict.Key); denied != nil {
+		k.ManageProblem = &denied.Message
+	} else {
+		k.MayManage = true
+	}
+	return envelope.NewPayload(k)
 }

@@ -22,6 +22,8 @@ type route struct {
 	path string
 	// open is true when no key is required. It is the same for all routes of a path.
 	open bool
+	// anyAccess is true when each valid key may use the route, whatever access it gives.
+	anyAccess bool
 	// manages is true when only [Managers] may use the route.
 	manages bool
 	// handle returns the response to a request.
@@ -30,8 +32,11 @@ type route struct {
 
 const rootPath = "/"
 
-// bases are the prefixes of all paths but the root. Clients of the Squirrel backend use the second one.
-var bases = []string{"/api/v1", "/v1"}
+// squirrelBase is the prefix of the paths of the Squirrel backend.
+const squirrelBase = "/v1"
+
+// bases are the prefixes of all paths but the root.
+var bases = []string{"/api/v1", squirrelBase}
 
 var routes = []*route{
 	{name: "describe", method: http.MethodGet, path: rootPath, open: true, handle: (*Handler).describe},
@@ -40,6 +45,9 @@ var routes = []*route{
 	{name: "listKeys", method: http.MethodGet, path: "/api-keys", handle: (*Handler).list},
 	{name: "createKey", method: http.MethodPost, path: "/api-keys", manages: true, handle: (*Handler).create},
 	{name: "countKeys", method: http.MethodGet, path: "/api-keys/count", handle: (*Handler).count},
+	{name: "getOwnKey", method: http.MethodGet, path: "/api-keys/self", anyAccess: true, handle: (*Handler).self},
+	{name: "getKey", method: http.MethodGet, path: "/api-keys/{id}", handle: (*Handler).get},
+	{name: "updateKey", method: http.MethodPatch, path: "/api-keys/{id}", manages: true, handle: (*Handler).update},
 	{name: "deactivateKey", method: http.MethodDelete, path: "/api-keys/{id}", manages: true, handle: (*Handler).deactivate},
 }
 
@@ -92,8 +100,12 @@ func (h *Handler) endpoint(open bool, found ...*route) http.Handler {
 	})
 }
 
-// ServeHTTP responds to a request. ServeMux would redirect paths with empty segments, which do not exist here, and paths with segments of
-// dots, which may be IDs.
+// expectsCamelCase reports whether the client may be one of the Squirrel backend. Its responses have names in camelCase; its documentation
+// has those in snake_case.
+func (r *request) expectsCamelCase() bool { return strings.HasPrefix(r.URL.Path, squirrelBase+"/") }
+
+// ServeHTTP responds to a request. A slash at the end of a path is ignored: clients lose the body of a request that is redirected. ServeMux
+// would redirect paths with empty segments, which do not exist here, and paths with segments of dots, which may be IDs.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.ReplaceAll(r.URL.EscapedPath(), ".", "%2E")
 	if !strings.HasPrefix(path, "/") || strings.Contains(path, "//") {
@@ -102,6 +114,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	routed, location := *r, *r.URL
+	if path != rootPath {
+		path, location.Path = strings.TrimSuffix(path, "/"), strings.TrimSuffix(location.Path, "/")
+	}
 	location.RawPath, routed.URL = path, &location
 	h.mux.ServeHTTP(w, &routed)
 }

@@ -44,15 +44,15 @@ func TestCreate_TheKeyIsAcceptedAtOnce(t *testing.T) {
 	f := newFixture(t)
 	expiresAt := time.Now().Add(time.Hour).Truncate(time.Second).UTC()
 	for name, call := range map[string]struct {
-		path, body string
+		base, body string
 		expiresAt  *time.Time
 	}{
-		"snake_case": {"/api/v1/api-keys", `{"app_name": "Snake", "read_access": true, "write_access": false, "expires_at": null}`, nil},
-		"camelCase": {"/v1/api-keys", fmt.Sprintf(`{"appName": "Camel", "readAccess": true, "writeAccess": false, "expiresAt": %q}`,
+		"snake_case": {"/api/v1", `{"app_name": "Snake", "read_access": true, "write_access": false, "expires_at": null}`, nil},
+		"camelCase": {"/v1", fmt.Sprintf(`{"appName": "Camel", "readAccess": true, "writeAccess": false, "expiresAt": %q}`,
 			expiresAt.In(time.FixedZone("", 3600)).Format(time.RFC3339)), &expiresAt},
 	} {
 		t.Run(name, func(t *testing.T) {
-			created := payload[apiKey](t, f.call("POST "+call.path, f.writer.Token, call.body))
+			created := payload[apiKey](t, f.call("POST "+call.base+"/api-keys", f.writer.Token, call.body))
 			if len(created.Token) != token.Length || !strings.HasPrefix(created.Token, token.Prefix) {
 				t.Errorf("the token has %d characters", len(created.Token))
 			}
@@ -71,7 +71,7 @@ func TestCreate_TheKeyIsAcceptedAtOnce(t *testing.T) {
 				t.Errorf("the list does not contain %v: %v", want, listed)
 			}
 			want.Token = created.Token
-			if diff := cmp.Diff(want, created); diff != "" {
+			if diff := cmp.Diff(want.below(call.base), created); diff != "" {
 				t.Errorf("the created key (-want +got):\n%s", diff)
 			}
 			wantSpec := v1alpha1.APIKeySpec{
@@ -84,6 +84,11 @@ func TestCreate_TheKeyIsAcceptedAtOnce(t *testing.T) {
 			if diff := cmp.Diff(wantSpec, object.Spec); diff != "" {
 				t.Errorf("spec (-want +got):\n%s", diff)
 			}
+			at, err := time.Parse(time.RFC3339Nano, object.Annotations["keys.squirrel.dev/created-at"])
+			if err != nil || at.Sub(object.CreationTimestamp.Time).Abs() > framework.Timeout {
+				t.Errorf("the annotations are %v", object.Annotations)
+			}
+			delete(object.Annotations, "keys.squirrel.dev/created-at")
 			by := map[string]string{"keys.squirrel.dev/created-by": string(f.writer.Key.UID)}
 			if diff := cmp.Diff(by, object.Annotations); diff != "" {
 				t.Errorf("annotations (-want +got):\n%s", diff)
@@ -210,13 +215,14 @@ func TestDeactivate_TheKeyIsRefusedAtOnce(t *testing.T) {
 		t.Fatalf("the keys are %v", keys)
 	}
 	want := apiKeyOf(&keys[0], false)
-	want.UpdatedAt = deactivated.UpdatedAt
+	want.UpdatedAt, want.Reason, want.Message = deactivated.UpdatedAt, deactivated.Reason, deactivated.Message
 	if diff := cmp.Diff(want, deactivated); diff != "" || deactivated.UpdatedAt.Before(created.UpdatedAt) {
 		t.Errorf("the deactivated key, updated at %s (-want +got):\n%s", deactivated.UpdatedAt, diff)
 	}
 	isListed := func(k apiKey) bool {
 		early := k.UpdatedAt.Before(deactivated.UpdatedAt)
-		k.UpdatedAt = deactivated.UpdatedAt // the controller records the end, perhaps later
+		// The controller records the end, perhaps later.
+		k.UpdatedAt, k.Reason, k.Message = deactivated.UpdatedAt, deactivated.Reason, deactivated.Message
 		return !early && cmp.Equal(deactivated, k)
 	}
 	if listed := f.list(""); !slices.ContainsFunc(listed, isListed) {

@@ -30,13 +30,17 @@ type Response struct {
 	Header http.Header
 	// Body is nil in a response that NewList returned.
 	Body []byte
+	// Message is that of an error, else empty.
+	Message string
 
 	writeList func(w *bufio.Writer)
 }
 
 // NewError returns the response to an error. The message is for users: what happened, then what to do.
 func NewError(status int, message string) *Response {
-	return NewResponse(status, content{ErrorCode: status, ErrorMessage: &message})
+	response := NewResponse(status, content{ErrorCode: status, ErrorMessage: &message})
+	response.Message = message
+	return response
 }
 
 // NewPayload returns the response to a success.

@@ -396,7 +396,7 @@ func keyWithoutManagerLabelSeesTheErrorOfTheAPI(f *fixture) {
 	issued := f.issue("An App", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true })
 	f.start(f.Env.Config, "--api-key-file=", "--managers=labelled")
 	framework.Eventually(f, "it is ready", func() bool { return f.status("GET", "api-keys/count", issued) == http.StatusOK })
-	const denied = "This key may not create or deactivate keys: use a key that may, or allow it for this one: kubectl label apikey "
+	const denied = "This key may not create, change or deactivate keys: use a key that may, or allow it for this one: kubectl label apikey "
 	p := f.enter(issued)
 	p.click("button", "Create key")
 	p.fill("textbox", "App name", "Report")

@@ -1,0 +1,122 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"time"
+	"unique"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/internal/keyclient"
+)
+
+// entry is a key, as the last event showed it. It never changes. A KeyCache has one for each key, so it is kept small.
+type entry struct {
+	keyclient.Position // with the name of the object
+
+	id         string
+	appName    string
+	hint       string
+	condition  unique.Handle[condition] // most keys have the same one
+	updatedAt  int64                    // in seconds since 1970
+	generation int64
+	validity   apikey.Validity
+
+	readAccess, writeAccess bool
+	issued                  bool
+	stalled                 bool
+	manager, bootstrap      bool // the labels of the key
+}
+
+// condition is what the conditions of a key say about its state.
+type condition struct{ reason, message string }
+
+func newEntry(key *v1alpha1.APIKey) *entry {
+	stalled := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionStalled)
+	e := &entry{
+		Position:    keyclient.PositionOf(key),
+		id:          string(key.UID),
+		appName:     key.Spec.AppName,
+		hint:        hintOf(key),
+		updatedAt:   keyclient.UpdatedAt(key).Unix(),
+		generation:  key.Generation,
+		validity:    apikey.ValidityOf(key),
+		readAccess:  key.Spec.ReadAccess,
+		writeAccess: key.Spec.WriteAccess,
+		issued:      apikey.IsIssued(key),
+		stalled:     stalled != nil && stalled.Status == metav1.ConditionTrue,
+		manager:     key.Labels[v1alpha1.LabelManager] == "true",
+		bootstrap:   key.Labels[v1alpha1.LabelBootstrap] == "true",
+	}
+	shown := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
+	if e.stalled {
+		shown = stalled
+	}
+	if shown == nil {
+		shown = &metav1.Condition{}
+	}
+	e.condition = unique.Make(condition{shown.Reason, hideHashes(shown.Message)})
+	return e
+}
+
+// hintOf returns the start of the newest token, or "".
+func hintOf(key *v1alpha1.APIKey) string {
+	if apikey.IsClaimed(key) {
+		return key.Status.Tokens[0].Hint
+	}
+	return key.Spec.TokenHint
+}
+
+func (e *entry) compare(p keyclient.Position) int { return e.Position.Compare(p) }
+
+// activeAt reports whether authenticators accept the key at the instant now.
+func (e *entry) activeAt(now time.Time) bool {
+	return e.issued && e.validity.State(now) == apikey.StateActive
+}
+
+// endedAt reports whether the key has ended at the instant now, by its declaration, its status or the clock.
+func (e *entry) endedAt(now time.Time) bool {
+	state := e.validity.State(now)
+	return state == apikey.StateDeactivated || state == apikey.StateExpired
+}
+
+// States of a key in responses.
+const (
+	statePending     = "pending"
+	stateStalled     = "stalled"
+	stateActive      = "active"
+	stateDeactivated = "deactivated"
+	stateExpired     = "expired"
+)
+
+func (e *entry) stateAt(now time.Time) string {
+	switch state := e.validity.State(now); {
+	case state == apikey.StateDeactivated:
+		return stateDeactivated
+	case state == apikey.StateExpired:
+		return stateExpired
+	case state == apikey.StateUnreadable:
+		return stateStalled // its owner must act, whatever its conditions are
+	case e.issued:
+		return stateActive
+	case e.stalled:
+		return stateStalled
+	default:
+		return statePending
+	}
+}
+
+// expiresAt returns when the key expires, or nil.
+func (e *entry) expiresAt() *time.Time {
+	if e.validity.ExpiresAt == apikey.NeverExpires || e.validity.Unreadable {
+		return nil
+	}
+	return new(inUTC(e.validity.ExpiresAt))
+}
+
+func inUTC(seconds int64) time.Time { return time.Unix(seconds, 0).UTC() }

@@ -1,0 +1,45 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"maps"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// manifest is an APIKey as its owner declares it, without a status.
+type manifest struct {
+	metav1.TypeMeta `json:",inline"`
+	Metadata        manifestMetadata    `json:"metadata"`
+	Spec            v1alpha1.APIKeySpec `json:"spec"`
+}
+
+type manifestMetadata struct {
+	Name      string            `json:"name"`
+	Namespace string            `json:"namespace"`
+	Labels    map[string]string `json:"labels,omitempty"`
+}
+
+// manifestOf returns the YAML text of a manifest that declares a key like this one. Its token is another one, because the hash is left out.
+// Like kubectl apikey export, it leaves out the labels that let a key manage others.
+func manifestOf(key *v1alpha1.APIKey) string {
+	labels := maps.Clone(key.Labels)
+	delete(labels, v1alpha1.LabelManager)
+	delete(labels, v1alpha1.LabelBootstrap)
+	spec := key.Spec
+	spec.TokenHash, spec.TokenHint = "", ""
+	text, err := yaml.Marshal(manifest{
+		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "APIKey"},
+		Metadata: manifestMetadata{key.Name, key.Namespace, labels},
+		Spec:     spec,
+	})
+	if err != nil {
+		panic(err) // an APIKey can be encoded
+	}
+	return string(text)
+}
