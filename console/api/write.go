@@ -219,8 +219,8 @@ func (h *Handler) updateFailed(r *request, err error) *envelope.Response {
 	return h.failed(r, err)
 }
 
-// awaitGeneration waits until this process acts on a change of a key, or on a later one. It returns false when ctx is done first. The Keyring
-// has each change before the KeyCache.
+// awaitGeneration waits until this process acts on a change of a key, or on a later one. It returns false when ctx is done first. The
+// Keyring has each change before the KeyCache.
 func (h *Handler) awaitGeneration(ctx context.Context, e *entry) bool {
 	return h.KeyCache.Await(ctx, func() bool {
 		cached := h.KeyCache.find(e.id)
