@@ -40,18 +40,18 @@ func WriteRow(d *strings.Builder, cells ...string) {
 
 var codeBlock = regexp.MustCompile("(?ms)^```[a-z]+\n(.*?)^```$")
 
-// CodeBlock returns the code block of a page in docs/gateways that starts with the comment "# name". The name is usually a file name. The
-// page must have exactly one such block.
+// CodeBlock returns the code block of a page in docs/gateways that starts with the comment "# name" or "// name". The name is usually a
+// file name. The page must have exactly one such block.
 func CodeBlock(t testing.TB, page, name string) string {
 	t.Helper()
 	var found []string
 	for _, block := range codeBlock.FindAllStringSubmatch(read(t, filepath.Join("docs", "gateways", page)), -1) {
-		if firstLine, _, _ := strings.Cut(block[1], "\n"); firstLine == "# "+name {
+		if firstLine, _, _ := strings.Cut(block[1], "\n"); firstLine == "# "+name || firstLine == "// "+name {
 			found = append(found, block[1])
 		}
 	}
 	if len(found) != 1 {
-		t.Fatalf("%s: got %d code blocks that start with # %s, want 1", page, len(found), name)
+		t.Fatalf("%s: got %d code blocks that start with the comment %s, want 1", page, len(found), name)
 	}
 	return found[0]
 }
