@@ -8,15 +8,35 @@ package e2e_test
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
+
+	"squirrel.dev/apikey-operator/test/framework"
+	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
 func TestGateway_AcceptsTheKeyInTheSecret(t *testing.T) {
 	shared.install(t)
 	shared.tenant(t).expectProtected(t)
+}
+
+func TestTask_ProtectAService(t *testing.T) {
+	shared.install(t)
+	dir := t.TempDir()
+	framework.Must(t, os.Symlink(shared.client.Program, filepath.Join(dir, "kubectl")))
+	t.Cleanup(func() { shared.kubectl(t, "", "delete", "namespace", "shop", "--ignore-not-found", "--wait=false") })
+	docsnippets.Walkthrough{
+		Page: "docs/tasks/protect-a-service.md",
+		Dir:  dir,
+		Env:  []string{"KUBECONFIG=" + shared.kubeconfig, "PATH=" + dir + string(os.PathListSeparator) + os.Getenv("PATH")},
+		Replacements: map[string]string{ // the test's image has another entrypoint
+			"image: docker.io/library/caddy:2": "image: " + shared.gateway + "\n        args: [run, --config=/etc/caddy/Caddyfile]",
+		},
+	}.Run(t)
 }
 
 // expectProtected expects that the key of the client may read but not write, and that requests with an unknown or no key are denied.
