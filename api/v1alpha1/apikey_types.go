@@ -19,11 +19,11 @@ import (
 // +kubebuilder:printcolumn:name="Read",type=boolean,JSONPath=`.spec.readAccess`
 // +kubebuilder:printcolumn:name="Write",type=boolean,JSONPath=`.spec.writeAccess`
 // +kubebuilder:printcolumn:name="Active",type=string,JSONPath=`.status.conditions[?(@.type=="Active")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Hint",type=string,JSONPath=`.status.tokens[0].hint`
+// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.spec.expiresAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Secret",type=string,priority=1,JSONPath=`.status.secretName`
-// +kubebuilder:printcolumn:name="Expires",type=string,priority=1,JSONPath=`.spec.expiresAt`
 // +kubebuilder:validation:XValidation:rule="has(self.spec.tokenHash) || (has(self.spec.secret) && has(self.spec.secret.name)) || size(self.metadata.name) <= 247",message="metadata.name is longer than 247 characters, which leaves no room for the Secret's default name (<metadata.name>-token): shorten it or set spec.secret.name"
 type APIKey struct {
 	metav1.TypeMeta   `json:",inline"`

@@ -673,20 +673,28 @@ func TestSchema_StatusOfANewKeyIsPending(t *testing.T) {
 func TestPrinterColumns(t *testing.T) {
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
-	untouched := newObject(namespace, "untouched")
-	untouched.Object["spec"] = parse(t, "{appName: untouched, writeAccess: true}")
-	issued := newObject(namespace, "issued")
-	issued.Object["spec"] = parse(t, "{appName: issued, readAccess: true, expiresAt: '2999-06-01T00:00:00Z'}")
-	for _, key := range []client.Object{untouched, issued} {
+	for name, object := range map[string]struct{ spec, reason, active, status string }{
+		"untouched": {spec: "appName: untouched, writeAccess: true"},
+		"issued": {"appName: issued, readAccess: true, expiresAt: '2999-06-01T00:00:00Z'", "Issued", "True",
+			"secretName: issued-token, tokens: [{hash: '" + hashA + "', hint: sq_KnIr}]"},
+		"ended":   {"appName: ended, readAccess: true, active: false", "Deactivated", "False", "tokens: [{hash: '" + hashB + "', hint: sq_Xp3q}]"},
+		"stalled": {"appName: issued, readAccess: true", "AppNameConflict", "False", ""},
+	} {
+		key := newObject(namespace, name)
+		key.Object["spec"] = parse(t, "{"+object.spec+"}")
 		if err := env.Client.Create(t.Context(), key); err != nil {
 			t.Fatal(err)
 		}
-	}
-	issued.Object["status"] = parse(t, `{secretName: issued-token, tokens: [{hash: "`+hashA+`", hint: sq_KnIr}], conditions: [
-		{type: Ready, status: "True", reason: Issued, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"},
-		{type: Active, status: "True", reason: Issued, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}]}`)
-	if err := env.Client.Status().Update(t.Context(), issued); err != nil {
-		t.Fatal(err)
+		if object.reason == "" {
+			continue
+		}
+		key.Object["status"] = parse(t, fmt.Sprintf(`{conditions: [
+			{type: Ready, status: Unknown, reason: %s, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"},
+			{type: Active, status: %q, reason: %[1]s, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}], %[3]s}`,
+			object.reason, object.active, object.status))
+		if err := env.Client.Status().Update(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	const age = "AGE" // replaces every age
@@ -695,14 +703,18 @@ func TestPrinterColumns(t *testing.T) {
 		want [][]string
 	}{
 		{nil, [][]string{
-			{"NAME", "APP", "READ", "WRITE", "ACTIVE", "HINT", "AGE"},
-			{"issued", "issued", "true", "false", "True", "sq_KnIr", age},
-			{"untouched", "untouched", "false", "true", "", "", age},
+			{"NAME", "APP", "READ", "WRITE", "ACTIVE", "REASON", "HINT", "EXPIRES", "AGE"},
+			{"ended", "ended", "true", "false", "False", "Deactivated", "sq_Xp3q", "", age},
+			{"issued", "issued", "true", "false", "True", "Issued", "sq_KnIr", "2999-06-01T00:00:00Z", age},
+			{"stalled", "issued", "true", "false", "False", "AppNameConflict", "", "", age},
+			{"untouched", "untouched", "false", "true", "", "Pending", "", "", age},
 		}},
 		{[]string{"--output=wide"}, [][]string{
-			{"NAME", "APP", "READ", "WRITE", "ACTIVE", "HINT", "AGE", "REASON", "SECRET", "EXPIRES"},
-			{"issued", "issued", "true", "false", "True", "sq_KnIr", age, "Issued", "issued-token", "2999-06-01T00:00:00Z"},
-			{"untouched", "untouched", "false", "true", "", "", age, "Pending", "", ""},
+			{"NAME", "APP", "READ", "WRITE", "ACTIVE", "REASON", "HINT", "EXPIRES", "AGE", "SECRET"},
+			{"ended", "ended", "true", "false", "False", "Deactivated", "sq_Xp3q", "", age, ""},
+			{"issued", "issued", "true", "false", "True", "Issued", "sq_KnIr", "2999-06-01T00:00:00Z", age, "issued-token"},
+			{"stalled", "issued", "true", "false", "False", "AppNameConflict", "", "", age, ""},
+			{"untouched", "untouched", "false", "true", "", "Pending", "", "", age, ""},
 		}},
 	} {
 		output, err := env.Kubectl(t, append([]string{"get", "ak", "--namespace", namespace}, test.args...)...)
@@ -711,7 +723,7 @@ func TestPrinterColumns(t *testing.T) {
 		}
 		table := readTable(output)
 		for _, row := range table[1:] {
-			row[6] = age
+			row[8] = age
 		}
 		if diff := cmp.Diff(test.want, table); diff != "" {
 			t.Errorf("kubectl get ak %v (-want +got):\n%s\n%s", test.args, diff, output)
