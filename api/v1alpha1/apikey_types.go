@@ -7,6 +7,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// The API server's error for a rule of a string repeats the string, and for a rule of an object it does not. A field that a user may set to
+// a token by mistake therefore has its rules at the object that contains it, with a fieldPath.
+
 // APIKey declares an API key for one app. A controller mints its token once, keeps only the token's hash in the status, and
 // hands the token over in a one-time Secret. Since Kubernetes 1.31, field selectors can use spec.appName and spec.active.
 //
@@ -58,6 +61,7 @@ type APIKeyList struct {
 // +kubebuilder:validation:XValidation:rule="has(self.tokenHash) == has(oldSelf.tokenHash) && (!has(self.tokenHash) || self.tokenHash == oldSelf.tokenHash)",message="spec.tokenHash is immutable, and cannot be added or removed: create a new APIKey, and deactivate this one"
 // +kubebuilder:validation:XValidation:rule="!has(self.tokenHint) || has(self.tokenHash)",message="spec.tokenHint describes an imported token: set it only together with spec.tokenHash"
 // +kubebuilder:validation:XValidation:rule="!has(self.secret) || !has(self.tokenHash)",message="spec.secret and spec.tokenHash are mutually exclusive: set spec.secret for a minted token, or spec.tokenHash for an imported one"
+// +kubebuilder:validation:XValidation:rule="!has(self.tokenHash) || self.tokenHash.matches('^sha256:[0-9a-f]{64}$')",fieldPath=".tokenHash",message="tokenHash must be \"sha256:\" followed by 64 lower-case hexadecimal digits, never the token itself: compute the digits with: printf %s \"$TOKEN\" | sha256sum"
 type APIKeySpec struct {
 	// appName is the app that the key belongs to: 1 to 255 printable characters of any language, without leading or trailing
 	// spaces. Only one active key of a namespace can have the same appName. Immutable.
@@ -98,8 +102,7 @@ type APIKeySpec struct {
 	// tokenHash imports a token that was created elsewhere: "sha256:" and the 64 lower-case hexadecimal digits of the token's SHA-256.
 	// The controller then mints no token and writes no Secret. Import only tokens that have at least 128 random bits. Immutable.
 	// +optional
-	// +kubebuilder:validation:MaxLength=71
-	// +kubebuilder:validation:XValidation:rule="self.matches('^sha256:[0-9a-f]{64}$')",message="tokenHash must be \"sha256:\" followed by 64 lower-case hexadecimal digits"
+	// +kubebuilder:validation:MaxLength=4096
 	TokenHash string `json:"tokenHash,omitempty"`
 
 	// tokenHint is the start of an imported token, at most 7 characters. Lists show it to identify the token.
@@ -111,20 +114,20 @@ type APIKeySpec struct {
 
 // TokenSecret configures the one-time Secret that hands over a minted token.
 //
+// +kubebuilder:validation:XValidation:rule="!has(self.name) || self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",fieldPath=".name",message="secret.name must be a valid Secret name: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"
+// +kubebuilder:validation:XValidation:rule="self.key.matches('^[-._a-zA-Z0-9]+$') && self.key != '.' && !self.key.startsWith('..')",fieldPath=".key",message="secret.key must consist of letters, digits, '-', '_' and '.', and not start with '..' or be '.'"
+// +kubebuilder:validation:XValidation:rule="self.key == oldSelf.key",fieldPath=".key",message="spec.secret.key is immutable: create a new APIKey, and deactivate this one"
 // +kubebuilder:validation:XValidation:rule="has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",message="spec.secret.name is immutable, and cannot be added or removed: create a new APIKey, and deactivate this one"
 type TokenSecret struct {
 	// name is the name of the Secret, in the namespace of the key. The default is <metadata.name>-token. Immutable.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="secret.name must be a valid Secret name: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"
 	Name string `json:"name,omitempty"`
 
 	// key is the key in the Secret's data that holds the token. Immutable.
 	// +optional
 	// +kubebuilder:default=token
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && !(self in ['.', '..']) && !self.startsWith('..')",message="secret.key must consist of letters, digits, '-', '_' and '.', and not start with '..' or be '.'"
-	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="spec.secret.key is immutable: create a new APIKey, and deactivate this one"
 	Key string `json:"key,omitempty"`
 
 	// ttl is the time after the handover at which the controller deletes the Secret: a duration of at least 1m, such as 30m or 24h.

@@ -322,24 +322,22 @@ func TestSchema_SecretNameIsValidAndImmutable(t *testing.T) {
 	named := func(name string) string {
 		return fmt.Sprintf("{appName: a, readAccess: true, secret: {name: %q}}", name)
 	}
-	malformed := func(name string) string {
-		return fmt.Sprintf("spec.secret.name: Invalid value: %q: secret.name must be a valid Secret name: "+
-			"lower-case letters, digits, '-' and '.', starting and ending with a letter or digit", name)
-	}
+	const malformed = "spec.secret.name: Invalid value: secret.name must be a valid Secret name: " +
+		"lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"
 	check(t,
 		onCreate("usual", accepted(named("frontend-token"))),
 		onCreate("with dots", accepted(named("a.b-c.1"))),
 		onCreate("253 characters", accepted(named(strings.Repeat("a", 253)))),
 		onCreate("254 characters", refused(named(strings.Repeat("a", 254)),
 			"spec.secret.name: Too long: may not be more than 253 bytes", rulesNotChecked)),
-		onCreate("empty", refused(named(""), malformed(""))),
-		onCreate("upper case", refused(named("Token"), malformed("Token"))),
-		onCreate("underscore", refused(named("a_b"), malformed("a_b"))),
-		onCreate("slash", refused(named("other/token"), malformed("other/token"))),
-		onCreate("leading dash", refused(named("-a"), malformed("-a"))),
-		onCreate("trailing dot", refused(named("a."), malformed("a."))),
-		onCreate("two dots", refused(named("a..b"), malformed("a..b"))),
-		onCreate("newline at the end", refused(named("a\n"), malformed("a\n"))),
+		onCreate("empty", refused(named(""), malformed)),
+		onCreate("upper case", refused(named("Token"), malformed)),
+		onCreate("underscore", refused(named("a_b"), malformed)),
+		onCreate("slash", refused(named("other/token"), malformed)),
+		onCreate("leading dash", refused(named("-a"), malformed)),
+		onCreate("trailing dot", refused(named("a."), malformed)),
+		onCreate("two dots", refused(named("a..b"), malformed)),
+		onCreate("newline at the end", refused(named("a\n"), malformed)),
 		onUpdate("changed", accepted(named("one")), refused(named("other"), secretNameImmutable)),
 		onUpdate("added", accepted("{appName: a, readAccess: true, secret: {}}"), refused(named("one"), secretNameImmutable)),
 		onUpdate("removed", accepted(named("one")), refused("{appName: a, readAccess: true, secret: {}}", secretNameImmutable)),
@@ -354,13 +352,9 @@ func TestSchema_SecretNameIsValidAndImmutable(t *testing.T) {
 
 func TestSchema_SecretKeyIsValidAndImmutable(t *testing.T) {
 	keyed := func(key string) string { return fmt.Sprintf("{appName: a, readAccess: true, secret: {key: %q}}", key) }
-	malformed := func(key string) string {
-		return fmt.Sprintf("spec.secret.key: Invalid value: %q: secret.key must consist of letters, digits, '-', '_' and '.', "+
-			"and not start with '..' or be '.'", key)
-	}
-	immutable := func(key string) string {
-		return fmt.Sprintf("spec.secret.key: Invalid value: %q: spec.secret.key is immutable: create a new APIKey, and deactivate this one", key)
-	}
+	const malformed = "spec.secret.key: Invalid value: secret.key must consist of letters, digits, '-', '_' and '.', " +
+		"and not start with '..' or be '.'"
+	const immutable = "spec.secret.key: Invalid value: spec.secret.key is immutable: create a new APIKey, and deactivate this one"
 	const defaulted = "{appName: a, readAccess: true, secret: {}}"
 	check(t,
 		onCreate("usual", accepted(keyed("API_KEY"))),
@@ -368,22 +362,22 @@ func TestSchema_SecretKeyIsValidAndImmutable(t *testing.T) {
 		onCreate("253 characters", accepted(keyed(strings.Repeat("a", 253)))),
 		onCreate("254 characters", refused(keyed(strings.Repeat("a", 254)),
 			"spec.secret.key: Too long: may not be more than 253 bytes", rulesNotChecked)),
-		onCreate("empty", refused(keyed(""), malformed(""))),
-		onCreate("a dot", refused(keyed("."), malformed("."))),
-		onCreate("two dots", refused(keyed(".."), malformed(".."))),
-		onCreate("starting with two dots", refused(keyed("..data"), malformed("..data"))),
-		onCreate("slash", refused(keyed("a/b"), malformed("a/b"))),
-		onCreate("space", refused(keyed("a b"), malformed("a b"))),
-		onCreate("not ASCII", refused(keyed("ключ"), malformed("ключ"))),
-		onCreate("newline at the end", refused(keyed("a\n"), malformed("a\n"))),
-		onUpdate("changed", accepted(keyed("x")), refused(keyed("y"), immutable("y"))),
-		onUpdate("added", accepted(defaulted), refused(keyed("x"), immutable("x"))),
-		onUpdate("removed", accepted(keyed("x")), refused(defaulted, immutable("token"))),
+		onCreate("empty", refused(keyed(""), malformed)),
+		onCreate("a dot", refused(keyed("."), malformed)),
+		onCreate("two dots", refused(keyed(".."), malformed)),
+		onCreate("starting with two dots", refused(keyed("..data"), malformed)),
+		onCreate("slash", refused(keyed("a/b"), malformed)),
+		onCreate("space", refused(keyed("a b"), malformed)),
+		onCreate("not ASCII", refused(keyed("ключ"), malformed)),
+		onCreate("newline at the end", refused(keyed("a\n"), malformed)),
+		onUpdate("changed", accepted(keyed("x")), refused(keyed("y"), immutable)),
+		onUpdate("added", accepted(defaulted), refused(keyed("x"), immutable)),
+		onUpdate("removed", accepted(keyed("x")), refused(defaulted, immutable)),
 		onUpdate("set to null", accepted(keyed("x")),
-			refused("{appName: a, readAccess: true, secret: {key: null}}", immutable("token"))),
+			refused("{appName: a, readAccess: true, secret: {key: null}}", immutable)),
 		onUpdate("removed, then another added", accepted(keyed("x")),
-			refused(defaulted, immutable("token")),
-			refused(keyed("y"), immutable("y")),
+			refused(defaulted, immutable),
+			refused(keyed("y"), immutable),
 			accepted(keyed("x"))),
 		onUpdate("the default written out is the same", accepted(defaulted), accepted(keyed("token")), accepted(defaulted)),
 	)
@@ -420,24 +414,26 @@ func TestSchema_SecretTTLIsAtLeastAMinuteAndMutable(t *testing.T) {
 
 func TestSchema_TokenHashIsValidAndImmutable(t *testing.T) {
 	imported := func(hash string) string { return fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hash) }
-	malformed := func(hash string) string {
-		return fmt.Sprintf(`spec.tokenHash: Invalid value: %q: tokenHash must be "sha256:" followed by 64 lower-case hexadecimal digits`, hash)
-	}
-	tooLong := []string{"spec.tokenHash: Too long: may not be more than 71 bytes", rulesNotChecked}
+	const malformed = `spec.tokenHash: Invalid value: tokenHash must be "sha256:" followed by 64 lower-case hexadecimal digits, ` +
+		`never the token itself: compute the digits with: printf %s "$TOKEN" | sha256sum`
 	const minted = "{appName: a, readAccess: true}"
 	digits := strings.TrimPrefix(hashA, "sha256:")
 	check(t,
 		onCreate("well-formed", accepted(imported(hashA))),
-		onCreate("empty", refused(imported(""), malformed(""))),
-		onCreate("a token", refused(imported("sq_KnIrtn1btDx"), malformed("sq_KnIrtn1btDx"))),
-		onCreate("without prefix", refused(imported(digits), malformed(digits))),
-		onCreate("another algorithm", refused(imported("sha512:"+digits), malformed("sha512:"+digits))),
-		onCreate("63 digits", refused(imported(hashA[:70]), malformed(hashA[:70]))),
-		onCreate("65 digits", refused(imported(hashA+"0"), tooLong...)),
-		onCreate("upper-case digits", refused(imported("sha256:"+strings.ToUpper(digits)), malformed("sha256:"+strings.ToUpper(digits)))),
-		onCreate("another letter", refused(imported("sha256:"+digits[:63]+"g"), malformed("sha256:"+digits[:63]+"g"))),
-		onCreate("newline at the end", refused(imported(hashA[:70]+"\n"), malformed(hashA[:70]+"\n"))),
+		onCreate("empty", refused(imported(""), malformed)),
+		onCreate("a token", refused(imported("sq_KnIrtn1btDx"), malformed)),
+		onCreate("without prefix", refused(imported(digits), malformed)),
+		onCreate("another algorithm", refused(imported("sha512:"+digits), malformed)),
+		onCreate("63 digits", refused(imported(hashA[:70]), malformed)),
+		onCreate("65 digits", refused(imported(hashA+"0"), malformed)),
+		onCreate("upper-case digits", refused(imported("sha256:"+strings.ToUpper(digits)), malformed)),
+		onCreate("another letter", refused(imported("sha256:"+digits[:63]+"g"), malformed)),
+		onCreate("newline at the end", refused(imported(hashA[:70]+"\n"), malformed)),
+		onCreate("4096 characters", refused(imported(strings.Repeat("a", 4096)), malformed)),
+		onCreate("4097 characters", refused(imported(strings.Repeat("a", 4097)),
+			"spec.tokenHash: Too long: may not be more than 4096 bytes", rulesNotChecked)),
 		onUpdate("changed", accepted(imported(hashA)), refused(imported(hashB), tokenHashImmutable)),
+		onUpdate("changed to a token", accepted(imported(hashA)), refused(imported("sq_KnIrtn1btDx"), tokenHashImmutable, malformed)),
 		onUpdate("added", accepted(minted), refused(imported(hashA), tokenHashImmutable)),
 		onUpdate("removed", accepted(imported(hashA)), refused(minted, tokenHashImmutable)),
 		onUpdate("set to null", accepted(imported(hashA)), refused("{appName: a, readAccess: true, tokenHash: null}", tokenHashImmutable)),
@@ -446,6 +442,69 @@ func TestSchema_TokenHashIsValidAndImmutable(t *testing.T) {
 			refused(imported(hashB), tokenHashImmutable),
 			accepted(imported(hashA))),
 	)
+}
+
+// A user may paste a token where its hash, its hint or a name is expected. No error may repeat it, because the logs of pipelines keep errors.
+func TestSchema_ErrorsDoNotRepeatAToken(t *testing.T) {
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	imported := fmt.Sprintf("appName: a, readAccess: true, tokenHash: %q", hashA)
+	const minted = "appName: a, readAccess: true, secret: {}"
+	for i, token := range []string{
+		"sq_KnIrtn1btDxhAnWJ4i3WyrE3mLPpFwwZb2aGVYGBLN4", "ghp+short/token==", "eyJ" + strings.Repeat("hbGciOiJ", 40), "0123456789",
+	} {
+		for j, fields := range []struct{ stored, pasted string }{
+			{imported, fmt.Sprintf("appName: a, readAccess: true, tokenHash: %q", token)},
+			{imported, fmt.Sprintf("%s, tokenHint: %q", imported, token)},
+			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {name: %q}", token+"_")},
+			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {key: %q}", token+"/")},
+		} {
+			stored := newObject(namespace, fmt.Sprintf("stored-%d-%d", i, j))
+			stored.Object["spec"] = parse(t, "{"+fields.stored+"}")
+			if err := env.Client.Create(t.Context(), stored); err != nil {
+				t.Fatal(err)
+			}
+			pasted := func(name string) *unstructured.Unstructured {
+				key := newObject(namespace, name)
+				key.Object["spec"] = parse(t, "{"+fields.pasted+"}")
+				return key
+			}
+			update := pasted(stored.GetName())
+			update.SetResourceVersion(stored.GetResourceVersion())
+			for write, err := range map[string]error{
+				"create":            env.Client.Create(t.Context(), pasted("created")),
+				"create, dry run":   env.Client.Create(t.Context(), pasted("created"), client.DryRunAll),
+				"apply, new":        apply(t, env, pasted("applied")),
+				"apply, stored":     apply(t, env, pasted(stored.GetName())),
+				"apply, dry run":    apply(t, env, pasted(stored.GetName()), client.DryRunAll),
+				"update":            env.Client.Update(t.Context(), update),
+				"patch":             env.Client.Patch(t.Context(), pasted(stored.GetName()), client.MergeFrom(stored)),
+				"update as kubectl": kubectlApply(t, env, pasted(stored.GetName())),
+			} {
+				if !apierrors.IsInvalid(err) && (err == nil || !strings.Contains(err.Error(), "is invalid: ")) {
+					t.Errorf("the response to %s of {%s} is %v", write, fields.pasted, err)
+				} else if strings.Contains(err.Error(), token) {
+					t.Errorf("the response to %s of {%s} repeats the token: %v", write, fields.pasted, err)
+				}
+			}
+		}
+	}
+}
+
+func apply(t *testing.T, env *testenv.Env, key *unstructured.Unstructured, options ...client.ApplyOption) error {
+	t.Helper()
+	options = append(options, client.ForceOwnership, client.FieldOwner("test"))
+	return env.Client.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(key), options...)
+}
+
+func kubectlApply(t *testing.T, env *testenv.Env, key *unstructured.Unstructured) error {
+	t.Helper()
+	manifest, err := key.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = env.ControlPlane.Kubectl(t.Context(), string(manifest), "apply", "--filename=-")
+	return err
 }
 
 func TestSchema_TokenHintNeedsATokenHash(t *testing.T) {
