@@ -22,7 +22,8 @@ func CacheOptions() cache.Options {
 }
 
 // trimKey removes the metadata that the controller does not read, which may have any size, and interns the strings that most keys have in
-// common. The API server keeps the removed metadata, because the controller writes only the status.
+// common. It also removes the labels and annotations of spec.secret: the response to the write of a claim has them. The API server keeps
+// what is removed, because the controller writes only the status.
 func trimKey(object any) (any, error) {
 	key, ok := object.(*v1alpha1.APIKey)
 	if !ok {
@@ -42,6 +43,7 @@ func trimKey(object any) (any, error) {
 	intern(&key.Namespace)
 	if key.Spec.Secret != nil {
 		intern(&key.Spec.Secret.Key)
+		key.Spec.Secret.Labels, key.Spec.Secret.Annotations = nil, nil
 	}
 	for i := range key.Status.Conditions {
 		condition := &key.Status.Conditions[i]

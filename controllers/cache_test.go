@@ -68,13 +68,17 @@ func TestCacheOptions_AKeyTakesAtMost1500Bytes(t *testing.T) {
 	assertBytesPerKey(t, 3_000, 1500, func(*v1alpha1.APIKey) {})
 }
 
-// Of so few keys each takes more, since they share what the cache itself takes; but not the 8 KB of their metadata.
+// Of so few keys each takes more, since they share what the cache itself takes; but not the 12 KB of their metadata and that of their Secret.
 func TestInvariant10_TheMetadataOfAKeyTakesNoMemoryInTheCache(t *testing.T) {
 	assertBytesPerKey(t, 400, 3_000, func(key *v1alpha1.APIKey) {
 		text := strings.Repeat(key.Name, 200)
 		key.GenerateName = text
 		key.Annotations["example.com/text"] = text
 		key.Labels = map[string]string{}
+		key.Spec.Secret = &v1alpha1.TokenSecret{
+			Labels:      map[string]v1alpha1.LabelValue{"name": v1alpha1.LabelValue(key.Name)},
+			Annotations: map[string]v1alpha1.AnnotationValue{"text": v1alpha1.AnnotationValue(text)},
+		}
 		for i := range 10 {
 			name := fmt.Sprintf("%s-%d", key.Name, i)
 			key.Labels[name] = name

@@ -138,7 +138,7 @@ func (r *APIKeyReconciler) checkConflict(ctx context.Context, key *v1alpha1.APIK
 }
 
 // claim writes the hash of the key's token to its status, and returns the token if it minted one. Until the token is in the Secret, it
-// exists only in this variable.
+// exists only in this variable. The key then has all fields of the API server's response, also those that trimKey removes.
 func (r *APIKeyReconciler) claim(ctx context.Context, key *v1alpha1.APIKey) (minted string, err error) {
 	claimed := key.DeepCopy()
 	if key.Spec.TokenHash != "" {

@@ -89,7 +89,8 @@ func TestReconcile_IssuesAKeyInAOneTimeSecret(t *testing.T) {
 	if secret.Type != "keys.squirrel.dev/token" || !ptr.Deref(secret.Immutable, false) {
 		t.Errorf("the Secret has type %s, immutable %v", secret.Type, secret.Immutable)
 	}
-	if diff := cmp.Diff(map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"}, secret.Labels); diff != "" {
+	labels := map[string]string{"app.kubernetes.io/managed-by": "apikey-operator", "keys.squirrel.dev/apikey": "frontend"}
+	if diff := cmp.Diff(labels, secret.Labels); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
 	if eventType, note := f.waitForEvent("frontend", v1alpha1.ReasonIssued); eventType != corev1.EventTypeNormal || note != acceptedMinted {

@@ -5,6 +5,8 @@ package controllers
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,11 +26,17 @@ import (
 )
 
 // Annotations of a one-time Secret, which identify its key and token. They stay if the key is deleted without its Secret, which removes the
-// owner reference.
+// owner reference. The labels and annotations of spec.secret cannot contain them.
 const (
 	annotationKeyName   = "keys.squirrel.dev/apikey"
 	annotationKeyUID    = "keys.squirrel.dev/apikey-uid"
 	annotationTokenHash = "keys.squirrel.dev/token-hash"
+)
+
+// Labels of a one-time Secret. The labels of spec.secret cannot contain them.
+const (
+	labelManagedBy = "app.kubernetes.io/managed-by"
+	labelKeyName   = "keys.squirrel.dev/apikey"
 )
 
 // secretName returns the name of the key's one-time Secret.
@@ -43,20 +51,48 @@ func secretName(key *v1alpha1.APIKey) string {
 func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 	owner := *metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))
 	owner.BlockOwnerDeletion = new(false)
+	labels := map[string]string{labelManagedBy: "apikey-operator", labelKeyName: labelValueOf(key.Name)}
+	annotations := map[string]string{
+		annotationKeyName: key.Name, annotationKeyUID: string(key.UID), annotationTokenHash: token.Hash(minted),
+	}
+	if declared := key.Spec.Secret; declared != nil {
+		addAbsent(labels, declared.Labels)
+		addAbsent(annotations, declared.Annotations)
+	}
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: key.Namespace,
-			Name:      secretName(key),
-			Labels:    map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"},
-			Annotations: map[string]string{
-				annotationKeyName: key.Name, annotationKeyUID: string(key.UID), annotationTokenHash: token.Hash(minted),
-			},
+			Namespace:       key.Namespace,
+			Name:            secretName(key),
+			Labels:          labels,
+			Annotations:     annotations,
 			OwnerReferences: []metav1.OwnerReference{owner},
 		},
 		Type:      v1alpha1.SecretTypeToken,
 		Immutable: new(true),
 		Data:      map[string][]byte{apikey.SecretKey(key): []byte(minted)},
 	}
+}
+
+// addAbsent adds the entries whose keys are absent.
+func addAbsent[V ~string](entries map[string]string, more map[string]V) {
+	for name, value := range more {
+		if _, exists := entries[name]; !exists {
+			entries[name] = string(value)
+		}
+	}
+}
+
+// maxLabelLength is the maximum length of a label's value.
+const maxLabelLength = 63
+
+// labelValueOf returns the name of a key as the value of a label. In a longer name than a label can have, a hash replaces the end.
+func labelValueOf(name string) string {
+	if len(name) <= maxLabelLength {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	suffix := "-" + hex.EncodeToString(sum[:4])
+	return name[:maxLabelLength-len(suffix)] + suffix
 }
 
 func (r *APIKeyReconciler) createSecret(ctx context.Context, key *v1alpha1.APIKey, minted string) error {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -245,5 +246,74 @@ func TestReconcile_TheSecretHasAnnotationsOfItsKeyAndToken(t *testing.T) {
 	if got["keys.squirrel.dev/apikey"] != name || got["keys.squirrel.dev/apikey-uid"] != string(key.UID) ||
 		got["keys.squirrel.dev/token-hash"] != key.Status.Tokens[0].Hash || len(got) != 3 {
 		t.Errorf("the annotations are %v", got)
+	}
+}
+
+func TestReconcile_TheSecretHasTheDeclaredLabelsAndAnnotations(t *testing.T) {
+	f := newFixture(t)
+	f.CreateKey("holder", appName("Frontend"))
+	f.startController(nil)
+	f.WaitForReady("holder", v1alpha1.ReasonIssued)
+	f.CreateKey("frontend", appName("Frontend"), func(key *v1alpha1.APIKey) {
+		key.Spec.Secret = &v1alpha1.TokenSecret{
+			Labels: map[string]v1alpha1.LabelValue{"team": "former"}, Annotations: map[string]v1alpha1.AnnotationValue{"former": "true"},
+		}
+	})
+	f.WaitForReady("frontend", v1alpha1.ReasonAppNameConflict)
+	f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { // before the handover
+		key.Spec.Secret.Labels = map[string]v1alpha1.LabelValue{"team": "shop", "empty": ""}
+		key.Spec.Secret.Annotations = map[string]v1alpha1.AnnotationValue{"reloader.stakater.com/match": "true", "text": "a\nb"}
+	})
+	f.Deactivate("holder")
+	issued := f.WaitForReady("frontend", v1alpha1.ReasonIssued)
+	f.assertIssued(issued, "frontend-token")
+	assertMetadata := func() {
+		t.Helper()
+		secret := f.Secret("frontend-token")
+		for what, entries := range map[string]struct{ want, got map[string]string }{
+			"labels": {
+				map[string]string{
+					"app.kubernetes.io/managed-by": "apikey-operator", "keys.squirrel.dev/apikey": "frontend", "team": "shop", "empty": "",
+				}, secret.Labels,
+			},
+			"annotations": {
+				map[string]string{
+					"keys.squirrel.dev/apikey": "frontend", "keys.squirrel.dev/apikey-uid": string(issued.UID),
+					"keys.squirrel.dev/token-hash": issued.Status.Tokens[0].Hash, "reloader.stakater.com/match": "true", "text": "a\nb",
+				}, secret.Annotations,
+			},
+		} {
+			if diff := cmp.Diff(entries.want, entries.got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", what, diff)
+			}
+		}
+	}
+	assertMetadata()
+
+	f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { // after it
+		key.Spec.Secret.Labels = map[string]v1alpha1.LabelValue{"team": "later"}
+		key.Spec.Secret.Annotations = nil
+	})
+	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
+	assertMetadata()
+	stored := f.GetKey("frontend").Spec.Secret
+	if diff := cmp.Diff(&v1alpha1.TokenSecret{Key: "token", Labels: map[string]v1alpha1.LabelValue{"team": "later"}}, stored); diff != "" {
+		t.Errorf("spec.secret (-want +got):\n%s", diff)
+	}
+}
+
+func TestReconcile_TheSecretOfALongNameHasALabelOfItsKey(t *testing.T) {
+	f := newFixture(t)
+	f.startController(nil)
+	for name, want := range map[string]string{
+		strings.Repeat("a", 63):                  strings.Repeat("a", 63),
+		strings.Repeat("a", 64):                  strings.Repeat("a", 54) + "-ffe054fe",
+		strings.Repeat("a", 53) + ".bcdefghijkl": strings.Repeat("a", 53) + ".-54cf6fd6",
+	} {
+		f.CreateKey(name, appName(name[50:]))
+		f.WaitForReady(name, v1alpha1.ReasonIssued)
+		if got := f.Secret(name + "-token").Labels["keys.squirrel.dev/apikey"]; got != want {
+			t.Errorf("the label of %s is %q, want %q", name, got, want)
+		}
 	}
 }

@@ -137,7 +137,34 @@ type TokenSecret struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,8}([.][0-9]{1,9})?s)?$') && self != '' && duration(self) >= duration('1m')",message="secret.ttl must be a duration of at least 1m, such as 90s, 30m or 24h"
 	TTL *metav1.Duration `json:"ttl,omitempty"`
+
+	// labels are written with the Secret, for selectors and for tools such as replicators. Changes have no effect on a Secret that
+	// exists. The Secret also has the labels app.kubernetes.io/managed-by, and keys.squirrel.dev/apikey with the name of the key;
+	// the end of a name of more than 63 characters is replaced by a hash.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && k.indexOf('/') <= 253)",message="a key of secret.labels must be a name of at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit, after an optional lower-case domain and '/'"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, self[k].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$'))",message="a value of secret.labels must be empty, or consist of letters, digits, '-', '_' and '.', starting and ending with a letter or digit"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('keys.squirrel.dev/') && k != 'app.kubernetes.io/managed-by')",message="secret.labels must not contain app.kubernetes.io/managed-by or keys of the domain keys.squirrel.dev, which the controller sets"
+	Labels map[string]LabelValue `json:"labels,omitempty"`
+
+	// annotations are written with the Secret, for tools such as replicators. Changes have no effect on a Secret that exists.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && k.indexOf('/') <= 253)",message="a key of secret.annotations must be a name of at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit, after an optional lower-case domain and '/'"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('keys.squirrel.dev/'))",message="secret.annotations must not contain keys of the domain keys.squirrel.dev, which the controller sets"
+	Annotations map[string]AnnotationValue `json:"annotations,omitempty"`
 }
+
+// LabelValue is the value of a label.
+//
+// +kubebuilder:validation:MaxLength=63
+type LabelValue string
+
+// AnnotationValue is the value of an annotation.
+//
+// +kubebuilder:validation:MaxLength=4096
+type AnnotationValue string
 
 // APIKeyStatus is the observed state of an APIKey.
 type APIKeyStatus struct {

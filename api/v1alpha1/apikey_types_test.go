@@ -412,6 +412,77 @@ func TestSchema_SecretTTLIsAtLeastAMinuteAndMutable(t *testing.T) {
 	)...)
 }
 
+func TestSchema_SecretLabelsAndAnnotationsAreValidAndMutable(t *testing.T) {
+	labelled := func(labels string) string {
+		return fmt.Sprintf("{appName: a, readAccess: true, secret: {labels: {%s}}}", labels)
+	}
+	annotated := func(annotations string) string {
+		return fmt.Sprintf("{appName: a, readAccess: true, secret: {annotations: {%s}}}", annotations)
+	}
+	badKey := func(field string) string {
+		return fmt.Sprintf("spec.secret.%s: Invalid value: a key of secret.%[1]s must be a name of at most 63 letters, digits, '-', '_' and '.', "+
+			"starting and ending with a letter or digit, after an optional lower-case domain and '/'", field)
+	}
+	const (
+		badValue = "spec.secret.labels: Invalid value: a value of secret.labels must be empty, or consist of letters, digits, " +
+			"'-', '_' and '.', starting and ending with a letter or digit"
+		reservedLabel = "spec.secret.labels: Invalid value: secret.labels must not contain app.kubernetes.io/managed-by or keys of the domain " +
+			"keys.squirrel.dev, which the controller sets"
+		reservedAnnotation = "spec.secret.annotations: Invalid value: secret.annotations must not contain keys of the domain " +
+			"keys.squirrel.dev, which the controller sets"
+	)
+	many := func(count int) string {
+		var entries []string
+		for i := range count {
+			entries = append(entries, fmt.Sprintf("k%d: v", i))
+		}
+		return strings.Join(entries, ", ")
+	}
+	domain := strings.Repeat(strings.Repeat("d", 49)+".", 5) + "dev" // 253 characters
+	histories := []history{
+		onCreate("usual", accepted("{appName: a, readAccess: true, secret: {labels: {team: shop}, "+
+			"annotations: {reloader.stakater.com/match: 'true', replicator.v1.mittwald.de/replicate-to: 'shop-1,shop-[a-z]*'}}}")),
+		onCreate("empty values", accepted(labelled("a: ''"))),
+		onCreate("a value of 63 characters", accepted(labelled("a: "+strings.Repeat("x", 63)))),
+		onCreate("a value of 64 characters", refused(labelled("a: "+strings.Repeat("x", 64)),
+			"spec.secret.labels.a: Too long: may not be more than 63 bytes", rulesNotChecked)),
+		onCreate("an annotation of 4096 characters", accepted(annotated("a: '"+strings.Repeat("é", 4096)+"'"))),
+		onCreate("an annotation of 4097 characters", refused(annotated("a: "+strings.Repeat("x", 4097)),
+			"spec.secret.annotations.a: Too long: may not be more than 4096 bytes", rulesNotChecked)),
+		onCreate("an annotation of several lines", accepted(annotated(`a: "{\"b\":\n1}\n"`))),
+		onCreate("labels of the controller", refused(labelled("keys.squirrel.dev/apikey: a"), reservedLabel)),
+		onCreate("the label managed-by", refused(labelled("app.kubernetes.io/managed-by: me"), reservedLabel)),
+		onCreate("the annotation managed-by", accepted(annotated("app.kubernetes.io/managed-by: me"))),
+		onCreate("annotations of the controller", refused(annotated("keys.squirrel.dev/token-hash: a"), reservedAnnotation)),
+		onCreate("another domain", accepted(labelled("team.keys.squirrel.dev/apikey: a"))),
+		onUpdate("changed, removed and added", accepted("{appName: a, readAccess: true, secret: {}}"),
+			accepted(labelled("a: b")),
+			accepted(annotated("a: b")),
+			refused(labelled("keys.squirrel.dev/apikey: b"), reservedLabel),
+			accepted("{appName: a, readAccess: true, secret: {labels: null, annotations: null}}"),
+			accepted("{appName: a, readAccess: true, secret: {}}")),
+	}
+	for _, value := range []string{"-a", "a-", "a b", "é", "a/b", "a\n"} {
+		histories = append(histories, onCreate("the value "+value, refused(labelled(fmt.Sprintf("a: %q", value)), badValue)))
+	}
+	for field, with := range map[string]func(string) string{"labels": labelled, "annotations": annotated} {
+		for _, key := range []string{"a", "A.b_c-9", strings.Repeat("k", 63), "example.com/a", domain + "/" + strings.Repeat("k", 63)} {
+			histories = append(histories, onCreate(field+" with the key "+key, accepted(with(fmt.Sprintf("%q: b", key)))))
+		}
+		for _, key := range []string{"", "-a", "a-", "a b", "é", "/a", "a/", "a/b/c", "Example.com/a", "a..b/c", "a\n",
+			strings.Repeat("k", 64), domain + "d/a"} {
+			histories = append(histories, onCreate(field+" with the key "+key, refused(with(fmt.Sprintf("%q: b", key)), badKey(field))))
+		}
+		histories = append(histories,
+			onCreate("16 "+field, accepted(with(many(16)))),
+			onCreate("17 "+field, refused(with(many(17)),
+				fmt.Sprintf("spec.secret.%s: Too many: 17: must have at most 16 items", field), rulesNotChecked)),
+			onCreate(field+" with a number", refused(with("a: 1"), fmt.Sprintf(
+				`spec.secret.%s.a: Invalid value: "integer": spec.secret.%[1]s.a in body must be of type string: "integer"`, field), rulesNotChecked)))
+	}
+	check(t, histories...)
+}
+
 func TestSchema_TokenHashIsValidAndImmutable(t *testing.T) {
 	imported := func(hash string) string { return fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hash) }
 	const malformed = `spec.tokenHash: Invalid value: tokenHash must be "sha256:" followed by 64 lower-case hexadecimal digits, ` +
@@ -458,6 +529,10 @@ func TestSchema_ErrorsDoNotRepeatAToken(t *testing.T) {
 			{imported, fmt.Sprintf("%s, tokenHint: %q", imported, token)},
 			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {name: %q}", token+"_")},
 			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {key: %q}", token+"/")},
+			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {labels: {a: %q}}", token+"=")},
+			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {labels: {%q: a}}", token+"=")},
+			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {annotations: {%q: a}}", token+"=")},
+			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {annotations: {keys.squirrel.dev/token: %q}}", token)},
 		} {
 			stored := newObject(namespace, fmt.Sprintf("stored-%d-%d", i, j))
 			stored.Object["spec"] = parse(t, "{"+fields.stored+"}")

@@ -8,6 +8,8 @@ package admission
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +29,8 @@ import (
 const (
 	// warningWaits follows the message of a conflict.
 	warningWaits        = " Until then, this key is not accepted."
+	warningSecretExists = "Secret %q exists, and changes of spec.secret.labels and spec.secret.annotations do not reach it: " +
+		"change the Secret too"
 	warningImportedHash = "spec.tokenHash is safe only for a token of at least 128 random bits: a guessable token can be found from its hash"
 	warningExpired      = "spec.expiresAt is in the past: the key has expired, and an expired key cannot become valid again"
 )
@@ -52,12 +56,23 @@ func (v *APIKeyValidator) ValidateCreate(ctx context.Context, key *v1alpha1.APIK
 	return append(v.conflictWarning(ctx, key), v.declarationWarnings(key)...), nil
 }
 
-// ValidateUpdate warns of an expiry that an update moves into the past. App names and token hashes are immutable.
+// ValidateUpdate warns of an expiry that an update moves into the past, and of changes that do not reach the Secret. App names and token
+// hashes are immutable.
 func (v *APIKeyValidator) ValidateUpdate(_ context.Context, before, key *v1alpha1.APIKey) (admission.Warnings, error) {
-	if before.Spec.ExpiresAt.Equal(key.Spec.ExpiresAt) {
-		return nil, nil
+	warnings := secretWarning(before, key)
+	if !before.Spec.ExpiresAt.Equal(key.Spec.ExpiresAt) {
+		warnings = append(warnings, v.expiryWarning(key)...)
 	}
-	return v.expiryWarning(key), nil
+	return warnings, nil
+}
+
+func secretWarning(before, key *v1alpha1.APIKey) admission.Warnings {
+	former, current := before.Spec.Secret, key.Spec.Secret
+	if former == nil || current == nil || key.Status.SecretName == "" ||
+		(maps.Equal(former.Labels, current.Labels) && maps.Equal(former.Annotations, current.Annotations)) {
+		return nil
+	}
+	return admission.Warnings{fmt.Sprintf(warningSecretExists, key.Status.SecretName)}
 }
 
 // ValidateDelete accepts every deletion.

@@ -179,7 +179,7 @@ func TestValidateCreate(t *testing.T) {
 	}
 }
 
-// A key that is applied again after its deletion must not be said to wait for the deleted one, which the cache may still hold.
+// A key that is applied again after its deletion does not wait for the deleted one, which the cache may still hold.
 func TestValidateCreate_DoesNotNameAKeyOfTheSameName(t *testing.T) {
 	env := testenv.Shared(t)
 	startWebhook(t, env)
@@ -223,6 +223,40 @@ func TestValidateUpdate(t *testing.T) {
 	}
 	if err := u.Delete(t.Context(), key); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestValidateUpdate_WarnsOfChangesThatDoNotReachTheSecret(t *testing.T) {
+	env := testenv.Shared(t)
+	startWebhook(t, env)
+	u := newUser(t, env)
+	const warning = `Secret "handover" exists, and changes of spec.secret.labels and spec.secret.annotations do not reach it: change the Secret too`
+	key := u.key("frontend", func(key *v1alpha1.APIKey) { key.Spec.Secret = &v1alpha1.TokenSecret{Name: "handover"} })
+	if err := u.Create(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		secretName string
+		change     func(*v1alpha1.TokenSecret)
+		warnings   []string
+	}{
+		{"", func(secret *v1alpha1.TokenSecret) { secret.Labels = map[string]v1alpha1.LabelValue{"a": "before"} }, nil},
+		{"handover", func(secret *v1alpha1.TokenSecret) { secret.Labels["a"] = "after" }, []string{warning}},
+		{"handover", func(secret *v1alpha1.TokenSecret) { secret.Annotations = map[string]v1alpha1.AnnotationValue{"a": "b"} }, []string{warning}},
+		{"handover", func(secret *v1alpha1.TokenSecret) { secret.TTL = &metav1.Duration{Duration: time.Hour} }, nil},
+		{"", func(secret *v1alpha1.TokenSecret) { secret.Labels = nil }, nil},
+	} {
+		key.Status.SecretName = step.secretName
+		if err := u.Status().Update(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		step.change(key.Spec.Secret)
+		if err := u.Update(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(step.warnings, u.takeWarnings()); diff != "" {
+			t.Errorf("warnings (-want +got):\n%s", diff)
+		}
 	}
 }
 
