@@ -148,7 +148,7 @@ test-outages: kube check-go ## Measure the delay of revocations after many kinds
 
 .PHONY: test-gateways
 test-gateways: kube bin/images/caddy check-go ## Test the configurations of docs/gateways with real gateways. Downloads them.
-	hack/debian nginx apache2-bin libapache2-mod-oauth2 curl node-express nodejs python3-fastapi python3-httpx python3-uvicorn
+	hack/debian nginx apache2-bin libapache2-mod-oauth2 curl haproxy node-express nodejs python3-fastapi python3-httpx python3-uvicorn
 	go test -race -count=1 -timeout=10m -tags=gateways ./test/gateways # -count: the test cache ignores the gateways
 
 .PHONY: test-console

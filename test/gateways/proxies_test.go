@@ -62,6 +62,10 @@ var proxies = []proxy{
 		unavailable: http.StatusServiceUnavailable, unreachable: http.StatusBadGateway, passesResponsesOn: true, sendsAllHeaders: true,
 		passesOn: http.Header{"X!auth!access": {"write"}, "X~auth~key~id": {"1"}},
 	},
+	{
+		name: "haproxy", endpoint: "/auth/forward/", start: startHAProxy,
+		unavailable: http.StatusServiceUnavailable, unreachable: http.StatusServiceUnavailable, passesResponsesOn: true,
+	},
 }
 
 func (s settings) replacements(endpoint string) map[string]string {
@@ -113,6 +117,28 @@ func startCaddy(t testing.TB, settings settings) string {
 		Path: binaries.Path(t, "images", "caddy"),
 		Args: []string{"run", "--config", file, "--adapter", "caddyfile"},
 		Env:  []string{"XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir},
+	})
+	return address
+}
+
+func startHAProxy(t testing.TB, settings settings) string {
+	t.Helper()
+	address, checks, dir := binaries.FreeAddress(t), binaries.FreeAddress(t), t.TempDir()
+	script, file := filepath.Join(dir, "apikey.lua"), filepath.Join(dir, "haproxy.cfg")
+	configure(t, script, docsnippets.CodeBlock(t, "haproxy.md", "/etc/haproxy/apikey.lua"), map[string]string{"127.0.0.1:8001": checks})
+	configure(t, file, docsnippets.CodeBlock(t, "haproxy.md", "/etc/haproxy/haproxy.cfg"), map[string]string{
+		"/etc/haproxy/apikey.lua":     script,
+		"bind :8000":                  "bind " + address,
+		"127.0.0.1:8001":              checks,
+		"lua.check-apikey shop":       "lua.check-apikey " + settings.namespace,
+		serviceName + ":443":          settings.authenticator,
+		"/etc/apikey-operator/ca.crt": settings.caFile,
+		"frontend.shop.svc:8080":      settings.service,
+	})
+	startGateway(t, address, process.Command{
+		Path: binaries.Path(t, "debian", "usr", "sbin", "haproxy"),
+		Args: []string{"-db", "-f", file},
+		Env:  []string{binaries.DebianLibraryPath(t)},
 	})
 	return address
 }
@@ -221,7 +247,7 @@ const challenge = `Bearer realm="apikey-operator"`
 
 func TestProxies(t *testing.T) {
 	t.Parallel()
-	s := newShop(t, testenv.Shared(t), "retired-nginx", "retired-caddy")
+	s := newShop(t, testenv.Shared(t), "retired-nginx", "retired-caddy", "retired-haproxy")
 	authenticator := s.syncedAuthenticator().Address("authenticator")
 	for _, proxy := range proxies {
 		t.Run(proxy.name, func(t *testing.T) {
@@ -467,14 +493,15 @@ func onlyWebSocketIsUpgraded(f *front) {
 		"WebSocket":               {[]string{"Upgrade: WebSocket"}, []string{"websocket"}},
 		"h2c after WebSocket":     {[]string{"Upgrade: websocket", "Upgrade: h2c"}, []string{"websocket"}},
 	} {
-		upgrading := []string{f.apiKey("reader"), "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"}
+		upgrading := []string{f.apiKey("reader"), "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="} // HAProxy refuses WebSockets without it
 		r := f.forwarded(f.send("GET /", append(upgrading, test.upgrade...)...))
 		if diff := cmp.Diff(test.want, r.Header["Upgrade"]); diff != "" {
 			f.Errorf("%s: the upgrade that the service received differs (-want +got):\n%s", what, diff)
 		}
 	}
 	// Gateways differ in the line that they use.
-	r := f.forwarded(f.send("GET /", f.apiKey("reader"), "Connection: Upgrade", "Upgrade: h2c", "Upgrade: websocket"))
+	r := f.forwarded(f.send("GET /", f.apiKey("reader"), "Connection: Upgrade", "Upgrade: h2c", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="))
 	if got := strings.Join(r.Header["Upgrade"], ", "); got != "" && got != "websocket" {
 		f.Errorf("h2c before WebSocket: the service received the upgrade %q", got)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,13 +41,14 @@ func WriteRow(d *strings.Builder, cells ...string) {
 
 var codeBlock = regexp.MustCompile("(?ms)^```[a-z]+\n(.*?)^```$")
 
-// CodeBlock returns the code block of a page in docs/gateways that starts with the comment "# name" or "// name". The name is usually a
-// file name. The page must have exactly one such block.
+// CodeBlock returns the code block of a page in docs/gateways that starts with the comment "# name", "// name" or "-- name". The name is
+// usually a file name. The page must have exactly one such block.
 func CodeBlock(t testing.TB, page, name string) string {
 	t.Helper()
 	var found []string
 	for _, block := range codeBlock.FindAllStringSubmatch(read(t, filepath.Join("docs", "gateways", page)), -1) {
-		if firstLine, _, _ := strings.Cut(block[1], "\n"); firstLine == "# "+name || firstLine == "// "+name {
+		firstLine, _, _ := strings.Cut(block[1], "\n")
+		if slices.Contains([]string{"# " + name, "// " + name, "-- " + name}, firstLine) {
 			found = append(found, block[1])
 		}
 	}
