@@ -27,27 +27,6 @@ var fabric = proxy{
 	unavailable: http.StatusInternalServerError, unreachable: http.StatusInternalServerError,
 }
 
-func TestNGINXGatewayFabric(t *testing.T) {
-	t.Parallel()
-	s := newShop(t, testenv.Shared(t), "retired-"+fabric.name)
-	f := fabric.startFront(s, s.syncedAuthenticator().Address("authenticator"))
-	for name, test := range map[string]func(f *front){
-		"the service receives the identity and no key":             theServiceReceivesNoKeyFromFabric,
-		"the method decides the access":                            theMethodDecidesTheAccess,
-		"no header overrides the method":                           noHeaderOverridesTheMethod,
-		"the service receives the whole body":                      theServiceReceivesTheWholeBody,
-		"invalid keys are denied":                                  fabricDeniesInvalidKeys,
-		"invariant 6: a key of another namespace is denied":        aKeyOfAnotherNamespaceIsDenied,
-		"invariant 7: clients cannot forge headers of the gateway": clientsCannotForgeHeadersOfTheGateway,
-		"no path selects another namespace":                        noPathSelectsAnotherNamespace,
-		"insufficient access can be 403":                           insufficientAccessCanBe403,
-		"a deactivated key is denied":                              aDeactivatedKeyIsDenied,
-		"requests fail without an authenticator":                   requestsFailWithoutAnAuthenticator,
-	} {
-		t.Run(name, func(t *testing.T) { test(f.in(t)) })
-	}
-}
-
 // All checks are GETs, so the endpoints of other gateways must reject them, with any method that a client names in a header.
 func TestInvariant7_OtherEndpointsRejectChecksOfNGINXGatewayFabric(t *testing.T) {
 	t.Parallel()
@@ -61,45 +40,6 @@ func TestInvariant7_OtherEndpointsRejectChecksOfNGINXGatewayFabric(t *testing.T)
 			f.expectDenied(method+" with checks at "+path, http.StatusInternalServerError, func() response {
 				return f.send(method+" /", f.apiKey("both"), "Method: GET", "X-Forwarded-Method: GET", "X-Original-Method: GET", "Content-Length: 0")
 			})
-		}
-	}
-}
-
-// The filter removes Authorization also when the key is in X-API-Key.
-func theServiceReceivesNoKeyFromFabric(f *front) {
-	reader := f.keys["reader"]
-	for what, headers := range map[string][]string{
-		"in X-API-Key":     {f.apiKey("reader")},
-		"in Authorization": {f.bearer("reader")},
-		"in both":          {f.apiKey("reader"), f.bearer("reader")},
-		"with Basic":       {f.apiKey("reader"), "Authorization: Basic c2hvcDpzaG9w"},
-	} {
-		r := f.forwarded(f.send("GET /articles?page=2&x=%2F..", append(headers, "Accept: text/plain", "Connection: Upgrade", "Upgrade: h2c")...))
-		f.assertIdentity(r, reader, readersApp, "read")
-		if r.Method != http.MethodGet || r.Target != "/articles?page=2&x=%2F.." || r.Header.Get("Accept") != "text/plain" {
-			f.Errorf("a key %s: the service received %s %s %v", what, r.Method, r.Target, r.Header)
-		}
-		for _, removed := range []string{"Authorization", "X-Api-Key", "Upgrade"} {
-			if values := r.Header[removed]; values != nil {
-				f.Errorf("a key %s: the service received %s: %q", what, removed, values)
-			}
-		}
-	}
-}
-
-// Of two X-API-Key headers nginx 1.22 sends the first. The versions in NGINX Gateway Fabric join them.
-func fabricDeniesInvalidKeys(f *front) {
-	reader := f.keys["reader"].token
-	for what, headers := range map[string][]string{
-		"no key":             nil,
-		"an unknown key":     {"X-API-Key: sq_unknown"},
-		"two keys joined":    {"X-API-Key: " + reader + "," + reader},
-		"another scheme":     {"Authorization: Basic " + reader},
-		"a key in X_API_Key": {"X_API_Key: " + reader},
-	} {
-		a := f.expectDenied(what, http.StatusUnauthorized, func() response { return f.send("GET /", headers...) })
-		if got := a.header["Www-Authenticate"]; !slices.Equal(got, []string{challenge}) {
-			f.Errorf("%s: WWW-Authenticate is %q", what, got)
 		}
 	}
 }
