@@ -24,11 +24,11 @@ type column struct {
 
 // columns are all protocols. Introspection has two columns: the token to check, and the key of the caller.
 var columns = [len(cells{})]column{
-	{"Envoy, HTTP", "Envoy, Istio and Contour with HTTP ext_authz", "none: Envoy is not run", checkEnvoy},
-	{"Envoy, gRPC", "Envoy and Envoy Gateway with gRPC ext_authz", "a client with the types of go-control-plane; Envoy is not run", checkEnvoyGRPC},
-	{"nginx", "nginx with auth_request", "nginx", checkNginx},
+	{"Envoy, HTTP", "Envoy and Istio with HTTP ext_authz, Cilium and agentgateway with Gateway API's ExternalAuth filter", "none: no Envoy is run", checkEnvoy},
+	{"Envoy, gRPC", "Envoy, Envoy Gateway and Contour with gRPC ext_authz", "a client with the types of go-control-plane; no Envoy is run", checkEnvoyGRPC},
+	{"nginx", "nginx with auth_request, ingress-nginx with auth-url", "nginx, also set up as ingress-nginx does", checkNginx},
 	{"NGINX Gateway Fabric", "NGINX Gateway Fabric with Gateway API's ExternalAuth filter", "nginx, set up as NGINX Gateway Fabric does", checkFabric},
-	{"forward", "Caddy with forward_auth, Traefik with ForwardAuth", "Caddy; Traefik is not run", checkForward},
+	{"forward", "Caddy with forward_auth, HAProxy with Lua, Traefik with ForwardAuth, APISIX with forward-auth", "Caddy and HAProxy; Traefik and APISIX are not run", checkForward},
 	{"TokenReview", "kube-apiserver with a token webhook", "kube-apiserver", checkTokenReview},
 	{"introspection", "an OAuth 2.0 resource server (RFC 7662), the token to check", "Apache httpd with mod_oauth2", checkIntrospection},
 	{"introspection, own key", "the same, its own key", "Apache httpd with mod_oauth2", checkOwnKey},

@@ -44,21 +44,22 @@ func TestInvariant7_OtherEndpointsRejectChecksOfNGINXGatewayFabric(t *testing.T)
 	}
 }
 
-// httpRoute is the part of the page's HTTPRoute that the test reads.
+// externalAuthHTTP has the settings of an ExternalAuth filter for HTTP.
+type externalAuthHTTP struct {
+	Path                   string
+	AllowedHeaders         []string
+	AllowedResponseHeaders []string
+}
+
+// httpRoute is the part of a page's HTTPRoute that the tests read.
 type httpRoute struct {
 	Metadata struct{ Name, Namespace string }
 	Spec     struct {
 		Hostnames []string
 		Rules     []struct {
 			Filters []struct {
-				Type         string
-				ExternalAuth struct {
-					HTTP struct {
-						Path                   string
-						AllowedHeaders         []string
-						AllowedResponseHeaders []string
-					}
-				}
+				Type                  string
+				ExternalAuth          struct{ HTTP externalAuthHTTP }
 				RequestHeaderModifier struct{ Remove []string }
 			}
 		}
