@@ -9,9 +9,12 @@ import (
 	"encoding/json"
 	"testing"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -27,15 +30,24 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 )
 
-// The tests do not run Envoy. They validate the configurations of its page with the types of its API.
-func TestEnvoy_ConfigurationIsValid(t *testing.T) {
+// The tests do not run Envoy. They validate its configurations with the types of its API.
+func TestEnvoy_ConfigurationsAreValid(t *testing.T) {
 	t.Parallel()
 	checkEnvoy(t, docsnippets.CodeBlock(t, "envoy.md", "envoy.yaml"), &bootstrapv3.Bootstrap{})
 
-	var filters []json.RawMessage
-	framework.Must(t, yaml.Unmarshal([]byte(docsnippets.CodeBlock(t, "envoy.md", "http_filters, over HTTP")), &filters))
-	for _, filter := range filters {
-		checkEnvoy(t, string(filter), &hcmv3.HttpFilter{})
+	for _, list := range []struct {
+		page, name string
+		message    func() proto.Message
+	}{
+		{"envoy.md", "http_filters, over HTTP", func() proto.Message { return &hcmv3.HttpFilter{} }},
+		{limitsPage, "http_filters, after ext_authz", func() proto.Message { return &hcmv3.HttpFilter{} }},
+		{limitsPage, "access_log", func() proto.Message { return &accesslogv3.AccessLog{} }},
+	} {
+		var elements []json.RawMessage
+		framework.Must(t, yaml.Unmarshal([]byte(docsnippets.CodeBlock(t, list.page, list.name)), &elements))
+		for _, element := range elements {
+			checkEnvoy(t, string(element), list.message())
+		}
 	}
 }
 

@@ -49,6 +49,20 @@ type proxy struct {
 // settings are the values that a test replaces in the configuration of a page.
 type settings struct {
 	namespace, authenticator, caFile, service string
+	// edit changes the configuration before that, as another page says. It may be nil.
+	edit func(configuration string) string
+	// log is the file of the output. It may be empty.
+	log string
+}
+
+// configuration returns the code block of a page, after the edit.
+func (s settings) configuration(t testing.TB, page, name string) string {
+	t.Helper()
+	block := docsnippets.CodeBlock(t, page, name)
+	if s.edit == nil {
+		return block
+	}
+	return s.edit(block)
 }
 
 var proxies = []proxy{
@@ -82,7 +96,7 @@ func startNginx(t testing.TB, settings settings) string {
 	address := binaries.FreeAddress(t)
 	replacements := settings.replacements("/auth/nginx/")
 	replacements["listen 8000;"] = "listen " + address + ";"
-	runNginx(t, address, docsnippets.Replace(t, docsnippets.CodeBlock(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements))
+	runNginx(t, address, docsnippets.Replace(t, settings.configuration(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements))
 	return address
 }
 
@@ -112,7 +126,7 @@ func startCaddy(t testing.TB, settings settings) string {
 	replacements := settings.replacements("/auth/forward/")
 	replacements[":8000 {"] = "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}\n:" + port + " {"
 	file := filepath.Join(dir, "Caddyfile")
-	configure(t, file, docsnippets.CodeBlock(t, "caddy.md", "/etc/caddy/Caddyfile"), replacements)
+	configure(t, file, settings.configuration(t, "caddy.md", "/etc/caddy/Caddyfile"), replacements)
 	startGateway(t, address, process.Command{
 		Path: binaries.Path(t, "images", "caddy"),
 		Args: []string{"run", "--config", file, "--adapter", "caddyfile"},
@@ -126,7 +140,7 @@ func startHAProxy(t testing.TB, settings settings) string {
 	address, checks, dir := binaries.FreeAddress(t), binaries.FreeAddress(t), t.TempDir()
 	script, file := filepath.Join(dir, "apikey.lua"), filepath.Join(dir, "haproxy.cfg")
 	configure(t, script, docsnippets.CodeBlock(t, "haproxy.md", "/etc/haproxy/apikey.lua"), map[string]string{"127.0.0.1:8001": checks})
-	configure(t, file, docsnippets.CodeBlock(t, "haproxy.md", "/etc/haproxy/haproxy.cfg"), map[string]string{
+	configure(t, file, settings.configuration(t, "haproxy.md", "/etc/haproxy/haproxy.cfg"), map[string]string{
 		"/etc/haproxy/apikey.lua":     script,
 		"bind :8000":                  "bind " + address,
 		"127.0.0.1:8001":              checks,
@@ -139,6 +153,7 @@ func startHAProxy(t testing.TB, settings settings) string {
 		Path: binaries.Path(t, "debian", "usr", "sbin", "haproxy"),
 		Args: []string{"-db", "-f", file},
 		Env:  []string{binaries.DebianLibraryPath(t)},
+		Log:  settings.log,
 	})
 	return address
 }

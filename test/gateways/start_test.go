@@ -6,6 +6,7 @@
 package gateways_test
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"os"
@@ -21,7 +22,7 @@ import (
 // startGateway starts a program, and returns when it listens at the address. It is stopped when the test ends.
 func startGateway(t testing.TB, address string, command process.Command) {
 	t.Helper()
-	command.Log = filepath.Join(t.TempDir(), "log")
+	command.Log = cmp.Or(command.Log, filepath.Join(t.TempDir(), "log"))
 	command.Ready = func(ctx context.Context) error {
 		connection, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 		if err == nil {
