@@ -85,6 +85,22 @@ func TestKubeAPIServer_RBACGrantsAccessToGroupsOfKeys(t *testing.T) {
 		}
 	})
 
+	t.Run("the commands of the page use the key", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "key.token")
+		framework.Must(t, os.WriteFile(file, []byte(c.keys["reader"].token), 0o600))
+		var output string
+		for command := range strings.Lines(docsnippets.CodeBlock(t, apiServerPage, "kubectl with a key")) {
+			if args, ok := strings.CutPrefix(strings.ReplaceAll(command, `"$PWD/key.token"`, file), "kubectl "); ok {
+				printed, err := c.env.Kubectl(t, append(strings.Fields(args), "--kubeconfig="+c.kubeconfig)...)
+				framework.Must(t, err)
+				output += printed
+			}
+		}
+		if !strings.Contains(output, "apikey:shop:reader") {
+			t.Errorf("the commands print\n%s", output)
+		}
+	})
+
 	const (
 		forbidden    = "Error from server (Forbidden): "
 		unauthorized = "error: You must be logged in to the server (Unauthorized)\n"

@@ -11,6 +11,7 @@ import (
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
@@ -19,6 +20,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protopath"
@@ -34,6 +36,8 @@ import (
 func TestEnvoy_ConfigurationsAreValid(t *testing.T) {
 	t.Parallel()
 	checkEnvoy(t, docsnippets.CodeBlock(t, "envoy.md", "envoy.yaml"), &bootstrapv3.Bootstrap{})
+	checkEnvoy(t, docsnippets.CodeBlock(t, "envoy.md", "/etc/envoy/apikey-ca.yaml"), &discoveryv3.DiscoveryResponse{})
+	checkEnvoy(t, docsnippets.CodeBlock(t, "envoy.md", "a route without a check"), &routev3.Route{})
 
 	for _, list := range []struct {
 		page, name string

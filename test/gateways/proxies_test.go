@@ -7,12 +7,14 @@ package gateways_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -281,6 +283,7 @@ func TestProxies(t *testing.T) {
 				"only WebSocket is upgraded":                                   onlyWebSocketIsUpgraded,
 				"preflights of browsers need no key":                           preflightsNeedNoKey,
 				"insufficient access can be 403":                               insufficientAccessCanBe403,
+				"the requests of the index page have the expected responses":   theRequestsOfTheIndexPageHaveTheExpectedResponses,
 				"invariant 5: a deactivated key is denied":                     aDeactivatedKeyIsDenied,
 				"invariant 4: requests fail with 5xx without an authenticator": requestsFailWithoutAnAuthenticator,
 			} {
@@ -550,6 +553,30 @@ func preflightsNeedNoKey(f *front) {
 	} {
 		if got := a.header["Access-Control-Allow-Origin"]; !cmp.Equal(got, []string{origin}) {
 			f.Errorf("%s has Access-Control-Allow-Origin %q", what, got)
+		}
+	}
+}
+
+func theRequestsOfTheIndexPageHaveTheExpectedResponses(f *front) {
+	dir := f.TempDir()
+	framework.Must(f, os.WriteFile(filepath.Join(dir, "key.header"), []byte(f.apiKey("reader")), 0o600))
+	requests := strings.ReplaceAll(docsnippets.CodeBlock(f, "README.md", "requests"), "https://shop.example.com", "http://"+f.address)
+	command := exec.CommandContext(f.Context(), "bash", "-euc", requests)
+	command.Dir = dir
+	command.Env = append(os.Environ(), binaries.DebianLibraryPath(f), "PATH="+filepath.Dir(binaries.Path(f, "debian", "usr", "bin", "curl")))
+	output, err := command.Output()
+	framework.Must(f, err)
+
+	responses := bufio.NewReader(bytes.NewReader(output))
+	for i, want := range []int{http.StatusOK, http.StatusUnauthorized, http.StatusUnauthorized, http.StatusOK} {
+		received, err := http.ReadResponse(responses, nil)
+		framework.Must(f, err)
+		content, err := io.ReadAll(received.Body)
+		framework.Must(f, err)
+		if received.StatusCode != want {
+			f.Errorf("the response to request %d is %d, want %d", i+1, received.StatusCode, want)
+		} else if want == http.StatusOK {
+			f.assertIdentity(f.forwarded(response{status: want, body: string(content)}), f.keys["reader"], readersApp, "read")
 		}
 	}
 }

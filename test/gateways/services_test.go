@@ -45,7 +45,8 @@ func newCaller(t *testing.T) *caller {
 // run runs a command of the page with the token of a client's key, and returns its output.
 func (a *caller) run(name, clientsKey string) string {
 	a.Helper()
-	command := exec.CommandContext(a.Context(), "bash", "-euc", strings.ReplaceAll(docsnippets.CodeBlock(a, "services.md", name), "/shop", "/"+a.namespace))
+	commands := docsnippets.CodeBlock(a, "services.md", "keys") + docsnippets.CodeBlock(a, "services.md", name)
+	command := exec.CommandContext(a.Context(), "bash", "-euc", strings.ReplaceAll(commands, "/shop", "/"+a.namespace))
 	command.Dir = a.dir
 	command.Env = append(os.Environ(), "CURL_HOME="+a.dir, binaries.DebianLibraryPath(a), "PATH="+filepath.Dir(binaries.Path(a, "debian", "usr", "bin", "curl")),
 		"MY_KEY="+a.keys["both"].token, "CLIENTS_KEY="+a.keys[clientsKey].token)
