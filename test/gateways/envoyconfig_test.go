@@ -35,7 +35,11 @@ import (
 // The tests do not run Envoy. They validate its configurations with the types of its API.
 func TestEnvoy_ConfigurationsAreValid(t *testing.T) {
 	t.Parallel()
-	checkEnvoy(t, docsnippets.CodeBlock(t, "envoy.md", "envoy.yaml"), &bootstrapv3.Bootstrap{})
+	bootstrap := docsnippets.CodeBlock(t, "envoy.md", "envoy.yaml")
+	checkEnvoy(t, bootstrap, &bootstrapv3.Bootstrap{})
+	checkEnvoy(t, docsnippets.Replace(t, bootstrap, map[string]string{ // as the page says for HTTP
+		"http2_protocol_options: {}": "http_protocol_options: {}", "port_value: 9191": "port_value: 443",
+	}), &bootstrapv3.Bootstrap{})
 	checkEnvoy(t, docsnippets.CodeBlock(t, "envoy.md", "/etc/envoy/apikey-ca.yaml"), &discoveryv3.DiscoveryResponse{})
 	checkEnvoy(t, docsnippets.CodeBlock(t, "envoy.md", "a route without a check"), &routev3.Route{})
 

@@ -3,7 +3,7 @@
 
 package gateway
 
-// envoy is the HTTP protocol of Envoy's ext_authz filter, also configured by Istio and Contour. A check has the method of the client's
+// envoy is the HTTP protocol of Envoy's ext_authz filter, also configured by Istio and Cilium. A check has the method of the client's
 // request, and its path behind a prefix.
 var envoy = protocol{
 	name:        "envoy",
