@@ -30,9 +30,9 @@ type limiter struct {
 }
 
 var limiters = []limiter{
-	{proxies[0], limitNginx, true},
-	{proxies[1], logCaddy, false},
-	{proxies[2], limitHAProxy, true},
+	{nginx, limitNginx, true},
+	{caddy, logCaddy, false},
+	{haproxy, limitHAProxy, true},
 }
 
 // snippet returns a code block of the page on limits, without the comment that names it.

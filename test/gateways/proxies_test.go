@@ -67,22 +67,22 @@ func (s settings) configuration(t testing.TB, page, name string) string {
 	return s.edit(block)
 }
 
-var proxies = []proxy{
-	{
+var (
+	nginx = proxy{
 		name: "nginx", endpoint: "/auth/nginx/", start: startNginx,
 		// auth_request treats all responses but 2xx, 401 and 403 as errors.
 		unavailable: http.StatusInternalServerError, unreachable: http.StatusInternalServerError, sendsAllHeaders: true,
-	},
-	{
+	}
+	caddy = proxy{
 		name: "caddy", endpoint: "/auth/forward/", start: startCaddy,
 		unavailable: http.StatusServiceUnavailable, unreachable: http.StatusBadGateway, passesResponsesOn: true, sendsAllHeaders: true,
 		passesOn: http.Header{"X!auth!access": {"write"}, "X~auth~key~id": {"1"}},
-	},
-	{
+	}
+	haproxy = proxy{
 		name: "haproxy", endpoint: "/auth/forward/", start: startHAProxy,
 		unavailable: http.StatusServiceUnavailable, unreachable: http.StatusServiceUnavailable, passesResponsesOn: true,
-	},
-}
+	}
+)
 
 func (s settings) replacements(endpoint string) map[string]string {
 	return map[string]string{
@@ -266,7 +266,7 @@ func TestProxies(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, testenv.Shared(t), "retired-nginx", "retired-caddy", "retired-haproxy")
 	authenticator := s.syncedAuthenticator().Address("authenticator")
-	for _, proxy := range proxies {
+	for _, proxy := range []proxy{nginx, caddy, haproxy} {
 		t.Run(proxy.name, func(t *testing.T) {
 			t.Parallel()
 			f := proxy.startFront(s.in(t), authenticator)

@@ -74,6 +74,7 @@ var gatewayChecks = map[string]func(c *authenticatorClient, method, target strin
 	"agentgateway":    checkAsAgentgateway,
 	"Cilium":          checkAsCilium,
 	"Contour":         checkAsContour,
+	"Envoy Gateway":   checkAsEnvoyGateway,
 	"Envoy over HTTP": checkAsEnvoy,
 	"Istio":           checkAsIstio,
 	"Traefik":         checkAsTraefik,
@@ -115,7 +116,7 @@ func checkAsCilium(c *authenticatorClient, method, target string, client http.He
 	return c.sendAsEnvoy(method, auth.Path+target, only(client, append(auth.AllowedHeaders, "Authorization")...))
 }
 
-// checkAsContour sends what Envoy sends over gRPC with the context of the HTTPProxy.
+// checkAsContour sends the context of the HTTPProxy, and all headers of the client.
 func checkAsContour(c *authenticatorClient, method, target string, client http.Header) int {
 	documents := strings.Split(docsnippets.CodeBlock(c, "contour.md", "apikeys.yaml"), "\n---\n")
 	var proxy struct {
@@ -128,13 +129,37 @@ func checkAsContour(c *authenticatorClient, method, target string, client http.H
 		}
 	}
 	framework.Must(c, yaml.Unmarshal([]byte(documents[1]), &proxy))
-	extensions := proxy.Spec.VirtualHost.Authorization.AuthPolicy.Context
+	return c.sendOverGRPC(proxy.Spec.VirtualHost.Authorization.AuthPolicy.Context, method, target, client)
+}
+
+// checkAsEnvoyGateway sends the context of the SecurityPolicy, and the headers that it names.
+func checkAsEnvoyGateway(c *authenticatorClient, method, target string, client http.Header) int {
+	documents := strings.Split(docsnippets.CodeBlock(c, "envoy-gateway.md", "apikeys.yaml"), "\n---\n")
+	var policy struct {
+		Spec struct {
+			ExtAuth struct {
+				ContextExtensions []struct{ Name, Value string }
+				HeadersToExtAuth  []string
+			}
+		}
+	}
+	framework.Must(c, yaml.Unmarshal([]byte(documents[0]), &policy))
+	extensions := map[string]string{}
+	for _, extension := range policy.Spec.ExtAuth.ContextExtensions {
+		extensions[extension.Name] = extension.Value
+	}
+	return c.sendOverGRPC(extensions, method, target, only(client, policy.Spec.ExtAuth.HeadersToExtAuth...))
+}
+
+// sendOverGRPC sends a check as Envoy does over gRPC, and returns the status of the client's response.
+func (c *authenticatorClient) sendOverGRPC(extensions map[string]string, method, target string, header http.Header) int {
+	c.Helper()
 	if extensions["namespace"] != "shop" {
-		c.Fatalf("the context is %v", extensions)
+		c.Fatalf("the context extensions are %v", extensions)
 	}
 	extensions["namespace"] = c.namespace
 	headers := map[string]string{":method": method, ":path": target, ":authority": "shop.example.com", ":scheme": "https"}
-	for name, values := range client {
+	for name, values := range header {
 		headers[strings.ToLower(name)] = strings.Join(values, ",")
 	}
 	response, err := authv3.NewAuthorizationClient(c.grpc).Check(c.Context(), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
