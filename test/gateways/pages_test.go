@@ -36,7 +36,8 @@ func readPages(t *testing.T, directories ...string) map[string]string {
 }
 
 // tokenArgument matches an argument of curl or kubectl that has a token, which is visible to other users of the machine.
-var tokenArgument = regexp.MustCompile(`(?i)(-H|--header)[ =]["']?(X-API-Key|Authorization): |--token[ =]["']?(\$|sq_)|(-u|--user)[ =]["'][^"']*:\$`)
+var tokenArgument = regexp.MustCompile(`(?i)(-H|--header)[ =]["']?(X-API-Key|Authorization): |` +
+	`--token[ =]["']?(\$|sq_)|(-u|--user)[ =]["'][^"']*:\$`)
 
 func TestPages_NoCommandLineHasAToken(t *testing.T) {
 	for file, page := range readPages(t, "gateways", "tasks") {
