@@ -108,6 +108,17 @@ func (b *backoffs) delayUntil(key *v1alpha1.APIKey, in phase, due time.Time) {
 	b.put(name, former)
 }
 
+// waited returns how long the key has been in backoff in this phase.
+func (b *backoffs) waited(key *v1alpha1.APIKey, in phase) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	current := b.byKey[client.ObjectKeyFromObject(key)]
+	if current.phase != in {
+		return 0
+	}
+	return 2 * current.delay // the sum of the delays, each of which was twice as long as the one before
+}
+
 // remaining returns the time until the key's next attempt, and whether its spec has changed since the last call. The key need not wait if
 // the time is 0 or less.
 func (b *backoffs) remaining(key *v1alpha1.APIKey, in phase, now time.Time) (wait time.Duration, changed bool) {

@@ -387,10 +387,20 @@ func TestReconcile_ARefusedSecretStallsTheKeyAndNamesThePolicy(t *testing.T) {
 }
 
 func TestReconcile_WaitsForTheDeletionOfAFormerKeysSecret(t *testing.T) {
+	for name, owner := range map[string]string{"of this name": "frontend", "of another name": "former"} {
+		t.Run(name, func(t *testing.T) {
+			waitsForTheDeletionOfTheSecretOf(t, owner)
+		})
+	}
+}
+
+// waitsForTheDeletionOfTheSecretOf runs a controller with a key whose Secret belongs to a key that does not exist any more.
+func waitsForTheDeletionOfTheSecretOf(t *testing.T, owner string) {
+	t.Helper()
 	f := newFixture(t)
 	key := f.CreateKey("frontend")
 	former := f.forge(key)
-	former.OwnerReferences[0].UID = "former"
+	former.OwnerReferences[0].Name, former.OwnerReferences[0].UID = owner, "former"
 	former.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
 	body, err := json.Marshal(former)
 	framework.Must(f, err)
@@ -405,15 +415,18 @@ func TestReconcile_WaitsForTheDeletionOfAFormerKeysSecret(t *testing.T) {
 			return send()
 		}}
 	})
-	const waiting = `Waiting for the deletion of Secret "frontend-token", which belongs to a former key of this name.`
+	const waiting = `Waiting for the deletion of Secret "frontend-token", which belongs to a key that was deleted or has ended.`
 	framework.Eventually(f, "the key waits", func() bool {
 		ready := meta.FindStatusCondition(f.GetKey("frontend").Status.Conditions, v1alpha1.ConditionReady)
 		return ready.Reason == v1alpha1.ReasonPending && ready.Message == waiting
 	})
-	f.clock.advance(time.Minute)
-	f.touch("frontend", "later")
+	framework.Eventually(f, "the key waits no longer", func() bool {
+		f.clock.advance(maxBackoff)
+		f.touch("frontend", f.clock.Now().String())
+		return f.isStalled("frontend")
+	})
 	f.assertConditions(f.WaitForReady("frontend", v1alpha1.ReasonSecretConflict), stalled(v1alpha1.ReasonSecretConflict,
-		`Secret "frontend-token" hands over the token of APIKey "frontend": create this key with another spec.secret.name.`))
+		`Secret "frontend-token" hands over the token of APIKey "`+owner+`": create this key with another spec.secret.name.`))
 	exists.Store(false)
 	f.clock.advance(maxBackoff)
 	f.touch("frontend", "garbage-collected")

@@ -29,7 +29,7 @@ const (
 // written.
 func (r *APIKeyReconciler) recordTransition(ctx context.Context, before, key *v1alpha1.APIKey) {
 	reason := readyReason(key)
-	if reason == readyReason(before) {
+	if reason == readyReason(before) && isStalled(key) == isStalled(before) {
 		return
 	}
 	log.FromContext(ctx).Info("The state of the key changed", "uid", key.UID, "reason", reason)
@@ -40,7 +40,7 @@ func (r *APIKeyReconciler) recordTransition(ctx context.Context, before, key *v1
 	case slices.Contains(endReasons, reason):
 		endedTotal.WithLabelValues(reason).Inc()
 		r.recordEvent(key, corev1.EventTypeNormal, reason, actionEnd, readyMessage(key))
-	case slices.Contains(conflictReasons, reason):
+	case isStalled(key) && slices.Contains(conflictReasons, reason):
 		conflictsTotal.WithLabelValues(reason).Inc()
 		r.recordEvent(key, corev1.EventTypeWarning, reason, actionIssue, readyMessage(key))
 	}

@@ -20,8 +20,11 @@ import (
 )
 
 const (
-	// formerSecretTimeout is the maximum age of a key that waits for the deletion of a former Secret. Then the Secret counts as a conflict.
+	// formerSecretTimeout is the maximum time for which a key waits for the deletion of a former Secret. Then the Secret counts as a conflict.
 	formerSecretTimeout = time.Minute
+
+	// renameTimeout is the age up to which a key waits for its app name or hash without being stalled.
+	renameTimeout = 10 * time.Second
 
 	// secretTimeout bounds the creation of a Secret. It leaves the reconcile time to record the result.
 	secretTimeout = reconcileTimeout - 2*time.Second
@@ -44,8 +47,8 @@ var (
 	// errClaimMayBeValid means that a claim is void only according to a clock that cannot be trusted.
 	errClaimMayBeValid = errors.New("the claim of this key may be valid: the clock cannot be trusted")
 
-	// errFormerSecret means that the garbage collector has not deleted the Secret of a former key of the same name yet.
-	errFormerSecret = errors.New("the Secret of a former key of this name still exists")
+	// errFormerSecret means that the Secret of a key that was deleted or has ended is not deleted yet.
+	errFormerSecret = errors.New("the Secret of a former key still exists")
 
 	// errClaimNotSeen means that the cache lacks the claim that was just written: the client was not built with ClientOptions.
 	errClaimNotSeen = errors.New("the cache of APIKeys has not seen the claim that was just written")
@@ -70,7 +73,7 @@ func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctr
 		return ctrl.Result{RequeueAfter: clockDelay}, nil
 	case errors.Is(err, errFormerSecret):
 		return r.withdraw(key, formerSecret,
-			fmt.Sprintf("Waiting for the deletion of Secret %q, which belongs to a former key of this name.", secretName(key))), nil
+			fmt.Sprintf("Waiting for the deletion of Secret %q, which belongs to a key that was deleted or has ended.", secretName(key))), nil
 	case isConflict(err):
 		return ctrl.Result{}, err
 	default:
@@ -226,9 +229,16 @@ func (r *APIKeyReconciler) accept(key *v1alpha1.APIKey) ctrl.Result {
 	return ctrl.Result{RequeueAfter: r.untilNextDeadline(key)}
 }
 
-// stall drops the claim, if one exists, until a user has resolved the conflict.
+// stall drops the claim, if one exists, until a user has resolved the conflict. A new key is not stalled at once if another key has its app
+// name or hash: tools that rename a key create the new object, delete the old one, and fail if a key is stalled in between.
 func (r *APIKeyReconciler) stall(ctx context.Context, key *v1alpha1.APIKey, conflict *apikey.Conflict) ctrl.Result {
 	dropClaim(key)
+	wait := key.CreationTimestamp.Add(renameTimeout).Sub(r.Now())
+	if wait > 0 && apikey.IsOfHolder(conflict.Reason) {
+		setWaiting(key, conflict.Reason, conflict.Message)
+		r.enqueueExpired(ctx, client.ObjectKey{Namespace: key.Namespace, Name: conflict.Holder})
+		return ctrl.Result{RequeueAfter: soonest(wait, r.untilExpiry(key))}
+	}
 	setStalled(key, metav1.ConditionFalse, conflict.Reason, conflict.Message)
 	if waitsForSecret(key) {
 		return ctrl.Result{RequeueAfter: soonest(r.backOff(key, secretUnwritable), r.untilExpiry(key))}

@@ -41,6 +41,9 @@ func conditions(ready, active metav1.ConditionStatus, reason, message string) ma
 	}
 }
 
+// renameTimeout is the age from which a key that waits for another one is stalled.
+const renameTimeout = 10 * time.Second
+
 func stalled(reason, message string) map[string]string {
 	want := conditions(metav1.ConditionFalse, metav1.ConditionFalse, reason, message)
 	want[v1alpha1.ConditionStalled] = fmt.Sprintf("True %s: %s", reason, message)
@@ -222,6 +225,7 @@ func TestReconcile_DeletesTheSecretAfterItsTTL(t *testing.T) {
 
 func TestReconcile_ADeactivatedKeyReleasesItsAppName(t *testing.T) {
 	f := newFixture(t)
+	f.clock.advance(renameTimeout) // a key that must wait is stalled at once
 	f.startController(nil)
 	f.CreateKey("first", appName("Frontend"))
 	f.WaitForReady("first", v1alpha1.ReasonIssued)
@@ -245,6 +249,34 @@ func TestReconcile_ADeactivatedKeyReleasesItsAppName(t *testing.T) {
 		t.Errorf("deactivatedAt %v, secretName %q", first.Status.DeactivatedAt, first.Status.SecretName)
 	}
 	f.assertIssued(f.WaitForReady("second", v1alpha1.ReasonIssued), "second-token")
+}
+
+// Tools that rename a key create the new object, delete the old one, and fail if the new one is stalled in between.
+func TestReconcile_ANewKeyWaitsForItsAppNameWithoutBeingStalled(t *testing.T) {
+	f := newFixture(t)
+	f.startController(nil)
+	first := f.CreateKey("first", appName("Frontend"))
+	f.WaitForReady("first", v1alpha1.ReasonIssued)
+	f.CreateKey("second", appName("Frontend"))
+	f.CreateKey("third", appName("Frontend"))
+	const held = `App name "Frontend" is held by APIKey "first": deactivate or delete that key, or create this one with another app name.`
+	for _, name := range []string{"second", "third"} {
+		key := f.WaitForReady(name, v1alpha1.ReasonAppNameConflict)
+		f.assertConditions(key, conditions(metav1.ConditionUnknown, metav1.ConditionFalse, v1alpha1.ReasonAppNameConflict, held))
+		f.assertKstatus(key, status.InProgressStatus)
+	}
+
+	framework.Must(f, f.Env.Client.Delete(t.Context(), first))
+	f.assertIssued(f.WaitForReady("second", v1alpha1.ReasonIssued), "second-token")
+
+	f.clock.advance(renameTimeout)
+	f.touch("third", "later")
+	framework.Eventually(f, "the third key is stalled", func() bool { return f.isStalled("third") })
+	f.assertConditions(f.GetKey("third"), stalled(v1alpha1.ReasonAppNameConflict, strings.ReplaceAll(held, "first", "second")))
+	if eventType, note := f.waitForEvent("third", v1alpha1.ReasonAppNameConflict); eventType != corev1.EventTypeWarning ||
+		note != strings.ReplaceAll(held, "first", "second") {
+		t.Errorf("the event is %s: %s", eventType, note)
+	}
 }
 
 func TestReconcile_AKeyThatIsBeingDeletedReleasesItsAppName(t *testing.T) {
@@ -338,6 +370,7 @@ func TestReconcile_AnImportedTokenHasNoSecret(t *testing.T) {
 
 func TestReconcile_OneKeyOfANamespaceHasATokenHash(t *testing.T) {
 	f := newFixture(t)
+	f.clock.advance(renameTimeout) // a key that must wait is stalled at once
 	f.startController(nil)
 	hash := token.Hash("imported")
 	first := f.CreateKey("first", tokenHash(hash))
@@ -423,6 +456,7 @@ func (f *fixture) assertOneHandover(holder string) {
 func TestReconcile_ComparesAppNamesInUnicodeNFC(t *testing.T) {
 	const composed, decomposed = "Caf\u00e9", "Cafe\u0301"
 	f := newFixture(t)
+	f.clock.advance(renameTimeout) // a key that must wait is stalled at once
 	stop := f.startController(nil)
 	f.CreateKey("first", appName(composed))
 	f.WaitForReady("first", v1alpha1.ReasonIssued)

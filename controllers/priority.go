@@ -36,7 +36,7 @@ func isDeferred(priority int) bool { return priority <= priorityDeferred }
 // priorityOf returns the priority of a key that was created or changed.
 func (r *APIKeyReconciler) priorityOf(key *v1alpha1.APIKey) int {
 	switch {
-	case apikey.StateOf(key, r.Now()) != apikey.StateActive || isStalled(key):
+	case apikey.StateOf(key, r.Now()) != apikey.StateActive || isStalled(key) || apikey.WaitsForHolder(key):
 		return priorityDeferred
 	case !apikey.IsIssued(key):
 		return r.priorityToIssue(key)

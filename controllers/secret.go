@@ -130,17 +130,32 @@ func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.AP
 		}
 		return err
 	}
-	if r.isOfFormerKey(secret, key) {
+	switch ofFormerKey, err := r.isOfFormerKey(ctx, secret, key); {
+	case err != nil:
+		return err
+	case ofFormerKey:
 		return errFormerSecret
 	}
 	return secretConflict(secret, key)
 }
 
-// isOfFormerKey reports whether the Secret belongs to a former key of this name and the garbage collector will probably delete it soon.
-func (r *APIKeyReconciler) isOfFormerKey(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
+// isOfFormerKey reports whether the Secret belongs to another key that was deleted or has ended, so that the garbage collector or the
+// controller will soon delete it.
+func (r *APIKeyReconciler) isOfFormerKey(ctx context.Context, secret *corev1.Secret, key *v1alpha1.APIKey) (bool, error) {
 	owner := owningKey(secret)
-	return owner != nil && owner.Name == key.Name && owner.UID != key.UID &&
-		r.Now().Sub(key.CreationTimestamp.Time) < formerSecretTimeout
+	if owner == nil || owner.UID == key.UID || r.backoffs.waited(key, r.phaseOf(key)) >= formerSecretTimeout {
+		return false, nil
+	}
+	former := &v1alpha1.APIKey{}
+	err := r.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: owner.Name}, former, client.DisableReadYourWritesConsistency)
+	switch {
+	case apierrors.IsNotFound(err):
+		return true, nil
+	case err != nil:
+		return false, err
+	default:
+		return former.UID != owner.UID || apikey.IsRetired(former), nil
+	}
 }
 
 // writtenFor returns the UID of the former or current key of this name that the controller wrote the Secret for, and the hash of the token

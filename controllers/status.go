@@ -53,6 +53,11 @@ func setStalled(key *v1alpha1.APIKey, active metav1.ConditionStatus, reason, mes
 	})
 }
 
+// setWaiting records that the key waits for another key.
+func setWaiting(key *v1alpha1.APIKey, reason, message string) {
+	setConditions(key, conditions{ready: metav1.ConditionUnknown, active: metav1.ConditionFalse, reason: reason, message: message})
+}
+
 // conditions are the conditions of a key. All have the same reason and message.
 type conditions struct {
 	ready, active   metav1.ConditionStatus

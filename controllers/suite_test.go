@@ -11,6 +11,7 @@ import (
 	"time"
 
 	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -141,6 +142,11 @@ func (f *fixture) assertIssued(key *v1alpha1.APIKey, secretName string) {
 	case key.Status.Tokens[0].Hash != token.Hash(string(secret.Data["token"])):
 		f.Fatal("the Secret does not hold a token of the recorded hash")
 	}
+}
+
+func (f *fixture) isStalled(name string) bool {
+	f.Helper()
+	return meta.IsStatusConditionTrue(f.GetKey(name).Status.Conditions, v1alpha1.ConditionStalled)
 }
 
 func (f *fixture) assertConditions(key *v1alpha1.APIKey, want map[string]string) {

@@ -122,6 +122,18 @@ func IsBlocked(key *v1alpha1.APIKey) bool {
 		slices.Contains([]string{v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretRefused, v1alpha1.ReasonTokenHashConflict}, stalled.Reason)
 }
 
+// WaitsForHolder reports whether the controller has recorded that the key waits for another key, which holds its app name or hash. For a new
+// key it does so before it reports the key as stalled.
+func WaitsForHolder(key *v1alpha1.APIKey) bool {
+	ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
+	return ready != nil && IsOfHolder(ready.Reason)
+}
+
+// IsOfHolder reports whether the reason of a condition is a conflict with another key.
+func IsOfHolder(reason string) bool {
+	return reason == v1alpha1.ReasonAppNameConflict || reason == v1alpha1.ReasonTokenHashConflict
+}
+
 // shareHash reports whether the two keys have a token hash in common. Retired keys count: a deactivated token must not become valid again
 // under another name.
 func shareHash(key, other *v1alpha1.APIKey) bool {

@@ -57,15 +57,16 @@ func WaitUntilAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.AP
 	var conflict *apikey.Conflict
 	var conflictLasted <-chan time.Time
 	for {
-		switch stalled := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionStalled); {
+		switch {
 		case apikey.IsRetired(key):
 			return nil, fmt.Errorf("APIKey %q ended before it was accepted: %s", key.Name, readyMessage(key))
 		case apikey.IsIssued(key):
 			return key, nil
-		case stalled == nil:
+		case !meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionStalled) && !apikey.WaitsForHolder(key):
 			conflict, conflictLasted = nil, nil
 		case conflict == nil:
-			conflict = &apikey.Conflict{Reason: stalled.Reason, Message: stalled.Message}
+			ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
+			conflict = &apikey.Conflict{Reason: ready.Reason, Message: ready.Message}
 			conflictLasted = time.After(conflictDuration)
 		}
 		select {
