@@ -8,7 +8,8 @@ import (
 )
 
 // The API server's error for a rule of a string repeats the string, and for a rule of an object it does not. A field that a user may set to
-// a token by mistake therefore has its rules at the object that contains it, with a fieldPath.
+// a token by mistake therefore has its rules at the object that contains it, with a fieldPath. The maximum length of tokenHash is that of
+// tokens, because the error for a longer string does not state what to do.
 
 // APIKey declares an API key for one app. A controller mints its token once, keeps only the token's hash in the status, and
 // hands the token over in a one-time Secret. Since Kubernetes 1.31, field selectors can use spec.appName and spec.active.
