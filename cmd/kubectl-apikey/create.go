@@ -252,14 +252,14 @@ func (o *createOptions) run(ctx context.Context, s *session, _ []string) error {
 }
 
 func (o *createOptions) create(ctx context.Context, s *session) (*keyclient.CreateResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
 	if err := keyclient.CheckAppName(ctx, s, s.namespace, o.key.AppName); err != nil {
 		return nil, err
 	}
 	if !o.wait {
 		return keyclient.CreateNoWait(ctx, s, o.key)
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.timeout)
-	defer cancel()
 	return keyclient.Create(ctx, s, o.key)
 }
 
