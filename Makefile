@@ -120,7 +120,7 @@ vet: check-go ## Run go vet.
 lint: bin/tools/golangci-lint bin/tools/vale ## Run the linters. They also check the import rules, and the wording of docs, comments and messages.
 	bin/tools/golangci-lint run
 	bin/tools/vale test .vale
-	bin/tools/vale $(VALE_FLAGS) .
+	git ls-files --cached --others --exclude-standard --deduplicate -z | xargs -0 bin/tools/vale $(VALE_FLAGS)
 
 .PHONY: prose
 prose: bin/tools/vale ## Report the wording that make lint accepts too, such as sentences of more than 30 words. PROSE=docs limits it to docs.
@@ -282,7 +282,7 @@ bin/tools/golangci-lint: package := github.com/golangci/golangci-lint/v2/cmd/gol
 bin/tools/govulncheck: package := golang.org/x/vuln/cmd/govulncheck
 bin/tools/vale: package := github.com/vale-cli/vale/v3/cmd/vale
 
-VALE_FLAGS := --no-global --output=line --glob='!{bin,dist}/**'
+VALE_FLAGS := --no-global --output=line
 
 bin/tools/helm: hack/build hack/helm/go.mod hack/helm/go.sum | check-go
 	hack/build hack/helm helm.sh/helm/v4/cmd/helm $@

@@ -56,11 +56,11 @@ func shellBlocks(page string) (blocks []shellBlock) {
 func (w Walkthrough) paste(t testing.TB, blocks []shellBlock) []string {
 	t.Helper()
 	const end = "=== the end of a block ==="
-	script := ""
+	var script strings.Builder
 	for _, block := range blocks {
-		script += fmt.Sprintf("%s\nprintf '%s'\n", block.script, end)
+		fmt.Fprintf(&script, "%s\nprintf '%s'\n", block.script, end)
 	}
-	shell := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script)
+	shell := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script.String())
 	shell.Dir, shell.Env = w.Dir, append(os.Environ(), w.Env...)
 	output, err := shell.CombinedOutput()
 	if err != nil {
