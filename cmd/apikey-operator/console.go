@@ -21,6 +21,7 @@ import (
 	"squirrel.dev/apikey-operator/console/api"
 	"squirrel.dev/apikey-operator/console/bootstrap"
 	"squirrel.dev/apikey-operator/console/ui"
+	"squirrel.dev/apikey-operator/internal/kubeapi"
 	"squirrel.dev/apikey-operator/internal/version"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -106,7 +107,7 @@ func (c *console) validateServiceURL() error {
 }
 
 func (c *console) run(ctx context.Context) error {
-	kubernetes, err := c.connect()
+	kubernetes, clock, err := c.connect()
 	if err != nil {
 		return err
 	}
@@ -123,6 +124,7 @@ func (c *console) run(ctx context.Context) error {
 		Authenticator: authn.NewAuthenticator(keyring, 0, time.Now),
 		KeyCache:      api.NewKeyCache(keyring),
 		Client:        kubernetes,
+		APIServerTime: clock.Now,
 		Metrics:       api.NewMetrics(metrics.Registry),
 		Log:           slog.Default(),
 	}
@@ -143,24 +145,31 @@ func (c *console) run(ctx context.Context) error {
 		servers.AddRunnable(key.Run)
 	}
 	handler := api.NewHandler(options)
+	servers.AddRunnable(handler.EndUnconfirmed)
 	servers.AddServer("console", c.server.listenAddress, tlsConfig, ui.Handler(handler))
 	c.server.operations.addServers(servers, handler.Ready)
 	return servers.Run(ctx)
 }
 
-func (c *console) connect() (client.WithWatch, error) {
+// connect returns a client of the Kubernetes API, and a clock that reads the time from the responses to it.
+func (c *console) connect() (client.WithWatch, *kubeapi.Clock, error) {
 	config, err := kubernetesConfig("console")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	// Without a log: the console follows the API server's clock, so a difference has no effect.
+	clock, err := kubeapi.NewClock(config, time.Now, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, nil, err
 	}
 	config.WarningHandler = rest.NoWarnings{} // about imported hashes, which here are those of random tokens
 	scheme, err := newScheme()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	kubernetes, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
 	if err != nil {
-		return nil, fmt.Errorf("create a client of the Kubernetes API: %w", err)
+		return nil, nil, fmt.Errorf("create a client of the Kubernetes API: %w", err)
 	}
-	return kubernetes, nil
+	return kubernetes, clock, nil
 }

@@ -31,11 +31,10 @@ const (
 	exampleUpdate = `{"write_access": true, "expires_at": null}`
 )
 
-const noAccess = "A key needs read_access, write_access or both."
-
 var (
 	notJSONType = envelope.NewError(http.StatusUnsupportedMediaType, "The body must be JSON: set Content-Type to application/json.")
 	tooLong     = envelope.NewError(http.StatusRequestEntityTooLarge, fmt.Sprintf("The body is longer than %d bytes.", maxBodyLength))
+	noAccess    = unprocessable("A key needs read_access, write_access or both.")
 	tooSlow     = envelope.NewError(http.StatusRequestTimeout, "The body did not arrive in time.")
 )
 
@@ -67,9 +66,6 @@ func parseCreateRequest(w http.ResponseWriter, r *http.Request, now time.Time) (
 		readAccess:  f.flag("read_access"),
 		writeAccess: f.flag("write_access"),
 		expiresAt:   f.futureTime("expires_at", now),
-	}
-	if f.problems == nil && !parsed.readAccess && !parsed.writeAccess {
-		f.addProblem(noAccess)
 	}
 	return parsed, f.failure()
 }

@@ -258,7 +258,7 @@ func TestPaths_ASlashAtTheEndIsIgnored(t *testing.T) {
 	payload[[]apiKey](t, f.call("GET /v1/api-keys/?active_only=true", f.reader.Token))
 	payload[int](t, f.call("GET /v1/api-keys/count/", f.reader.Token))
 	payload[apiKey](t, f.call("PATCH /v1/api-keys/"+created.ID+"/", f.writer.Token, `{"write_access": true}`))
-	payload[apiKey](t, f.call("DELETE /v1/api-keys/"+created.ID+"/", f.writer.Token))
+	payload[deactivatedKey](t, f.call("DELETE /v1/api-keys/"+created.ID+"/", f.writer.Token))
 	payload[map[string]string](t, f.call("GET /v1/health/", ""))
 	f.call("GET /v1/api-keys//", f.reader.Token).assertError(t, 404, notFound)
 }

@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
@@ -28,8 +29,9 @@ type entry struct {
 	validity   apikey.Validity
 
 	readAccess, writeAccess bool
-	issued                  bool
+	claimed, issued         bool
 	stalled                 bool
+	unconfirmed             bool
 	manager, bootstrap      bool // the labels of the key
 }
 
@@ -48,7 +50,9 @@ func newEntry(key *v1alpha1.APIKey) *entry {
 		validity:    apikey.ValidityOf(key),
 		readAccess:  key.Spec.ReadAccess,
 		writeAccess: key.Spec.WriteAccess,
+		claimed:     apikey.IsClaimed(key),
 		issued:      apikey.IsIssued(key),
+		unconfirmed: keyclient.IsUnconfirmed(key),
 		stalled:     stalled != nil && stalled.Status == metav1.ConditionTrue,
 		manager:     key.Labels[v1alpha1.LabelManager] == "true",
 		bootstrap:   key.Labels[v1alpha1.LabelBootstrap] == "true",
@@ -78,6 +82,9 @@ func (e *entry) compare(p keyclient.Position) int { return e.Position.Compare(p)
 func (e *entry) activeAt(now time.Time) bool {
 	return e.issued && e.validity.State(now) == apikey.StateActive
 }
+
+// retired reports whether the key was deactivated, or its end is recorded in the status.
+func (e *entry) retired() bool { return e.validity.Deactivated || e.validity.Ended }
 
 // endedAt reports whether the key has ended at the instant now, by its declaration, its status or the clock.
 func (e *entry) endedAt(now time.Time) bool {
@@ -120,3 +127,26 @@ func (e *entry) expiresAt() *time.Time {
 }
 
 func inUTC(seconds int64) time.Time { return time.Unix(seconds, 0).UTC() }
+
+// asKey returns the parts of the APIKey that determine which key holds an app name.
+func (e *entry) asKey() v1alpha1.APIKey {
+	key := v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Name: e.Name, UID: types.UID(e.id), CreationTimestamp: metav1.Unix(e.CreatedAt, 0)},
+		Spec:       v1alpha1.APIKeySpec{AppName: e.appName, Active: new(!e.validity.Deactivated)},
+	}
+	if e.validity.Ended {
+		key.Status.DeactivatedAt = new(metav1.Unix(e.updatedAt, 0))
+	}
+	if e.claimed {
+		key.Status.Tokens = []v1alpha1.TokenRecord{{}}
+	}
+	if e.issued {
+		key.Status.Tokens[0].NotBefore = new(metav1.Unix(e.CreatedAt, 0))
+	}
+	if e.stalled {
+		key.Status.Conditions = []metav1.Condition{
+			{Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue, Reason: e.condition.Value().reason},
+		}
+	}
+	return key
+}

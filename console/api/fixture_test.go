@@ -114,6 +114,7 @@ func (f *fixture) startConsole(change ...func(*api.Options)) *console {
 		Authenticator: authn.NewAuthenticator(keyring, 0, time.Now),
 		KeyCache:      keys,
 		Client:        kubernetes,
+		APIServerTime: time.Now,
 		Metrics:       api.NewMetrics(prometheus.NewRegistry()),
 		Log:           slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
@@ -123,7 +124,9 @@ func (f *fixture) startConsole(change ...func(*api.Options)) *console {
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = keys.Run(ctx, kubernetes, f.Namespace) })
-	server := httptest.NewServer(api.NewHandler(options))
+	handler := api.NewHandler(options)
+	running.Go(func() { _ = handler.EndUnconfirmed(ctx) })
+	server := httptest.NewServer(handler)
 	f.Cleanup(func() {
 		server.Close()
 		stop()
@@ -146,6 +149,12 @@ func (f *fixture) issue(appName string, read, write bool) *keyclient.CreateResul
 	})
 	framework.Must(f, err)
 	return created
+}
+
+// deactivate deactivates a key through the API.
+func (f *fixture) deactivate(id string) deactivatedKey {
+	f.Helper()
+	return payload[deactivatedKey](f, f.call("DELETE /api/v1/api-keys/"+id, f.writer.Token))
 }
 
 // keys returns the APIKeys of the namespace without reader and writer.
@@ -182,6 +191,15 @@ type apiKey struct {
 	ExpiresAt   *time.Time `json:"expires_at"`
 
 	*CamelCase // of responses below /v1
+}
+
+// deactivatedKey is a key in the response to its deactivation.
+type deactivatedKey struct {
+	apiKey
+	HandedTo *struct {
+		ID   string `json:"id"`
+		Name string `json:"name"`
+	} `json:"handed_to"`
 }
 
 // CamelCase has the names of the Squirrel backend.

@@ -42,8 +42,7 @@ func FuzzParseCreateRequest(f *testing.F) {
 			if !slices.Contains([]int{400, 413, 422}, failure.Status) {
 				t.Errorf("the status is %d", failure.Status)
 			}
-		case !parsed.readAccess && !parsed.writeAccess,
-			parsed.expiresAt != nil && (!parsed.expiresAt.After(now) || parsed.expiresAt.Nanosecond() != 0):
+		case parsed.expiresAt != nil && (!parsed.expiresAt.After(now) || parsed.expiresAt.Nanosecond() != 0):
 			t.Errorf("parsed as %+v", parsed)
 		}
 	})

@@ -42,6 +42,8 @@ type Options struct {
 	KeyCache *KeyCache
 	// Client reads and writes APIKeys without a cache.
 	Client client.WithWatch
+	// APIServerTime returns the time of the API server's clock, as known after a response of it.
+	APIServerTime func() time.Time
 	// BootstrapReady returns nil once the bootstrap key is accepted or given up. It is nil without a bootstrap key.
 	BootstrapReady func() error
 	// Metrics count the responses.

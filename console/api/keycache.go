@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/keyclient"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -111,6 +112,34 @@ func (c *KeyCache) list(after keyclient.Position, limit int, matches func(*entry
 		}
 	}
 	return found, false
+}
+
+// filter returns the keys that match, which are few.
+func (c *KeyCache) filter(matches func(*entry) bool) []*entry {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var found []*entry
+	for _, e := range c.sorted {
+		if matches(e) {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// holderOf returns the key that holds an app name, or nil.
+func (c *KeyCache) holderOf(appName string) *entry {
+	canonical := apikey.CanonicalAppName(appName)
+	found := c.filter(func(e *entry) bool { return !e.retired() && apikey.CanonicalAppName(e.appName) == canonical })
+	keys := make([]v1alpha1.APIKey, len(found))
+	for i, e := range found {
+		keys[i] = e.asKey()
+	}
+	first := apikey.FirstForName(keys)
+	if first == nil {
+		return nil
+	}
+	return found[slices.IndexFunc(found, func(e *entry) bool { return e.id == string(first.UID) })]
 }
 
 func (c *KeyCache) search(p keyclient.Position) (at int, found bool) {

@@ -49,7 +49,7 @@ func (h *Handler) denyManagement(key *authn.Key) *envelope.Response {
 	}
 }
 
-// maySetReadAccess reports whether a manager may give read access to other keys. All managers have write access.
-func (h *Handler) maySetReadAccess(manager *authn.Key) bool {
+// mayGiveReadAccess reports whether a manager may give read access to other keys. All managers have write access.
+func (h *Handler) mayGiveReadAccess(manager *authn.Key) bool {
 	return h.Managers == WriteAccessManages || manager.Access&authn.Read != 0
 }

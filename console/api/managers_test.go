@@ -119,8 +119,8 @@ func TestLabelledManagers_GrantNoAccessThatTheyLack(t *testing.T) {
 	c.call("POST /v1/api-keys", created.Token, writeOnly).assertError(t, 403, f.notManager(&keyclient.CreateResult{Key: &keys[0]}))
 
 	f.label(f.issue("Manager", true, true), `"true"`)
-	payload[apiKey](t, c.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token)) // it may deactivate keys with more access
-	payload[apiKey](t, c.call("DELETE /v1/api-keys/"+created.ID, f.writer.Token))
+	payload[deactivatedKey](t, c.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token)) // it may deactivate keys with more access
+	payload[deactivatedKey](t, c.call("DELETE /v1/api-keys/"+created.ID, f.writer.Token))
 }
 
 func TestLabelledManagers_WithBothAccessesCreateAnyKey(t *testing.T) {

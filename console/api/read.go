@@ -4,17 +4,15 @@
 package api
 
 import (
-	"context"
 	_ "embed" // for openapi.json
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/envelope"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
@@ -110,12 +108,9 @@ func (h *Handler) get(_ http.ResponseWriter, r *request) *envelope.Response {
 	if found == nil {
 		return keyNotFound
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
-	defer cancel()
-	key := &v1alpha1.APIKey{}
-	err := h.Client.Get(ctx, client.ObjectKey{Namespace: h.Namespace, Name: found.Name}, key)
+	key, err := h.read(r.Context(), found)
 	switch {
-	case apierrors.IsNotFound(err), err == nil && string(key.UID) != found.id:
+	case errors.Is(err, keyclient.ErrNotFound):
 		return keyNotFound
 	case err != nil:
 		return h.failed(r, err)

@@ -6,15 +6,12 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"regexp"
-	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
@@ -35,36 +32,8 @@ const (
 // createdBy is the annotation with the UID of the key that created a key.
 const createdBy = "keys.squirrel.dev/created-by"
 
-var (
-	notAccepted = unavailable("The key was not accepted within %s, and was deleted. Check that the controller is running, and try again.",
-		writeTimeout)
-	notDeleted = unavailable("The key was not accepted within %s, and deleting it failed: check the list of keys.", writeTimeout)
-	notSeen    = unavailable("The key is deactivated, but this server has not seen that within %s: it may accept the key for a while longer.",
-		writeTimeout)
-	changeNotSeen = unavailable("The key is changed, but this server has not seen that within %s: it may check the key as before for a while "+
-		"longer.", writeTimeout)
-	kubernetesFailed = unavailable("The request to the Kubernetes API failed: try again.")
-	kubernetesDenied = envelope.NewError(http.StatusInternalServerError,
-		"The Kubernetes API denied the request of this server, and nothing was changed: see the log of this server.")
-
-	keyNotFound     = envelope.NewError(http.StatusNotFound, "No key has this ID. An ID is a UUID, as in the list of keys.")
-	alreadyInactive = envelope.NewError(http.StatusConflict, "The key is already inactive.")
-	cannotChange    = envelope.NewError(http.StatusConflict, "The key has ended, which is final, and cannot be changed: create another key.")
-	ownKey          = envelope.NewError(http.StatusConflict,
-		"This is the key that authenticates the request: to deactivate it, add force=true to the query.")
-	ownKeyLoses = envelope.NewError(http.StatusConflict,
-		"This is the key that authenticates the request: to take access or time from it, add force=true to the query.")
-)
-
-func unavailable(format string, args ...any) *envelope.Response {
-	return envelope.NewError(http.StatusServiceUnavailable, fmt.Sprintf(format, args...)).With("Retry-After", "1")
-}
-
 // create creates a key. It responds once this server and the controller accept the key.
 func (h *Handler) create(w http.ResponseWriter, r *request) *envelope.Response {
-	if _, failure := parseQuery(r.URL.RawQuery); failure != nil {
-		return failure
-	}
 	requested, failure := parseCreateRequest(w, r.Request, time.Now())
 	if failure != nil {
 		return failure
@@ -73,11 +42,17 @@ func (h *Handler) create(w http.ResponseWriter, r *request) *envelope.Response {
 	if denied := h.authorize(r); denied != nil {
 		return denied
 	}
-	if requested.readAccess && !h.maySetReadAccess(r.verdict.Key) {
+	if requested.readAccess && !h.mayGiveReadAccess(r.verdict.Key) {
 		return noReadToGrant
 	}
 	ctx, cancel := extendDeadlines(w, r)
 	defer cancel()
+	if conflict := h.checkAppName(ctx, r, requested.appName); conflict != nil {
+		return conflict
+	}
+	if !requested.readAccess && !requested.writeAccess {
+		return noAccess
+	}
 	created, err := keyclient.Create(ctx, h.Client, keyclient.CreateOptions{
 		Namespace:   h.Namespace,
 		AppName:     requested.appName,
@@ -85,19 +60,55 @@ func (h *Handler) create(w http.ResponseWriter, r *request) *envelope.Response {
 		WriteAccess: requested.writeAccess,
 		ExpiresAt:   requested.expiresAt,
 		Annotations: map[string]string{createdBy: r.verdict.Key.UID},
+		Unconfirmed: true,
 	})
 	if err != nil {
 		return h.createFailed(r, requested, err)
 	}
 	e := newEntry(created.Key)
+	r.keyID = e.id
 	if !h.awaitEvent(ctx, e, true) {
 		err := &keyclient.NotAcceptedError{Name: e.Name, Message: "this server has not seen the key", Cause: context.Cause(ctx)}
 		return h.createFailed(r, requested, errors.Join(err, keyclient.Delete(ctx, h.Client, created.Key)))
 	}
-	r.keyID = e.id
-	k := r.keyAt(e, time.Now())
+	confirmed, err := keyclient.Confirm(ctx, h.Client, created.Key)
+	if err != nil {
+		return h.confirmFailed(r, created.Key, err)
+	}
+	k := r.keyAt(newEntry(confirmed), time.Now())
 	k.Token = created.Token
 	return envelope.NewPayload(k)
+}
+
+// checkAppName returns nil if no key holds an app name, or else the response. The controller decides; this check spares the client the wait.
+func (h *Handler) checkAppName(ctx context.Context, r *request, appName string) *envelope.Response {
+	holder := h.KeyCache.holderOf(appName)
+	if holder == nil || holder.endedAt(time.Now()) { // the controller is about to record its end
+		return nil
+	}
+	current, err := h.read(ctx, holder)
+	switch {
+	case errors.Is(err, keyclient.ErrNotFound):
+		return nil
+	case err != nil:
+		return h.failed(r, err)
+	case apikey.IsRetired(current): // this process has not seen that yet
+		return nil
+	default:
+		return h.appNameConflict(appName, newEntry(current))
+	}
+}
+
+// read returns the current state of a key. The error is keyclient.ErrNotFound if it does not exist any more.
+func (h *Handler) read(ctx context.Context, e *entry) (*v1alpha1.APIKey, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	key := &v1alpha1.APIKey{}
+	err := h.Client.Get(ctx, client.ObjectKey{Namespace: h.Namespace, Name: e.Name}, key)
+	if apierrors.IsNotFound(err) || (err == nil && string(key.UID) != e.id) {
+		return nil, keyclient.ErrNotFound
+	}
+	return key, err
 }
 
 // deactivate deactivates a key. It responds once this server refuses the key.
@@ -112,11 +123,12 @@ func (h *Handler) deactivate(w http.ResponseWriter, r *request) *envelope.Respon
 	}
 	r.keyID = found.id
 	switch {
-	case found.validity.Deactivated || found.validity.Ended: // not an expiry by the clock of this process alone
+	case found.retired(): // not an expiry by the clock of this process alone
 		return alreadyInactive
 	case found.id == r.verdict.Key.UID && !query.force:
 		return ownKey
 	}
+	holder := h.KeyCache.holderOf(found.appName)
 	ctx, cancel := extendDeadlines(w, r)
 	defer cancel()
 	deactivated, err := keyclient.Deactivate(ctx, h.Client, h.Namespace, found.Name, types.UID(found.id))
@@ -132,7 +144,23 @@ func (h *Handler) deactivate(w http.ResponseWriter, r *request) *envelope.Respon
 	if !h.awaitEvent(ctx, e, false) {
 		return notSeen
 	}
-	return envelope.NewPayload(r.keyAt(e, time.Now()))
+	response := deactivatedKey{apiKey: r.keyAt(e, time.Now())}
+	if next := h.KeyCache.holderOf(e.appName); next != nil && holder != nil && holder.id == e.id {
+		response.HandedTo = &keyReference{ID: next.id, Name: next.Name}
+	}
+	return envelope.NewPayload(response)
+}
+
+// deactivatedKey is the payload of the response to a deactivation.
+type deactivatedKey struct {
+	apiKey
+	// HandedTo is the key that waited for the app name, and gets it now.
+	HandedTo *keyReference `json:"handed_to"`
+}
+
+type keyReference struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
 }
 
 // refusal is the reason why a key is not changed.
@@ -172,7 +200,7 @@ func (h *Handler) update(w http.ResponseWriter, r *request) *envelope.Response {
 	case errors.Is(err, keyclient.ErrAlreadyInactive):
 		return cannotChange
 	case err != nil:
-		return h.updateFailed(r, err)
+		return h.failed(r, err)
 	}
 	e := newEntry(updated)
 	if !h.awaitGeneration(ctx, e) {
@@ -201,22 +229,14 @@ func (h *Handler) apply(requested *updateRequest, key *v1alpha1.APIKey, manager 
 	case before.endedAt(time.Now()):
 		return refusal{cannotChange}
 	case !after.readAccess && !after.writeAccess:
-		return refusal{unprocessable("%s", noAccess)}
-	case grantsRead && !h.maySetReadAccess(manager):
+		return refusal{noAccess}
+	case grantsRead && !h.mayGiveReadAccess(manager):
 		return refusal{noReadToExtend}
 	case loses && before.id == manager.UID && !force:
 		return refusal{ownKeyLoses}
 	default:
 		return nil
 	}
-}
-
-// updateFailed returns the response to a failed change.
-func (h *Handler) updateFailed(r *request, err error) *envelope.Response {
-	if apierrors.IsInvalid(err) {
-		return invalid(err)
-	}
-	return h.failed(r, err)
 }
 
 // awaitGeneration waits until this process acts on a change of a key, or on a later one. It returns false when ctx is done first. The
@@ -244,72 +264,3 @@ func (h *Handler) awaitEvent(ctx context.Context, e *entry, active bool) bool {
 		return (cached != nil && cached.activeAt(time.Now())) == active && h.Authenticator.Accepts(h.Namespace, e.Name, e.id) == active
 	}) == nil
 }
-
-// createFailed returns the response to a failed creation.
-func (h *Handler) createFailed(r *request, requested *createRequest, err error) *envelope.Response {
-	var (
-		cleanup  *keyclient.CleanupError
-		conflict *apikey.Conflict
-		timeout  *keyclient.NotAcceptedError
-	)
-	switch {
-	case errors.As(err, &cleanup):
-		h.logFailure(r, err)
-		return notDeleted
-	case errors.As(err, &conflict) && conflict.Reason == v1alpha1.ReasonAppNameConflict:
-		return h.appNameConflict(requested.appName)
-	case errors.As(err, &timeout):
-		h.logFailure(r, err)
-		return notAccepted
-	case apierrors.IsInvalid(err):
-		return invalid(err)
-	default:
-		return h.failed(r, err)
-	}
-}
-
-// appNameConflict returns the response to a creation whose app name is in use. It contains the ID of the key that uses it, if this process
-// has seen that key.
-func (h *Handler) appNameConflict(appName string) *envelope.Response {
-	message := fmt.Sprintf("An active key has the app name %q: deactivate that key, or choose another app name.", appName)
-	canonical, now := apikey.CanonicalAppName(appName), time.Now()
-	holders, _ := h.KeyCache.list(keyclient.Position{}, 1, func(e *entry) bool {
-		return e.activeAt(now) && apikey.CanonicalAppName(e.appName) == canonical
-	})
-	if len(holders) > 0 {
-		message += fmt.Sprintf(" It is the key with the ID %s.", holders[0].id)
-	}
-	return envelope.NewError(http.StatusConflict, message)
-}
-
-// failed returns the response to a request that the Kubernetes API has denied or not answered, which is not the fault of the client.
-func (h *Handler) failed(r *request, err error) *envelope.Response {
-	h.logFailure(r, err)
-	var status apierrors.APIStatus
-	if errors.As(err, &status) && status.Status().Code < http.StatusInternalServerError && !apierrors.IsTooManyRequests(err) {
-		return kubernetesDenied
-	}
-	return kubernetesFailed
-}
-
-func (h *Handler) logFailure(r *request, err error) {
-	h.Log.Error("Request failed", "route", r.routeName(), "callerID", r.verdict.Key.UID, "err", err)
-}
-
-// hashes appear in the API server's messages about an object, but not in responses.
-var hashes = regexp.MustCompile(`sha256:[0-9a-f]+`)
-
-// invalid returns the response to a key that the API server, or a policy of the cluster, finds invalid.
-func invalid(err error) *envelope.Response {
-	var status apierrors.APIStatus
-	errors.As(err, &status)
-	problem := status.Status().Message
-	if details := status.Status().Details; details != nil && slices.ContainsFunc(details.Causes, isAppName) {
-		problem = "app_name must be 1 to 255 printable characters of any language, without leading or trailing space."
-	}
-	return unprocessable("%s", hideHashes(problem))
-}
-
-func hideHashes(message string) string { return hashes.ReplaceAllString(message, "(hash)") }
-
-func isAppName(cause metav1.StatusCause) bool { return cause.Field == "spec.appName" }

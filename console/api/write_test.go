@@ -4,6 +4,7 @@
 package api_test
 
 import (
+	stdcmp "cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,9 +115,72 @@ func TestCreate_AnAppNameInUseIsAConflict(t *testing.T) {
 	f.call("POST /v1/api-keys", f.writer.Token, named("Cafe\u0301")).
 		assertError(t, 409, "An active key has the app name \"Cafe\u0301\": deactivate that key, or choose another app name. "+
 			"It is the key with the ID "+cafe.ID+".")
-	payload[apiKey](t, f.call("DELETE /v1/api-keys/"+first.ID, f.writer.Token))
+	payload[deactivatedKey](t, f.call("DELETE /v1/api-keys/"+first.ID, f.writer.Token))
 	if second := f.create(readOnly); second.ID == first.ID || second.Token == first.Token {
 		t.Errorf("the second key is the first: %s", second.ID)
+	}
+}
+
+// The Squirrel backend reports the conflict before other problems of the key.
+func TestCreate_AConflictIsReportedBeforeMissingAccess(t *testing.T) {
+	f := newFixture(t)
+	first := f.create(readOnly)
+	f.call("POST /v1/api-keys", f.writer.Token, `{"appName": "Frontend App", "readAccess": false, "writeAccess": false}`).
+		assertError(t, 409, `An active key has the app name "Frontend App": deactivate that key, or choose another app name. `+
+			`It is the key with the ID `+first.ID+`.`)
+}
+
+func TestCreate_AHolderIsFoundBeforeAKeyIsWritten(t *testing.T) {
+	f := newFixture(t)
+	f.stopController() // it would stall a second key
+	waiting := f.apply("waiting", v1alpha1.APIKeySpec{AppName: "Frontend App", ReadAccess: true}, nil)
+	framework.Eventually(t, "the console lists the key", func() bool { return f.count("") == 3 })
+	f.call("POST /api/v1/api-keys", f.writer.Token, readOnly).assertError(t, 409,
+		`A key that is not issued yet has the app name "Frontend App": deactivate that key, or choose another app name. `+
+			`It is the key with the ID `+string(waiting.UID)+`.`)
+	if keys := f.keys(); len(keys) != 1 {
+		t.Errorf("the keys are %v", keys)
+	}
+}
+
+// A console that has not seen the end of the holder yet asks the Kubernetes API.
+func TestCreate_AnAppNameIsFreeAsSoonAsItsHolderHasEnded(t *testing.T) {
+	f := newFixture(t)
+	other := f.startConsole()
+	for i := range 10 {
+		created := payload[apiKey](t, f.call("POST /api/v1/api-keys", f.writer.Token, readOnly))
+		if i%2 == 0 {
+			payload[deactivatedKey](t, f.call("DELETE /v1/api-keys/"+created.ID, f.writer.Token))
+		} else {
+			f.deleteKeys()
+		}
+		second := payload[apiKey](t, other.call("POST /api/v1/api-keys", f.writer.Token, readOnly))
+		framework.Eventually(t, "the first console knows the key", func() bool { return f.call("GET /v1/api-keys/"+second.ID, f.reader.Token).status == 200 })
+		f.deactivate(second.ID)
+	}
+}
+
+func TestDeactivate_NamesTheKeyThatGetsTheAppName(t *testing.T) {
+	f := newFixture(t)
+	holder := f.create(readOnly)
+	var waiting []*v1alpha1.APIKey
+	for _, name := range []string{"second", "third"} {
+		key := f.apply(name, v1alpha1.APIKeySpec{AppName: "Frontend App", ReadAccess: true}, nil)
+		f.awaitDetails(string(key.UID), "stalled", "AppNameConflict")
+		waiting = append(waiting, key)
+	}
+	slices.SortFunc(waiting, func(a, b *v1alpha1.APIKey) int {
+		return stdcmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), stdcmp.Compare(a.UID, b.UID))
+	})
+	if got := f.deactivate(string(waiting[1].UID)); got.HandedTo != nil {
+		t.Errorf("a key that holds no app name hands it to %v", got.HandedTo)
+	}
+	if got := f.deactivate(holder.ID); got.HandedTo == nil || got.HandedTo.ID != string(waiting[0].UID) || got.HandedTo.Name != waiting[0].Name {
+		t.Errorf("the app name is handed to %v, want %s", got.HandedTo, waiting[0].Name)
+	}
+	f.awaitDetails(string(waiting[0].UID), "active", "Issued")
+	if got := f.deactivate(string(waiting[0].UID)); got.HandedTo != nil {
+		t.Errorf("the app name is handed to %v", got.HandedTo)
 	}
 }
 
@@ -208,7 +272,7 @@ func TestCreate_NeedsTheContentTypeOfJSON(t *testing.T) {
 func TestDeactivate_TheKeyIsRefusedAtOnce(t *testing.T) {
 	f := newFixture(t)
 	created := f.create(readOnly)
-	deactivated := payload[apiKey](t, f.call("DELETE /api/v1/api-keys/"+created.ID, f.writer.Token))
+	deactivated := f.deactivate(created.ID).apiKey
 	f.call("GET /api/v1/api-keys", created.Token).assertError(t, 401, keyRequired)
 	keys := f.keys()
 	if len(keys) != 1 || *keys[0].Spec.Active || string(keys[0].UID) != created.ID {
@@ -268,7 +332,7 @@ func TestDeactivate_TheCallersKeyNeedsForce(t *testing.T) {
 	f.call(self, f.writer.Token).assertError(t, 409, ownKey)
 	f.call(self+"?force=false", f.writer.Token).assertError(t, 409, ownKey)
 	payload[int](t, f.call("GET /v1/api-keys/count", f.reader.Token))
-	if got := payload[apiKey](t, f.call(self+"?force=true", f.writer.Token)); got.IsActive || got.ID != string(f.writer.Key.UID) {
+	if got := payload[deactivatedKey](t, f.call(self+"?force=true", f.writer.Token)); got.IsActive || got.ID != string(f.writer.Key.UID) {
 		t.Errorf("the payload is %v", got)
 	}
 	f.call(self+"?force=true", f.writer.Token).assertError(t, 401, keyRequired)
@@ -283,7 +347,7 @@ func TestDeactivate_AKeyWhoseExpiryIsNotOnRecord(t *testing.T) {
 	}
 	framework.Must(t, f.Env.Client.Create(t.Context(), key))
 	framework.Eventually(f, "the console lists the key", func() bool { return f.count("") == 3 })
-	if got := payload[apiKey](t, f.call("DELETE /v1/api-keys/"+string(key.UID), f.writer.Token)); got.IsActive || got.ID != string(key.UID) {
+	if got := payload[deactivatedKey](t, f.call("DELETE /v1/api-keys/"+string(key.UID), f.writer.Token)); got.IsActive || got.ID != string(key.UID) {
 		t.Errorf("the payload is %v", got)
 	}
 	f.call("DELETE /v1/api-keys/"+string(key.UID), f.writer.Token).assertError(t, 409, alreadyInactive)
@@ -291,9 +355,9 @@ func TestDeactivate_AKeyWhoseExpiryIsNotOnRecord(t *testing.T) {
 
 func TestFailuresOfTheKubernetesAPI_AreServerErrors(t *testing.T) {
 	const (
-		denied     = "The Kubernetes API denied the request of this server, and nothing was changed: see the log of this server."
-		notDeleted = "The key was not accepted within 10s, and deleting it failed: check the list of keys."
-		failed     = "The request to the Kubernetes API failed: try again."
+		denied  = "The Kubernetes API denied the request of this server, and nothing was changed: see the log of this server."
+		noWrite = "The Kubernetes API cannot be reached, and nothing was changed: try again."
+		noRead  = "The Kubernetes API cannot be reached: try again."
 	)
 	f := newFixture(t)
 	unprivileged, err := client.NewWithWatch(f.Env.User(t, "unprivileged"), client.Options{Scheme: f.Env.Scheme})
@@ -301,6 +365,8 @@ func TestFailuresOfTheKubernetesAPI_AreServerErrors(t *testing.T) {
 	c := f.startConsole(func(o *api.Options) { o.Client = unprivileged })
 	c.call("POST /v1/api-keys", f.writer.Token, readOnly).assertError(t, 500, denied)
 	c.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).assertError(t, 500, denied)
+	c.call("PATCH /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token, `{"write_access": true}`).assertError(t, 500, denied)
+	c.call("GET /v1/api-keys/"+string(f.reader.Key.UID), f.reader.Token).assertError(t, 500, denied)
 
 	broken := f.consoleConfig()
 	broken.Wrap(func(next http.RoundTripper) http.RoundTripper {
@@ -314,8 +380,10 @@ func TestFailuresOfTheKubernetesAPI_AreServerErrors(t *testing.T) {
 	unreachable, err := client.NewWithWatch(broken, client.Options{Scheme: f.Env.Scheme})
 	framework.Must(t, err)
 	c = f.startConsole(func(o *api.Options) { o.Client = unreachable })
-	c.call("POST /v1/api-keys", f.writer.Token, readOnly).assertError(t, 503, notDeleted)
-	c.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).assertError(t, 503, failed)
+	c.call("POST /v1/api-keys", f.writer.Token, readOnly).assertError(t, 503, noWrite)
+	c.call("DELETE /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token).assertError(t, 503, noWrite)
+	c.call("PATCH /v1/api-keys/"+string(f.reader.Key.UID), f.writer.Token, `{"write_access": true}`).assertError(t, 503, noWrite)
+	c.call("GET /v1/api-keys/"+string(f.reader.Key.UID), f.reader.Token).assertError(t, 503, noRead)
 	if keys := f.keys(); len(keys) != 0 {
 		t.Errorf("the keys are %v", keys)
 	}

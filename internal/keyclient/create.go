@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -34,6 +33,8 @@ type CreateOptions struct {
 	Secret *v1alpha1.TokenSecret
 	// Labels and Annotations of the APIKey.
 	Labels, Annotations map[string]string
+	// Unconfirmed marks the key, so that EndUnconfirmed ends it unless its creator confirms it in time.
+	Unconfirmed bool
 }
 
 // CreateResult is a key that was created.
@@ -70,12 +71,12 @@ func CreateNoWait(ctx context.Context, c client.Client, options CreateOptions) (
 	// Without the cancellation of ctx: a request that is cancelled may still create the key.
 	requestCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
-	err := c.Create(requestCtx, key)
+	err := write(requestCtx, func(ctx context.Context) error { return c.Create(ctx, key) })
 	if err == nil {
 		return &CreateResult{Key: key, Token: minted}, nil
 	}
 	err = fmt.Errorf("create APIKey %q: %w", key.Name, err)
-	if !wasRefused(err) {
+	if unknown := (*OutcomeUnknownError)(nil); errors.As(err, &unknown) {
 		err = errors.Join(err, Delete(ctx, c, key)) // its name is random, so an object of this name is this key
 	}
 	return nil, err
@@ -85,6 +86,9 @@ func CreateNoWait(ctx context.Context, c client.Client, options CreateOptions) (
 func newKey(options CreateOptions) (key *v1alpha1.APIKey, minted string) {
 	annotations := map[string]string{annotationCreatedAt: time.Now().UTC().Format(time.RFC3339Nano)}
 	maps.Copy(annotations, options.Annotations)
+	if options.Unconfirmed {
+		annotations[annotationUnconfirmed] = "true"
+	}
 	key = &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   options.Namespace,
@@ -105,12 +109,6 @@ func newKey(options CreateOptions) (key *v1alpha1.APIKey, minted string) {
 		key.Spec.TokenHash, key.Spec.TokenHint = token.Hash(minted), token.Hint(minted)
 	}
 	return key, minted
-}
-
-// wasRefused reports whether the API server refused the request, so that it has had no effect.
-func wasRefused(err error) bool {
-	var status apierrors.APIStatus
-	return errors.As(err, &status) && status.Status().Code >= http.StatusBadRequest && status.Status().Code < http.StatusInternalServerError
 }
 
 // Delete deletes a key, even when ctx is done. It deletes no other object of that name: the UID is a precondition, unless the response

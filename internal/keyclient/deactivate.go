@@ -39,7 +39,8 @@ func Deactivate(ctx context.Context, c client.Client, namespace, name string, ui
 }
 
 // Update changes the key with this name and UID, and returns its new state. The client must not read from a cache. The function change is
-// called again after a concurrent change of the key. Update returns its error as it is, and ErrAlreadyInactive for a key that has ended.
+// called again after a concurrent change of the key. Update returns its error as it is, ErrAlreadyInactive for a key that has ended, and an
+// [*OutcomeUnknownError] when the change may have been made.
 func Update(
 	ctx context.Context, c client.Client, namespace, name string, uid types.UID, change func(*v1alpha1.APIKey) error,
 ) (*v1alpha1.APIKey, error) {
@@ -59,7 +60,9 @@ func Update(
 		if err := change(key); err != nil {
 			return err
 		}
-		return c.Patch(ctx, key, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+		return write(ctx, func(ctx context.Context) error {
+			return c.Patch(ctx, key, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+		})
 	})
 	switch {
 	case err == nil:
