@@ -22,6 +22,7 @@ import (
 	"squirrel.dev/apikey-operator/console/bootstrap"
 	"squirrel.dev/apikey-operator/console/ui"
 	"squirrel.dev/apikey-operator/internal/kubeapi"
+	"squirrel.dev/apikey-operator/internal/serving"
 	"squirrel.dev/apikey-operator/internal/version"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -146,7 +147,7 @@ func (c *console) run(ctx context.Context) error {
 	}
 	handler := api.NewHandler(options)
 	servers.AddRunnable(handler.EndUnconfirmed)
-	servers.AddServer("console", c.server.listenAddress, tlsConfig, ui.Handler(handler))
+	servers.AddServer("console", c.server.listenAddress, tlsConfig, serving.AllowSlowClients(ui.Handler(handler)))
 	c.server.operations.addServers(servers, handler.Ready)
 	return servers.Run(ctx)
 }
