@@ -76,6 +76,7 @@ func constantPart(text string) string {
 		by      string
 	}{
 		{regexp.MustCompile(`sq_[\w-]{43}|sq_[\w-]{4}\.\.\.`), "TOKEN"},
+		{regexp.MustCompile(`"sq_[\w-]{4}"`), `"HINT"`},
 		{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "ID"},
 		{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), "TIME"},
 		{regexp.MustCompile(`-[a-z2-7]{8}\b`), "-RANDOM"},
