@@ -1,0 +1,76 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package keyclient
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// toolDomains are the domains, with their subdomains, of the labels and annotations by which deployment tools recognize their objects.
+var toolDomains = []string{
+	"argocd.argoproj.io",
+	"fluxcd.io", "fluxcd.controlplane.io", // Flux and its operator
+	"helm.sh",
+	"kubectl.kubernetes.io", "applyset.kubernetes.io", // kubectl apply, with and without --prune
+	"config.k8s.io", "config.kubernetes.io", // kustomize and kpt
+	"kapp.k14s.io",
+	"configsync.gke.io", "configmanagement.gke.io",
+	"objectset.rio.cattle.io", "fleet.cattle.io", // Rancher Fleet
+	"addonmanager.kubernetes.io",
+	"generate.kyverno.io",
+}
+
+// toolLabels are recommended labels of Kubernetes that name the deployment tool, or by which Argo CD may recognize its objects.
+var toolLabels = []string{"app.kubernetes.io/managed-by", "app.kubernetes.io/instance"}
+
+// ManagedBy returns the deployment tool that manages an object: "Flux", "Argo CD", "Helm", or "" if it has the mark of none of them.
+func ManagedBy(object metav1.Object) string {
+	hasLabel, hasAnnotation := labels.Set(object.GetLabels()).Has, labels.Set(object.GetAnnotations()).Has
+	switch {
+	// Flux is first, because the releases that it installs have Helm's annotations too.
+	case hasLabel("kustomize.toolkit.fluxcd.io/name"), hasLabel("helm.toolkit.fluxcd.io/name"),
+		hasLabel("resourceset.fluxcd.controlplane.io/name"):
+		return "Flux"
+	case hasAnnotation("argocd.argoproj.io/tracking-id"), hasLabel("argocd.argoproj.io/instance"), isWrittenByArgoCD(object):
+		return "Argo CD"
+	case hasAnnotation("meta.helm.sh/release-name"):
+		return "Helm"
+	default:
+		return ""
+	}
+}
+
+// isWrittenByArgoCD reports whether Argo CD has written fields of the object. It may be configured to set only the label
+// app.kubernetes.io/instance, which other tools set too.
+func isWrittenByArgoCD(object metav1.Object) bool {
+	return slices.ContainsFunc(object.GetManagedFields(), func(entry metav1.ManagedFieldsEntry) bool {
+		return strings.HasPrefix(entry.Manager, "argocd-")
+	})
+}
+
+// DeclaredMetadata returns the labels and annotations that a user has declared for a key: without those of deployment tools, which would
+// take over or prune a copy of the key, and without the annotations that record how the key was created.
+func DeclaredMetadata(key *v1alpha1.APIKey) (declaredLabels, declaredAnnotations map[string]string) {
+	declaredLabels, declaredAnnotations = maps.Clone(key.Labels), maps.Clone(key.Annotations)
+	maps.DeleteFunc(declaredLabels, func(name, _ string) bool { return isOfTool(name) || slices.Contains(toolLabels, name) })
+	maps.DeleteFunc(declaredAnnotations, func(name, _ string) bool { return isOfTool(name) || isIn(name, v1alpha1.GroupVersion.Group) })
+	return declaredLabels, declaredAnnotations
+}
+
+func isOfTool(name string) bool {
+	return slices.ContainsFunc(toolDomains, func(domain string) bool { return isIn(name, domain) })
+}
+
+// isIn reports whether a label or an annotation belongs to a domain or to one of its subdomains.
+func isIn(name, domain string) bool {
+	prefix, _, _ := strings.Cut(name, "/")
+	return prefix == domain || strings.HasSuffix(prefix, "."+domain)
+}
