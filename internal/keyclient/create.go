@@ -4,6 +4,7 @@
 package keyclient
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,9 @@ const requestTimeout = 10 * time.Second
 
 // CreateOptions describe the key to create.
 type CreateOptions struct {
-	Namespace   string
+	Namespace string
+	// Name is the metadata.name. By default, it is derived from AppName and unique.
+	Name        string
 	AppName     string
 	ReadAccess  bool
 	WriteAccess bool
@@ -67,7 +70,7 @@ func CreateNoWait(ctx context.Context, c client.Client, options CreateOptions) (
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	key, minted := newKey(options)
+	key, minted := NewKey(options)
 	// Without the cancellation of ctx: a request that is cancelled may still create the key.
 	requestCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
@@ -77,13 +80,13 @@ func CreateNoWait(ctx context.Context, c client.Client, options CreateOptions) (
 	}
 	err = fmt.Errorf("create APIKey %q: %w", key.Name, err)
 	if unknown := (*OutcomeUnknownError)(nil); errors.As(err, &unknown) {
-		err = errors.Join(err, Delete(ctx, c, key)) // its name is random, so an object of this name is this key
+		err = errors.Join(err, deleteSent(ctx, c, key))
 	}
 	return nil, err
 }
 
-// newKey returns the object to create, and the token unless the controller mints it.
-func newKey(options CreateOptions) (key *v1alpha1.APIKey, minted string) {
+// NewKey returns the object to create, and the token unless the controller mints it.
+func NewKey(options CreateOptions) (key *v1alpha1.APIKey, minted string) {
 	annotations := map[string]string{annotationCreatedAt: time.Now().UTC().Format(time.RFC3339Nano)}
 	maps.Copy(annotations, options.Annotations)
 	if options.Unconfirmed {
@@ -92,7 +95,7 @@ func newKey(options CreateOptions) (key *v1alpha1.APIKey, minted string) {
 	key = &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   options.Namespace,
-			Name:        newName(options.AppName),
+			Name:        cmp.Or(options.Name, newName(options.AppName)),
 			Labels:      options.Labels,
 			Annotations: annotations,
 		},
@@ -111,16 +114,41 @@ func newKey(options CreateOptions) (key *v1alpha1.APIKey, minted string) {
 	return key, minted
 }
 
-// Delete deletes a key, even when ctx is done. It deletes no other object of that name: the UID is a precondition, unless the response
-// with the UID was lost. An object that does not exist is not an error; any other error is a [*CleanupError].
+// deleteSent deletes the key that a request may have created although its response was lost. The name alone does not identify the key,
+// because the caller may have chosen the name of an existing one.
+func deleteSent(ctx context.Context, c client.Client, sent *v1alpha1.APIKey) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	found := &v1alpha1.APIKey{}
+	err := c.Get(ctx, client.ObjectKeyFromObject(sent), found)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return &CleanupError{Namespace: sent.Namespace, Name: sent.Name, Err: err}
+	case found.Spec.TokenHash != sent.Spec.TokenHash || !containsAll(found.Annotations, sent.Annotations):
+		return nil
+	default:
+		return Delete(ctx, c, found)
+	}
+}
+
+// containsAll reports whether a map contains all entries of another one.
+func containsAll(all, some map[string]string) bool {
+	for name, value := range some {
+		if found, ok := all[name]; !ok || found != value {
+			return false
+		}
+	}
+	return true
+}
+
+// Delete deletes a key, even when ctx is done, but no other object of that name. A key that does not exist is not an error; any other
+// error is a [*CleanupError].
 func Delete(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
-	preconditions := client.Preconditions{}
-	if key.UID != "" {
-		preconditions.UID = &key.UID
-	}
-	err := c.Delete(ctx, key, preconditions)
+	err := c.Delete(ctx, key, client.Preconditions{UID: &key.UID})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // a conflict: another object has the name now
 		return &CleanupError{Namespace: key.Namespace, Name: key.Name, Err: err}
 	}

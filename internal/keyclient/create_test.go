@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -159,14 +160,15 @@ func TestCreate_LeavesNoKeyWhenItsContextIsCancelled(t *testing.T) {
 	}
 }
 
-func TestCreate_DeletesAKeyWhoseResponseIsLost(t *testing.T) {
-	f := newFixture(t)
-	lossy := f.clientWith(func(next http.RoundTripper) http.RoundTripper {
+// lossyClient returns a client that does not receive the response to a creation, which has this status.
+func (f *fixture) lossyClient(status int) client.WithWatch {
+	f.Helper()
+	return f.clientWith(func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(request *http.Request) (*http.Response, error) {
 			response, err := next.RoundTrip(request)
 			if request.Method == http.MethodPost && err == nil {
-				if response.StatusCode != http.StatusCreated {
-					t.Errorf("the status of the creation is %s", response.Status)
+				if response.StatusCode != status {
+					f.Errorf("the status of the creation is %s", response.Status)
 				}
 				response.Body.Close()
 				return nil, errors.New("the connection broke")
@@ -174,12 +176,38 @@ func TestCreate_DeletesAKeyWhoseResponseIsLost(t *testing.T) {
 			return response, err
 		})
 	})
-	_, err := keyclient.Create(t.Context(), lossy, f.options("Frontend App"))
-	if err == nil || !strings.HasSuffix(err.Error(), "the connection broke") {
-		t.Errorf("the error is %v", err)
+}
+
+func TestCreate_DeletesAKeyWhoseResponseIsLost(t *testing.T) {
+	f := newFixture(t)
+	for name, change := range map[string]func(*keyclient.CreateOptions){
+		"random name": func(*keyclient.CreateOptions) {},
+		"chosen name": func(o *keyclient.CreateOptions) { o.Name = "frontend" },
+		"Secret":      func(o *keyclient.CreateOptions) { o.Secret = &v1alpha1.TokenSecret{} },
+	} {
+		_, err := keyclient.Create(t.Context(), f.lossyClient(http.StatusCreated), f.options("Frontend App", change))
+		if err == nil || !strings.HasSuffix(err.Error(), "the connection broke") {
+			t.Errorf("%s: the error is %v", name, err)
+		}
+		if keys := f.Keys(); len(keys) != 0 {
+			t.Errorf("%s: the keys are %v", name, keys)
+		}
 	}
-	if keys := f.Keys(); len(keys) != 0 {
-		t.Errorf("the keys are %v", keys)
+}
+
+func TestCreate_KeepsAnotherKeyOfTheNameIfTheResponseIsLost(t *testing.T) {
+	f := newFixture(t)
+	f.Create(f.Key("taken", func(key *v1alpha1.APIKey) { key.Spec.AppName = "Other App" }))
+	for _, secret := range []*v1alpha1.TokenSecret{nil, {}} {
+		_, err := keyclient.Create(t.Context(), f.lossyClient(http.StatusConflict), f.options("Frontend App", func(o *keyclient.CreateOptions) {
+			o.Name, o.Secret = "taken", secret
+		}))
+		if err == nil || !strings.HasSuffix(err.Error(), "the connection broke") {
+			t.Errorf("the error is %v", err)
+		}
+	}
+	if key := f.GetKey("taken"); key.Spec.AppName != "Other App" || key.DeletionTimestamp != nil {
+		t.Errorf("the other key is %v", key)
 	}
 }
 
