@@ -6,7 +6,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -24,9 +27,14 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
+// fieldOwner is the field manager of what this program writes. Flux takes over the fields of managers whose name begins with "kubectl". It
+// would then remove the fields that Git does not have, such as the spec.active of a deactivated key.
+const fieldOwner = "apikey-cli"
+
 // cluster is the Kubernetes API that the flags and the kubeconfig select.
 type cluster struct {
-	flags *genericclioptions.ConfigFlags
+	flags            *genericclioptions.ConfigFlags
+	warningsAsErrors bool
 }
 
 // newCluster adds the connection flags of kubectl.
@@ -34,6 +42,7 @@ func newCluster(flags *pflag.FlagSet) *cluster {
 	c := &cluster{flags: genericclioptions.NewConfigFlags(true)}
 	c.flags.CacheDir = nil // discovery is not needed
 	c.flags.AddFlags(flags)
+	flags.BoolVar(&c.warningsAsErrors, "warnings-as-errors", false, "Exit with code 1 if the API server has sent a warning.")
 	return c
 }
 
@@ -41,6 +50,7 @@ func newCluster(flags *pflag.FlagSet) *cluster {
 type session struct {
 	client.WithWatch
 	namespace   string
+	warnings    interface{ WarningCount() int }
 	out, errOut io.Writer
 }
 
@@ -51,12 +61,14 @@ func (c *cluster) run(do func(ctx context.Context, s *session, args []string) er
 		if err == nil {
 			err = do(command.Context(), s, args)
 		}
-		if err != nil {
-			return failure{err}
+		if err == nil && c.warningsAsErrors && s.warnings.WarningCount() > 0 {
+			err = errWarnings
 		}
-		return nil
+		return asFailure(err)
 	}
 }
+
+var errWarnings = errors.New("the API server has sent a warning, and --warnings-as-errors is set")
 
 func (c *cluster) connect(command *cobra.Command) (*session, error) {
 	config, err := c.config()
@@ -64,7 +76,8 @@ func (c *cluster) connect(command *cobra.Command) (*session, error) {
 		return nil, err
 	}
 	config.QPS = -1 // the API server has its own rate limits
-	config.WarningHandler = rest.NewWarningWriter(command.ErrOrStderr(), rest.WarningWriterOptions{Deduplicate: true})
+	warnings := rest.NewWarningWriter(command.ErrOrStderr(), rest.WarningWriterOptions{Deduplicate: true})
+	config.WarningHandler = warnings
 	namespace, _, err := c.flags.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
 		return nil, err
@@ -75,38 +88,50 @@ func (c *cluster) connect(command *cobra.Command) (*session, error) {
 			return nil, err
 		}
 	}
-	connection, err := client.NewWithWatch(config, client.Options{Scheme: scheme, Mapper: newMapper()})
+	connection, err := client.NewWithWatch(config, client.Options{Scheme: scheme, Mapper: newMapper(), FieldOwner: fieldOwner})
 	if err != nil {
 		return nil, err
 	}
-	return &session{WithWatch: connection, namespace: namespace, out: command.OutOrStdout(), errOut: command.ErrOrStderr()}, nil
+	return &session{
+		WithWatch: connection, namespace: namespace, warnings: warnings, out: command.OutOrStdout(), errOut: command.ErrOrStderr(),
+	}, nil
 }
-
-var errNoCluster = errors.New("no cluster is configured: set KUBECONFIG or --kubeconfig")
 
 // config returns the address and the credentials of the Kubernetes API. Without any configuration, client-go would use a local address,
 // and the error would be misleading.
 func (c *cluster) config() (*rest.Config, error) {
 	config, err := c.flags.ToRESTConfig()
+	if errors.Is(err, fs.ErrNotExist) && *c.flags.KubeConfig != "" {
+		return nil, fmt.Errorf("the kubeconfig %q of --kubeconfig does not exist", *c.flags.KubeConfig)
+	}
 	if err != nil {
 		return nil, err
 	}
-	kubeconfig, err := c.flags.ToRawKubeConfigLoader().RawConfig()
+	loader := c.flags.ToRawKubeConfigLoader()
+	kubeconfig, err := loader.RawConfig()
 	if err == nil && clientcmdapi.IsConfigEmpty(&kubeconfig) && config.Host == clientcmd.ClusterDefaults.Server {
-		err = errNoCluster
+		err = fmt.Errorf("no cluster is configured in %s: set KUBECONFIG or --kubeconfig to a kubeconfig that exists",
+			strings.Join(loader.ConfigAccess().GetLoadingPrecedence(), ", "))
 	}
 	return config, err
 }
 
+var namespaceKind = corev1.SchemeGroupVersion.WithKind("Namespace")
+
 // newMapper returns a RESTMapper for the resources of this program, which makes discovery unnecessary.
 func newMapper() meta.RESTMapper {
 	mapper := meta.NewDefaultRESTMapper(nil)
-	for kind, plural := range map[schema.GroupVersionKind]string{
-		keyKind: "apikeys", // client-go would guess "apikeies"
-		corev1.SchemeGroupVersion.WithKind("Secret"): "secrets",
+	for _, mapped := range []struct {
+		kind   schema.GroupVersionKind
+		plural string
+		scope  meta.RESTScope
+	}{
+		{keyKind, "apikeys", meta.RESTScopeNamespace}, // client-go would guess "apikeies"
+		{corev1.SchemeGroupVersion.WithKind("Secret"), "secrets", meta.RESTScopeNamespace},
+		{namespaceKind, "namespaces", meta.RESTScopeRoot},
 	} {
-		resource := kind.GroupVersion().WithResource(plural)
-		mapper.AddSpecific(kind, resource, resource, meta.RESTScopeNamespace)
+		resource := mapped.kind.GroupVersion().WithResource(mapped.plural)
+		mapper.AddSpecific(mapped.kind, resource, resource, mapped.scope)
 	}
 	return mapper
 }

@@ -69,6 +69,12 @@ func newPrintOptions(operation string) printOptions {
 	return printOptions{flags: genericclioptions.NewPrintFlags(operation)}
 }
 
+func (o *printOptions) addFlags(command *cobra.Command) {
+	o.flags.AddFlags(command)
+	describeOutputFlags(command, o.flags.AllowedFormats(), "text")
+	completeFlag(command, "output", o.flags.AllowedFormats()...)
+}
+
 func (o *printOptions) complete(flags *pflag.FlagSet) (err error) {
 	if flags.Changed("output") || flags.Changed("template") {
 		o.printer, err = o.flags.ToPrinter()
@@ -123,7 +129,7 @@ token and writes it to a Secret, from which 'kubectl apikey reveal' prints it on
 		flags.Lookup(name).DefValue = "" // not 0s
 	}
 	o.register(flags, "the key is accepted. A key that is not accepted is deleted")
-	o.flags.AddFlags(command)
+	o.addFlags(command)
 	return command
 }
 

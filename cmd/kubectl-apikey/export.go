@@ -8,13 +8,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/printers"
@@ -24,30 +22,38 @@ import (
 )
 
 type exportOptions struct {
-	allNamespaces bool
-	output        string
+	selectOptions
+	output string
 }
 
 func newExportCommand(cluster *cluster) *cobra.Command {
 	o := &exportOptions{}
 	command := &cobra.Command{
-		Use:   "export [NAME|ID...]",
+		Use:   "export [" + keyArgument + "...]",
 		Short: "Print manifests of active keys with the hashes of their tokens",
 		Long: `Print manifests of active keys, of all or of those that you name, for Git, for another cluster or for a restore.
 
 The manifests contain the hashes of the tokens. Wherever you apply them, the tokens that clients have are accepted. Keys that have ended
 or are not issued are left out.
 
-The bootstrap key of a console is exported only if you name it. The label that allows a key to manage other keys is left out: set it
-again where it is needed.`,
-		Example: `  # Copy the keys of a namespace to another cluster
-  kubectl apikey export -n shop | kubectl apply --context=other -f -`,
+The labels and annotations by which tools such as Argo CD, Flux and Helm recognize their objects are left out: a tool would prune the
+copies. The label that allows a key to manage other keys is left out too: set it again where it is needed. The bootstrap key of a console
+is exported only if you name it.`,
+		Example: `  # Save the keys of a namespace
+  kubectl apikey export -n shop >keys.yaml
+
+  # Copy the keys of a namespace to another cluster
+  kubectl apikey export -n shop | kubectl apply --context=other -f -
+
+  # Export the keys of a team
+  kubectl apikey export -l team=blue`,
 		PreRunE:           func(_ *cobra.Command, args []string) error { return o.validate(args) },
 		RunE:              cluster.run(o.run),
-		ValidArgsFunction: cluster.completeNames,
+		ValidArgsFunction: cluster.completeKeys(isExported),
 	}
-	command.Flags().BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "Export the keys of all namespaces.")
+	o.register(command.Flags())
 	command.Flags().StringVarP(&o.output, "output", "o", "yaml", "Output format: yaml or json.")
+	completeFlag(command, "output", "yaml", "json")
 	return command
 }
 
@@ -55,10 +61,10 @@ func (o *exportOptions) validate(args []string) error {
 	switch {
 	case o.output != "yaml" && o.output != "json":
 		return fmt.Errorf("--output=%q is unknown: use yaml or json", o.output)
-	case o.allNamespaces && len(args) > 0:
-		return errors.New("NAME|ID and --all-namespaces are mutually exclusive")
+	case len(args) > 0 && (o.allNamespaces || o.labels != "" || o.fields != ""):
+		return errors.New("the names of keys are mutually exclusive with --all-namespaces, --selector and --field-selector")
 	default:
-		return nil
+		return o.selectOptions.validate()
 	}
 }
 
@@ -66,7 +72,7 @@ func (o *exportOptions) run(ctx context.Context, s *session, args []string) erro
 	if len(args) > 0 {
 		return o.exportNamed(ctx, s, args)
 	}
-	keys, err := s.keys(ctx, o.allNamespaces)
+	keys, err := s.keys(ctx, o.selectOptions)
 	if err != nil {
 		return err
 	}
@@ -95,6 +101,11 @@ func (o *exportOptions) run(ctx context.Context, s *session, args []string) erro
 	return errors.Join(append(errs, err)...)
 }
 
+// isExported reports whether the key can be exported.
+func isExported(key *v1alpha1.APIKey) bool {
+	return key.Unreadable == nil && keyclient.IsActive(key, time.Now())
+}
+
 func unreadable(key *v1alpha1.APIKey) error {
 	return fmt.Errorf("APIKey %q in namespace %q is not exported, because fields cannot be read: correct %s",
 		key.Name, key.Namespace, strings.Join(key.Unreadable, ", "))
@@ -102,22 +113,20 @@ func unreadable(key *v1alpha1.APIKey) error {
 
 // exportNamed exports the named keys. It returns an error for each of them that cannot be exported, and prints the others.
 func (o *exportOptions) exportNamed(ctx context.Context, s *session, args []string) error {
-	var keys []*v1alpha1.APIKey
-	var errs []error
-	for _, nameOrID := range args {
-		key, err := s.find(ctx, nameOrID)
+	keys, err := s.find(ctx, args...)
+	errs := []error{err}
+	var exported []*v1alpha1.APIKey
+	for _, key := range keys {
 		switch {
-		case err != nil:
-			errs = append(errs, err)
 		case key.Unreadable != nil:
 			errs = append(errs, unreadable(key))
 		case !keyclient.IsActive(key, time.Now()):
 			errs = append(errs, fmt.Errorf("APIKey %q is not exported, because it is not active (%s)", key.Name, reason(key)))
 		default:
-			keys = append(keys, key)
+			exported = append(exported, key)
 		}
 	}
-	return errors.Join(append(errs, o.print(s, keys))...)
+	return errors.Join(append(errs, o.print(s, exported))...)
 }
 
 func (o *exportOptions) print(s *session, keys []*v1alpha1.APIKey) error {
@@ -129,13 +138,9 @@ func (o *exportOptions) print(s *session, keys []*v1alpha1.APIKey) error {
 			managers++
 		}
 	}
-	list, err := toList(manifests)
+	list, err := toList(manifests, toManifest)
 	if err != nil {
 		return err
-	}
-	for i := range list.Items {
-		unstructured.RemoveNestedField(list.Items[i].Object, "status")
-		unstructured.RemoveNestedField(list.Items[i].Object, "metadata", "creationTimestamp")
 	}
 	if err := o.printList(s, list); err != nil || managers == 0 {
 		return err
@@ -160,8 +165,7 @@ func (o *exportOptions) printList(s *session, list *unstructured.UnstructuredLis
 
 // manifestOf returns an APIKey that imports the token of an issued key.
 func manifestOf(key *v1alpha1.APIKey) *v1alpha1.APIKey {
-	annotations, labels := maps.Clone(key.Annotations), maps.Clone(key.Labels)
-	delete(annotations, corev1.LastAppliedConfigAnnotation)
+	labels, annotations := keyclient.DeclaredMetadata(key)
 	delete(labels, v1alpha1.LabelManager)
 	newest := key.Status.Tokens[0]
 	return &v1alpha1.APIKey{

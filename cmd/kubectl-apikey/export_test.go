@@ -45,8 +45,11 @@ func TestExport_TheTokensAreAcceptedElsewhere(t *testing.T) {
 		key.Spec.WriteAccess = true
 		key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour)))
 		key.Spec.Secret = &v1alpha1.TokenSecret{Name: "minted"}
-		key.Labels = map[string]string{"team": "blue", v1alpha1.LabelManager: "true"}
-		key.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: "{}", "purpose": "test"}
+		key.Labels = map[string]string{"team": "blue", v1alpha1.LabelManager: "true", "kustomize.toolkit.fluxcd.io/name": "keys"}
+		key.Annotations = map[string]string{
+			corev1.LastAppliedConfigAnnotation: "{}", "purpose": "test", "argocd.argoproj.io/tracking-id": "keys", "meta.helm.sh/release-name": "keys",
+		}
+		key.Finalizers = []string{"example.com/finalizer"}
 	})
 	terminal.apply("b-imported", func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash(token.New()) })
 	terminal.apply("c-ended")
@@ -62,6 +65,7 @@ func TestExport_TheTokensAreAcceptedElsewhere(t *testing.T) {
 	terminal.types("export", "d-bootstrap")
 	terminal.types("export", "-o", "table")
 	terminal.types("export", "-A", "a-minted")
+	terminal.types("export", "-l", "team=green")
 	terminal.assertGolden()
 
 	other := newSecondTerminal(terminal)

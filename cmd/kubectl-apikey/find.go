@@ -8,26 +8,26 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/pager"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 var keyKind = v1alpha1.GroupVersion.WithKind("APIKey")
 
+// keyArgument describes an argument that names a key.
+const keyArgument = "NAME|ID|APP_NAME"
+
 // exactlyOneKey is the positional argument of a command for one key.
 func exactlyOneKey(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return errors.New("exactly one NAME or ID is required")
+		return errors.New("exactly one NAME, ID or APP_NAME is required; quote an app name with spaces")
 	}
 	return nil
 }
@@ -35,107 +35,130 @@ func exactlyOneKey(_ *cobra.Command, args []string) error {
 // someKeys are the positional arguments of a command for keys.
 func someKeys(_ *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return errors.New("at least one NAME or ID is required")
+		return errors.New("at least one NAME, ID or APP_NAME is required; quote an app name with spaces")
 	}
 	return nil
 }
 
-// find returns the key with this name or ID. It refuses an argument that is both: a user who may create keys could choose the ID of
-// another key as the name of one.
-func (s *session) find(ctx context.Context, nameOrID string) (*v1alpha1.APIKey, error) {
-	byName, err := s.findByName(ctx, nameOrID)
-	if err != nil {
-		return nil, err
+// find returns the keys of the namespace that the arguments name, each once, and an error for each argument that names no key or several.
+func (s *session) find(ctx context.Context, args ...string) ([]*v1alpha1.APIKey, error) {
+	var all []*v1alpha1.APIKey
+	if slices.ContainsFunc(args, func(arg string) bool { return objectName(arg) == "" }) {
+		var err error
+		if all, err = s.keys(ctx, selectOptions{chunkSize: defaultChunkSize}); err != nil {
+			return nil, err
+		}
 	}
-	byID, err := s.findByID(ctx, nameOrID)
-	if err != nil {
-		return nil, err
+	var found []*v1alpha1.APIKey
+	var errs []error
+	for _, arg := range args {
+		key, err := s.findIn(ctx, all, arg)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case !slices.ContainsFunc(found, func(other *v1alpha1.APIKey) bool { return other.UID == key.UID }):
+			found = append(found, key)
+		}
 	}
-	switch {
-	case byName != nil && byID != nil:
-		return nil, fmt.Errorf("%q is the name of one key and the ID of another: use the ID %q for the key with this name, or "+
-			"the name %q for the key with this ID", nameOrID, byName.UID, byID.Name)
-	case byName != nil:
-		return byName, nil
-	case byID != nil:
-		return byID, nil
+	return found, errors.Join(errs...)
+}
+
+// findIn returns the key that an argument names. It refuses an argument that fits several keys: a user who may create keys could choose
+// the ID or the app name of another key as the name of one.
+func (s *session) findIn(ctx context.Context, all []*v1alpha1.APIKey, arg string) (*v1alpha1.APIKey, error) {
+	if name := objectName(arg); name != "" {
+		return s.get(ctx, name)
+	}
+	matches := matchesOf(all, arg)
+	switch len(matches) {
+	case 0:
+		return nil, errNoMatch(s.namespace, all, arg)
+	case 1:
+		return matches[0].key, nil
 	default:
-		return nil, fmt.Errorf("no APIKey in namespace %q has the name or ID %q: list both with 'kubectl apikey list -o wide'",
-			s.namespace, nameOrID)
+		forms := make([]string, len(matches))
+		for i, match := range matches {
+			forms[i] = fmt.Sprintf("apikey/%s (by its %s)", match.key.Name, match.by)
+		}
+		return nil, fmt.Errorf("%q fits several keys: use %s", arg, strings.Join(forms, " or "))
 	}
 }
 
-// findByName returns the key with this name, or nil.
-func (s *session) findByName(ctx context.Context, name string) (*v1alpha1.APIKey, error) {
+func errNoMatch(namespace string, all []*v1alpha1.APIKey, arg string) error {
+	if slices.ContainsFunc(all, func(key *v1alpha1.APIKey) bool { return hasAppName(key, arg) }) {
+		return fmt.Errorf("all keys with the app name %q have ended: use the name or ID of one, which 'kubectl apikey list -o wide' prints", arg)
+	}
+	return fmt.Errorf("no APIKey in namespace %q has the name, ID or app name %q: list the keys with 'kubectl apikey list -o wide'",
+		namespace, arg)
+}
+
+// objectName returns the name in an argument of kubectl's form TYPE/NAME, or "".
+func objectName(arg string) string {
+	kind, name, _ := strings.Cut(arg, "/")
+	resource, group, _ := strings.Cut(strings.ToLower(kind), ".")
+	if !slices.Contains([]string{"apikey", "apikeys", "ak"}, resource) ||
+		!slices.Contains([]string{"", v1alpha1.GroupVersion.Group, v1alpha1.GroupVersion.Version + "." + v1alpha1.GroupVersion.Group}, group) {
+		return ""
+	}
+	return name
+}
+
+// get returns the key with this name.
+func (s *session) get(ctx context.Context, name string) (*v1alpha1.APIKey, error) {
 	key := &v1alpha1.APIKey{}
 	err := s.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: name}, key)
 	if apierrors.IsNotFound(err) && !isNotServed(err) {
-		key, err = nil, nil
+		err = fmt.Errorf("no APIKey in namespace %q has the name %q", s.namespace, name)
 	}
 	return key, err
 }
 
-// findByID returns the key with this ID, or nil.
-func (s *session) findByID(ctx context.Context, id string) (*v1alpha1.APIKey, error) {
-	if isID := uuid.Validate(id) == nil; !isID {
-		return nil, nil
-	}
-	name := ""
-	err := s.eachMetadata(ctx, func(object *metav1.PartialObjectMetadata) {
-		if object.UID == types.UID(id) {
-			name = object.Name
+// match is a key that an argument fits, and by what.
+type match struct {
+	key *v1alpha1.APIKey
+	by  string
+}
+
+// matchesOf returns the keys with this name, ID or app name, each once.
+func matchesOf(all []*v1alpha1.APIKey, arg string) []match {
+	var matches []match
+	add := func(key *v1alpha1.APIKey, by string) {
+		if !slices.ContainsFunc(matches, func(m match) bool { return m.key.UID == key.UID }) {
+			matches = append(matches, match{key, by})
 		}
-	})
-	if err != nil || name == "" {
-		return nil, err
 	}
-	key, err := s.findByName(ctx, name)
-	if err != nil || key == nil || key.UID != types.UID(id) { // another key has the name now
-		return nil, err
-	}
-	return key, nil
-}
-
-// eachMetadata lists only the metadata of the keys of the namespace.
-func (s *session) eachMetadata(ctx context.Context, do func(*metav1.PartialObjectMetadata)) error {
-	return each(ctx, s, s.namespace, func() client.ObjectList {
-		list := &metav1.PartialObjectMetadataList{}
-		list.SetGroupVersionKind(keyKind.GroupVersion().WithKind(keyKind.Kind + "List"))
-		return list
-	}, do)
-}
-
-// each calls do for the objects of a list, which it reads page by page.
-func each[T runtime.Object](ctx context.Context, s *session, namespace string, newList func() client.ObjectList, do func(T)) error {
-	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-		list := newList()
-		err := s.List(ctx, list, client.InNamespace(namespace), client.Limit(options.Limit), client.Continue(options.Continue))
-		return list, err
-	})
-	list, _, err := pages.List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	return meta.EachListItem(list, func(item runtime.Object) error {
-		do(item.(T))
-		return nil
-	})
-}
-
-// completeNames completes the names of keys.
-func (c *cluster) completeNames(command *cobra.Command, given []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	s, err := c.connect(command)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []cobra.Completion
-	err = s.eachMetadata(command.Context(), func(object *metav1.PartialObjectMetadata) {
-		if !slices.Contains(given, object.Name) {
-			names = append(names, object.Name)
+	for _, key := range all {
+		if key.Name == arg {
+			add(key, "name")
 		}
-	})
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
 	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	for _, key := range all {
+		if key.UID == types.UID(arg) {
+			add(key, "ID")
+		}
+	}
+	for _, key := range ofAppName(all, arg) {
+		add(key, "app name")
+	}
+	return matches
+}
+
+// ofAppName returns the issued key with this app name, or if there is none, the keys that wait for the app name. Keys that have ended are
+// left out.
+func ofAppName(all []*v1alpha1.APIKey, appName string) []*v1alpha1.APIKey {
+	var waiting []*v1alpha1.APIKey
+	for _, key := range all {
+		if apikey.IsRetired(key) || !hasAppName(key, appName) {
+			continue
+		}
+		if apikey.IsIssued(key) {
+			return []*v1alpha1.APIKey{key}
+		}
+		waiting = append(waiting, key)
+	}
+	return waiting
+}
+
+func hasAppName(key *v1alpha1.APIKey, appName string) bool {
+	return apikey.CanonicalAppName(key.Spec.AppName) == apikey.CanonicalAppName(appName)
 }

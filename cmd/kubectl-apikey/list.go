@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,9 +14,12 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
+	"k8s.io/client-go/tools/pager"
+	"k8s.io/kubectl/pkg/cmd/get"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -25,83 +29,160 @@ import (
 
 // selectOptions are the flags that select keys.
 type selectOptions struct {
-	activeOnly    bool
 	allNamespaces bool
+	labels        string
+	fields        string
+	chunkSize     int64 // 0 for all keys in one response
 }
+
+const defaultChunkSize = 500 // as in kubectl
 
 func (o *selectOptions) register(flags *pflag.FlagSet) {
-	flags.BoolVarP(&o.activeOnly, "active-only", "a", false, "Select only the keys that authenticators accept.")
 	flags.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "Select the keys of all namespaces.")
+	flags.StringVarP(&o.labels, "selector", "l", "", "Select the keys with these labels, such as team=blue,stage!=test.")
+	flags.StringVar(&o.fields, "field-selector", "", "Select the keys with these fields, such as metadata.name=partner.")
+	flags.Int64Var(&o.chunkSize, "chunk-size", defaultChunkSize, "Maximum number of keys in a response of the API server; 0 for no maximum.")
 }
 
-func (o *selectOptions) keys(ctx context.Context, s *session, now time.Time) ([]*v1alpha1.APIKey, error) {
-	keys, err := s.keys(ctx, o.allNamespaces)
-	if o.activeOnly {
-		keys = slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !keyclient.IsActive(key, now) })
+func (o *selectOptions) validate() error {
+	if _, err := labels.Parse(o.labels); err != nil {
+		return fmt.Errorf("--selector: %w", err)
 	}
-	return keys, err
+	if _, err := fields.ParseSelector(o.fields); err != nil {
+		return fmt.Errorf("--field-selector: %w", err)
+	}
+	if o.chunkSize < 0 {
+		return errors.New("--chunk-size must not be negative")
+	}
+	return nil
 }
 
-// keys returns the keys of the namespace, or of all namespaces, in the order of their creation.
-func (s *session) keys(ctx context.Context, allNamespaces bool) ([]*v1alpha1.APIKey, error) {
+// keys returns the selected keys in the order of their creation. It reads them page by page.
+func (s *session) keys(ctx context.Context, o selectOptions) ([]*v1alpha1.APIKey, error) {
 	namespace := s.namespace
-	if allNamespaces {
+	if o.allNamespaces {
 		namespace = metav1.NamespaceAll
 	}
+	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		list := &v1alpha1.APIKeyList{}
+		err := s.List(ctx, list, client.InNamespace(namespace), client.Limit(options.Limit), client.Continue(options.Continue),
+			&client.ListOptions{Raw: &options})
+		return list, err
+	})
+	pages.PageSize = o.chunkSize
+	list, _, err := pages.List(ctx, metav1.ListOptions{LabelSelector: o.labels, FieldSelector: o.fields})
+	if err != nil {
+		return nil, err
+	}
 	var keys []*v1alpha1.APIKey
-	err := each(ctx, s, namespace, func() client.ObjectList { return &v1alpha1.APIKeyList{} }, func(key *v1alpha1.APIKey) {
-		keys = append(keys, key)
+	err = meta.EachListItem(list, func(item runtime.Object) error {
+		keys = append(keys, item.(*v1alpha1.APIKey))
+		return nil
 	})
 	slices.SortFunc(keys, keyclient.CompareCreation)
 	return keys, err
 }
 
+// activeOption selects the keys that authenticators accept.
+type activeOption struct{ activeOnly bool }
+
+func (o *activeOption) register(flags *pflag.FlagSet) {
+	flags.BoolVarP(&o.activeOnly, "active-only", "a", false, "Select only the keys that authenticators accept.")
+}
+
+func (o *activeOption) filter(keys []*v1alpha1.APIKey, now time.Time) []*v1alpha1.APIKey {
+	if !o.activeOnly {
+		return keys
+	}
+	return slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !keyclient.IsActive(key, now) })
+}
+
 type listOptions struct {
 	selectOptions
-	noHeaders bool
-	output    *genericclioptions.PrintFlags
-	printer   printers.ResourcePrinter // nil prints a table
+	activeOption
+	output  *get.PrintFlags
+	printer printers.ResourcePrinter
 }
 
 func newListCommand(cluster *cluster) *cobra.Command {
-	o := &listOptions{output: genericclioptions.NewPrintFlags("").WithDefaultOutput("table")}
+	o := &listOptions{output: get.NewGetPrintFlags()}
 	command := &cobra.Command{
-		Use:   "list",
-		Short: "List keys",
-		Long:  "List keys in the order of their creation, including deactivated and expired ones.",
+		Use:        "list",
+		SuggestFor: []string{"get", "show"},
+		Short:      "List keys",
+		Long: `List keys in the order of their creation, including deactivated and expired ones.
+
+To watch keys, use 'kubectl get apikeys --watch'.`,
 		Example: `  # List all keys of the namespace
   kubectl apikey list
 
   # List the active keys of all namespaces, with their names
-  kubectl apikey list -a -A -o wide`,
-		Args:              cobra.NoArgs,
+  kubectl apikey list -a -A -o wide
+
+  # List the keys of a team in the order of their app names
+  kubectl apikey list -l team=blue --sort-by=.spec.appName
+
+  # Print the names and app names of the keys
+  kubectl apikey list -o custom-columns=NAME:.metadata.name,APP:.spec.appName`,
+		Args:              noArguments,
 		PreRunE:           func(*cobra.Command, []string) error { return o.complete() },
 		RunE:              cluster.run(o.run),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	o.register(command.Flags())
-	command.Flags().BoolVar(&o.noHeaders, "no-headers", false, "Do not print the header of the table.")
+	o.activeOption.register(command.Flags())
+	o.selectOptions.register(command.Flags())
+	o.output.HumanReadableFlags.ShowKind = nil // all are APIKeys
 	o.output.AddFlags(command)
-	command.Flag("output").Usage = "Output format: table, wide, or a format of kubectl such as json, yaml, name or jsonpath=..."
+	describeOutputFlags(command, o.output.AllowedFormats(), "a table")
+	command.Flag("show-labels").Usage = "Print the labels in the last column."
+	command.Flag("label-columns").Usage = "Print these labels as columns, such as team,stage."
+	command.Flag("sort-by").Usage = "Sort by this field, a JSONPath expression such as .spec.appName. Default: the order of creation."
+	command.Flag("no-headers").Usage = "Print no headers in a table or in custom columns."
 	return command
 }
 
-func (o *listOptions) complete() (err error) {
-	if format := *o.output.OutputFormat; format == "table" || format == "wide" {
+// noArguments refuses arguments.
+func noArguments(command *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
 		return nil
+	case command.Flag("selector") != nil:
+		return fmt.Errorf("%s takes no arguments: select keys with --selector (-l) or --field-selector", command.CommandPath())
+	default:
+		return fmt.Errorf("%s takes no arguments", command.CommandPath())
+	}
+}
+
+func (o *listOptions) complete() (err error) {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	if o.allNamespaces {
+		if err := o.output.EnsureWithNamespace(); err != nil {
+			return err
+		}
 	}
 	o.printer, err = o.output.ToPrinter()
 	return err
 }
 
+// printsTable reports whether the output is a table with the columns of this program.
+func (o *listOptions) printsTable() bool {
+	return *o.output.TemplateFlags.TemplateArgument == "" && (*o.output.OutputFormat == "" || *o.output.OutputFormat == "wide")
+}
+
 func (o *listOptions) run(ctx context.Context, s *session, _ []string) error {
 	now := time.Now()
-	keys, err := o.keys(ctx, s, now)
+	keys, err := s.keys(ctx, o.selectOptions)
+	if err != nil {
+		return err
+	}
+	keys, err = o.sort(o.filter(keys, now))
 	switch {
 	case err != nil:
 		return err
-	case o.printer != nil:
-		list, err := toList(keys)
+	case !o.printsTable():
+		list, err := toList(keys, toUnstructured)
 		if err != nil {
 			return err
 		}
@@ -113,9 +194,32 @@ func (o *listOptions) run(ctx context.Context, s *session, _ []string) error {
 		_, err = fmt.Fprintf(s.errOut, "No API keys found in namespace %q.\n", s.namespace)
 		return err
 	default:
-		options := printers.PrintOptions{NoHeaders: o.noHeaders, WithNamespace: o.allNamespaces, Wide: *o.output.OutputFormat == "wide"}
-		return printers.NewTablePrinter(options).PrintObj(tableOf(keys, now), s.out)
+		return o.printer.PrintObj(tableOf(keys, now), s.out)
 	}
+}
+
+// sort returns the keys in the order of --sort-by.
+func (o *listOptions) sort(keys []*v1alpha1.APIKey) ([]*v1alpha1.APIKey, error) {
+	if *o.output.HumanReadableFlags.SortBy == "" || len(keys) == 0 {
+		return keys, nil
+	}
+	list, err := toList(keys, toUnstructured)
+	if err != nil {
+		return nil, err
+	}
+	objects, err := meta.ExtractList(list)
+	if err != nil {
+		return nil, err
+	}
+	sorter, err := get.SortObjects(nil, objects, *o.output.HumanReadableFlags.SortBy)
+	if err != nil {
+		return nil, fmt.Errorf("--sort-by: %w", err)
+	}
+	sorted := make([]*v1alpha1.APIKey, len(keys))
+	for i := range keys {
+		sorted[i] = keys[sorter.OriginalPosition(i)]
+	}
+	return sorted, nil
 }
 
 // tableOf returns a table. Its last columns are for -o wide only.
@@ -161,25 +265,34 @@ func reason(key *v1alpha1.APIKey) string {
 	return none
 }
 
+type countOptions struct {
+	selectOptions
+	activeOption
+}
+
 func newCountCommand(cluster *cluster) *cobra.Command {
-	var o selectOptions
+	o := &countOptions{}
 	command := &cobra.Command{
 		Use:   "count",
 		Short: "Print the number of keys",
 		Long:  "Print the number of keys, including deactivated and expired ones.",
 		Example: `  # Count the active keys of the namespace
   kubectl apikey count -a`,
-		Args:              cobra.NoArgs,
+		Args:              noArguments,
+		PreRunE:           func(*cobra.Command, []string) error { return o.validate() },
+		RunE:              cluster.run(o.run),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: cluster.run(func(ctx context.Context, s *session, _ []string) error {
-			keys, err := o.keys(ctx, s, time.Now())
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(s.out, len(keys))
-			return err
-		}),
 	}
-	o.register(command.Flags())
+	o.activeOption.register(command.Flags())
+	o.selectOptions.register(command.Flags())
 	return command
+}
+
+func (o *countOptions) run(ctx context.Context, s *session, _ []string) error {
+	keys, err := s.keys(ctx, o.selectOptions)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(s.out, len(o.filter(keys, time.Now())))
+	return err
 }

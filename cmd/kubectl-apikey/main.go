@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -27,8 +28,6 @@ const (
 )
 
 func main() {
-	// Commands return errors. The logs of the libraries would only repeat them.
-	klog.SetLogger(logr.Discard())
 	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal terminates the process
@@ -70,7 +69,10 @@ The commands work on the APIKeys of a namespace, with your kubeconfig and your R
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true // kubectl runs kubectl_complete-apikey
+	root.SetUsageTemplate(usageTemplate)
+	addVerbosity(root)
 	cluster := newCluster(root.PersistentFlags())
+	cluster.registerCompletions(root)
 	root.AddCommand(
 		newCreateCommand(cluster),
 		newListCommand(cluster),
@@ -78,9 +80,31 @@ The commands work on the APIKeys of a namespace, with your kubeconfig and your R
 		newDeactivateCommand(cluster),
 		newRevealCommand(cluster),
 		newExportCommand(cluster),
+		newOptionsCommand(),
 	)
 	return root
 }
 
+// addVerbosity adds kubectl's flag -v, which logs the requests to the API server.
+func addVerbosity(root *cobra.Command) {
+	logging := flag.NewFlagSet("", flag.ContinueOnError)
+	klog.InitFlags(logging)
+	verbosity := logging.Lookup("v")
+	verbosity.Usage = "Level of the log: 6 logs the requests to the API server, 8 their contents, which may be tokens"
+	root.PersistentFlags().AddGoFlag(verbosity)
+	root.PersistentPreRun = func(*cobra.Command, []string) {
+		if verbosity.Value.String() == "0" { // the log would repeat the errors that commands return
+			klog.SetLogger(logr.Discard())
+		}
+	}
+}
+
 // failure is the error of a command that was used correctly.
 type failure struct{ error }
+
+func asFailure(err error) error {
+	if err == nil {
+		return nil
+	}
+	return failure{err}
+}

@@ -164,6 +164,7 @@ var masks = []struct {
 	{regexp.MustCompile(`\btest-[a-z0-9]{5}\b`), "test-xxxxx"},
 	{regexp.MustCompile(`resourceVersion(": "|: ")\d+`), "resourceVersion${1}0"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "127.0.0.1:0"},
+	{regexp.MustCompile(`/\S+/kubeconfig\b`), "/home/user/kubeconfig"},
 }
 
 // assertGolden compares the record with the golden file of the test.
@@ -296,9 +297,17 @@ func TestUsageErrors(t *testing.T) {
 		"reveal partner --timeout=-1s",
 		"list everything",
 		"list -o pretty",
+		"list -l team=blue=green",
+		"list --field-selector=metadata.name",
+		"list --chunk-size=-1",
+		"count everything",
+		"export partner -l team=blue",
 		"deactivate",
 		"reveal",
 		"remove",
+		"get",
+		"lst",
+		"options everything",
 	} {
 		if got := terminal.types(strings.Fields(line)...); got.code != exitUsage {
 			t.Errorf("kubectl apikey %s: exit code %d", line, got.code)

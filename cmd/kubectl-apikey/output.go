@@ -61,11 +61,26 @@ func toUnstructured(key *v1alpha1.APIKey) (*unstructured.Unstructured, error) {
 	return object, nil
 }
 
-// toList returns keys as a List, as kubectl prints several objects.
-func toList(keys []*v1alpha1.APIKey) (*unstructured.UnstructuredList, error) {
-	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "v1", "kind": "List"}}
+// toManifest returns a key in the form in which users apply it: without a status.
+func toManifest(key *v1alpha1.APIKey) (*unstructured.Unstructured, error) {
+	object, err := toUnstructured(key)
+	if err != nil {
+		return nil, err
+	}
+	unstructured.RemoveNestedField(object.Object, "status")
+	unstructured.RemoveNestedField(object.Object, "metadata", "creationTimestamp")
+	return object, nil
+}
+
+// toList returns keys, each converted by toUnstructured or toManifest, as a List, as kubectl prints several objects.
+func toList(
+	keys []*v1alpha1.APIKey, convert func(*v1alpha1.APIKey) (*unstructured.Unstructured, error),
+) (*unstructured.UnstructuredList, error) {
+	list := &unstructured.UnstructuredList{Object: map[string]any{
+		"apiVersion": "v1", "kind": "List", "metadata": map[string]any{"resourceVersion": ""},
+	}}
 	for _, key := range keys {
-		object, err := toUnstructured(key)
+		object, err := convert(key)
 		if err != nil {
 			return nil, err
 		}

@@ -22,7 +22,7 @@ type revealOptions struct{ waitOptions }
 func newRevealCommand(cluster *cluster) *cobra.Command {
 	o := &revealOptions{}
 	command := &cobra.Command{
-		Use:   "reveal NAME|ID",
+		Use:   "reveal " + keyArgument,
 		Short: "Print the token of a key from its one-time Secret, and delete the Secret",
 		Long: `Print the token that the controller has generated for a key.
 
@@ -30,21 +30,23 @@ The command deletes the one-time Secret before it prints the token: if several u
 cannot be printed again.`,
 		Example: `  # Print the token of the key partner
   kubectl apikey reveal partner`,
-		Args:              exactlyOneKey,
-		PreRunE:           func(*cobra.Command, []string) error { return o.validate() },
-		RunE:              cluster.run(o.run),
-		ValidArgsFunction: cluster.completeNames,
+		Args:    exactlyOneKey,
+		PreRunE: func(*cobra.Command, []string) error { return o.validate() },
+		RunE:    cluster.run(o.run),
+		ValidArgsFunction: cluster.completeKeys(func(key *v1alpha1.APIKey) bool {
+			return key.Spec.TokenHash == "" && !apikey.IsRetired(key)
+		}),
 	}
 	o.register(command.Flags(), "the controller has written the Secret")
 	return command
 }
 
 func (o *revealOptions) run(ctx context.Context, s *session, args []string) error {
-	key, err := s.find(ctx, args[0])
+	keys, err := s.find(ctx, args...)
 	if err != nil {
 		return err
 	}
-	key, err = o.waitUntilIssued(ctx, s, key)
+	key, err := o.waitUntilIssued(ctx, s, keys[0])
 	if err != nil {
 		return err
 	}
