@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -239,6 +241,7 @@ func (o *createOptions) sample() *keyclient.CreateResult {
 
 func (o *createOptions) run(ctx context.Context, s *session, _ []string) error {
 	o.key.Namespace = s.namespace
+	signal.Ignore(syscall.SIGPIPE) // a closed pipe would end the process before printOrDelete deletes the key
 	created, err := o.create(ctx, s)
 	if err == nil {
 		err = o.printOrDelete(ctx, s, created)

@@ -55,19 +55,18 @@ func TestCreate_RefusesAnOutputWithoutTheToken(t *testing.T) {
 
 func TestCreate_DeletesAKeyThatCannotBePrinted(t *testing.T) {
 	terminal := newTerminalWithController(t)
-	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	framework.Must(terminal, err)
-	defer func() { framework.Must(terminal, full.Close()) }()
 	for _, args := range [][]string{{}, {"-o", "json"}, {"--wait=false"}, {"--secret"}} {
-		var stderr strings.Builder
-		command := terminal.command(append([]string{"create", "Frontend App", "-r"}, args...)...)
-		command.Stdout, command.Stderr = full, &stderr
-		_ = command.Run() // it fails with an exit code
-		want := "Error: no key was created: printing it failed: write /dev/stdout: no space left on device\n"
-		if code := command.ProcessState.ExitCode(); code != exitFailure || stderr.String() != want {
-			t.Errorf("create %v: exit code %d, %s", args, code, &stderr)
+		for want, stdout := range map[string]*os.File{"no space left on device": openFull(terminal), "broken pipe": newClosedPipe(terminal)} {
+			var stderr strings.Builder
+			command := terminal.command(append([]string{"create", "Frontend App", "-r"}, args...)...)
+			command.Stdout, command.Stderr = stdout, &stderr
+			_ = command.Run() // it fails with an exit code
+			want = "Error: no key was created: printing it failed: write /dev/stdout: " + want + "\n"
+			if code := command.ProcessState.ExitCode(); code != exitFailure || stderr.String() != want {
+				t.Errorf("create %v: exit code %d, %s", args, code, &stderr)
+			}
+			framework.Eventually(terminal, "the key is gone", func() bool { return len(terminal.keys()) == 0 })
 		}
-		framework.Eventually(terminal, "the key is gone", func() bool { return len(terminal.keys()) == 0 })
 	}
 }
 

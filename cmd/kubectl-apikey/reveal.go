@@ -5,11 +5,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
+	"os/signal"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -22,14 +31,18 @@ type revealOptions struct{ waitOptions }
 func newRevealCommand(cluster *cluster) *cobra.Command {
 	o := &revealOptions{}
 	command := &cobra.Command{
-		Use:   "reveal " + keyArgument,
-		Short: "Print the token of a key from its one-time Secret, and delete the Secret",
+		Use:        "reveal " + keyArgument,
+		SuggestFor: []string{"token", "read"},
+		Short:      "Print the token of a key from its one-time Secret, and delete the Secret",
 		Long: `Print the token that the controller has generated for a key.
 
 The command deletes the one-time Secret before it prints the token: if several users run it, one of them gets the token. The token
 cannot be printed again.`,
 		Example: `  # Print the token of the key partner
-  kubectl apikey reveal partner`,
+  kubectl apikey reveal partner
+
+  # Write the token of an app to a file that only you can read
+  (umask 077 && kubectl apikey reveal "Partner Portal" >token)`,
 		Args:    exactlyOneKey,
 		PreRunE: func(*cobra.Command, []string) error { return o.validate() },
 		RunE:    cluster.run(o.run),
@@ -50,18 +63,14 @@ func (o *revealOptions) run(ctx context.Context, s *session, args []string) erro
 	if err != nil {
 		return err
 	}
-	secret, token, err := readToken(ctx, s, key)
+	// Neither Ctrl-C nor a closed pipe may end the process between the deletion of the Secret and the output.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx = context.WithoutCancel(ctx)
+	taken, err := takeToken(ctx, s, key)
 	if err != nil {
 		return err
 	}
-	if err := deleteSecret(ctx, s, secret); err != nil {
-		return err
-	}
-	if _, err := fmt.Fprintln(s.out, token); err != nil {
-		return fmt.Errorf("the Secret is deleted, but printing the token failed; deactivate APIKey %q and create another key: %w", key.Name, err)
-	}
-	_, err = fmt.Fprintf(s.errOut, "\nSave the token now: it was shown only once. Its Secret %q is deleted.\n", secret.Name)
-	return err
+	return printToken(ctx, s, key, taken)
 }
 
 // waitUntilIssued returns the key once the controller has handed over its token.
@@ -80,6 +89,81 @@ func (o *revealOptions) waitUntilIssued(ctx context.Context, s *session, key *v1
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	return keyclient.WaitUntilAccepted(ctx, s, key)
+}
+
+// takenToken is a token with its one-time Secret, which is deleted.
+type takenToken struct {
+	token  string
+	secret *corev1.Secret
+	// shared is true if another user may have deleted the Secret and have the token.
+	shared bool
+}
+
+const (
+	deletionTimeout  = 10 * time.Second
+	deletionAttempts = 4
+)
+
+// takeToken deletes the one-time Secret of a key, and returns the token that it held. Of concurrent calls, one succeeds. If the response to
+// the deletion is lost and the Secret is gone, the call succeeds too, because the token is stored nowhere else.
+func takeToken(ctx context.Context, s *session, key *v1alpha1.APIKey) (*takenToken, error) {
+	var taken *takenToken
+	responseLost := false
+	backoff := wait.Backoff{Steps: deletionAttempts, Duration: 500 * time.Millisecond, Factor: 2}
+	err := retry.OnError(backoff, mayRetry, func() error {
+		ctx, cancel := context.WithTimeout(ctx, deletionTimeout)
+		defer cancel()
+		if responseLost {
+			gone, err := isGone(ctx, s, taken.secret)
+			if gone || err != nil {
+				taken.shared = gone
+				return err
+			}
+		}
+		secret, token, err := readToken(ctx, s, key)
+		if err != nil {
+			return err
+		}
+		taken = &takenToken{token: token, secret: secret}
+		err = s.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
+		switch {
+		case err == nil:
+			return nil
+		case apierrors.IsNotFound(err) && responseLost:
+			taken.shared = true
+			return nil
+		case apierrors.IsNotFound(err):
+			return fmt.Errorf("another user has deleted the Secret %q at the same time, so the token is not printed", secret.Name)
+		default:
+			responseLost = responseLost || !isResponse(err)
+			return fmt.Errorf("the token is not printed, because the Secret %q could not be deleted; run the command again: %w", secret.Name, err)
+		}
+	})
+	return taken, err
+}
+
+// mayRetry reports whether another attempt to delete a Secret may succeed. A conflict means that the Secret was changed.
+func mayRetry(err error) bool { return apierrors.IsConflict(err) || !isResponse(err) }
+
+// isResponse reports whether an error is the decision of the API server, as opposed to a lost response or a failure of a server.
+func isResponse(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		var failed *url.Error
+		return !errors.As(err, &failed)
+	}
+	code := status.Status().Code
+	return code < http.StatusInternalServerError && code != http.StatusTooManyRequests
+}
+
+// isGone reports whether a Secret is deleted, even if another one has its name.
+func isGone(ctx context.Context, s *session, secret *corev1.Secret) (bool, error) {
+	current := &corev1.Secret{}
+	err := s.Get(ctx, client.ObjectKeyFromObject(secret), current)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	return err == nil && (current.UID != secret.UID || current.DeletionTimestamp != nil), err
 }
 
 // readToken returns the one-time Secret of a key and the token in it.
@@ -108,15 +192,36 @@ func errNoSecret(key *v1alpha1.APIKey) error {
 		"deactivate the key and create another", key.Name)
 }
 
-// deleteSecret deletes the Secret as it was read. Of concurrent calls, one succeeds.
-func deleteSecret(ctx context.Context, s *session, secret *corev1.Secret) error {
-	err := s.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
-	switch {
-	case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
-		return fmt.Errorf("another user has deleted or changed the Secret %q at the same time, so the token is not printed", secret.Name)
-	case err != nil:
-		return fmt.Errorf("the token is not printed, because deleting the Secret %q failed: %w", secret.Name, err)
-	default:
-		return nil
+// printToken prints a token. If that fails, it creates the Secret again.
+func printToken(ctx context.Context, s *session, key *v1alpha1.APIKey, taken *takenToken) error {
+	if _, err := fmt.Fprintln(s.out, taken.token); err != nil {
+		return errors.Join(fmt.Errorf("printing the token failed: %w", err), restoreSecret(ctx, s, key, taken.secret))
 	}
+	advice := fmt.Sprintf("Save the token now: it was shown only once. Its Secret %q is deleted.", taken.secret.Name)
+	if taken.shared {
+		advice += fmt.Sprintf("\nThe response to the deletion was lost. Another user may have deleted the Secret and have the token too: if you "+
+			"cannot exclude that, deactivate APIKey %q and create another.", key.Name)
+	}
+	_, err := fmt.Fprintf(s.errOut, "\n%s\n", advice)
+	return err
+}
+
+// restoreSecret creates a deleted Secret again. It returns an error that says what to do in any case.
+func restoreSecret(ctx context.Context, s *session, key *v1alpha1.APIKey, secret *corev1.Secret) error {
+	ctx, cancel := context.WithTimeout(ctx, deletionTimeout)
+	defer cancel()
+	err := s.Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: secret.Namespace, Name: secret.Name,
+			Labels: secret.Labels, Annotations: secret.Annotations, OwnerReferences: secret.OwnerReferences,
+		},
+		Type:      secret.Type,
+		Immutable: secret.Immutable,
+		Data:      secret.Data,
+	})
+	if err != nil {
+		return fmt.Errorf("the Secret %q is deleted and could not be created again; deactivate APIKey %q and create another key: %w",
+			secret.Name, key.Name, err)
+	}
+	return fmt.Errorf("the Secret %q was created again: run the command again", secret.Name)
 }

@@ -4,6 +4,10 @@
 package main
 
 import (
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -91,4 +95,151 @@ func TestReveal_RefusesKeysWithoutASecretOfTheirs(t *testing.T) {
 		t.Error("a Secret of another token is deleted")
 	}
 	terminal.assertGolden()
+}
+
+func TestReveal_PrintsTheTokenIfTheResponseToTheDeletionIsLost(t *testing.T) {
+	lost := func(http.ResponseWriter) { panic(http.ErrAbortHandler) }
+	badGateway := func(w http.ResponseWriter) { http.Error(w, "bad gateway", http.StatusBadGateway) }
+	shared := "\nThe response to the deletion was lost. Another user may have deleted the Secret and have the token too: if you cannot exclude " +
+		"that, deactivate APIKey \"partner\" and create another."
+	for name, test := range map[string]struct {
+		reaches func(deletion int) bool     // the API server
+		answer  func(w http.ResponseWriter) // of the proxy
+		loses   func(deletion int) bool     // the response of the API server, or the request
+		advice  string
+	}{
+		"every response is lost": {
+			reaches: func(int) bool { return true }, answer: lost, loses: func(int) bool { return true }, advice: shared,
+		},
+		"the proxy answers for the API server": {
+			reaches: func(int) bool { return true }, answer: badGateway, loses: func(int) bool { return true }, advice: shared,
+		},
+		"the first request is lost": {
+			reaches: func(deletion int) bool { return deletion > 1 }, answer: badGateway, loses: func(deletion int) bool { return deletion == 1 },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			terminal := newTerminalWithController(t)
+			terminal.apply("partner")
+			terminal.awaitReason("partner", v1alpha1.ReasonIssued)
+			deletions := 0
+			terminal.throughProxy(func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.Method != http.MethodDelete {
+						next.ServeHTTP(w, r)
+						return
+					}
+					deletions++
+					response := httptest.NewRecorder()
+					if test.reaches(deletions) {
+						next.ServeHTTP(response, r)
+					}
+					if test.loses(deletions) {
+						test.answer(w)
+						return
+					}
+					maps.Copy(w.Header(), response.Header())
+					w.WriteHeader(response.Code)
+					_, _ = w.Write(response.Body.Bytes())
+				})
+			})
+			revealed := terminal.run("reveal", "partner")
+			terminal.assertTokenOf(terminal.key("App partner"), strings.TrimSuffix(revealed.stdout, "\n"))
+			want := "\nSave the token now: it was shown only once. Its Secret \"partner-token\" is deleted." + test.advice + "\n"
+			if revealed.code != 0 || revealed.stderr != want {
+				t.Errorf("reveal: %+v", revealed)
+			}
+			if terminal.secret("partner-token") != nil {
+				t.Error("the Secret is not deleted")
+			}
+		})
+	}
+}
+
+func TestReveal_PrintsNoTokenWhoseSecretStays(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	terminal.apply("partner")
+	terminal.awaitReason("partner", v1alpha1.ReasonIssued)
+	terminal.throughProxy(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodDelete {
+				http.Error(w, "gateway timeout", http.StatusGatewayTimeout)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	terminal.types("reveal", "partner")
+	if terminal.secret("partner-token") == nil {
+		t.Error("the Secret is deleted")
+	}
+	terminal.assertGolden()
+}
+
+func TestReveal_ReadsASecretThatChangesAgain(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	terminal.apply("partner")
+	terminal.awaitReason("partner", v1alpha1.ReasonIssued)
+	var once sync.Once
+	terminal.throughProxy(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodDelete {
+				once.Do(func() {
+					secret := terminal.secret("partner-token")
+					secret.Labels["copied"] = "true"
+					framework.Must(terminal, terminal.env.Client.Update(t.Context(), secret))
+				})
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	revealed := terminal.run("reveal", "partner")
+	terminal.assertTokenOf(terminal.key("App partner"), strings.TrimSuffix(revealed.stdout, "\n"))
+	if terminal.secret("partner-token") != nil {
+		t.Error("the Secret is not deleted")
+	}
+}
+
+func TestReveal_RestoresTheSecretIfTheTokenCannotBePrinted(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	terminal.apply("partner")
+	terminal.awaitReason("partner", v1alpha1.ReasonIssued)
+	for name, test := range map[string]struct {
+		stdout *os.File
+		err    string
+	}{
+		"full disk":   {openFull(terminal), "no space left on device"},
+		"closed pipe": {newClosedPipe(terminal), "broken pipe"},
+	} {
+		var stderr strings.Builder
+		command := terminal.command("reveal", "partner")
+		command.Stdout, command.Stderr = test.stdout, &stderr
+		_ = command.Run() // it fails with an exit code
+		want := "Error: printing the token failed: write /dev/stdout: " + test.err +
+			"\nError: the Secret \"partner-token\" was created again: run the command again\n"
+		if code := command.ProcessState.ExitCode(); code != exitFailure || stderr.String() != want {
+			t.Errorf("%s: exit code %d, %s", name, code, &stderr)
+		}
+	}
+	revealed := terminal.run("reveal", "partner")
+	terminal.assertTokenOf(terminal.key("App partner"), strings.TrimSuffix(revealed.stdout, "\n"))
+}
+
+// openFull opens a file on a full disk.
+func openFull(t *terminal) *os.File {
+	t.Helper()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	framework.Must(t, err)
+	t.Cleanup(func() { framework.Must(t, full.Close()) })
+	return full
+}
+
+// newClosedPipe returns a pipe that no process reads from.
+func newClosedPipe(t *terminal) *os.File {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	framework.Must(t, err)
+	framework.Must(t, reader.Close())
+	t.Cleanup(func() { framework.Must(t, writer.Close()) })
+	return writer
 }
