@@ -13,10 +13,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/common/model"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
@@ -32,12 +32,14 @@ const createdKind = "CreatedAPIKey"
 type createOptions struct {
 	key       keyclient.CreateOptions
 	expiresAt string
-	expiresIn model.Duration
+	expiresIn duration
+	labels    map[string]string
 	manager   bool
+	dryRun    string
 
 	bySecret  bool
 	secret    v1alpha1.TokenSecret
-	secretTTL model.Duration
+	secretTTL duration
 
 	waitOptions
 	printOptions
@@ -87,12 +89,16 @@ func (o *printOptions) complete(flags *pflag.FlagSet) (err error) {
 func newCreateCommand(cluster *cluster) *cobra.Command {
 	o := &createOptions{printOptions: newPrintOptions("created")}
 	command := &cobra.Command{
-		Use:   "create APP_NAME [-r] [-w]",
-		Short: "Create a key and print its token",
+		Use:        "create APP_NAME [-r] [-w]",
+		SuggestFor: []string{"add", "new", "issue", "mint"},
+		Short:      "Create a key and print its token",
 		Long: `Create a key for an app and print its token once.
 
 The command generates the token on your machine and sends only its hash to the cluster. With --secret, the controller generates the
-token and writes it to a Secret, from which 'kubectl apikey reveal' prints it once.`,
+token and writes it to a Secret, from which 'kubectl apikey reveal' prints it once.
+
+With --dry-run, the command creates no key and generates no token. It prints the APIKey that you can save and apply; the controller then
+generates the token.`,
 		Example: `  # Create a key with read access
   kubectl apikey create "Frontend App" -r
 
@@ -102,22 +108,32 @@ token and writes it to a Secret, from which 'kubectl apikey reveal' prints it on
   # Create a key that may create and deactivate keys through the console of the namespace
   kubectl apikey create "Key administration" -r -w --manager
 
-  # Print only the token
-  kubectl apikey create "Nightly Job" -w -o jsonpath='{.token}'
+  # Write only the token, to a file that only you can read
+  (umask 077 && kubectl apikey create "Nightly Job" -w -o jsonpath='{.token}' >token)
 
   # Leave the token in the Secret partner-token for at most one hour
-  kubectl apikey create Partner -r --secret-name=partner-token --secret-ttl=1h`,
+  kubectl apikey create Partner -r --secret-name=partner-token --secret-ttl=1h
+
+  # Write a manifest for Git
+  kubectl apikey create Partner --name=partner -r --dry-run=client -o yaml >partner.yaml`,
 		Args: exactlyOneAppName,
 		PreRunE: func(command *cobra.Command, args []string) error {
 			o.key.AppName = args[0]
 			return o.complete(command.Flags())
 		},
-		RunE:              cluster.run(o.run),
+		RunE: func(command *cobra.Command, args []string) error {
+			if o.dryRun == dryRunClient {
+				return asFailure(o.runOnClient(cluster, command.OutOrStdout()))
+			}
+			return cluster.run(o.run)(command, args)
+		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	flags := command.Flags()
 	flags.BoolVarP(&o.key.ReadAccess, "read", "r", false, "Allow GET, HEAD and OPTIONS requests, and WebSockets.")
 	flags.BoolVarP(&o.key.WriteAccess, "write", "w", false, "Allow all other requests.")
+	flags.StringVar(&o.key.Name, "name", "", "Name of the APIKey. Default: a name that begins like APP_NAME.")
+	flags.StringToStringVarP(&o.labels, "labels", "l", nil, "`Labels` of the APIKey, such as team=blue,stage=test.")
 	flags.BoolVar(&o.manager, "manager", false,
 		"Allow the key to create and deactivate keys through the console (label "+v1alpha1.LabelManager+"=true). Requires --write.")
 	flags.StringVar(&o.expiresAt, "expires-at", "", "Time at which the key expires, such as 2027-06-01T00:00:00Z.")
@@ -127,11 +143,15 @@ token and writes it to a Secret, from which 'kubectl apikey reveal' prints it on
 	flags.StringVar(&o.secret.Name, "secret-name", "", "Name of the Secret. Default: the name of the key, followed by -token.")
 	flags.StringVar(&o.secret.Key, "secret-key", "", "Entry of the Secret that holds the token. Default: token.")
 	flags.Var(&o.secretTTL, "secret-ttl", "Time after which the Secret is deleted, at least 1m. Default: when the key ends.")
-	for _, name := range []string{"expires-in", "secret-ttl"} {
-		flags.Lookup(name).DefValue = "" // not 0s
+	for _, name := range []string{"expires-in", "secret-ttl", "labels"} {
+		flags.Lookup(name).DefValue = "" // not 0s or []
 	}
+	flags.StringVar(&o.dryRun, "dry-run", dryRunNone,
+		"Print the APIKey without creating it: none, client or server. With server, the API server validates the APIKey.")
+	flags.Lookup("dry-run").NoOptDefVal = dryRunClient
 	o.register(flags, "the key is accepted. A key that is not accepted is deleted")
 	o.addFlags(command)
+	completeFlag(command, "dry-run", dryRunNone, dryRunClient, dryRunServer)
 	return command
 }
 
@@ -155,17 +175,20 @@ func (o *createOptions) complete(flags *pflag.FlagSet) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
-	if o.manager {
-		o.key.Labels = map[string]string{v1alpha1.LabelManager: "true"}
+	if o.key.Labels = o.labels; o.manager {
+		o.key.Labels = labels.Merge(o.labels, labels.Set{v1alpha1.LabelManager: "true"})
 	}
 	if o.bySecret || flags.Changed("secret-name") || flags.Changed("secret-key") || flags.Changed("secret-ttl") {
 		o.key.Secret = &o.secret
 	}
 	if flags.Changed("secret-ttl") {
-		o.secret.TTL = &metav1.Duration{Duration: time.Duration(o.secretTTL)}
+		o.secret.TTL = &metav1.Duration{Duration: time.Duration(o.secretTTL.Duration)}
 	}
 	if err := o.completeExpiry(flags, time.Now()); err != nil {
 		return err
+	}
+	if o.dryRun != dryRunNone {
+		return o.completeDryRun()
 	}
 	if err := o.printOptions.complete(flags); err != nil || o.printer == nil || o.key.Secret != nil {
 		return err
@@ -177,7 +200,7 @@ func (o *createOptions) completeExpiry(flags *pflag.FlagSet, now time.Time) erro
 	var at time.Time
 	switch {
 	case flags.Changed("expires-in"):
-		at = now.Add(time.Duration(o.expiresIn)).Truncate(time.Second)
+		at = now.Add(time.Duration(o.expiresIn.Duration)).Truncate(time.Second)
 	case flags.Changed("expires-at"):
 		var err error
 		if at, err = time.Parse(time.RFC3339, o.expiresAt); err != nil {
@@ -241,6 +264,9 @@ func (o *createOptions) sample() *keyclient.CreateResult {
 
 func (o *createOptions) run(ctx context.Context, s *session, _ []string) error {
 	o.key.Namespace = s.namespace
+	if o.dryRun == dryRunServer {
+		return o.runOnServer(ctx, s)
+	}
 	signal.Ignore(syscall.SIGPIPE) // a closed pipe would end the process before printOrDelete deletes the key
 	created, err := o.create(ctx, s)
 	if err == nil {

@@ -14,6 +14,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/test/framework"
+	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 )
 
 func TestCreate_Manager(t *testing.T) {
@@ -118,4 +119,35 @@ func TestCreate_CreatesNoKeyWhoseAppNameIsHeld(t *testing.T) {
 	if keys := terminal.keys(); len(keys) != 1 {
 		t.Errorf("the keys are %v", keys)
 	}
+}
+
+func TestCreate_NameAndLabels(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	terminal.types("create", "Partner", "-r", "-w", "--name=partner", "-l", "team=blue,stage=test", "--manager", "-o", "jsonpath={.metadata.labels}{.token}")
+	terminal.types("create", "Other Partner", "-r", "--name=partner")
+	terminal.types("create", "Other Partner", "-r", "--name=Other Partner")
+	terminal.types("create", "Other Partner", "-r", "-l", "team=not valid")
+	if key := terminal.key("Partner"); key.Name != "partner" || len(terminal.keys()) != 1 {
+		t.Errorf("the keys are %v", terminal.keys())
+	}
+	terminal.assertGolden()
+}
+
+func TestCreate_DryRun(t *testing.T) {
+	terminal := newTerminal(t)
+	terminal.types("create", "Partner", "-r", "--name=partner", "--dry-run")
+	terminal.types("create", "Partner", "-r", "--name=partner", "--dry-run=server")
+	terminal.types("create", "Partner", "-r", "--name=partner", "--dry-run=server", "-o", "yaml")
+	terminal.types("create", "\tPartner", "-r", "--name=partner", "--dry-run=server")
+	namespace := terminal.namespace
+	printed := terminal.types("create", "Partner", "-r", "--name=partner", "-l", "team=blue", "--dry-run=client", "-o", "yaml", "-n", namespace)
+	terminal.kubeconfig = "/no-such-kubeconfig"
+	terminal.types("create", "Partner", "-r", "--name=partner", "--secret-ttl=1h", "--dry-run=client", "-o", "yaml")
+	if keys := terminal.keys(); len(keys) != 0 {
+		t.Errorf("the keys are %v", keys)
+	}
+	terminal.assertGolden()
+	terminal.kubectlApply(printed.stdout)
+	runcontroller.Start(t, terminal.env, namespace)
+	terminal.awaitReason("partner", v1alpha1.ReasonIssued)
 }

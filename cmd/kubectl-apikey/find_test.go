@@ -129,6 +129,7 @@ func TestKubectl_RunsAndCompletesThePlugin(t *testing.T) {
 		{"custom-columns\ncustom-columns-file\n:4\n", []string{"__complete", "apikey", "list", "-o", "custom"}},
 		{"json\njsonpath\njsonpath-as-json\njsonpath-file\n:4\n", []string{"__complete", "apikey", "create", "-o", "js"}},
 		{"yaml\n:4\n", []string{"__complete", "apikey", "export", "-o", "y"}},
+		{"client\n:4\n", []string{"__complete", "apikey", "create", "--dry-run=c"}},
 	} {
 		command := terminal.command(test.args...)
 		command.Path = terminal.env.Binary("kubectl")
