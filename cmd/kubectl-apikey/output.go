@@ -61,7 +61,7 @@ func toUnstructured(key *v1alpha1.APIKey) (*unstructured.Unstructured, error) {
 	return object, nil
 }
 
-// toManifest returns a key in the form in which users apply it: without a status.
+// toManifest returns a key as users apply it, without a status.
 func toManifest(key *v1alpha1.APIKey) (*unstructured.Unstructured, error) {
 	object, err := toUnstructured(key)
 	if err != nil {

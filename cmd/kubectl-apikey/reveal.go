@@ -206,7 +206,7 @@ func printToken(ctx context.Context, s *session, key *v1alpha1.APIKey, taken *ta
 	return err
 }
 
-// restoreSecret creates a deleted Secret again. It returns an error that says what to do in any case.
+// restoreSecret creates a deleted Secret again. It always returns an error, which contains the next step.
 func restoreSecret(ctx context.Context, s *session, key *v1alpha1.APIKey, secret *corev1.Secret) error {
 	ctx, cancel := context.WithTimeout(ctx, deletionTimeout)
 	defer cancel()

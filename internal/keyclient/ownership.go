@@ -14,7 +14,7 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// toolDomains are the domains, with their subdomains, of the labels and annotations by which deployment tools recognize their objects.
+// toolDomains are the domains of the marks of deployment tools: the labels and annotations that identify the objects of a tool.
 var toolDomains = []string{
 	"argocd.argoproj.io",
 	"fluxcd.io", "fluxcd.controlplane.io", // Flux and its operator
@@ -28,7 +28,7 @@ var toolDomains = []string{
 	"generate.kyverno.io",
 }
 
-// toolLabels are recommended labels of Kubernetes that name the deployment tool, or by which Argo CD may recognize its objects.
+// toolLabels are the recommended labels of Kubernetes that are such marks too. Argo CD may use the second one.
 var toolLabels = []string{"app.kubernetes.io/managed-by", "app.kubernetes.io/instance"}
 
 // ManagedBy returns the deployment tool that manages an object: "Flux", "Argo CD", "Helm", or "" if it has the mark of none of them.
@@ -56,8 +56,8 @@ func isWrittenByArgoCD(object metav1.Object) bool {
 	})
 }
 
-// DeclaredMetadata returns the labels and annotations that a user has declared for a key: without those of deployment tools, which would
-// take over or prune a copy of the key, and without the annotations that record how the key was created.
+// DeclaredMetadata returns the labels and annotations that a user has declared for a key. It leaves out the marks of deployment tools,
+// because a tool would prune a copy of the key, and the annotations that record the creation of the key.
 func DeclaredMetadata(key *v1alpha1.APIKey) (declaredLabels, declaredAnnotations map[string]string) {
 	declaredLabels, declaredAnnotations = maps.Clone(key.Labels), maps.Clone(key.Annotations)
 	maps.DeleteFunc(declaredLabels, func(name, _ string) bool { return isOfTool(name) || slices.Contains(toolLabels, name) })
