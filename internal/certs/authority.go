@@ -56,6 +56,12 @@ func (a authority) isScheduled() bool { return !a.signsFrom.IsZero() }
 
 func (a authority) maySign(now time.Time) bool { return a.isScheduled() && !now.Before(a.signsFrom) }
 
+// permits reports whether the authority may sign for all these names.
+func (a authority) permits(names []string) bool {
+	permitted := a.certificate.PermittedDNSDomains
+	return len(permitted) == 0 || !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(permitted, name) })
+}
+
 // issuedAt returns when this package issued a certificate.
 func issuedAt(certificate *x509.Certificate) time.Time { return certificate.NotBefore.Add(backdating) }
 

@@ -6,6 +6,7 @@ package certs
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -49,8 +50,46 @@ func mergeBundles(previousPEM []byte, anchors trustAnchors) []byte {
 	return encodeCertificates(certificates...)
 }
 
-// publish writes the CA bundle to the ConfigMap if it has changed.
-func (r *Rotator) publish(ctx context.Context, configMap *corev1.ConfigMap, authorities []authority) error {
+// bundles are the ConfigMaps of the CA bundle.
+type bundles struct {
+	own           *corev1.ConfigMap // in the Rotator's namespace
+	unpublishable error             // why that cannot be written
+
+	consoles        []*corev1.ConfigMap // in the namespaces of consoles, whose clients may not read the Rotator's namespace
+	consoleProblems []error             // why some of those cannot be written
+}
+
+// readBundles reads all ConfigMaps of the CA bundle.
+func (r *Rotator) readBundles(ctx context.Context) *bundles {
+	b := &bundles{own: &corev1.ConfigMap{}}
+	b.unpublishable = r.read(ctx, r.Namespace, BundleConfigMap, b.own)
+	for _, namespace := range r.ConsoleNamespaces {
+		if namespace == r.Namespace {
+			continue
+		}
+		configMap := &corev1.ConfigMap{}
+		switch err := r.read(ctx, namespace, BundleConfigMap, configMap); {
+		case err == nil:
+			b.consoles = append(b.consoles, configMap)
+		case !errors.As(err, new(notManagedError)): // the Secret of the console holds the bundle too
+			b.consoleProblems = append(b.consoleProblems, err)
+		}
+	}
+	return b
+}
+
+// publish writes the CA bundle to the ConfigMaps that differ from it. A failure in the namespace of a console is not an error, so that it
+// does not affect other servers.
+func (r *Rotator) publish(ctx context.Context, b *bundles, authorities []authority) error {
+	for _, configMap := range b.consoles {
+		if err := r.publishIn(ctx, configMap, authorities); err != nil {
+			b.consoleProblems = append(b.consoleProblems, err)
+		}
+	}
+	return r.publishIn(ctx, b.own, authorities)
+}
+
+func (r *Rotator) publishIn(ctx context.Context, configMap *corev1.ConfigMap, authorities []authority) error {
 	before := configMap.DeepCopy()
 	configMap.Data = map[string]string{bundleKey: string(encodeBundle(authorities))}
 	if equality.Semantic.DeepEqual(before, configMap) {

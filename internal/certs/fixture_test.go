@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,15 +31,17 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 type fixture struct {
 	*testing.T
 	client   client.WithWatch
-	name     string // of the namespace, and of the ValidatingWebhookConfiguration
+	name     string   // of the namespace, and of the ValidatingWebhookConfiguration
+	consoles []string // the namespaces with a console
 	lifetime time.Duration
 	now      time.Time
 	clockErr error // the result of CheckClock
 	events   *events.FakeRecorder
 
 	bundles         history            // of the ConfigMap
+	consoleBundles  map[string]history // of the ConfigMaps, by namespace
 	injectedBundles history            // of the ValidatingWebhookConfiguration
-	served          map[string]history // the serving certificates by Secret
+	served          map[string]history // the serving certificates, by NAMESPACE/SECRET
 	signers         map[string]bool    // the authorities that have signed
 	maxPublished    int                // the highest number of authorities in the ConfigMap
 }
@@ -71,8 +74,8 @@ func newFixture(t *testing.T, lifetime time.Duration) *fixture {
 		t.Fatal(err)
 	}
 	f := &fixture{
-		T: t, client: c, name: env.Namespace(t), lifetime: lifetime, now: start, events: events.NewFakeRecorder(100),
-		served: map[string]history{}, signers: map[string]bool{},
+		T: t, client: c, name: env.Namespace(t), consoles: []string{env.Namespace(t)}, lifetime: lifetime, now: start,
+		events: events.NewFakeRecorder(100), consoleBundles: map[string]history{}, served: map[string]history{}, signers: map[string]bool{},
 	}
 	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: f.name},
@@ -115,7 +118,7 @@ func (f *fixture) rotator(before func(call int) error) *Rotator {
 	})
 	return &Rotator{
 		Client: intercepted, Events: f.events, Log: slog.New(slog.DiscardHandler), Namespace: f.name, WebhookConfiguration: f.name,
-		Lifetime: f.lifetime, Now: func() time.Time { return f.now }, CheckClock: func(context.Context) error { return f.clockErr },
+		ConsoleNamespaces: f.consoles, Lifetime: f.lifetime, Now: func() time.Time { return f.now }, CheckClock: func(context.Context) error { return f.clockErr },
 		warned: map[string]bool{},
 	}
 }
@@ -130,6 +133,10 @@ func (f *fixture) record(object client.Object, err error) error {
 	}
 	switch object := object.(type) {
 	case *corev1.ConfigMap:
+		if object.Namespace != f.name {
+			f.consoleBundles[object.Namespace] = add(f.consoleBundles[object.Namespace], []byte(object.Data["ca.crt"]))
+			break
+		}
 		f.bundles = add(f.bundles, []byte(object.Data["ca.crt"]))
 		certificates, err := cert.ParseCertsPEM([]byte(object.Data["ca.crt"]))
 		framework.Must(f, err)
@@ -138,7 +145,8 @@ func (f *fixture) record(object client.Object, err error) error {
 		f.injectedBundles = add(f.injectedBundles, object.Webhooks[0].ClientConfig.CABundle)
 	case *corev1.Secret:
 		if object.Type == corev1.SecretTypeTLS {
-			f.served[object.Name] = add(f.served[object.Name], object.Data["tls.crt"])
+			name := client.ObjectKeyFromObject(object).String()
+			f.served[name] = add(f.served[name], object.Data["tls.crt"])
 		}
 	}
 	f.assertCovered()
@@ -153,8 +161,12 @@ func (f *fixture) assertCovered() {
 	slowestClient := f.now.Add(-f.lifetime / 12)
 	for secret, served := range f.served {
 		bundles := f.bundles.since(slowestClient)
-		if secret == WebhookSecret {
+		namespace, name, _ := strings.Cut(secret, "/")
+		if name == WebhookSecret {
 			bundles = append(bundles, f.injectedBundles.since(f.now)...) // the API server watches them
+		}
+		if name == ConsoleSecret {
+			bundles = f.consoleBundles[namespace].since(slowestClient) // its clients read this one
 		}
 		for _, certificate := range served.since(slowestPod) {
 			for _, bundle := range bundles {
@@ -170,8 +182,11 @@ func (f *fixture) assertVerified(secret, certificatePEM, bundle string) {
 	framework.Must(f, err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(bundle))
-	service := map[string]string{AuthenticatorSecret: "apikey-authenticator", WebhookSecret: "apikey-controller-webhook"}[secret]
-	name := service + "." + f.name + ".svc"
+	namespace, secretName, _ := strings.Cut(secret, "/")
+	service := map[string]string{
+		AuthenticatorSecret: "apikey-authenticator", WebhookSecret: "apikey-controller-webhook", ConsoleSecret: "apikey-console",
+	}[secretName]
+	name := service + "." + namespace + ".svc"
 	chains, err := certificates[0].Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: f.now})
 	if err != nil {
 		f.Fatalf("%s after the start, a client cannot verify the certificate of %s: %v", f.now.Sub(start), secret, err)
@@ -204,9 +219,23 @@ func (f *fixture) bundle() string {
 	return configMap.Data["ca.crt"]
 }
 
+// consoleObjects returns the objects in the namespace of a console.
+func (f *fixture) consoleObjects(namespace string) (certificate *corev1.Secret, bundle *corev1.ConfigMap) {
+	f.Helper()
+	certificate, bundle = &corev1.Secret{}, &corev1.ConfigMap{}
+	framework.Must(f, f.client.Get(f.Context(), client.ObjectKey{Namespace: namespace, Name: ConsoleSecret}, certificate))
+	framework.Must(f, f.client.Get(f.Context(), client.ObjectKey{Namespace: namespace, Name: BundleConfigMap}, bundle))
+	return certificate, bundle
+}
+
 func (f *fixture) delete(object client.Object, name string) {
 	f.Helper()
-	object.SetNamespace(f.name)
+	f.deleteIn(f.name, object, name)
+}
+
+func (f *fixture) deleteIn(namespace string, object client.Object, name string) {
+	f.Helper()
+	object.SetNamespace(namespace)
 	object.SetName(name)
 	framework.Must(f, client.IgnoreNotFound(f.client.Delete(f.Context(), object)))
 }

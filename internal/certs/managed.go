@@ -32,16 +32,16 @@ func kindOf(object client.Object) string {
 
 // read reads the object of this name. If it does not exist, read prepares it for write to create. An object of another owner is a
 // notManagedError.
-func (r *Rotator) read(ctx context.Context, name string, object client.Object) error {
-	err := r.Client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: name}, object)
+func (r *Rotator) read(ctx context.Context, namespace, name string, object client.Object) error {
+	err := r.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, object)
 	switch {
 	case apierrors.IsNotFound(err):
-		object.SetNamespace(r.Namespace)
+		object.SetNamespace(namespace)
 		object.SetName(name)
 		object.SetLabels(map[string]string{managedByLabel: managedBy})
 		return nil
 	case err != nil:
-		return fmt.Errorf("read %s %q: %w", kindOf(object), name, err)
+		return fmt.Errorf("read %s %q of the namespace %s: %w", kindOf(object), name, namespace, err)
 	case object.GetLabels()[managedByLabel] != managedBy:
 		r.recordWarning(object, "NotManaged", notManagedError{object})
 		return notManagedError{object}
@@ -59,7 +59,7 @@ func (r *Rotator) write(ctx context.Context, object client.Object) error {
 		err = r.Client.Update(ctx, object)
 	}
 	if err != nil {
-		return fmt.Errorf("write %s %q: %w", kindOf(object), object.GetName(), err)
+		return fmt.Errorf("write %s %q of the namespace %s: %w", kindOf(object), object.GetName(), object.GetNamespace(), err)
 	}
 	return nil
 }

@@ -32,13 +32,14 @@ func isExpired(certificate *x509.Certificate, now time.Time) bool {
 	return !now.Before(certificate.NotAfter)
 }
 
-// needsSuccessor reports whether a further authority is due. The authorities are sorted, the oldest first.
-func needsSuccessor(authorities []authority, now time.Time, lifetime time.Duration) bool {
+// needsSuccessor reports whether a further authority is due, also because the newest one may not sign for all names. The authorities are
+// sorted, the oldest first.
+func needsSuccessor(authorities []authority, now time.Time, lifetime time.Duration, names []string) bool {
 	if len(authorities) == 0 {
 		return true
 	}
-	newest := authorities[len(authorities)-1].certificate
-	return needsRenewal(newest, min(lifetime, validity(newest)), now)
+	newest := authorities[len(authorities)-1]
+	return !newest.permits(names) || needsRenewal(newest.certificate, min(lifetime, validity(newest.certificate)), now)
 }
 
 // signingDelay returns how long a successor waits between its publication and its first signature. If the predecessor has a shorter
@@ -52,10 +53,18 @@ func signingDelay(predecessor authority, lifetime time.Duration, now time.Time) 
 	return min(propagation(min(lifetime, validity(predecessor.certificate))), left*2/3)
 }
 
-// selectSigner returns the newest authority that may sign. The authorities are sorted, the oldest first.
-func selectSigner(authorities []authority, now time.Time) (signer authority, found bool) {
+// selectSigner returns the newest authority that may sign for these names. The authorities are sorted, the oldest first.
+//
+// If none may, because a server was added after their creation, it is the published authority that will be the first. No client has
+// connected to that server before, so each one reads the CA bundle that contains this authority.
+func selectSigner(authorities []authority, now time.Time, names []string) (signer authority, found bool) {
 	for _, a := range slices.Backward(authorities) {
-		if a.maySign(now) && !isExpired(a.certificate, now) {
+		if a.maySign(now) && a.permits(names) && !isExpired(a.certificate, now) {
+			return a, true
+		}
+	}
+	for _, a := range authorities {
+		if a.isScheduled() && a.permits(names) && !isExpired(a.certificate, now) {
 			return a, true
 		}
 	}

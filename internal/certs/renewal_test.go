@@ -24,6 +24,14 @@ func createdAfter(id string, created, lifetime, signsFrom time.Duration) authori
 	return a
 }
 
+// permitting returns the authority with these permitted domains.
+func permitting(a authority, domains ...string) authority {
+	certificate := *a.certificate
+	certificate.PermittedDNSDomains = domains
+	a.certificate = &certificate
+	return a
+}
+
 func TestNeedsSuccessor(t *testing.T) {
 	year := createdAfter("year", 0, 360*day, 0)
 	for _, test := range []struct {
@@ -42,10 +50,12 @@ func TestNeedsSuccessor(t *testing.T) {
 		{"not before two thirds of the lowered lifetime have passed", []authority{year}, 19 * day, 30 * day, false},
 		{"by the lifetime of the authority after the configured one was raised", []authority{createdAfter("month", 0, 30*day, 0)}, 20 * day, 360 * day, true},
 		{"not before two thirds of the authority's lifetime have passed", []authority{createdAfter("month", 0, 30*day, 0)}, 19 * day, 360 * day, false},
+		{"at once when a server is added", []authority{permitting(year, "authenticator")}, 0, 360 * day, true},
+		{"not after a server was removed", []authority{permitting(year, "authenticator", "console")}, 0, 360 * day, false},
 		{"not while an authority is valid in the future, because a clock was ahead", []authority{createdAfter("later", day, 360*day, 0)}, 0, 360 * day, false},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
-			if got := needsSuccessor(test.authorities, start.Add(test.at), test.lifetime); got != test.want {
+			if got := needsSuccessor(test.authorities, start.Add(test.at), test.lifetime, []string{"console"}); got != test.want {
 				t.Errorf("got %t", got)
 			}
 		})
@@ -84,13 +94,17 @@ func TestSelectSigner(t *testing.T) {
 		{"the only one", []authority{first}, day, "first"},
 		{"the old one before the scheduled time of the new one", []authority{first, second}, 270*day - time.Second, "first"},
 		{"the new one at its scheduled time", []authority{first, second}, 270 * day, "second"},
-		{"none before the scheduled time of the only one", []authority{second}, 250 * day, ""},
+		{"the only one before its scheduled time", []authority{second}, 250 * day, "second"},
+		{"none that is not scheduled", []authority{createdAfter("third", 240*day, 360*day, 0)}, 250 * day, ""},
+		{"the first that permits a new server", []authority{
+			permitting(first, "authenticator"), permitting(second, "console"), createdAfter("third", 250*day, 360*day, 280*day),
+		}, 260 * day, "second"},
 		{"none that has expired", []authority{first}, 360 * day, ""},
 		{"the old one while the new one is not scheduled", []authority{first, createdAfter("third", 240*day, 360*day, 0)}, 300 * day, "first"},
 		{"the middle one before the scheduled time of the newest", []authority{first, second, createdAfter("third", 271*day, 360*day, 300*day)}, 280 * day, "second"},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
-			if got, found := selectSigner(test.authorities, start.Add(test.at)); got.id != test.want || found != (test.want != "") {
+			if got, found := selectSigner(test.authorities, start.Add(test.at), []string{"console"}); got.id != test.want || found != (test.want != "") {
 				t.Errorf("the signer is %q (found: %t), want %q", got.id, found, test.want)
 			}
 		})
@@ -175,7 +189,7 @@ func TestMinLifetime_LeavesTimeForTheSlowestPod(t *testing.T) {
 }
 
 func TestNewAuthority_PermitsOnlyTheNamesOfTheServers(t *testing.T) {
-	rotator := &Rotator{Namespace: "dev"} // also a top-level domain
+	rotator := &Rotator{Namespace: "dev", WebhookConfiguration: "w", ConsoleNamespaces: []string{"dev", "app"}} // also top-level domains
 	ours, err := newAuthority(start, 10*day, rotator.permittedDomains())
 	if err != nil {
 		t.Fatal(err)
@@ -196,8 +210,11 @@ func TestNewAuthority_PermitsOnlyTheNamesOfTheServers(t *testing.T) {
 			tests = append(tests, test{service + suffix, nil, true})
 		}
 	}
+	for _, name := range []string{"apikey-console", "apikey-console.dev.svc", "apikey-console.app.svc.cluster.local", "localhost"} {
+		tests = append(tests, test{name, nil, true})
+	}
 	for _, name := range []string{
-		"bank.example.com", "dev", "bank.dev", "dev.svc", "bank.dev.svc", "dev.svc.cluster.local", "bank.dev.svc.cluster.local",
+		"apikey-console.shop.svc", "apikey-authenticator.app.svc", "app.svc", "bank.example.com", "dev", "bank.dev", "dev.svc", "bank.dev.svc", "dev.svc.cluster.local", "bank.dev.svc.cluster.local",
 		"apikey-authenticator.shop.svc", "no-apikey-authenticator.dev", "svc", "cluster.local",
 	} {
 		tests = append(tests, test{name, nil, false})

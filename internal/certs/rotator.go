@@ -24,10 +24,12 @@ import (
 const (
 	// AuthoritySecret is the Secret of the authorities.
 	AuthoritySecret = "apikey-operator-ca"
-	// BundleConfigMap is the ConfigMap of the CA bundle.
+	// BundleConfigMap is the ConfigMap of the CA bundle, in the namespace of the controller and in those of the consoles.
 	BundleConfigMap = "apikey-operator-ca"
 	// AuthenticatorSecret is the Secret of the authenticator's serving certificate.
 	AuthenticatorSecret = "apikey-authenticator-tls"
+	// ConsoleSecret is the Secret of a console's serving certificate, in the console's namespace.
+	ConsoleSecret = "apikey-console-tls"
 	// WebhookSecret is the Secret of the admission webhook's serving certificate.
 	WebhookSecret = "apikey-controller-webhook-tls"
 	// WebhookConfiguration is the ValidatingWebhookConfiguration that gets the CA bundle.
@@ -60,8 +62,10 @@ type Rotator struct {
 	Log *slog.Logger
 	// Namespace is the namespace of the Secrets and the ConfigMap.
 	Namespace string
-	// WebhookConfiguration is the name of the ValidatingWebhookConfiguration.
+	// WebhookConfiguration is the name of the ValidatingWebhookConfiguration. It is empty without an admission webhook.
 	WebhookConfiguration string
+	// ConsoleNamespaces are the namespaces of the consoles that get a serving certificate.
+	ConsoleNamespaces []string
 	// Lifetime is the lifetime of an authority, at least MinLifetime. All other times follow from it.
 	Lifetime time.Duration
 	// Now is the clock.
@@ -116,45 +120,42 @@ func (r *Rotator) now() time.Time { return r.Now().UTC().Truncate(time.Second) }
 func (r *Rotator) Rotate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, rotateTimeout)
 	defer cancel()
-	authorities, err := r.reconcileAuthorities(ctx)
+	bundles := r.readBundles(ctx) // before the authorities: see the package comment
+	authorities, err := r.reconcileAuthorities(ctx, bundles)
 	now := r.now()
-	signer, found := selectSigner(authorities, now)
-	if !found {
-		r.recordExpirations(ctx) // the alert on them must fire in time, because nothing is renewed
-		return err
+	if len(authorities) > 0 {
+		recordExpiration("authority", encodeBundle(authorities[len(authorities)-1:]))
 	}
-	recordExpiration("authority", encodeBundle(authorities[len(authorities)-1:]))
-	errs := []error{err}
+	errs := []error{err, errors.Join(bundles.consoleProblems...)}
+	anchors := trustAnchors{authorities: authorities, incomplete: err != nil}
 	for _, s := range r.servers() {
-		anchors := trustAnchors{authorities: authorities, incomplete: err != nil}
-		errs = append(errs, r.reconcileServing(ctx, s, signer, anchors, now))
+		errs = append(errs, r.reconcileServing(ctx, s, anchors, now))
 	}
 	return errors.Join(errs...)
 }
 
 // reconcileAuthorities returns the authorities, sorted, the oldest first. Without an error all of them are valid, published and scheduled,
 // and the oldest may sign. With an error it returns the authorities that it could read.
-func (r *Rotator) reconcileAuthorities(ctx context.Context) ([]authority, error) {
-	configMap, secret := &corev1.ConfigMap{}, &corev1.Secret{}
-	unpublishable := r.read(ctx, BundleConfigMap, configMap) // before the authorities: see the package comment
-	if err := r.read(ctx, AuthoritySecret, secret); err != nil {
-		return nil, errors.Join(unpublishable, err)
+func (r *Rotator) reconcileAuthorities(ctx context.Context, b *bundles) ([]authority, error) {
+	secret := &corev1.Secret{}
+	if err := r.read(ctx, r.Namespace, AuthoritySecret, secret); err != nil {
+		return nil, errors.Join(b.unpublishable, err)
 	}
 	authorities, damage := r.parseAuthorities(secret)
-	if err := errors.Join(unpublishable, damage); err != nil {
+	if err := errors.Join(b.unpublishable, damage); err != nil {
 		return authorities, err
 	}
 	if slices.ContainsFunc(authorities, authority.isScheduled) { // without one, a wrong clock can do no harm
 		if err := r.CheckClock(ctx); err != nil {
 			r.recordWarning(secret, "ClockNotTrusted", errClockNotTrusted)
-			return authorities, errors.Join(r.publish(ctx, configMap, authorities), err)
+			return authorities, errors.Join(r.publish(ctx, b, authorities), err)
 		}
 	}
 	authorities, err := r.renewAuthorities(ctx, secret, authorities)
 	if err != nil {
 		return authorities, err
 	}
-	if err := r.publish(ctx, configMap, authorities); err != nil {
+	if err := r.publish(ctx, b, authorities); err != nil {
 		return authorities, err
 	}
 	return r.scheduleAuthorities(ctx, secret, authorities)
@@ -189,8 +190,8 @@ func (r *Rotator) renewAuthorities(ctx context.Context, secret *corev1.Secret, a
 			authorities = append(authorities, a)
 		}
 	}
-	if needsSuccessor(authorities, now, r.Lifetime) {
-		created, err := newAuthority(now, r.Lifetime, r.permittedDomains())
+	if domains := r.permittedDomains(); needsSuccessor(authorities, now, r.Lifetime, domains) {
+		created, err := newAuthority(now, r.Lifetime, domains)
 		if err != nil {
 			return all, err
 		}

@@ -26,7 +26,7 @@ const (
 	lifetime = 240 * time.Hour
 
 	// maxCalls is the highest number of API calls of a rotation.
-	maxCalls = 11
+	maxCalls = 15
 )
 
 func TestRotate_CreatesAllObjects(t *testing.T) {
@@ -48,7 +48,7 @@ func TestRotate_CreatesAllObjects(t *testing.T) {
 		if secret.Type != corev1.SecretTypeTLS || string(secret.Data["ca.crt"]) != f.bundle() {
 			t.Errorf("%s is of type %s, with the authorities\n%s", name, secret.Type, secret.Data["ca.crt"])
 		}
-		f.assertVerified(name, string(secret.Data["tls.crt"]), f.bundle())
+		f.assertVerified(f.name+"/"+name, string(secret.Data["tls.crt"]), f.bundle())
 	}
 }
 
@@ -73,6 +73,10 @@ func (f *fixture) versions() map[string]string {
 	for _, name := range []string{AuthoritySecret, AuthenticatorSecret, WebhookSecret} {
 		versions[name] = f.secret(name).ResourceVersion
 	}
+	for _, namespace := range f.consoles {
+		certificate, bundle := f.consoleObjects(namespace)
+		versions[namespace+" certificate"], versions[namespace+" bundle"] = certificate.ResourceVersion, bundle.ResourceVersion
+	}
 	return versions
 }
 
@@ -96,6 +100,10 @@ func TestRotate_BundlesCoverAllServedCertificates(t *testing.T) {
 			f.delete(&corev1.Secret{}, AuthenticatorSecret)
 		case 2:
 			f.delete(&corev1.Secret{}, WebhookSecret)
+		case 6:
+			f.deleteIn(f.consoles[0], &corev1.Secret{}, ConsoleSecret)
+		case 7:
+			f.deleteIn(f.consoles[0], &corev1.ConfigMap{}, BundleConfigMap)
 		case 3, 4, 5:
 			f.rotateConcurrently(1 + random.IntN(maxCalls))
 		}
@@ -214,8 +222,9 @@ func TestRotate_OnlyAuthoritySignsAtOnce(t *testing.T) {
 		f.rotateUntil(call)
 		f.skipTo(start.Add(lifetime))
 		f.bundles = nil // clients with an old bundle fail, because its authority has expired
+		clear(f.consoleBundles)
 		f.rotate()
-		f.assertVerified(AuthenticatorSecret, string(f.secret(AuthenticatorSecret).Data["tls.crt"]), f.bundle())
+		f.assertVerified(f.name+"/"+AuthenticatorSecret, string(f.secret(AuthenticatorSecret).Data["tls.crt"]), f.bundle())
 	})
 }
 
@@ -227,6 +236,7 @@ func TestRotate_SuccessorSignsBeforePodsServeExpiredCertificates(t *testing.T) {
 	f.skipTo(start.Add(lifetime * 11 / 12))
 	f.rotate()
 	f.bundles = f.bundles[len(f.bundles)-1:]
+	clear(f.consoleBundles)
 	for range 24 { // hours; the authority expires after 20
 		f.now = f.now.Add(time.Hour)
 		f.rotate()
@@ -244,6 +254,9 @@ func (f *fixture) skipTo(to time.Time) {
 	clear(f.served)
 	for _, name := range []string{AuthenticatorSecret, WebhookSecret} {
 		f.delete(&corev1.Secret{}, name)
+	}
+	for _, namespace := range f.consoles {
+		f.deleteIn(namespace, &corev1.Secret{}, ConsoleSecret)
 	}
 }
 
@@ -263,7 +276,7 @@ func (f *fixture) assertSuccessorSigns(then time.Time) {
 func (f *fixture) reissueReason(name string, signer authority) string {
 	f.Helper()
 	secret := f.secret(name)
-	return reissueReason(secret.Data["tls.crt"], secret.Data["tls.key"], signer, f.rotator(nil).dnsNames("apikey-authenticator"), f.now)
+	return reissueReason(secret.Data["tls.crt"], secret.Data["tls.key"], signer, dnsNames("apikey-authenticator", f.name), f.now)
 }
 
 func TestRotate_CreatesDeletedObjectsAgain(t *testing.T) {
@@ -283,6 +296,7 @@ func TestRotate_CreatesDeletedObjectsAgain(t *testing.T) {
 
 	clear(f.served) // clients with the old bundle fail, as after a leak of its key they must
 	f.bundles, f.injectedBundles = nil, nil
+	clear(f.consoleBundles)
 	f.delete(&corev1.Secret{}, AuthoritySecret)
 	f.rotate()
 	if f.bundle() == bundle || strings.Count(f.bundle(), "BEGIN") != 1 {
@@ -309,7 +323,7 @@ func TestRotate_LeavesObjectsOfOtherOwnersUnchanged(t *testing.T) {
 	if f.injectedBundles != nil {
 		t.Error("the CA bundle of the ValidatingWebhookConfiguration was replaced")
 	}
-	f.assertVerified(AuthenticatorSecret, string(f.secret(AuthenticatorSecret).Data["tls.crt"]), f.bundle())
+	f.assertVerified(f.name+"/"+AuthenticatorSecret, string(f.secret(AuthenticatorSecret).Data["tls.crt"]), f.bundle())
 	f.assertOneWarning(`NotManaged Secret "apikey-controller-webhook-tls"` + notManaged)
 }
 
@@ -423,7 +437,7 @@ func TestRotate_CreatesTheFirstAuthorityByAnyClock(t *testing.T) {
 		if err := f.rotator(nil).Rotate(t.Context()); err != nil && !errors.Is(err, f.clockErr) {
 			t.Fatal(err)
 		}
-		f.assertVerified(AuthenticatorSecret, string(f.secret(AuthenticatorSecret).Data["tls.crt"]), f.bundle())
+		f.assertVerified(f.name+"/"+AuthenticatorSecret, string(f.secret(AuthenticatorSecret).Data["tls.crt"]), f.bundle())
 	})
 }
 
@@ -450,6 +464,7 @@ func TestRotate_SuccessorSignsAtOnceAfterItsPredecessorIsRemoved(t *testing.T) {
 
 	clear(f.served) // clients with the old bundle fail
 	f.bundles, f.injectedBundles = nil, nil
+	clear(f.consoleBundles)
 	f.rotate()
 	if reason := f.reissueReason(AuthenticatorSecret, authorities[1]); reason != "" {
 		t.Errorf("the successor did not sign the certificate: %s", reason)

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,41 +16,60 @@ import (
 
 // server is a server that needs a serving certificate.
 type server struct {
-	name    string // in logs and metrics
-	service string // the name of its Service
-	secret  string // the name of the Secret of its certificate
+	name      string   // in logs and metrics
+	namespace string   // of its Service and its Secret
+	secret    string   // the name of the Secret of its certificate
+	dnsNames  []string // of its certificate
 	// injectCABundle passes the CA bundle on to clients that read no ConfigMap, before a certificate is issued. It may be nil.
 	injectCABundle func(context.Context, trustAnchors) error
 }
 
 func (r *Rotator) servers() []server {
-	return []server{
-		{name: "authenticator", service: "apikey-authenticator", secret: AuthenticatorSecret},
-		{name: "webhook", service: "apikey-controller-webhook", secret: WebhookSecret, injectCABundle: r.injectCABundle},
+	servers := []server{{
+		name: "authenticator", namespace: r.Namespace, secret: AuthenticatorSecret, dnsNames: dnsNames("apikey-authenticator", r.Namespace),
+	}}
+	if r.WebhookConfiguration != "" {
+		servers = append(servers, server{
+			name: "webhook", namespace: r.Namespace, secret: WebhookSecret, dnsNames: dnsNames("apikey-controller-webhook", r.Namespace),
+			injectCABundle: r.injectCABundle,
+		})
 	}
+	for _, namespace := range r.ConsoleNamespaces {
+		servers = append(servers, server{
+			name: "console/" + namespace, namespace: namespace, secret: ConsoleSecret,
+			dnsNames: append(dnsNames("apikey-console", namespace), "localhost"), // for kubectl port-forward
+		})
+	}
+	return servers
 }
 
 // dnsNames returns the names of a Service in the cluster.
-func (r *Rotator) dnsNames(service string) []string {
-	inNamespace := service + "." + r.Namespace
+func dnsNames(service, namespace string) []string {
+	inNamespace := service + "." + namespace
 	return []string{service, inNamespace, inNamespace + ".svc", inNamespace + ".svc.cluster.local"}
 }
 
-// permittedDomains returns the domains that an authority may sign for. The namespace alone is not one of them: if it is called dev, it
-// would permit every name below that top-level domain.
+// permittedDomains returns the domains that an authority may sign for. A namespace alone is not one of them: if it is called dev, it would
+// permit every name below that top-level domain.
 func (r *Rotator) permittedDomains() []string {
 	var domains []string
 	for _, s := range r.servers() {
-		domains = append(domains, r.dnsNames(s.service)...)
+		domains = append(domains, s.dnsNames...)
 	}
-	return domains
+	slices.Sort(domains)
+	return slices.Compact(domains)
 }
 
 // reconcileServing renews the serving certificate of a server when that is due. If the Secret belongs to another owner, so does its CA
 // bundle.
-func (r *Rotator) reconcileServing(ctx context.Context, s server, signer authority, anchors trustAnchors, now time.Time) error {
+func (r *Rotator) reconcileServing(ctx context.Context, s server, anchors trustAnchors, now time.Time) error {
+	signer, found := selectSigner(anchors.authorities, now, s.dnsNames)
+	if !found { // because an error prevents a new authority
+		r.recordServingExpiration(ctx, s) // the alert on it must fire in time, because the certificate is not renewed
+		return nil
+	}
 	secret := &corev1.Secret{}
-	switch err := r.read(ctx, s.secret, secret); {
+	switch err := r.read(ctx, s.namespace, s.secret, secret); {
 	case errors.As(err, new(notManagedError)):
 		recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
 		return nil
@@ -61,8 +81,7 @@ func (r *Rotator) reconcileServing(ctx context.Context, s server, signer authori
 			return err
 		}
 	}
-	names := r.dnsNames(s.service)
-	reason := reissueReason(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], signer, names, now)
+	reason := reissueReason(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], signer, s.dnsNames, now)
 	bundle := mergeBundles(secret.Data[bundleKey], anchors)
 	if reason == "" && bytes.Equal(secret.Data[bundleKey], bundle) {
 		recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
@@ -73,7 +92,7 @@ func (r *Rotator) reconcileServing(ctx context.Context, s server, signer authori
 	}
 	secret.Data[bundleKey] = bundle
 	if reason != "" {
-		certificate, key, err := signer.issue(now, propagation(r.Lifetime), names)
+		certificate, key, err := signer.issue(now, propagation(r.Lifetime), s.dnsNames)
 		if err != nil {
 			return err
 		}
@@ -87,12 +106,10 @@ func (r *Rotator) reconcileServing(ctx context.Context, s server, signer authori
 	return r.write(ctx, secret)
 }
 
-// recordExpirations records the expiry of the existing serving certificates.
-func (r *Rotator) recordExpirations(ctx context.Context) {
-	for _, s := range r.servers() {
-		secret := &corev1.Secret{}
-		if err := r.Client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: s.secret}, secret); err == nil {
-			recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
-		}
+// recordServingExpiration records the expiry of the existing certificate of a server.
+func (r *Rotator) recordServingExpiration(ctx context.Context, s server) {
+	secret := &corev1.Secret{}
+	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: s.secret}, secret); err == nil {
+		recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
 	}
 }
