@@ -4,6 +4,7 @@
 package authn
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -13,41 +14,42 @@ import (
 
 // Authenticator decides requests from the keys in memory.
 type Authenticator struct {
-	keys         keySource
+	keys         KeySource
 	maxStaleness time.Duration
 	now          func() time.Time
 }
 
-// keySource is the part of a Keyring that the Authenticator reads.
-type keySource interface {
-	// lookup returns the entry of a token in a namespace, or nil, and the reason to refuse the token now, or "".
-	lookup(namespace string, digest token.Digest, now func() time.Time) (*entry, Reason)
-	// entriesOf returns the entries of an APIKey.
-	entriesOf(namespace, name string) []*entry
-	// hasNamespace reports whether any APIKey of a namespace has an entry.
-	hasNamespace(namespace string) bool
-
+// KeySource is a Keyring with the keys of all namespaces that are served, or Keyrings with one for each namespace.
+type KeySource interface {
+	// Len returns the number of tokens.
+	Len() int
+	// Synced reports whether all keys have been listed.
 	Synced() bool
+	// Staleness returns the longest time since the Kubernetes API last sent something.
 	Staleness(now time.Time) time.Duration
-	// lastError returns the error of the last call to the Kubernetes API, or "none".
-	lastError() string
+
+	// keyringOf returns the Keyring with the keys of a namespace, or nil if the namespace is not served.
+	keyringOf(namespace string) *Keyring
+	// all yields each Keyring with the namespace of its keys, sorted. The namespace is metav1.NamespaceAll for a Keyring with all keys.
+	all() iter.Seq2[string, *Keyring]
 }
 
-// NewAuthenticator returns an Authenticator that reads a Keyring. It decides Unavailable while the Keyring is staler than maxStaleness,
+// NewAuthenticator returns an Authenticator that reads these keys. It decides Unavailable while their Keyring is staler than maxStaleness,
 // which is 0 for no bound, or at least MinStaleness. Tests replace the clock time.Now.
-func NewAuthenticator(keyring *Keyring, maxStaleness time.Duration, now func() time.Time) *Authenticator {
-	return &Authenticator{keys: keyring, maxStaleness: maxStaleness, now: now}
+func NewAuthenticator(keys KeySource, maxStaleness time.Duration, now func() time.Time) *Authenticator {
+	return &Authenticator{keys: keys, maxStaleness: maxStaleness, now: now}
 }
 
 // Decide decides a request. It does not allocate.
 func (a *Authenticator) Decide(request Request) Verdict {
-	if reason := a.unavailable(); reason != "" {
+	keyring := a.keys.keyringOf(request.Namespace)
+	if reason := a.unavailable(keyring); reason != "" {
 		return Verdict{Decision: Unavailable, Reason: reason}
 	}
 	if reason := request.Credential.refusal(); reason != "" {
 		return Verdict{Decision: Unauthenticated, Reason: reason}
 	}
-	entry, reason := a.keys.lookup(request.Namespace, token.Sum(request.Credential.token), a.now)
+	entry, reason := keyring.lookup(request.Namespace, token.Sum(request.Credential.token), a.now)
 	switch {
 	case entry == nil:
 		return Verdict{Decision: Unauthenticated, Reason: reason}
@@ -95,8 +97,13 @@ func missingAccess(missing Access) Reason {
 
 // Accepts reports whether any token of the APIKey with this UID is accepted.
 func (a *Authenticator) Accepts(namespace, name, uid string) bool {
-	return slices.ContainsFunc(a.keys.entriesOf(namespace, name), func(e *entry) bool { return e.UID == uid && e.refusal(a.now) == "" })
+	keyring := a.keys.keyringOf(namespace)
+	return keyring != nil &&
+		slices.ContainsFunc(keyring.entriesOf(namespace, name), func(e *entry) bool { return e.UID == uid && e.refusal(a.now) == "" })
 }
 
 // HasKeys reports whether a namespace has any issued keys, valid or ended.
-func (a *Authenticator) HasKeys(namespace string) bool { return a.keys.hasNamespace(namespace) }
+func (a *Authenticator) HasKeys(namespace string) bool {
+	keyring := a.keys.keyringOf(namespace)
+	return keyring != nil && keyring.hasNamespace(namespace)
+}

@@ -4,11 +4,13 @@
 package authn
 
 import (
+	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"squirrel.dev/apikey-operator/api/token"
@@ -26,6 +28,7 @@ type Keyring struct {
 }
 
 var (
+	_ KeySource                    = (*Keyring)(nil)
 	_ cache.TransformingStore      = (*Keyring)(nil)
 	_ cache.ReflectorBookmarkStore = (*Keyring)(nil)
 )
@@ -47,6 +50,13 @@ func (k *Keyring) Len() int { return int(k.store.Load().count.Load()) }
 // Staleness returns the time since the Kubernetes API last sent a list, an event or a bookmark. Before the first one it is the time since
 // NewKeyring.
 func (k *Keyring) Staleness(now time.Time) time.Duration { return now.Sub(*k.lastSeen.Load()) }
+
+// keyringOf returns the Keyring itself: it has the keys of all namespaces that are served.
+func (k *Keyring) keyringOf(string) *Keyring { return k }
+
+func (k *Keyring) all() iter.Seq2[string, *Keyring] {
+	return func(yield func(string, *Keyring) bool) { yield(metav1.NamespaceAll, k) }
+}
 
 func (k *Keyring) lookup(namespace string, digest token.Digest, now func() time.Time) (*entry, Reason) {
 	return k.store.Load().lookup(namespace, &digest, now)

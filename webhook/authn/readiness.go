@@ -4,34 +4,64 @@
 package authn
 
 import (
+	"errors"
 	"fmt"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // MinStaleness is the lowest bound of staleness that makes sense. While nothing changes, the Kubernetes API sends only a bookmark, about
 // once a minute, and one may be late. A lower bound would fail in an idle cluster.
 const MinStaleness = 2 * time.Minute
 
-// Ready returns nil when requests can be decided, or else an error with the reason and what to do.
+// Ready returns nil when requests can be decided, or else an error with the reasons and what to do. With a Keyring for each namespace, it
+// waits until all are listed, except those that the Kubernetes API refuses to list: a namespace that was deleted, or that withdrew the
+// permission, must not stop the others.
 func (a *Authenticator) Ready() error {
-	switch a.unavailable() {
+	var problems []error
+	isAvailable, isWaiting := false, false
+	for namespace, keyring := range a.keys.all() {
+		err := a.problem(keyring)
+		if err == nil {
+			isAvailable = true
+			continue
+		}
+		isWaiting = isWaiting || !keyring.Synced() && !keyring.isRefused()
+		if namespace != metav1.NamespaceAll {
+			err = fmt.Errorf("namespace %s: %w", namespace, err)
+		}
+		problems = append(problems, err)
+	}
+	if isAvailable && !isWaiting {
+		return nil
+	}
+	return errors.Join(problems...)
+}
+
+// problem returns an error with the reason why no request for the keys of this Keyring can be decided, or nil.
+func (a *Authenticator) problem(keyring *Keyring) error {
+	switch a.unavailable(keyring) {
 	case ReasonNotSynced:
 		return fmt.Errorf("the APIKeys have not been listed yet: check that the Kubernetes API is reachable, that the CRD of APIKey is "+
-			"installed, and that this process may list and watch apikeys.keys.squirrel.dev (last error: %s)", a.keys.lastError())
+			"installed, and that this process may list and watch apikeys.keys.squirrel.dev (last error: %s)", keyring.lastError())
 	case ReasonStale:
 		return fmt.Errorf("the Kubernetes API has sent nothing for %s, and --max-staleness allows %s: check that it is reachable "+
-			"(last error: %s)", a.keys.Staleness(a.now()).Round(time.Second), a.maxStaleness, a.keys.lastError())
+			"(last error: %s)", keyring.Staleness(a.now()).Round(time.Second), a.maxStaleness, keyring.lastError())
 	default:
 		return nil
 	}
 }
 
-// unavailable returns the reason why no request can be decided now, or "".
-func (a *Authenticator) unavailable() Reason {
+// unavailable returns the reason why no request for the keys of this Keyring can be decided now, or "". The Keyring is nil for a namespace
+// that is not served.
+func (a *Authenticator) unavailable(keyring *Keyring) Reason {
 	switch {
-	case !a.keys.Synced():
+	case keyring == nil:
+		return ReasonNamespaceNotServed
+	case !keyring.Synced():
 		return ReasonNotSynced
-	case a.maxStaleness > 0 && a.keys.Staleness(a.now()) > a.maxStaleness:
+	case a.maxStaleness > 0 && keyring.Staleness(a.now()) > a.maxStaleness:
 		return ReasonStale
 	default:
 		return ""

@@ -125,6 +125,12 @@ func (k *Keyring) lastError() string {
 	return "none"
 }
 
+// isRefused reports whether the Kubernetes API refused the last call, because the process lacks the permission.
+func (k *Keyring) isRefused() bool {
+	err := k.listWatchError.Load()
+	return err != nil && apierrors.IsForbidden(*err)
+}
+
 // ReflectorOptions returns the options of a Reflector that fills a Keyring, alone or together with another store. Its delays between
 // attempts grow from 0.2 s, doubling to 1 s, each with up to 100 % of jitter. They are short because a revoked key is accepted until the
 // watch delivers its end.

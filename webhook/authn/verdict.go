@@ -61,4 +61,5 @@ const (
 	ReasonNoMethod            Reason = "NoMethod"
 	ReasonNotSynced           Reason = "NotSynced"
 	ReasonStale               Reason = "Stale"
+	ReasonNamespaceNotServed  Reason = "NamespaceNotServed"
 )

@@ -47,7 +47,10 @@ func (c *checker) check(ctx context.Context, request authn.Request) authn.Verdic
 		serving.ProtectConnection(ctx, request.Namespace)
 		return verdict
 	}
-	if verdict.Decision == authn.Unauthenticated && verdict.Key == nil && !c.authenticator.HasKeys(request.Namespace) {
+	switch {
+	case verdict.Reason == authn.ReasonNamespaceNotServed:
+		c.warnOfUnservedNamespace(request.Namespace)
+	case verdict.Decision == authn.Unauthenticated && verdict.Key == nil && !c.authenticator.HasKeys(request.Namespace):
 		c.warnOfNamespace(request.Namespace)
 	}
 	if c.log.Enabled(ctx, slog.LevelDebug) {
@@ -74,5 +77,13 @@ func (c *checker) warnOfNamespace(namespace string) {
 	c.namespaceWarnings.Do(func() {
 		c.log.Warn("A gateway sent a check for a namespace without API keys: correct the namespace in the configuration of the gateway, "+
 			"or create a key in this namespace.", "namespace", namespace)
+	})
+}
+
+// warnOfUnservedNamespace logs, as warnOfNamespace does, that a gateway names a namespace whose keys the authenticator does not read.
+func (c *checker) warnOfUnservedNamespace(namespace string) {
+	c.namespaceWarnings.Do(func() {
+		c.log.Warn("A gateway sent a check for a namespace that is not one of --namespaces, and got the status 503: correct the namespace in "+
+			"the configuration of the gateway, or add it to --namespaces.", "namespace", namespace)
 	})
 }

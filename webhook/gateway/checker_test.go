@@ -8,13 +8,18 @@ import (
 	"encoding/json"
 	"log/slog"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"squirrel.dev/apikey-operator/test/framework"
+	"squirrel.dev/apikey-operator/webhook/authn"
+	"squirrel.dev/apikey-operator/webhook/gateway"
 )
 
 func TestChecker_LogsDenialsAtDebugLevel(t *testing.T) {
@@ -135,4 +140,27 @@ func logged(t *testing.T, out *bytes.Buffer) []map[string]any {
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+func TestChecker_LogsANamespaceThatIsNotServedOnceAMinute(t *testing.T) {
+	var out bytes.Buffer
+	keyrings := authn.NewKeyrings([]string{"bank"})
+	server := httptest.NewServer(gateway.NewHandler(authn.NewAuthenticator(keyrings, 0, time.Now), gateway.Options{
+		InsufficientAccessStatus: http.StatusUnauthorized,
+		Metrics:                  gateway.NewMetrics(prometheus.NewRegistry(), keyrings),
+		Log:                      slog.New(slog.NewJSONHandler(&out, nil)),
+	}))
+	t.Cleanup(server.Close)
+	var want []map[string]any
+	for _, protocol := range protocols {
+		for _, token := range []string{readToken, "sq_unknown", ""} {
+			assertResponse(t, send(t, server.Listener.Addr().String(), httpCheck(protocol, "X-API-Key: "+token)), unavailable)
+		}
+		want = append(want, map[string]any{"level": "WARN", "protocol": protocol, "namespace": "shop", "msg": "A gateway sent a check for a " +
+			"namespace that is not one of --namespaces, and got the status 503: correct the namespace in the configuration of the gateway, or " +
+			"add it to --namespaces."})
+	}
+	if diff := cmp.Diff(want, logged(t, &out)); diff != "" {
+		t.Errorf("the log differs (-want +got):\n%s", diff)
+	}
 }

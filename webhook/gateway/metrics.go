@@ -20,8 +20,8 @@ type Metrics struct {
 	duration        *prometheus.HistogramVec
 }
 
-// NewMetrics registers the metrics of this package and of the Keyring.
-func NewMetrics(registry prometheus.Registerer, keyring *authn.Keyring) *Metrics {
+// NewMetrics registers the metrics of this package and of the keys in memory.
+func NewMetrics(registry prometheus.Registerer, keys authn.KeySource) *Metrics {
 	m := &Metrics{
 		authentications: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apikey_authentications_total",
@@ -39,12 +39,12 @@ func NewMetrics(registry prometheus.Registerer, keyring *authn.Keyring) *Metrics
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "apikey_keyring_keys",
 			Help: "Tokens that the authenticator holds in memory, including those of ended keys.",
-		}, func() float64 { return float64(keyring.Len()) }),
+		}, func() float64 { return float64(keys.Len()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "apikey_keyring_synced",
 			Help: "1 after the authenticator has listed all keys, 0 before.",
 		}, func() float64 {
-			if keyring.Synced() {
+			if keys.Synced() {
 				return 1
 			}
 			return 0
@@ -52,7 +52,7 @@ func NewMetrics(registry prometheus.Registerer, keyring *authn.Keyring) *Metrics
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "apikey_keyring_staleness_seconds",
 			Help: "Time since the Kubernetes API last sent a list, an event or a bookmark (about one a minute). Before the first, since the start.",
-		}, func() float64 { return keyring.Staleness(time.Now()).Seconds() }),
+		}, func() float64 { return keys.Staleness(time.Now()).Seconds() }),
 	)
 	return m
 }
