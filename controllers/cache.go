@@ -13,12 +13,20 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// CacheOptions returns the options of the manager's cache. They bound the memory that each key takes.
-func CacheOptions() cache.Options {
-	return cache.Options{
+// CacheOptions returns the options of the manager's cache for the keys of these namespaces, or of all namespaces if there are none. They
+// bound the memory that each key takes.
+func CacheOptions(namespaces ...string) cache.Options {
+	options := cache.Options{
 		ByObject:         map[client.Object]cache.ByObject{&v1alpha1.APIKey{}: {Transform: trimKey}},
 		DefaultTransform: cache.TransformStripManagedFields(),
 	}
+	if len(namespaces) > 0 {
+		options.DefaultNamespaces = make(map[string]cache.Config, len(namespaces))
+	}
+	for _, namespace := range namespaces {
+		options.DefaultNamespaces[namespace] = cache.Config{}
+	}
+	return options
 }
 
 // trimKey removes the metadata that the controller does not read, which may have any size, and interns the strings that most keys have in

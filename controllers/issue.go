@@ -11,6 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	poll "k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -28,6 +29,9 @@ const (
 
 	// secretTimeout bounds the creation of a Secret. It leaves the reconcile time to record the result.
 	secretTimeout = reconcileTimeout - 2*time.Second
+
+	// claimReadInterval is the interval of the reads of a claim that was just written.
+	claimReadInterval = 10 * time.Millisecond
 
 	// clockDifference is the maximum difference between the clocks of two controllers.
 	clockDifference = 5 * time.Second
@@ -50,7 +54,7 @@ var (
 	// errFormerSecret means that the Secret of a key that was deleted or has ended is not deleted yet.
 	errFormerSecret = errors.New("the Secret of a former key still exists")
 
-	// errClaimNotSeen means that the cache lacks the claim that was just written: the client was not built with ClientOptions.
+	// errClaimNotSeen means that the cache still lacks the claim that was just written.
 	errClaimNotSeen = errors.New("the cache of APIKeys has not seen the claim that was just written")
 )
 
@@ -181,16 +185,20 @@ func (r *APIKeyReconciler) recheckConflict(ctx context.Context, key *v1alpha1.AP
 }
 
 // waitForClaim returns when the cache has seen the key's claim, and with it all earlier writes. A list with read-your-writes consistency
-// would also wait for all other writes of this process.
+// would also wait for all other writes of this process. With --namespaces, each namespace has its own cache, and the consistent read may
+// return when another one has caught up, so it is repeated.
 func (r *APIKeyReconciler) waitForClaim(ctx context.Context, key *v1alpha1.APIKey) error {
-	seen := &v1alpha1.APIKey{}
-	if err := r.Get(ctx, client.ObjectKeyFromObject(key), seen); err != nil {
-		return err
+	err := poll.PollUntilContextCancel(ctx, claimReadInterval, true, func(ctx context.Context) (bool, error) {
+		seen := &v1alpha1.APIKey{}
+		if err := r.Get(ctx, client.ObjectKeyFromObject(key), seen); err != nil {
+			return false, err
+		}
+		return seen.UID == key.UID && apikey.IsClaimed(seen) && seen.Status.Tokens[0].Hash == key.Status.Tokens[0].Hash, nil
+	})
+	if poll.Interrupted(err) {
+		return errors.Join(errClaimNotSeen, err)
 	}
-	if seen.UID != key.UID || !apikey.IsClaimed(seen) || seen.Status.Tokens[0].Hash != key.Status.Tokens[0].Hash {
-		return errClaimNotSeen
-	}
-	return nil
+	return err
 }
 
 // handOver writes the minted token to the one-time Secret. An imported token has no Secret.

@@ -14,7 +14,6 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	controllerconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -36,15 +35,13 @@ func StartWith(
 	t testing.TB, env *testenv.Env, config *rest.Config, namespace string, change func(*controllers.APIKeyReconciler),
 ) (stop func()) {
 	t.Helper()
-	cacheOptions := controllers.CacheOptions()
-	cacheOptions.DefaultNamespaces = map[string]cache.Config{namespace: {}}
 	config = rest.CopyConfig(config)
 	clock, err := kubeapi.NewClock(config, time.Now, slog.New(slog.DiscardHandler))
 	framework.Must(t, err)
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:     env.Scheme,
 		Client:     controllers.ClientOptions(),
-		Cache:      cacheOptions,
+		Cache:      controllers.CacheOptions(namespace),
 		Metrics:    metricsserver.Options{BindAddress: "0"},
 		Controller: controllerconfig.Controller{SkipNameValidation: new(true)},
 		Logger:     logr.Discard(),
