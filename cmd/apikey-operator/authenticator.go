@@ -10,11 +10,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"squirrel.dev/apikey-operator/internal/serving"
@@ -25,6 +28,7 @@ import (
 // authenticator is the subcommand that checks keys for gateways. It writes nothing to the Kubernetes API.
 type authenticator struct {
 	server                   serverFlags
+	namespaces               []string
 	grpcListenAddress        string
 	defaultNamespace         string
 	maxStaleness             time.Duration
@@ -41,6 +45,7 @@ func newAuthenticatorCommand() *cobra.Command {
 	}
 	flags := command.Flags()
 	a.server.register(flags, "The address on which to serve gateways over HTTP.")
+	registerNamespaces(flags, &a.namespaces)
 	flags.StringVar(&a.grpcListenAddress, "grpc-listen-address", ":9191",
 		"The address on which to serve Envoy over gRPC (ext_authz v3); 0 disables it.")
 	flags.StringVar(&a.defaultNamespace, "default-namespace", "",
@@ -57,9 +62,14 @@ func (a *authenticator) validate() error {
 	if err := cmp.Or(
 		a.server.validate(),
 		validateAddressOrOff("grpc-listen-address", a.grpcListenAddress),
+		validateNamespaces("namespaces", a.namespaces),
 		validateNamespace("default-namespace", a.defaultNamespace),
 	); err != nil {
 		return err
+	}
+	if a.defaultNamespace != "" && len(a.namespaces) > 0 && !slices.Contains(a.namespaces, a.defaultNamespace) {
+		return fmt.Errorf("--default-namespace=%s is not one of --namespaces=%s: add it there", a.defaultNamespace,
+			strings.Join(a.namespaces, ","))
 	}
 	if a.maxStaleness != 0 && a.maxStaleness < authn.MinStaleness {
 		return fmt.Errorf("--max-staleness=%s is too short, because the Kubernetes API sends a bookmark only about once a minute: "+
@@ -80,27 +90,39 @@ func (a *authenticator) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	keyring := authn.NewKeyring()
-	servers.AddRunnable(func(ctx context.Context) error { return keyring.Run(ctx, kubernetes, metav1.NamespaceAll) })
-	keys := authn.NewAuthenticator(keyring, a.maxStaleness, time.Now)
-	a.addGatewayServers(servers, tlsConfig, keyring, keys)
-	a.server.operations.addServers(servers, keys.Ready)
+	keys, watch := a.newKeys()
+	servers.AddRunnable(func(ctx context.Context) error { return watch(ctx, kubernetes) })
+	authenticator := authn.NewAuthenticator(keys, a.maxStaleness, time.Now)
+	a.addGatewayServers(servers, tlsConfig, keys, authenticator)
+	a.server.operations.addServers(servers, authenticator.Ready)
 	return servers.Run(ctx)
 }
 
+// newKeys returns the keys in memory, which are empty, and the function that keeps them up to date.
+func (a *authenticator) newKeys() (keys authn.KeySource, watch func(context.Context, *rest.Config) error) {
+	if len(a.namespaces) > 0 {
+		keyrings := authn.NewKeyrings(a.namespaces)
+		return keyrings, keyrings.Run
+	}
+	keyring := authn.NewKeyring()
+	return keyring, func(ctx context.Context, kubernetes *rest.Config) error {
+		return keyring.Run(ctx, kubernetes, metav1.NamespaceAll)
+	}
+}
+
 func (a *authenticator) addGatewayServers(
-	servers *serving.Process, tlsConfig *tls.Config, keyring *authn.Keyring, keys *authn.Authenticator,
+	servers *serving.Process, tlsConfig *tls.Config, keys authn.KeySource, authenticator *authn.Authenticator,
 ) {
 	options := gateway.Options{
 		InsufficientAccessStatus: a.insufficientAccessStatus,
-		Metrics:                  gateway.NewMetrics(metrics.Registry, keyring),
+		Metrics:                  gateway.NewMetrics(metrics.Registry, keys),
 		Log:                      slog.Default(),
 	}
-	servers.AddServer("authenticator", a.server.listenAddress, tlsConfig, gateway.NewHandler(keys, options))
+	servers.AddServer("authenticator", a.server.listenAddress, tlsConfig, gateway.NewHandler(authenticator, options))
 	if a.grpcListenAddress == off {
 		return
 	}
-	servers.AddGRPCServer("grpc", a.grpcListenAddress, tlsConfig, keys.Ready, func(registrar grpc.ServiceRegistrar) {
-		gateway.RegisterEnvoy(registrar, keys, a.defaultNamespace, options)
+	servers.AddGRPCServer("grpc", a.grpcListenAddress, tlsConfig, authenticator.Ready, func(registrar grpc.ServiceRegistrar) {
+		gateway.RegisterEnvoy(registrar, authenticator, a.defaultNamespace, options)
 	})
 }

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,10 +47,12 @@ type controller struct {
 	operations           operationsFlags
 	leaderElect          bool
 	systemNamespace      string
+	namespaces           []string
 	webhook              bool
 	webhookListenAddress string
 	webhookCertDir       string
 	mintCertificates     bool
+	consoleNamespaces    []string
 	caLifetime           time.Duration
 
 	// Set by run.
@@ -73,12 +77,15 @@ func newControllerCommand() *cobra.Command {
 		"Start a leader election and reconcile only as the leader, which more than one replica requires.")
 	flags.StringVar(&c.systemNamespace, "system-namespace", "",
 		"The namespace of the leader election lease and of the issued certificates; defaults to the namespace of the pod.")
+	registerNamespaces(flags, &c.namespaces)
 	flags.BoolVar(&c.webhook, "webhook", true, "Serve the admission webhook.")
 	flags.StringVar(&c.webhookListenAddress, "webhook-listen-address", ":9443", "The address on which to serve the admission webhook.")
 	flags.StringVar(&c.webhookCertDir, "webhook-cert-dir", "",
 		"Directory with the tls.crt and tls.key of the admission webhook, which are reloaded when they change.")
 	flags.BoolVar(&c.mintCertificates, "mint-certificates", false,
 		"Issue and renew the serving certificates of the authenticator and the admission webhook, and the certificate authority that signs them.")
+	flags.StringSliceVar(&c.consoleNamespaces, "console-namespaces", nil,
+		"The namespaces with a console for which --mint-certificates also issues the serving certificate, separated by commas.")
 	flags.DurationVar(&c.caLifetime, "ca-lifetime", certs.DefaultLifetime, fmt.Sprintf(
 		"The lifetime of a certificate authority, at least %s: its successor is created after two thirds of it and signs after another twelfth, "+
 			"which is also the lifetime of the serving certificates.", certs.MinLifetime))
@@ -90,6 +97,8 @@ func (c *controller) validate() error {
 		c.operations.validate(),
 		c.validateWebhook(),
 		validateNamespace("system-namespace", c.systemNamespace),
+		validateNamespaces("namespaces", c.namespaces),
+		validateNamespaces("console-namespaces", c.consoleNamespaces),
 	); err != nil {
 		return err
 	}
@@ -97,11 +106,27 @@ func (c *controller) validate() error {
 		return fmt.Errorf("--ca-lifetime=%s is too short for pods to load a renewed certificate in time: use at least %s",
 			c.caLifetime, certs.MinLifetime)
 	}
+	if err := c.validateConsoles(); err != nil {
+		return err
+	}
 	var err error
 	if c.systemNamespace == "" && (c.leaderElect || c.mintCertificates) {
 		c.systemNamespace, err = podNamespace("system-namespace")
 	}
 	return err
+}
+
+func (c *controller) validateConsoles() error {
+	if len(c.consoleNamespaces) > 0 && !c.mintCertificates {
+		return errors.New("--console-namespaces requires --mint-certificates")
+	}
+	for _, namespace := range c.consoleNamespaces {
+		if len(c.namespaces) > 0 && !slices.Contains(c.namespaces, namespace) {
+			return fmt.Errorf("--console-namespaces has %s, which is not one of --namespaces=%s: add it there", namespace,
+				strings.Join(c.namespaces, ","))
+		}
+	}
+	return nil
 }
 
 func (c *controller) validateWebhook() error {
@@ -167,7 +192,7 @@ func (c *controller) createManager(context.Context) error {
 	}
 	c.manager, err = ctrl.NewManager(c.kubernetes, ctrl.Options{
 		Scheme:                        scheme,
-		Cache:                         controllers.CacheOptions(),
+		Cache:                         controllers.CacheOptions(c.namespaces...),
 		Client:                        controllers.ClientOptions(),
 		LeaderElection:                c.leaderElect,
 		LeaderElectionID:              leaderElectionID,
@@ -215,6 +240,10 @@ func (c *controller) addCertificateRotation(context.Context) error {
 	certs.RegisterMetrics(metrics.Registry)
 	recorder := controllers.NewEventRecorder(c.manager)
 	rotator := certs.NewRotator(live, recorder, slog.Default(), c.systemNamespace, c.caLifetime, c.clock)
+	rotator.ConsoleNamespaces = c.consoleNamespaces
+	if !c.webhook {
+		rotator.WebhookConfiguration = ""
+	}
 	if err := c.manager.Add(rotator); err != nil || !c.webhook {
 		return err
 	}
@@ -227,7 +256,14 @@ func (c *controller) addWebhook(context.Context) error {
 	if !c.webhook {
 		return nil
 	}
-	return admission.SetupWebhookWithManager(c.manager)
+	if err := admission.SetupWebhookWithManager(c.manager); err != nil || c.systemNamespace == "" {
+		return err
+	}
+	probe, err := admission.NewProbe(c.kubernetes, c.manager.GetScheme(), c.systemNamespace, slog.Default(), metrics.Registry)
+	if err != nil {
+		return err
+	}
+	return c.manager.Add(probe)
 }
 
 // addServers adds the servers. Those of controller-runtime do not limit their clients.

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -99,6 +100,28 @@ func validateNamespace(flag, namespace string) error {
 	}
 	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
 		return fmt.Errorf("--%s=%q is not a namespace: %s", flag, namespace, problems[0])
+	}
+	return nil
+}
+
+// registerNamespaces adds the flag of the namespaces whose keys a process reads.
+func registerNamespaces(flags *pflag.FlagSet, namespaces *[]string) {
+	flags.StringSliceVar(namespaces, "namespaces", nil,
+		"The namespaces whose keys to serve, separated by commas, which requires permissions in these namespaces alone; defaults to all.")
+}
+
+// validateNamespaces returns an error unless each of these is a namespace, and no two are equal.
+func validateNamespaces(flag string, namespaces []string) error {
+	for i, namespace := range namespaces {
+		if namespace == "" {
+			return fmt.Errorf("--%s=%q has an empty namespace: separate namespaces by one comma", flag, strings.Join(namespaces, ","))
+		}
+		if err := validateNamespace(flag, namespace); err != nil {
+			return err
+		}
+		if slices.Contains(namespaces[:i], namespace) {
+			return fmt.Errorf("--%s=%q has the namespace %s twice: remove one", flag, strings.Join(namespaces, ","), namespace)
+		}
 	}
 	return nil
 }

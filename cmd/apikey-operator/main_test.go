@@ -66,6 +66,13 @@ func TestRun_InvalidCommandLines(t *testing.T) {
 			"--max-connections=-1 is negative: use a positive number, or 0 to derive it from the memory limit"},
 		{append(plaintext, "--max-header-bytes=8191"), "--max-header-bytes=8191 is out of range: use 8192 to 1048576"},
 		{append(plaintext, "--max-header-bytes=1048577"), "--max-header-bytes=1048577 is out of range: use 8192 to 1048576"},
+		{append(plaintext, "--namespaces=shop,Bank"), `--namespaces="Bank" is not a namespace: a lowercase RFC 1123 label must consist of lower ` +
+			"case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', " +
+			"regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"},
+		{append(plaintext, "--namespaces=shop,"), `--namespaces="shop," has an empty namespace: separate namespaces by one comma`},
+		{append(plaintext, "--namespaces=shop,bank,shop"), `--namespaces="shop,bank,shop" has the namespace shop twice: remove one`},
+		{append(plaintext, "--namespaces=shop,bank", "--default-namespace=other"),
+			"--default-namespace=other is not one of --namespaces=shop,bank: add it there"},
 		{append(plaintext, "--insufficient-access-status=404"), "--insufficient-access-status=404 is not supported: use 401 or 403"},
 
 		{[]string{"console", "--namespace=shop"}, noCertificate},
@@ -90,6 +97,12 @@ func TestRun_InvalidCommandLines(t *testing.T) {
 		{[]string{"controller", "--webhook=false"}, "--system-namespace is required outside a cluster"},
 		{[]string{"controller", "--mint-certificates", "--system-namespace=shop", "--ca-lifetime=119m"},
 			"--ca-lifetime=1h59m0s is too short for pods to load a renewed certificate in time: use at least 2h0m0s"},
+		{[]string{"controller", "--webhook=false", "--system-namespace=shop", "--namespaces=shop,shop"},
+			`--namespaces="shop,shop" has the namespace shop twice: remove one`},
+		{[]string{"controller", "--webhook=false", "--system-namespace=shop", "--console-namespaces=shop"},
+			"--console-namespaces requires --mint-certificates"},
+		{[]string{"controller", "--mint-certificates", "--system-namespace=shop", "--namespaces=shop", "--console-namespaces=shop,bank"},
+			"--console-namespaces has bank, which is not one of --namespaces=shop: add it there"},
 		{[]string{"controller", "--webhook-cert-dir=certs", "--webhook-listen-address=:0"},
 			`--webhook-listen-address=":0" is not an address: use host:port or :port, with a port other than 0`},
 		{[]string{"controller", "--webhook=false", "--metrics-bind-address=8080"},
