@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -56,6 +57,25 @@ func TestServices_NameTheirPortsLikeThePods(t *testing.T) {
 				t.Errorf("%s, port %s: got the target port %s, want the same name", service.Name, port.Name, port.TargetPort.String())
 			}
 		}
+	}
+}
+
+// Some Ingress controllers and Gateways connect without TLS unless appProtocol is set. Only the API server calls the webhook.
+func TestServices_NameTheProtocolOfPortsThatReceiveKeys(t *testing.T) {
+	want := map[string]string{
+		"apikey-authenticator https": "https", "apikey-authenticator grpc": "https", "apikey-console https": "https",
+		"apikey-controller-webhook webhook": "", "apikey-metrics metrics": "",
+	}
+	got := map[string]string{}
+	var services corev1.ServiceList
+	framework.Must(t, installed(t).Client.List(t.Context(), &services, client.MatchingLabels{"app.kubernetes.io/name": "apikey-operator"}))
+	for _, service := range services.Items {
+		for _, port := range service.Spec.Ports {
+			got[service.Name+" "+port.Name] = ptr.Deref(port.AppProtocol, "")
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("application protocols (-want +got):\n%s", diff)
 	}
 }
 

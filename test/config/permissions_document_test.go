@@ -32,7 +32,8 @@ can do with the credentials of a process.
 
 ## Processes
 
-Each process has its own ServiceAccount.
+Each process has its own ServiceAccount. With config/overlays/namespaced, "all" means the namespaces that the team serves, and the controller
+has no permissions for webhooks.
 `)
 	for _, account := range p.accounts {
 		fmt.Fprintf(&d, "\n### %s, in the namespace %s\n\n", account.name, account.namespace)
@@ -40,8 +41,12 @@ Each process has its own ServiceAccount.
 		d.WriteString("|---|---|---|---|---|\n")
 		for _, r := range account.rules {
 			namespaces := "all"
-			if r.namespace != "" {
+			switch r.namespace {
+			case "":
+			case account.namespace:
 				namespaces = "its own"
+			default:
+				namespaces = "those with a console"
 			}
 			docsnippets.WriteRow(&d, strings.Join(r.Verbs, ", "), resourcesOf(r.PolicyRule), namespaces, strings.Join(p.policiesOn(account, r), ", "), r.reason)
 		}

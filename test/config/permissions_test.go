@@ -81,7 +81,7 @@ func readPermissions(t *testing.T) *permissions {
 	p := &permissions{}
 	roles := map[rbacv1.RoleRef]*role{}
 	var bindings []*rbacv1.RoleBinding // ClusterRoleBindings have no namespace
-	for _, m := range manifests(t, "rbac", "policies", "overlays/console") {
+	for _, m := range manifests(t, "rbac", "users", "policies", "overlays/console") {
 		switch m.kind {
 		case "ServiceAccount":
 			object := decode[corev1.ServiceAccount](t, m)
@@ -134,15 +134,24 @@ func (p *permissions) account(t *testing.T, subject rbacv1.Subject) *account {
 	return nil
 }
 
-// installed returns the accounts in the namespaces of the installation.
+// installed returns the accounts in the namespaces of the installation, where the console is that of the tenant.
 func (p *permissions) installed() (accounts []*account) {
 	for _, a := range p.accounts {
-		if a.namespace != systemNamespace {
-			a = a.inNamespace(tenantNamespace)
+		moved := &account{namespace: inInstallation(a.namespace), name: a.name, rules: slices.Clone(a.rules)}
+		for i, r := range moved.rules {
+			moved.rules[i].namespace = inInstallation(r.namespace)
 		}
-		accounts = append(accounts, a)
+		accounts = append(accounts, moved)
 	}
 	return accounts
+}
+
+// inInstallation returns the namespace of the installation for one of the manifests.
+func inInstallation(namespace string) string {
+	if namespace == consoleNamespace {
+		return tenantNamespace
+	}
+	return namespace
 }
 
 // check expects that every rule lists its resources and verbs, and has a comment.

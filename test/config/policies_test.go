@@ -137,7 +137,9 @@ func TestInvariant8_TheControllerWritesOnlyItsCertificatesInItsNamespace(t *test
 		{systemNamespace, "apikey-controller-webhook-tls", "apikey-operator", true},
 		{systemNamespace, "apikey-operator-ca", "Helm", false},
 		{systemNamespace, "apikey-authenticator-tls-2", "apikey-operator", false},
-		{systemNamespace, "apikey-console-tls", "apikey-operator", false},
+		{tenantNamespace, "apikey-console-tls", "apikey-operator", true}, // where a console is
+		{tenantNamespace, "apikey-console-tls", "Helm", false},
+		{tenantNamespace, "apikey-authenticator-tls", "apikey-operator", false},
 		{elsewhere, "apikey-operator-ca", "apikey-operator", false},
 	} {
 		t.Run(test.name+" of "+test.managedBy, func(t *testing.T) {

@@ -5,7 +5,10 @@ package config_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
@@ -32,8 +36,11 @@ func TestInvariant8_TheRolesAreSufficientForTheProcesses(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
 	t.Cleanup(func() { deleteCertificates(t, env) })
+	port, err := controlplane.FreePort(0)
+	framework.Must(t, err)
 	controller := operator.StartController(t, env.ServiceAccount(t, systemNamespace, "apikey-controller"),
-		"--leader-elect=true", "--mint-certificates", "--system-namespace="+systemNamespace)
+		"--webhook=true", fmt.Sprintf("--webhook-listen-address=127.0.0.1:%d", port), "--leader-elect=true", "--mint-certificates",
+		"--system-namespace="+systemNamespace, "--console-namespaces="+tenantNamespace)
 	authenticator := operator.StartAuthenticator(t, env.ServiceAccount(t, systemNamespace, "apikey-authenticator"), "--plaintext")
 
 	key := testenv.NewKey(env.Namespace(t), "frontend")
@@ -71,7 +78,28 @@ func TestInvariant8_TheRolesAreSufficientForTheProcesses(t *testing.T) {
 	webhooks := &admissionregistrationv1.ValidatingWebhookConfiguration{}
 	g.Expect(env.Client.Get(t.Context(), client.ObjectKey{Name: "apikeys.keys.squirrel.dev"}, webhooks)).To(Succeed())
 	g.Expect(webhooks.Webhooks[0].ClientConfig.CABundle).To(Equal(secret.Data["ca.crt"]))
+	g.Eventually(func() error { return consoleCertificateError(t, env, tenantNamespace) }).WithTimeout(framework.Timeout).Should(Succeed())
 	expectNothingForbidden(t, controller, authenticator)
+}
+
+// consoleCertificateError returns why clients of the console of a namespace cannot verify it, or nil.
+func consoleCertificateError(t *testing.T, env *testenv.Env, namespace string) error {
+	t.Helper()
+	secret, bundle := &corev1.Secret{}, &corev1.ConfigMap{}
+	if err := env.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "apikey-console-tls"}, secret); err != nil {
+		return err
+	}
+	framework.Must(t, env.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "apikey-operator-ca"}, bundle))
+	pair, err := tls.X509KeyPair(secret.Data["tls.crt"], secret.Data["tls.key"])
+	framework.Must(t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(bundle.Data["ca.crt"]))
+	for _, name := range []string{"localhost", "apikey-console." + namespace + ".svc"} {
+		if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // deleteCertificates deletes the certificates that a controller has issued.
@@ -82,6 +110,12 @@ func deleteCertificates(t *testing.T, env *testenv.Env) {
 		for _, object := range []client.Object{&corev1.Secret{ObjectMeta: meta}, &corev1.ConfigMap{ObjectMeta: meta}} {
 			framework.Must(t, client.IgnoreNotFound(env.Client.Delete(context.Background(), object)))
 		}
+	}
+	for _, object := range []client.Object{
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNamespace, Name: "apikey-console-tls"}},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: tenantNamespace, Name: "apikey-operator-ca"}},
+	} {
+		framework.Must(t, client.IgnoreNotFound(env.Client.Delete(context.Background(), object)))
 	}
 }
 

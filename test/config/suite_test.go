@@ -30,7 +30,8 @@ const (
 	configDir       = "../../config"
 	systemNamespace = "apikey-system"
 
-	tenantNamespace = "tenant" // has a console
+	consoleNamespace = "default" // that of config/overlays/console
+	tenantNamespace  = "tenant"  // has a console
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
