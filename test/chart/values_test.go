@@ -73,7 +73,9 @@ func TestValues_ChangeNothingElse(t *testing.T) {
 		{"image: {pullPolicy: Always}", inAll("-"+container+"imagePullPolicy=IfNotPresent", "+"+container+"imagePullPolicy=Always")},
 		{"imagePullSecrets: [{name: registry}]", inAll("+" + pod + "imagePullSecrets[0].name=registry")},
 		{"logLevel: debug", []string{
+			controller + "-" + container + "args[3]=--console-namespaces=shop",
 			controller + "+" + container + "args[3]=--log-level=debug",
+			controller + "+" + container + "args[4]=--console-namespaces=shop",
 			authenticator + "+" + container + "args[4]=--log-level=debug",
 			console + "+" + container + "args[6]=--log-level=debug",
 		}},
@@ -88,10 +90,12 @@ func TestValues_ChangeNothingElse(t *testing.T) {
 			controller + "+" + pod + "volumes[0].name=webhook-tls",
 			controller + "+" + pod + "volumes[0].secret.secretName=apikey-controller-webhook-tls",
 			webhook + "+webhooks[0].clientConfig.caBundle=LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t",
+			controller + "-" + container + "args[3]=--console-namespaces=shop",
+			"Role/apikey-console-certificate: gone", "RoleBinding/apikey-console-certificate: gone",
 			"Role/apikey-controller: less", "ClusterRole/apikey-controller: less",
 		}},
 		{"controller: {replicas: 3}", []string{controller + "-spec.replicas=2", controller + "+spec.replicas=3"}},
-		{"controller: {extraArgs: [--ca-lifetime=720h]}", []string{controller + "+" + container + "args[3]=--ca-lifetime=720h"}},
+		{"controller: {extraArgs: [--ca-lifetime=720h]}", []string{controller + "+" + container + "args[4]=--ca-lifetime=720h"}},
 		{"controller: {resources: {requests: {cpu: 1}}}", []string{
 			controller + "-" + container + "resources.requests.cpu=50m", controller + "+" + container + "resources.requests.cpu=1"}},
 		{"controller: {podAnnotations: {a: b}}", []string{controller + "+spec.template.metadata.annotations.a=b"}},
@@ -113,8 +117,12 @@ func TestValues_ChangeNothingElse(t *testing.T) {
 		{"console: {replicas: 2}", []string{console + "-spec.replicas=1", console + "+spec.replicas=2"}},
 		{"console: {extraArgs: [--managers=write-access]}", []string{console + "+" + container + "args[6]=--managers=write-access"}},
 		{"console: {certificateSecret: mine}", []string{
+			controller + "-" + container + "args[3]=--console-namespaces=shop",
+			"Role/apikey-console-certificate: gone", "RoleBinding/apikey-console-certificate: gone",
 			console + "-" + pod + "volumes[0].secret.secretName=apikey-console-tls", console + "+" + pod + "volumes[0].secret.secretName=mine"}},
 		{"console: {enabled: false}", []string{
+			controller + "-" + container + "args[3]=--console-namespaces=shop",
+			"Role/apikey-console-certificate: gone", "RoleBinding/apikey-console-certificate: gone",
 			console + "gone", "NetworkPolicy/apikey-console: gone", "Role/apikey-console: gone", "RoleBinding/apikey-console: gone",
 			"Service/apikey-console: gone", "ServiceAccount/apikey-console: gone"}},
 		{"podDisruptionBudget: {enabled: false}", []string{
@@ -228,7 +236,11 @@ func TestInvalidValues_AreRejected(t *testing.T) {
 		"certificates: {source: files}":        "at '/certificates/source': value must be one of 'minted', 'cert-manager', 'secrets'",
 		"certificates: {webhookCABundle: abc}": "at '/certificates/webhookCABundle': 'abc' does not match pattern",
 		"crds: {keep: 'yes'}":                  "at '/crds/keep': got string, want boolean",
-		"console: {enabled: true}":             "set console.namespace to the namespace whose keys the console manages",
+		"scope: namespace":                     "at '/scope': value must be one of 'all', 'cluster', 'namespaces'",
+		"namespaces: [Shop]":                   "at '/namespaces/0': 'Shop' does not match pattern",
+		"webhook: false":                       "at '/webhook': got boolean, want object",
+		"scope: namespaces\nconsole: {enabled: true, namespace: shop}": "console.namespace=shop is not served: add it to namespaces",
+		"console: {enabled: true}":                                     "set console.namespace to the namespace whose keys the console manages",
 	} {
 		t.Run(values, func(t *testing.T) {
 			t.Parallel()

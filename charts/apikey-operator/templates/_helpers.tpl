@@ -29,3 +29,44 @@ app.kubernetes.io/component: {{ . }}
 {{- define "apikey-operator.consoleNamespace" -}}
 {{- required "set console.namespace to the namespace whose keys the console manages" .Values.console.namespace -}}
 {{- end }}
+
+{{/* Whether the release has the admission webhook, whose configuration applies to the whole cluster. */}}
+{{- define "apikey-operator.hasWebhook" -}}
+{{- if and .Values.webhook.enabled (eq .Values.scope "all") }}true{{ end }}
+{{- end }}
+
+{{/* The namespaces whose keys the processes serve, as a YAML list. An empty name stands for all namespaces. */}}
+{{- define "apikey-operator.servedNamespaces" -}}
+{{- if eq .Values.scope "namespaces" -}}
+{{ prepend .Values.namespaces .Release.Namespace | uniq | toYaml }}
+{{- else -}}
+[""]
+{{- end }}
+{{- end }}
+
+{{- define "apikey-operator.namespacesFlag" -}}
+{{- if eq .Values.scope "namespaces" -}}
+- --namespaces=$(POD_NAMESPACE){{ range without .Values.namespaces .Release.Namespace | uniq }},{{ . }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "apikey-operator.namespacesVariable" -}}
+{{- if eq .Values.scope "namespaces" -}}
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      apiVersion: v1
+      fieldPath: metadata.namespace
+{{- end }}
+{{- end }}
+
+{{/* Whether the controller issues the certificate of the console. */}}
+{{- define "apikey-operator.mintsForConsole" -}}
+{{- if and .Values.console.enabled (ne .Values.scope "cluster") (eq .Values.certificates.source "minted") (eq .Values.console.certificateSecret "apikey-console-tls") -}}
+{{- $namespace := include "apikey-operator.consoleNamespace" . }}
+{{- if and (eq .Values.scope "namespaces") (not (has $namespace (include "apikey-operator.servedNamespaces" . | fromYamlArray))) }}
+{{- fail (printf "console.namespace=%s is not served: add it to namespaces" $namespace) }}
+{{- end -}}
+true
+{{- end }}
+{{- end }}
