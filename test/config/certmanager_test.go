@@ -109,11 +109,17 @@ func readRendered(t *testing.T, kind, name string, into any) {
 
 func installCertManagerCRDs(t *testing.T, env *testenv.Env) {
 	t.Helper()
-	output, err := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", certManager).Output()
+	installCRDs(t, env, certManager, "deploy/crds")
+}
+
+// installCRDs installs the CustomResourceDefinitions in a directory of a Go module.
+func installCRDs(t *testing.T, env *testenv.Env, name, dir string) {
+	t.Helper()
+	output, err := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", name).Output()
 	framework.Must(t, err)
 	var module struct{ Dir string }
 	framework.Must(t, json.Unmarshal(output, &module))
-	files := "--filename=" + filepath.Join(module.Dir, "deploy", "crds")
+	files := "--filename=" + filepath.Join(module.Dir, filepath.FromSlash(dir))
 	_, err = env.Kubectl(t, "apply", "--server-side", files)
 	framework.Must(t, err)
 	_, err = env.Kubectl(t, "wait", "--for=condition=Established", files)

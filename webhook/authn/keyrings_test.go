@@ -111,7 +111,7 @@ func TestKeyrings_AreNotReadyBeforeEachNamespaceIsListed(t *testing.T) {
 	}
 }
 
-// A tenant that withdraws the permission, or deletes its namespace, stops only the checks of its own keys.
+// A tenant that withdraws the permission, or deletes its namespace, stops no other checks than those of its keys.
 func TestInvariant10_ANamespaceThatCannotBeReadStopsNoOther(t *testing.T) {
 	g := NewWithT(t)
 	env := testenv.Shared(t)
