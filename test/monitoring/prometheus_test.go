@@ -91,7 +91,7 @@ func startProcesses(t *testing.T) map[string]string {
 	f := testenv.NewFixture(t, testenv.Shared(t))
 	controllerMetrics := binaries.FreeAddress(t)
 	operator.StartController(t, f.Env.Config, "--metrics-bind-address="+controllerMetrics, "--leader-elect=true",
-		"--system-namespace="+f.Namespace, "--mint-certificates")
+		"--system-namespace="+f.Namespace, "--mint-certificates", "--webhook=true", "--webhook-listen-address="+binaries.FreeAddress(t))
 	authenticator := operator.StartAuthenticator(t, f.Env.Config, "--plaintext")
 	console := operator.StartConsole(t, f.Env.Config, f.Namespace)
 
