@@ -6,17 +6,23 @@
 package ui
 
 import (
+	"crypto/sha256"
 	"embed"
+	"encoding/base64"
 	"io/fs"
 	"mime"
 	"net/http"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 )
 
 //go:embed index.html assets
 var files embed.FS
+
+//go:embed index.html
+var page string
 
 var mediaTypes = map[string]string{
 	".css":  "text/css; charset=utf-8",
@@ -25,10 +31,11 @@ var mediaTypes = map[string]string{
 	".svg":  "image/svg+xml",
 }
 
-// securityHeaders allow the page to run its own scripts and to send requests to its own origin. They forbid all else: inline code, markup
-// from text, frames around the page, and copies of it in a cache.
+// securityHeaders allow the page to run its own scripts and to send requests to its own origin. They forbid all else: other inline code
+// than that of index.html, markup from text, frames around the page, and copies of it in a cache.
 var securityHeaders = map[string]string{
-	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"Content-Security-Policy": "default-src 'none'; script-src 'self' " + hashOfInlineScript(page) + "; " +
+		"style-src 'self'; img-src 'self'; connect-src 'self'; " +
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 	"Cache-Control":                "no-store",
 	"Cross-Origin-Opener-Policy":   "same-origin",
@@ -57,6 +64,14 @@ func Handler(api http.Handler) http.Handler {
 		w.Header().Set("Content-Type", mediaTypes[path.Ext(name)])
 		http.ServeFileFS(w, r, files, name) //nolint:gosec // files holds the files of the page only
 	})
+}
+
+var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
+
+// hashOfInlineScript returns the hash by which a Content-Security-Policy allows the script of a page.
+func hashOfInlineScript(page string) string {
+	hash := sha256.Sum256([]byte(inlineScript.FindStringSubmatch(page)[1]))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'"
 }
 
 func exists(name string) bool {

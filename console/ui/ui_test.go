@@ -5,6 +5,8 @@ package ui_test
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
 	"io"
 	"io/fs"
 	"net/http"
@@ -73,6 +75,12 @@ func TestHandler_ServesThePageToBrowsersAndTheAPIToOtherClients(t *testing.T) {
 }
 
 func TestHandler_ServesFilesWithMediaTypesAndSecurityHeaders(t *testing.T) {
+	scripts := regexp.MustCompile(`(?s)<script>(.*?)</script>`).FindAllStringSubmatch(request("GET", "/", chromium).Body.String(), -1)
+	if len(scripts) != 1 {
+		t.Fatalf("the page has %d inline scripts; its Content-Security-Policy allows one", len(scripts))
+	}
+	hash := sha256.Sum256([]byte(scripts[0][1]))
+	scriptHash := "sha256-" + base64.StdEncoding.EncodeToString(hash[:])
 	paths := map[string]string{"/": "text/html; charset=utf-8"}
 	for extension, mediaType := range map[string]string{
 		".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml",
@@ -100,7 +108,8 @@ func TestHandler_ServesFilesWithMediaTypesAndSecurityHeaders(t *testing.T) {
 				"Referrer-Policy":              "no-referrer",
 				"X-Content-Type-Options":       "nosniff",
 				"X-Frame-Options":              "DENY",
-				"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+				"Content-Security-Policy": "default-src 'none'; script-src 'self' '" + scriptHash + "'; " +
+					"style-src 'self'; img-src 'self'; connect-src 'self'; " +
 					"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 			} {
 				if got := got.Header().Get(name); got != want {
