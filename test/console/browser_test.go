@@ -255,11 +255,13 @@ func (p *tab) find(role, name string) cdp.BackendNodeID {
 func (p *tab) query(role, name string) (found []cdp.BackendNodeID) {
 	p.Helper()
 	document := call(p, dom.GetDocument, dom.GetDocumentParams{})
-	tree, err := chromedp.Call(p.ctx, accessibility.QueryAXTree, accessibility.QueryAXTreeParams{
+	ctx, cancel := context.WithTimeout(p.ctx, time.Second) // the browser does not respond if it replaces the document meanwhile
+	defer cancel()
+	tree, err := chromedp.Call(ctx, accessibility.QueryAXTree, accessibility.QueryAXTreeParams{
 		BackendNodeID: document.Root.BackendNodeID, Role: role, AccessibleName: name,
 	})
 	if err != nil {
-		return nil // the document has been replaced
+		return nil
 	}
 	for _, node := range tree.Nodes {
 		if !node.Ignored {

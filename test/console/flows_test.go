@@ -8,6 +8,9 @@ package console_test
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -25,16 +28,17 @@ import (
 )
 
 const (
-	keyRequired = "A valid API key is required: send it in the X-API-Key header, or as Authorization: Bearer."
-	countCall   = "api/v1/api-keys/count"
-	keysCall    = "api/v1/api-keys"
-	search      = "Search by app name or ID"
+	keyNotAccepted = "The console does not accept this key: it is not an active key of this namespace."
+	keyRefused     = "The console does not accept the API key of this page: it is not an active key of this namespace. Enter another key."
+	selfCall       = "api/v1/api-keys/self"
+	keysCall       = "api/v1/api-keys"
+	search         = "Search by app name or ID"
 )
 
 // storedKey returns the API key in the storage of the browser.
 func (p *tab) storedKey() string {
 	p.Helper()
-	return run[string](p, `localStorage.getItem("apikey_operator_api_key") ?? ""`)
+	return run[string](p, `localStorage.getItem("apikey_operator_api_key:/") ?? ""`)
 }
 
 // row waits until the table shows the key of an app, and returns the row.
@@ -76,8 +80,8 @@ func settingsCheckAKeyBeforeTheyStoreIt(f *fixture) {
 
 	p.fill("textbox", "API key", "sq_unknown")
 	p.click("button", "Save")
-	p.sees("The console refused this key: " + keyRequired)
-	p.expectError("401 " + countCall)
+	p.sees(keyNotAccepted)
+	p.expectError("401 " + selfCall)
 	p.fill("textbox", "API key", "ключ")
 	p.click("button", "Save")
 	p.sees("This is not an API key: it contains characters that API keys do not have.")
@@ -116,7 +120,7 @@ func settingsCheckAKeyBeforeTheyStoreIt(f *fixture) {
 func settingsForgetAKeyWhileAnotherIsChecked(f *fixture) {
 	p := f.enter(f.key)
 	p.click("link", "Settings")
-	p.block(countCall)
+	p.block(selfCall)
 	p.fill("textbox", "API key", f.key)
 	p.click("button", "Save")
 	p.sees("The console does not respond. Retrying…")
@@ -148,6 +152,108 @@ func settingsWorkWithoutStorage(f *fixture) {
 	p.sees("Where to find a key")
 }
 
+func settingsKeepAKeyForTheSession(f *fixture) {
+	p := open(f, f.url)
+	p.click("checkbox", "Only for this session: forget the key when I close this tab")
+	p.signIn(f.key)
+	if stored := p.storedKey(); stored != "" {
+		f.Errorf("the browser stores the key %q after the session", stored)
+	}
+	p.visit("#settings")
+	p.reload()
+	p.sees("Stored until you close this tab: " + f.key[:7] + "…")
+	other := p.another()
+	other.sees("Where to find a key")
+
+	other.signIn(f.key)
+	p.reload()
+	p.sees("Stored until you close this tab: ")
+	other.click("link", "Settings")
+	other.click("button", "Forget")
+	p.sees("The API key was forgotten in another tab.")
+
+	other.signIn(f.key)
+	p.click("link", "Keys")
+	p.sees("1 active, 1 total")
+	p.click("link", "Settings")
+	p.click("checkbox", "Only for this session: forget the key when I close this tab")
+	p.signIn(f.key)
+	other.sees("The API key was forgotten in another tab.")
+	p.click("link", "Settings")
+	p.click("button", "Forget")
+	if held := run[int](p, `localStorage.length + sessionStorage.length`); held > 0 {
+		f.Errorf("the browser still has %d entries", held)
+	}
+}
+
+func settingsShowTheKeyOfThePage(f *fixture) {
+	f.createKey("Console", writes)
+	p := f.enter(f.key)
+	if title := run[string](p, `document.title`); title != f.Namespace+" · API keys · apikey-operator" {
+		f.Errorf("the title is %q", title)
+	}
+	own := p.bootstrap()
+	p.click("link", "Settings")
+	p.sees("Manages keys")
+	if title := run[string](p, `document.title`); title != f.Namespace+" · Settings · apikey-operator" {
+		f.Errorf("the title is %q", title)
+	}
+	want := map[string]string{
+		"App name": own.Name, "Name": own.Name, "Namespace": f.Namespace, "Access": "Read + Write", "Manages keys": "Yes", "Expires": "Never",
+		"Kind": "Bootstrap key, which the console created at its first start",
+	}
+	if diff := cmp.Diff(want, p.facts("own-key")); diff != "" {
+		f.Errorf("the settings show another key (-want +got):\n%s", diff)
+	}
+}
+
+// facts returns the terms and texts of a description list.
+func (p *tab) facts(id string) map[string]string {
+	p.Helper()
+	return run[map[string]string](p, fmt.Sprintf(`Object.fromEntries([...document.querySelectorAll("#%s dt")].map(
+	  term => [term.innerText, term.nextElementSibling.innerText]))`, id))
+}
+
+func pageOffersOnlyWhatItsKeyMayDo(f *fixture) {
+	p := f.enter(f.issue("Reader"))
+	const readOnly = "This key has no write access, so it cannot create or deactivate keys."
+	p.sees(readOnly)
+	p.click("button", "Create key")
+	p.absent("dialog", "Create key")
+	p.click("link", "Settings")
+	p.eventually("the settings name the problem", func() bool { return p.facts("own-key")["Manages keys"] == "No. "+readOnly })
+
+	writer := f.issue("Writer", func(spec *v1alpha1.APIKeySpec) { spec.ReadAccess, spec.WriteAccess = false, true })
+	p.fill("textbox", "API key", writer)
+	p.click("button", "Save")
+	p.sees("The API key of this page has no read access, so it cannot list keys.")
+	p.click("button", "Create key")
+	p.fill("textbox", "App name", "Report")
+	p.click("button", "Create")
+	p.sees("Token of Report")
+	p.click("button", "Close")
+	p.click("button", "Close without copying")
+
+	app := f.issue("An App", writes)
+	f.start(f.Env.Config, "--api-key-file=", "--managers=labelled")
+	framework.Eventually(f, "it is ready", func() bool { return f.status("GET", "api-keys/count", app) == http.StatusOK })
+	p = f.enter(app)
+	p.sees("allow it for this one: kubectl label apikey ")
+
+	f.setManager("An App", app, true)
+	p.click("button", "Refresh")
+	p.eventually("the page allows to create keys", func() bool { return !strings.Contains(p.text(), "kubectl label") })
+	p.click("button", "Create key")
+	f.setManager("An App", app, false)
+	p.fill("textbox", "App name", "Too late")
+	p.click("button", "Create")
+	p.sees("allow it for this one: kubectl label apikey ")
+	p.expectError("403 " + keysCall)
+	p.click("button", "Cancel")
+	p.click("button", "Create key")
+	p.absent("dialog", "Create key")
+}
+
 func settingsOpenWhenTheKeyIsRefused(f *fixture) {
 	visitor := f.issue("Visitor")
 	p := f.enter(visitor)
@@ -155,8 +261,8 @@ func settingsOpenWhenTheKeyIsRefused(f *fixture) {
 	f.deactivate("Visitor", visitor)
 
 	p.click("button", "Refresh")
-	p.sees("The console refused the API key of this page: " + keyRequired)
-	p.expectError("401 " + keysCall)
+	p.sees(keyRefused)
+	p.expectError("401 " + selfCall)
 	p.sees("Stored in this browser: " + visitor[:7] + "…")
 	if rows := p.rows(); len(rows) > 0 {
 		f.Errorf("without a valid key, the page shows %v", rows)
@@ -171,7 +277,7 @@ func settingsOpenWhenTheKeyIsRefused(f *fixture) {
 }
 
 func createKeepsItsInputWhenTheAPIKeyIsRefused(f *fixture) {
-	visitor, second := f.issue("Visitor", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true }), f.issue("Second visitor")
+	visitor, second := f.issue("Visitor", writes), f.issue("Second visitor", writes)
 	p := f.enter(visitor)
 	p.click("button", "Create key")
 	p.fill("textbox", "App name", "Patience")
@@ -179,18 +285,18 @@ func createKeepsItsInputWhenTheAPIKeyIsRefused(f *fixture) {
 	f.deactivate("Visitor", visitor)
 
 	p.click("button", "Create")
-	p.sees("The console refused the API key of this page: " + keyRequired)
+	p.sees(keyRefused)
 	p.expectError("401 " + keysCall)
-	p.expectError("401 " + countCall)
+	p.expectError("401 " + selfCall)
 
-	p.block(keysCall) // until the next key is refused too
 	p.fill("textbox", "API key", second)
 	p.click("button", "Save")
-	p.sees("The console does not respond. Retrying…")
+	p.find("dialog", "Create key")
 	f.deactivate("Second visitor", second)
-	p.unblock()
-	p.sees("The console refused the API key of this page: " + keyRequired)
+	p.click("button", "Create")
+	p.sees(keyRefused)
 	p.expectError("401 " + keysCall)
+	p.expectError("401 " + selfCall)
 
 	p.signIn(f.key)
 	p.find("dialog", "Create key")
@@ -226,13 +332,14 @@ func tokenIsShownOnceAndStoredNowhere(f *fixture) {
 		f.Error("the browser does not ask before it leaves the page")
 	}
 	for button, want := range map[string]string{
-		"Copy token":   shown,
-		"Copy command": fmt.Sprintf("curl -H 'X-API-Key: %s' %sapi/v1/api-keys/count", shown, f.url),
+		"Copy token": shown,
+		"Copy line":  "FRONTEND_APP_API_KEY=" + shown,
 	} {
 		p.click("button", button)
 		p.eventually(button+" copies", func() bool { return run[string](p, `navigator.clipboard.readText()`) == want })
 	}
 	p.sees("Copied.")
+	f.runsWithToken(run[string](p, `document.getElementById("token-use").textContent`), shown)
 	p.click("button", "Close")
 	p.sees("Frontend App was created.")
 	p.row("Frontend App")
@@ -251,6 +358,67 @@ func tokenIsShownOnceAndStoredNowhere(f *fixture) {
 	if !strings.Contains(p.memory(), shown) {
 		f.Error("the search does not find a token in memory")
 	}
+}
+
+// runsWithToken runs the command of the token dialog, and enters the token.
+func (f *fixture) runsWithToken(command, issued string) {
+	f.Helper()
+	var sent string
+	service := f.serve(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sent = r.Method + " " + r.Header.Get("X-Api-Key") }))
+	dir := f.TempDir()
+	shell := exec.CommandContext(f.Context(), "bash", "-c", strings.ReplaceAll(command, "https://your-service.example/", service))
+	shell.Dir, shell.Stdin = dir, strings.NewReader(issued+"\n")
+	output, err := shell.CombinedOutput()
+	if err != nil || strings.Contains(command, issued) {
+		f.Fatalf("the command\n%s\nfails: %v\n%s", command, err, output)
+	}
+	if sent != "GET "+issued {
+		f.Errorf("the service receives %q", sent)
+	}
+	info, err := os.Stat(filepath.Join(dir, "frontend-app.header"))
+	framework.Must(f, err)
+	if mode := info.Mode(); mode != 0o600 {
+		f.Errorf("the mode of the file is %s", mode)
+	}
+}
+
+func tokenDialogNamesTheApp(f *fixture) {
+	f.start(f.Env.Config, "--api-key-file=", "--service-url=https://shop.example.com/v1?a=1&b=2")
+	framework.Eventually(f, "it is ready", func() bool { return f.status("GET", "api-keys/count", f.key) == http.StatusOK })
+	p := f.enter(f.key)
+	p.click("button", "Create key")
+	for appName, want := range map[string][2]string{
+		"Web Shop":         {"WEB_SHOP_API_KEY", "web-shop.header"},
+		"Café Zoë: menu":   {"CAFE_ZOE_MENU_API_KEY", "cafe-zoe-menu.header"},
+		"Partner API key":  {"PARTNER_API_KEY", "partner-api-key.header"},
+		"3D viewer":        {"APP_3D_VIEWER_API_KEY", "3d-viewer.header"},
+		"لوحة التحكم":      {"API_KEY", "api-key.header"},
+		"$(id); `rm -r *`": {"ID_RM_R_API_KEY", "id-rm-r.header"},
+	} {
+		p.fill("textbox", "App name", appName)
+		p.click("button", "Create")
+		p.sees("Token of " + appName)
+		if got := run[string](p, `document.getElementById("token-env").textContent.split("=")[0]`); got != want[0] {
+			f.Errorf("the variable for %s is %s, want %s", appName, got, want[0])
+		}
+		command := run[string](p, `document.getElementById("token-use").textContent`)
+		if end := "curl --header @" + want[1] + " 'https://shop.example.com/v1?a=1&b=2'"; !strings.HasSuffix(command, end) {
+			f.Errorf("the command for %s is %s, want %s", appName, command, end)
+		}
+		if text := p.text(); strings.Contains(text, "Replace the address") {
+			f.Errorf("the dialog does not know the service:\n%s", text)
+		}
+		p.click("button", "Close")
+		p.click("button", "Close without copying")
+		p.click("button", "Create key")
+	}
+	p.click("checkbox", "Write all other methods")
+	p.click("checkbox", "Read GET, HEAD, OPTIONS")
+	p.fill("textbox", "App name", "Writer")
+	p.click("button", "Create")
+	p.sees("--request POST")
+	p.click("button", "Close")
+	p.click("button", "Close without copying")
 }
 
 func tableCopiesAnID(f *fixture) {
@@ -344,6 +512,61 @@ func createSetsTheExpiry(f *fixture) {
 	}
 }
 
+func createKeepsTheChoiceOfExpiry(f *fixture) {
+	p := f.enter(f.key)
+	create := func(appName, proposed, chosen string) {
+		f.Helper()
+		p.click("button", "Create key")
+		if got := run[string](p, `document.getElementById("expiry").selectedOptions[0].text`); got != proposed {
+			f.Errorf("the proposed expiry is %q, want %q", got, proposed)
+		}
+		p.fill("textbox", "App name", appName)
+		p.choose("Expires", chosen)
+		p.click("button", "Create")
+		p.sees("Token of " + appName)
+		p.click("button", "Close")
+		p.click("button", "Close without copying")
+		p.row(appName)
+	}
+	create("First", "In 90 days", "In 90 days")
+	create("Second", "In 90 days", "Never")
+	create("Third", "Never", "Never")
+	if f.spec("Third").ExpiresAt != nil {
+		f.Error("a key expires in spite of the choice")
+	}
+	p.reload()
+	p.row("Third")
+	p.click("button", "Create key")
+	p.sees("The key is valid until it is deactivated.")
+	p.choose("Expires", "In 30 days")
+	p.sees("The key is valid until " + time.Now().UTC().Add(30*24*time.Hour).Format("2006-01-02"))
+	p.click("button", "Cancel")
+}
+
+func pageKeepsTheClockOfTheServer(f *fixture) {
+	p := open(f, f.url)
+	call(p, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: `
+	  globalThis.Date = class extends Date {
+	    constructor(...given) { if (given.length) super(...given); else super(new.target.now()); }
+	    static now() { return super.now() + 2 * 86_400_000; }
+	  };
+	`})
+	p.reload()
+	p.signIn(f.key)
+	p.click("button", "Create key")
+	p.fill("textbox", "App name", "Month")
+	p.choose("Expires", "In 30 days")
+	want := time.Now().Add(30 * 24 * time.Hour)
+	p.sees("The key is valid until " + want.UTC().Format("2006-01-02"))
+	p.click("button", "Create")
+	p.sees("Token of Month")
+	if expires := f.spec("Month").ExpiresAt; expires.Sub(want).Abs() > timeout {
+		f.Errorf("the key expires at %s, want %s", expires, want)
+	}
+	p.click("button", "Close")
+	p.click("button", "Close without copying")
+}
+
 func createKeepsItsInputAfterAnError(f *fixture) {
 	f.issue("Frontend App")
 	p := f.enter(f.key)
@@ -354,15 +577,15 @@ func createKeepsItsInputAfterAnError(f *fixture) {
 	p.sees(`An active key has the app name "Frontend App": deactivate that key, or choose another app name.`)
 	p.expectError("409 " + keysCall)
 
-	p.fill("textbox", "App name", " with a space")
+	p.fill("textbox", "App name", "with\u2028a separator")
 	p.click("button", "Create")
-	p.sees("app_name must be 1 to 255 printable characters of any language, without leading or trailing space.")
+	p.sees("The app name must be 1 to 255 printable characters of any language, without leading or trailing space.")
 	p.expectError("422 " + keysCall)
 
 	f.console.Kill()
 	p.click("button", "Create")
 	p.sees("The console does not respond. The key may have been created, and its token is lost: check the list of keys.")
-	want := map[string]any{"name": " with a space", "read": true, "write": true}
+	want := map[string]any{"name": "with\u2028a separator", "read": true, "write": true}
 	got := run[map[string]any](p, `({
 	  name: document.getElementById("app-name").value,
 	  read: document.getElementById("read-access").checked,
@@ -376,41 +599,7 @@ func createKeepsItsInputAfterAnError(f *fixture) {
 	p.sees("The console does not respond. Retrying…")
 }
 
-func readOnlyKeySeesTheErrorOfTheAPI(f *fixture) {
-	p := f.enter(f.issue("Reader"))
-	p.click("button", "Create key")
-	p.fill("textbox", "App name", "Report")
-	p.click("button", "Create")
-	p.sees("API key does not have write access")
-	p.expectError("401 " + keysCall)
-	p.click("button", "Cancel")
-	p.click("button", "Deactivate Reader")
-	p.click("button", "Deactivate")
-	p.sees("API key does not have write access")
-	p.expectError("401 " + keysCall + "/" + p.row("Reader").ID)
-	p.click("button", "Cancel")
-	p.sees("2 active, 2 total")
-}
-
-func keyWithoutManagerLabelSeesTheErrorOfTheAPI(f *fixture) {
-	issued := f.issue("An App", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true })
-	f.start(f.Env.Config, "--api-key-file=", "--managers=labelled")
-	framework.Eventually(f, "it is ready", func() bool { return f.status("GET", "api-keys/count", issued) == http.StatusOK })
-	const denied = "This key may not create, change or deactivate keys: use a key that may, or allow it for this one: kubectl label apikey "
-	p := f.enter(issued)
-	p.click("button", "Create key")
-	p.fill("textbox", "App name", "Report")
-	p.click("button", "Create")
-	p.sees(denied)
-	p.expectError("403 " + keysCall)
-	p.click("button", "Cancel")
-	p.click("button", "Deactivate An App")
-	p.click("button", "Deactivate")
-	p.sees(denied)
-	p.expectError("403 " + keysCall + "/" + p.row("An App").ID)
-	p.click("button", "Cancel")
-	p.sees("2 active, 2 total")
-}
+func writes(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true }
 
 func deactivateOnlyTheChosenKey(f *fixture) {
 	old, other := f.issue("Old App"), f.issue("Other App")
@@ -440,32 +629,73 @@ func deactivateOnlyTheChosenKey(f *fixture) {
 	f.deactivate("Other App", other) // by another user
 	p.click("button", "Deactivate Other App")
 	p.click("button", "Deactivate")
-	p.sees("The key is already inactive.")
+	p.sees("This key has already ended.")
 	p.expectError("409 " + keysCall + "/" + p.row("Other App").ID)
 	p.awaitState("Other App", "Inactive")
-	p.absent("checkbox", forceLabel)
 	p.click("button", "Cancel")
 }
 
-const forceLabel = "Deactivate it anyway. This page then needs another key."
+const forceLabel = "This page uses this key. Deactivate it anyway: the page then needs another key."
+
+func deactivateKeysThatWereNeverIssued(f *fixture) {
+	f.issue("Web Shop")
+	f.createKey("Web Shop") // waits for the app name
+	p := f.enter(f.key)
+	p.eventually("the second key waits", func() bool {
+		p.click("button", "Refresh")
+		return slices.ContainsFunc(p.rows(), func(r row) bool { return r.State == "Waiting" })
+	})
+	waiting := p.findRow("the key that waits", func(r row) bool { return r.State == "Waiting" })
+	holder := p.findRow("the holder", func(r row) bool { return r.Name == "Web Shop" && r.State == "Active" })
+
+	p.openDeactivate(holder.ID)
+	p.sees("Clients that use this key are refused at once. You cannot undo this. The key test-")
+	p.sees(", which waits for the app name, is then issued.")
+	facts := p.facts("deactivate-facts")
+	if facts["ID"] != holder.ID || !strings.HasPrefix(facts["Name"], "test-") || !strings.HasPrefix(facts["Token"], "sq_") {
+		f.Errorf("the dialog names another key: %v", facts)
+	}
+	p.click("button", "Cancel")
+
+	p.openDeactivate(waiting.ID)
+	p.sees("This key waits for its app name. It stops waiting, and is never issued. You cannot undo this.")
+	p.click("button", "Deactivate")
+	p.sees("Web Shop was deactivated.")
+	p.eventually("the key is deactivated", func() bool {
+		return p.findRow("the key", func(r row) bool { return r.ID == waiting.ID }).State == "Inactive"
+	})
+	p.openDeactivate(holder.ID)
+	p.sees("Another key can then use the app name.")
+	f.createKey("Web Shop")
+	framework.Eventually(f, "the console has seen the third key", func() bool {
+		_, body := f.request("GET", "api-keys", f.key)
+		return strings.Count(body, `"Web Shop"`) == 3
+	})
+	p.click("button", "Deactivate")
+	p.sees("Web Shop was deactivated. The key test-")
+	p.sees(" gets the app name.")
+}
+
+// openDeactivate opens the dialog that deactivates the key with an ID.
+func (p *tab) openDeactivate(id string) {
+	p.Helper()
+	run[any](p, fmt.Sprintf(`document.querySelector("[data-id='%s'] [data-action=deactivate]").click()`, id))
+	p.find("dialog", "Deactivate Web Shop?")
+}
 
 func deactivateTheKeyOfThePageNeedsForce(f *fixture) {
-	own := f.issue("Own", func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true })
+	own := f.issue("Own", writes)
 	p := f.enter(own)
-	call := keysCall + "/" + p.row("Own").ID
 	p.click("button", "Deactivate Own")
-	p.click("button", "Deactivate")
-	p.sees("This is the key that authenticates the request")
-	p.expectError("409 " + call)
 	p.find("checkbox", forceLabel)
-	p.click("button", "Deactivate") // without force
+	p.click("button", "Deactivate") // the browser requires the check
 	if f.status("GET", "api-keys/count", own) != http.StatusOK {
 		f.Error("the key of the page is deactivated without force")
 	}
 	p.click("checkbox", forceLabel)
 	p.click("button", "Deactivate")
-	p.sees("The console refused the API key of this page: " + keyRequired)
-	p.expectError("401 " + keysCall)
+	p.sees(keyRefused)
+	p.expectError("401 " + selfCall)
 }
 
 func keyboardReachesAllControls(f *fixture) {
@@ -638,8 +868,10 @@ func tableShowsManyKeys(f *fixture) {
 	p := f.enter(f.key)
 	run[any](p, `{
 	  const payload = Array.from({ length: 200_000 }, (_, i) => ({ id: String(i), app_name: "Service " + i, read_access: true,
-	    is_active: true, created_at: "2026-01-01T00:00:00Z", updated_at: "2026-01-01T00:00:00Z" }));
-	  globalThis.fetch = async () => ({ ok: true, headers: new Headers(), json: async () => ({ payload }) });
+	    state: "active", created_at: "2026-01-01T00:00:00Z", updated_at: "2026-01-01T00:00:00Z" }));
+	  const respond = globalThis.fetch;
+	  globalThis.fetch = async (url, options) => String(url).includes("/self") ? respond(url, options)
+	    : { ok: true, headers: new Headers(), text: async () => JSON.stringify({ errorCode: 0, payload }) };
 	} null`)
 	p.click("button", "Refresh")
 	p.sees("200,000 active, 200,000 total")

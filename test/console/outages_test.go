@@ -8,12 +8,16 @@ package console_test
 import (
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
 
+	"github.com/chromedp/cdproto/network"
 	"k8s.io/client-go/rest"
 
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 )
 
@@ -30,12 +34,17 @@ func pageWaitsForAConsoleThatIsStarting(ready *fixture) {
 	close(gate.opened)
 	p.sees("1 active, 1 total")
 	p.eventually("the message disappears", func() bool { return !strings.Contains(p.text(), "not ready") })
-	p.expectError("503 " + countCall)
+	p.expectError("503 " + selfCall)
 }
 
 func dialogsDoNotWaitForever(f *fixture) {
-	p := f.enter(f.issue("Reader"))
-	p.block(countCall)
+	issued := f.issue("Former writer", writes)
+	p := f.enter(issued)
+	f.patch("Former writer", func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = false })
+	framework.Eventually(f, "the console has seen that", func() bool {
+		return f.status("POST", "api-keys", issued) == http.StatusUnauthorized
+	})
+	p.block(selfCall)
 	p.click("button", "Create key")
 	p.fill("textbox", "App name", "Report")
 	p.click("button", "Create")
@@ -44,19 +53,40 @@ func dialogsDoNotWaitForever(f *fixture) {
 	p.expectError("401 " + keysCall)
 	p.click("button", "Cancel")
 	p.absent("dialog", "Create key")
-
-	p = f.enter(f.key)
-	own := p.bootstrap()
-	p.click("button", "Deactivate "+own.Name)
-	p.block(keysCall)
-	p.click("button", "Deactivate")
-	p.sees("This is the key that authenticates the request")
-	p.expectError("409 " + keysCall + "/" + own.ID)
-	p.sees("The console does not respond. Retrying…")
-	p.click("button", "Cancel")
-	p.absent("dialog", "Deactivate "+own.Name+"?")
 	p.unblock()
+}
+
+func dialogsNameAnOutage(f *fixture) {
+	f.issue("Old App")
+	p := f.enter(f.key)
+	p.setOffline(true)
+	p.click("button", "Create key")
+	p.fill("textbox", "App name", "Report")
+	p.click("button", "Create")
+	p.sees("This browser is offline. The key may have been created, and its token is lost: check the list of keys.")
+	p.click("button", "Cancel")
+	p.click("button", "Deactivate Old App")
+	p.click("button", "Deactivate")
+	p.sees("This browser is offline. The key may have been deactivated: check the list of keys.")
+	p.click("button", "Cancel")
+	p.click("button", "Refresh")
+	p.sees("This browser is offline. Retrying…")
+	p.setOffline(false)
 	p.eventually("the page does not retry any more", func() bool { return !strings.Contains(p.text(), "Retrying") })
+
+	f.console.Kill()
+	p.click("button", "Deactivate Old App")
+	p.click("button", "Deactivate")
+	p.sees("The console does not respond. The key may have been deactivated: check the list of keys.")
+}
+
+// setOffline disconnects the browser from the network, or connects it again.
+func (p *tab) setOffline(offline bool) {
+	p.Helper()
+	call(p, network.OverrideNetworkState, network.OverrideNetworkStateParams{Offline: offline, DownloadThroughput: -1, UploadThroughput: -1})
+	call(p, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{
+		MatchedNetworkConditions: []*network.Conditions{{Offline: offline, DownloadThroughput: -1, UploadThroughput: -1}},
+	})
 }
 
 // gate is a proxy for the API server that forwards nothing until it is opened.

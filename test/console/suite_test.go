@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -116,7 +117,7 @@ func (f *fixture) issue(appName string, change ...func(*v1alpha1.APIKeySpec)) (i
 	f.createKey(appName, append(change, func(spec *v1alpha1.APIKeySpec) {
 		spec.TokenHash, spec.TokenHint = token.Hash(issued), token.Hint(issued)
 	})...)
-	framework.Eventually(f, appName+" is accepted", func() bool { return f.status("GET", "api-keys/count", issued) == http.StatusOK })
+	framework.Eventually(f, appName+" is accepted", func() bool { return f.status("GET", "api-keys/self", issued) == http.StatusOK })
 	return issued
 }
 
@@ -168,19 +169,37 @@ func (f *fixture) spec(appName string) (found v1alpha1.APIKeySpec) {
 	return found
 }
 
-// deactivate deactivates the key of an app through the Kubernetes API, and waits until the console refuses its token.
-func (f *fixture) deactivate(appName, issued string) {
+// patch changes the key of an app through the Kubernetes API.
+func (f *fixture) patch(appName string, change func(*v1alpha1.APIKey)) {
 	f.Helper()
 	keys := &v1alpha1.APIKeyList{}
 	framework.Must(f, f.Env.Client.List(f.Context(), keys, client.InNamespace(f.Namespace)))
 	for i := range keys.Items {
 		if key := &keys.Items[i]; key.Spec.AppName == appName {
 			before := key.DeepCopy()
-			key.Spec.Active = new(false)
+			change(key)
 			framework.Must(f, f.Env.Client.Patch(f.Context(), key, client.MergeFrom(before)))
 		}
 	}
+}
+
+// deactivate deactivates the key of an app through the Kubernetes API, and waits until the console refuses its token.
+func (f *fixture) deactivate(appName, issued string) {
+	f.Helper()
+	f.patch(appName, func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) })
 	framework.Eventually(f, appName+" is refused", func() bool { return f.status("GET", "api-keys/count", issued) == http.StatusUnauthorized })
+}
+
+// setManager allows the key of an app to manage keys or not, and waits until the console has seen that.
+func (f *fixture) setManager(appName, issued string, may bool) {
+	f.Helper()
+	f.patch(appName, func(key *v1alpha1.APIKey) {
+		key.Labels = map[string]string{v1alpha1.LabelManager: strconv.FormatBool(may)}
+	})
+	framework.Eventually(f, "the console has seen the label", func() bool {
+		_, body := f.request("GET", "api-keys/self", issued)
+		return strings.Contains(body, fmt.Sprintf(`"may_manage":%t`, may))
+	})
 }
 
 // status returns the status of a request to the API.
@@ -211,30 +230,42 @@ func TestConsole(t *testing.T) {
 	env := testenv.Shared(t)
 	operator.StartController(t, env.Config)
 	for name, test := range map[string]func(*fixture){
-		"Settings_CheckAKeyBeforeTheyStoreIt":         settingsCheckAKeyBeforeTheyStoreIt,
-		"Settings_ForgetAKeyWhileAnotherIsChecked":    settingsForgetAKeyWhileAnotherIsChecked,
-		"Settings_WorkWithoutStorage":                 settingsWorkWithoutStorage,
-		"Settings_OpenWhenTheKeyIsRefused":            settingsOpenWhenTheKeyIsRefused,
-		"Create_KeepsItsInputWhenTheAPIKeyIsRefused":  createKeepsItsInputWhenTheAPIKeyIsRefused,
-		"Token_IsShownOnceAndStoredNowhere":           tokenIsShownOnceAndStoredNowhere,
-		"Table_CopiesAnID":                            tableCopiesAnID,
-		"Create_SetsTheExpiry":                        createSetsTheExpiry,
-		"Create_KeepsItsInputAfterAnError":            createKeepsItsInputAfterAnError,
-		"ReadOnlyKey_SeesTheErrorOfTheAPI":            readOnlyKeySeesTheErrorOfTheAPI,
-		"KeyWithoutManagerLabel_SeesTheErrorOfTheAPI": keyWithoutManagerLabelSeesTheErrorOfTheAPI,
-		"Deactivate_OnlyTheChosenKey":                 deactivateOnlyTheChosenKey,
-		"Deactivate_TheKeyOfThePageNeedsForce":        deactivateTheKeyOfThePageNeedsForce,
-		"Keyboard_ReachesAllControls":                 keyboardReachesAllControls,
-		"Table_ShowsNamesAsText":                      tableShowsNamesAsText,
-		"Table_SearchesSortsAndPages":                 tableSearchesSortsAndPages,
-		"Table_ShowsManyKeys":                         tableShowsManyKeys,
-		"Page_WaitsForAConsoleThatIsStarting":         pageWaitsForAConsoleThatIsStarting,
-		"Dialogs_DoNotWaitForever":                    dialogsDoNotWaitForever,
-		"Tabs_ShareTheAPIKey":                         tabsShareTheAPIKey,
-		"ContentSecurityPolicy_IsEnforced":            contentSecurityPolicyIsEnforced,
-		"Views_AreAccessibleInLight":                  viewsAreAccessible("light", 1280, 800),
-		"Views_AreAccessibleInDark":                   viewsAreAccessible("dark", 1280, 800),
-		"Views_AreAccessibleOnANarrowScreen":          viewsAreAccessible("narrow", 390, 844),
+		"Settings_CheckAKeyBeforeTheyStoreIt":        settingsCheckAKeyBeforeTheyStoreIt,
+		"Settings_ForgetAKeyWhileAnotherIsChecked":   settingsForgetAKeyWhileAnotherIsChecked,
+		"Settings_WorkWithoutStorage":                settingsWorkWithoutStorage,
+		"Settings_KeepAKeyForTheSession":             settingsKeepAKeyForTheSession,
+		"Settings_ShowTheKeyOfThePage":               settingsShowTheKeyOfThePage,
+		"Settings_OpenWhenTheKeyIsRefused":           settingsOpenWhenTheKeyIsRefused,
+		"Create_KeepsItsInputWhenTheAPIKeyIsRefused": createKeepsItsInputWhenTheAPIKeyIsRefused,
+		"Token_IsShownOnceAndStoredNowhere":          tokenIsShownOnceAndStoredNowhere,
+		"Table_CopiesAnID":                           tableCopiesAnID,
+		"Create_SetsTheExpiry":                       createSetsTheExpiry,
+		"Create_KeepsItsInputAfterAnError":           createKeepsItsInputAfterAnError,
+		"Page_OffersOnlyWhatItsKeyMayDo":             pageOffersOnlyWhatItsKeyMayDo,
+		"Page_AddsTheSlashToItsPath":                 pageAddsTheSlashToItsPath,
+		"Page_KeepsTheClockOfTheServer":              pageKeepsTheClockOfTheServer,
+		"Proxy_AsksToSignInAgain":                    proxyAsksToSignInAgain,
+		"Proxy_FailureIsRetried":                     proxyFailureIsRetried,
+		"Proxy_WithBasicCredentials":                 proxyWithBasicCredentials,
+		"Consoles_OfAHostKeepTheirKeys":              consolesOfAHostKeepTheirKeys,
+		"Token_DialogNamesTheApp":                    tokenDialogNamesTheApp,
+		"Create_KeepsTheChoiceOfExpiry":              createKeepsTheChoiceOfExpiry,
+		"Dialogs_NameAnOutage":                       dialogsNameAnOutage,
+		"Deactivate_OnlyTheChosenKey":                deactivateOnlyTheChosenKey,
+		"Deactivate_KeysThatWereNeverIssued":         deactivateKeysThatWereNeverIssued,
+		"Deactivate_TheKeyOfThePageNeedsForce":       deactivateTheKeyOfThePageNeedsForce,
+		"Keyboard_ReachesAllControls":                keyboardReachesAllControls,
+		"Table_ShowsNamesAsText":                     tableShowsNamesAsText,
+		"Table_SearchesSortsAndPages":                tableSearchesSortsAndPages,
+		"Table_ShowsManyKeys":                        tableShowsManyKeys,
+		"Page_WaitsForAConsoleThatIsStarting":        pageWaitsForAConsoleThatIsStarting,
+		"Dialogs_DoNotWaitForever":                   dialogsDoNotWaitForever,
+		"Tabs_ShareTheAPIKey":                        tabsShareTheAPIKey,
+		"ContentSecurityPolicy_IsEnforced":           contentSecurityPolicyIsEnforced,
+		"Views_AreAccessibleInLight":                 viewsAreAccessible("light", 1280, 800),
+		"Views_AreAccessibleInDark":                  viewsAreAccessible("dark", 1280, 800),
+		"Views_AreAccessibleOnANarrowScreen":         viewsAreAccessible("narrow", 390, 844),
+		"Views_AreAccessibleOnTheNarrowestScreen":    viewsAreAccessible("narrowest", 320, 640),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -7,37 +7,67 @@ const pageSize = 1000; // keys in a response
 const timeout = 30_000; // ms; creating a key takes up to 10 s
 const maxRetryDelay = 5_000; // ms
 
-/** An error response. Its message is that of the API. */
+/** The path of the page, which ends with a slash. Consoles below different paths of a host have different ones. */
+export const basePath = new URL(".", document.baseURI).pathname;
+
+/** An error response of the API. Its message is that of the API. */
 export class ResponseError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
   }
 
-  /** The API key is not valid, or lacks the access for this request. */
+  /** The API key is not valid, or may not do this. */
   get isDenial() { return this.status === 401 || this.status === 403; }
 
   /** The server is not ready: it is starting, or cannot reach the Kubernetes API. */
   get isUnavailable() { return this.status === 503; }
 }
 
-/** The error of a request without a readable response. The request may have taken effect. */
+/** The error of a request without a response of the API. The request may have taken effect. */
 export class NoResponseError extends Error {}
 
-/** A client with an API key. */
+/** The error of a request that a proxy in front of the console answered, and did not forward. The same request fails again. */
+export class ProxyError extends Error {
+  static #prefix = "A proxy in front of the console";
+
+  /** The proxy wants the user to sign in, which it asks for when the page is loaded. */
+  static signIn(did) { return new ProxyError(`${ProxyError.#prefix} ${did}. To sign in again, reload the page.`); }
+
+  static refusal(status) {
+    return new ProxyError(`${ProxyError.#prefix} answered with status ${status}. It must forward all requests below ${basePath}.`);
+  }
+}
+
+let clockLead = 0; // ms by which the clock of the server is ahead of that of the browser
+
+/** Returns the time of the server, in ms like Date.now(): the clock of the browser may be wrong by days. */
+export function serverNow() { return Date.now() + clockLead; }
+
+/** A client with an API key. Without a key, it can only describe the console. */
 export class Client {
   #key;
   #onRetry;
 
   /** onRetry is called with an error before each retry, and with nothing when a request ends. */
-  constructor(key, onRetry) {
+  constructor(key, onRetry = () => {}) {
     this.#key = key;
     this.#onRetry = onRetry;
   }
 
-  /** Throws unless the API key has read access. */
-  async check(signal) {
-    await this.#get(urlOf("api-keys/count"), signal);
+  /** Returns the namespace of the console, and the URL of the service that its keys are for. */
+  async describe() {
+    return (await this.#get(resolve("."))).payload;
+  }
+
+  /** Returns the key of this client, its namespace, and what it may do. */
+  async self(signal) {
+    return (await this.#get(urlOf("api-keys/self"), signal)).payload;
+  }
+
+  /** Returns a key with its conditions and its manifest. */
+  async key(id, signal) {
+    return (await this.#get(urlOf(`api-keys/${encodeURIComponent(id)}`), signal)).payload;
   }
 
   /** Yields all keys in arrays, the oldest key first. */
@@ -53,6 +83,11 @@ export class Client {
   /** Creates a key and returns it with its token. */
   async create(key) {
     return (await this.#send("POST", urlOf("api-keys"), { body: key })).payload;
+  }
+
+  /** Changes the access or the expiry of a key, and returns it. To take any from the API key of this client, force must be true. */
+  async update(id, changes, force) {
+    return (await this.#send("PATCH", urlOf(`api-keys/${encodeURIComponent(id)}?force=${force}`), { body: changes })).payload;
   }
 
   /** Deactivates a key and returns it. The API key of this client can be deactivated only with force. */
@@ -78,31 +113,56 @@ export class Client {
   }
 
   async #send(method, url, { body, signal } = {}) {
-    const headers = { "X-Api-Key": this.#key };
+    const headers = { Accept: "application/json" };
+    if (this.#key) headers["X-Api-Key"] = this.#key;
     if (body) headers["Content-Type"] = "application/json";
     const deadline = AbortSignal.timeout(timeout);
-    let response, content;
+    let response, text;
     try {
       response = await fetch(url, {
         method, headers, body: JSON.stringify(body),
         signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
-        cache: "no-store", credentials: "omit", redirect: "error",
+        // The cookies and the Basic credentials are those of a proxy. A redirect is an answer of a proxy, too.
+        cache: "no-store", credentials: "same-origin", redirect: "manual",
       });
-      content = await response.json();
+      text = await response.text();
     } catch (error) {
       signal?.throwIfAborted();
-      throw new NoResponseError(response ? `The response (status ${response.status}) cannot be read.` : "The console does not respond.",
-        { cause: error });
+      throw new NoResponseError(response ? "The response of the console is incomplete."
+        : navigator.onLine ? "The console does not respond." : "This browser is offline.", { cause: error });
     }
-    const { ok, status } = response;
-    if (!ok) throw new ResponseError(status, content?.errorMessage ?? `The console responded with status ${status}.`);
-    return { payload: content.payload, link: response.headers.get("Link"), url: response.url };
+    const { errorMessage, payload } = contentOf(response, text);
+    const date = Date.parse(response.headers.get("Date"));
+    if (date) clockLead = date - Date.now();
+    if (!response.ok) throw new ResponseError(response.status, errorMessage);
+    return { payload, link: response.headers.get("Link"), url: response.url };
   }
 }
 
+/** Returns the content of a response of the API. Throws if the response is not complete, or is that of a proxy. */
+function contentOf({ type, ok, status, headers }, text) {
+  const isJSON = headers.get("Content-Type")?.startsWith("application/json");
+  let content = null;
+  try {
+    content = JSON.parse(text);
+  } catch {
+    if (isJSON) throw new NoResponseError("The response of the console is incomplete.");
+  }
+  if (typeof content?.errorCode === "number") return content;
+  if (type === "opaqueredirect") throw ProxyError.signIn("redirected the request, probably to its sign-in page");
+  if (ok) throw ProxyError.signIn("answered with a page, probably its sign-in page");
+  if (status === 401 || status === 403) throw ProxyError.signIn(`answered with status ${status}`);
+  if (status === 429 || status >= 500) throw new NoResponseError(`A proxy in front of the console answered with status ${status}.`);
+  throw ProxyError.refusal(status);
+}
+
 /** Returns the URL of a path of the API. */
-export function urlOf(path) {
-  return new URL(`api/v1/${path}`, document.baseURI);
+function urlOf(path) { return resolve(`api/v1/${path}`); }
+
+function resolve(path) {
+  const url = new URL(path, document.baseURI);
+  url.username = url.password = ""; // of the page, if its address has them: fetch accepts no such URL
+  return url;
 }
 
 function sleep(milliseconds, signal) {

@@ -7,36 +7,42 @@ import { Client } from "./api.js";
 import { createDialog, tokenDialog } from "./create.js";
 import { deactivateDialog } from "./deactivate.js";
 import { KeyList } from "./keylist.js";
-import { changesKey, settingsView, storedKey } from "./settings.js";
+import { listProblem, manageProblem } from "./ownkey.js";
+import { changesKey, migrateKey, settingsView, storedKey } from "./settings.js";
 import { Table } from "./table.js";
-import { byId, setText, toast } from "./ui.js";
+import { byId, setText, showError, toast } from "./ui.js";
 
 const views = { keys: "API keys", settings: "Settings" };
 
 const checkTimeout = 10_000; // ms, while a dialog waits
 
 const list = new KeyList();
-let client = null; // null without an API key
+let description = {}; // of the console, as GET / returns it
+let apiKey = null; // null without an API key
+let client = null; // the client with this API key, or null
+let ownKey = null; // the API key of the page, as GET api-keys/self returns it; null until it is known
 let keyProblem = ""; // why another API key is needed
 let loading = new AbortController();
 let draft = false; // the create dialog opens again once there is a valid API key
 
-const table = new Table(list, deactivateDialog({
+const openDeactivateDialog = deactivateDialog({
   deactivate: (id, force) => write((current) => current.deactivate(id, force)),
-  isOwnKey: async (key, error) => {
-    if (error.status !== 409) return false; // else the key is inactive, or that of this page
-    await load();
-    return list.get(key.id)?.state === "active";
+  isOwnKey: (key) => key.id === ownKey?.id,
+  heirOf: (key) => list.heirOf(key),
+  onDone: ({ handed_to: heir, ...key }) => {
+    keyChanged(key, `${key.app_name} was deactivated.${heir ? ` The key ${heir.name} gets the app name.` : ""}`);
   },
-  onDone: (key) => keyChanged(key, `${key.app_name} was deactivated.`),
-}));
+  onStale: load,
+});
 const openCreateDialog = createDialog({
   create: (key) => write((current) => current.create(key)),
   onCreated: (key) => {
     draft = false;
     keyChanged(key, `${key.app_name} was created.`);
   },
+  serviceURL: () => description.service_url,
 });
+const table = new Table(list, openDeactivateDialog);
 const updateSettings = settingsView({
   onStored: () => {
     history.replaceState(null, "", "#keys");
@@ -47,16 +53,31 @@ const updateSettings = settingsView({
 });
 
 tokenDialog();
-byId("create-key").addEventListener("click", openCreateDialog);
+byId("create-key").addEventListener("click", () => { if (ownKey?.may_manage !== false) openCreateDialog(); });
 byId("refresh").addEventListener("click", load);
 addEventListener("hashchange", showView);
-addEventListener("storage", (event) => { if (changesKey(event)) start("The API key was forgotten in another tab."); });
+addEventListener("storage", (event) => {
+  if (changesKey(event) && storedKey() !== apiKey) start("The API key was forgotten in another tab.");
+});
+describe();
 start();
+
+/** Shows which namespace the console manages. */
+async function describe() {
+  try {
+    description = await new Client().describe();
+  } catch {
+    return; // the next request reports the same problem
+  }
+  setText(byId("namespace"), description.namespace);
+  showTitle();
+}
 
 /** Starts with the stored API key. Without one, it shows the settings, and the reason if there is one. */
 function start(reason = "") {
-  const key = storedKey();
-  client = key ? new Client(key, showRetry) : null;
+  apiKey = storedKey();
+  client = apiKey ? new Client(apiKey, showRetry) : null;
+  showOwnKey(null);
   if (!client) return requireKey(reason);
   keyProblem = "";
   clearList();
@@ -66,6 +87,7 @@ function start(reason = "") {
 /** Shows the settings, and why another API key is needed. */
 function requireKey(reason) {
   keyProblem = reason;
+  showOwnKey(null);
   draft ||= byId("create").open;
   for (const id of ["create", "deactivate"]) byId(id).close(); // but not the token, which is nowhere else
   clearList();
@@ -87,43 +109,68 @@ function showView() {
     byId(name).hidden = name !== view;
     document.querySelector(`nav a[href="#${name}"]`).ariaCurrent = name === view ? "page" : null;
   }
-  document.title = `${views[view]} · apikey-operator`;
-  updateSettings(keyProblem);
+  showTitle();
+  showOwnKey(ownKey);
   byId("first-key").hidden = Boolean(client && !keyProblem);
   if (changed) byId(`${view}-title`).focus();
   load();
 }
 
-/** Loads the list if it is visible. The first list appears as it arrives; later, the old list stays until the new one is complete. */
+/** Shows the namespace first, because browsers cut long titles of tabs off. */
+function showTitle() {
+  const view = byId("keys").hidden ? views.settings : views.keys;
+  document.title = [description.namespace, view, "apikey-operator"].filter(Boolean).join(" · ");
+}
+
+/** Shows what the API key of the page may do, and offers only that. Without a key, it is not known yet. */
+function showOwnKey(key) {
+  ownKey = key;
+  const problem = key ? manageProblem(key) : "";
+  byId("create-key").ariaDisabled = problem ? "true" : null;
+  setText(byId("permission"), byId("keys").hidden ? "" : problem);
+  updateSettings(ownKey, keyProblem);
+}
+
+/**
+ * Loads what the API key of the page may do, and the list if it is visible. The first list appears as it arrives; later, the old list stays
+ * until the new one is complete.
+ */
 async function load() {
   loading.abort();
-  if (byId("keys").hidden) return;
+  if (!client || keyProblem) return;
   loading = new AbortController();
   const { signal } = loading;
-  const first = list.size === 0;
-  const pages = [];
-  setText(byId("list-error"));
-  table.show(true);
+  const listed = !byId("keys").hidden;
+  const problem = byId(listed ? "list-error" : "key-problem");
+  setText(problem);
+  if (listed) table.show(true);
   try {
-    for await (const keys of client.keys(signal)) {
-      pages.push(keys);
-      if (!first) continue;
-      list.put(keys);
-      table.show();
-    }
-    if (!first) {
-      list.clear();
-      for (const keys of pages) list.put(keys);
-    }
-    table.show(false);
-    if (draft) openCreateDialog();
-    draft = false;
+    showOwnKey(await client.self(signal));
+    migrateKey();
+    if (listed && ownKey.may_list) await loadList(signal);
+    else if (listed) setText(problem, listProblem(ownKey));
+    if (listed && draft) openCreateDialog();
+    draft &&= !listed;
   } catch (error) {
     if (signal.aborted) return;
-    table.show(false);
-    if (error.isDenial) keyRefused(error);
-    else setText(byId("list-error"), error.message);
+    if (error.isDenial) return keyRefused();
+    showError(problem, error);
   }
+  table.show(false);
+}
+
+async function loadList(signal) {
+  const first = list.size === 0;
+  const pages = [];
+  for await (const keys of client.keys(signal)) {
+    pages.push(keys);
+    if (!first) continue;
+    list.put(keys);
+    table.show();
+  }
+  if (first) return;
+  list.clear();
+  for (const keys of pages) list.put(keys);
 }
 
 /**
@@ -136,19 +183,22 @@ async function write(send) {
     return await send(current);
   } catch (error) {
     if (!error.isDenial) throw error;
+    let key;
     try {
-      await current.check(AbortSignal.timeout(checkTimeout));
+      key = await current.self(AbortSignal.timeout(checkTimeout));
     } catch (denial) {
-      if (denial.isDenial && current === client) {
-        keyRefused(denial);
-        return null;
-      }
+      if (!denial.isDenial || current !== client) throw error;
+      keyRefused();
+      return null;
     }
-    throw error; // the API key is valid, but not for this request, or the check failed
+    if (current === client) showOwnKey(key);
+    throw key.may_manage ? error : new Error(manageProblem(key));
   }
 }
 
-function keyRefused({ message }) { requireKey(`The console refused the API key of this page: ${message}`); }
+function keyRefused() {
+  requireKey("The console does not accept the API key of this page: it is not an active key of this namespace. Enter another key.");
+}
 
 /** Shows the new state of a key. A hidden list is loaded when it becomes visible. */
 function keyChanged(key, text) {

@@ -3,60 +3,85 @@
 
 // The dialogs that create a key and show its token.
 
-import { NoResponseError, urlOf } from "./api.js";
-import { byId, closable, copy, copyManually, onSubmit, resist, setText } from "./ui.js";
+import { NoResponseError } from "./api.js";
+import { expiryChoice } from "./expiry.js";
+import { entryName, readEntry, writeEntry } from "./storage.js";
+import { timeElement } from "./time.js";
+import { byId, closable, copy, copyManually, onSubmit, resist, setText, showError } from "./ui.js";
 
-const day = 86_400_000; // ms
+const expiryEntry = entryName("apikey_operator_expiry"); // the choice of the last key
+
+const labels = { app_name: "The app name", expires_at: "The expiry" }; // of fields that messages of the API name
 
 /**
  * Sets up the create dialog, and returns a function that opens it. The input stays until a key is created. create creates a key, or returns
  * nothing when the page needs another API key first. onCreated is called with the key, without its token, when the user closes the token
- * dialog.
+ * dialog. serviceURL returns the URL of the service that the keys are for, if it is known.
  */
-export function createDialog({ create, onCreated }) {
+export function createDialog({ create, onCreated, serviceURL }) {
   const dialog = byId("create");
   const form = byId("create-form");
   const problem = dialog.querySelector("[role=alert]");
+  const chosenExpiry = expiryChoice(byId("expiry"), byId("expiry-date"));
   closable(dialog);
 
-  byId("expiry").addEventListener("change", updateDate);
-  form.addEventListener("reset", () => setTimeout(updateDate));
+  byId("expiry").addEventListener("change", describeExpiry);
   for (const id of ["read-access", "write-access"]) byId(id).addEventListener("change", validateAccess);
+  proposeExpiry();
 
   onSubmit(form, "Creating…", async () => {
     setText(problem);
+    keepExpiry();
     try {
       const created = await create({
-        app_name: byId("app-name").value,
+        app_name: byId("app-name").value.trim(),
         read_access: byId("read-access").checked,
         write_access: byId("write-access").checked,
-        expires_at: expiresAt(),
+        expires_at: chosenExpiry(),
       });
       if (!created) return;
       dialog.close();
       form.reset();
+      proposeExpiry();
       const { token, ...key } = created;
-      showToken(token, key, () => onCreated(key));
+      showToken(token, key, serviceURL(), () => onCreated(key));
     } catch (error) {
-      setText(problem, error instanceof NoResponseError
-        ? `${error.message} The key may have been created, and its token is lost: check the list of keys.`
-        : error.message);
+      showError(problem, error, createProblem(error));
     }
   });
 
+  function describeExpiry() {
+    const choice = byId("expiry").value;
+    const expiry = choice === "date" ? null : chosenExpiry();
+    byId("expiry-note").textContent = choice === "date" ? ""
+      : expiry ? `The key is valid until ${timeElement(Date.parse(expiry)).textContent}, in your time zone.`
+      : "The key is valid until it is deactivated.";
+  }
+
   return () => {
     setText(problem);
-    byId("expires-at").min = toLocal(new Date());
+    describeExpiry();
     validateAccess();
     dialog.showModal();
   };
 }
 
-function updateDate() {
-  const needed = byId("expiry").value === "date";
-  byId("expiry-date").hidden = !needed;
-  byId("expires-at").required = needed;
-  byId("expires-at").disabled = !needed;
+function createProblem(error) {
+  if (error instanceof NoResponseError) {
+    return `${error.message} The key may have been created, and its token is lost: check the list of keys.`;
+  }
+  return error.status === 422 ? error.message.replace(/\b(app_name|expires_at)\b/g, (field) => labels[field]) : error.message;
+}
+
+/** Selects the choice of the last key. A date is not proposed again. */
+function proposeExpiry() {
+  const kept = readEntry("localStorage", expiryEntry);
+  if ([...byId("expiry").options].some(({ value }) => value === kept)) byId("expiry").value = kept;
+}
+
+function keepExpiry() {
+  const choice = byId("expiry").value;
+  if (choice !== "date") writeEntry("localStorage", expiryEntry, choice);
 }
 
 function validateAccess() {
@@ -64,27 +89,46 @@ function validateAccess() {
   byId("read-access").setCustomValidity(valid ? "" : "Select read access, write access, or both.");
 }
 
-function expiresAt() {
-  const choice = byId("expiry").value;
-  if (choice === "") return null;
-  const date = choice === "date" ? new Date(byId("expires-at").value) : new Date(Date.now() + choice * day);
-  return `${date.toISOString().slice(0, -5)}Z`;
-}
-
-/** Returns a date as the value of a datetime-local input. */
-function toLocal(date) {
-  return new Date(date - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
-}
-
 /** Shows a token until the user closes the dialog. Nothing but the dialog holds the token, and nothing does afterwards. */
-function showToken(token, key, onClose) {
+function showToken(token, key, serviceURL, onClose) {
   byId("token").querySelector("[data-name]").textContent = key.app_name;
   byId("token-text").textContent = token;
-  byId("token-use").textContent = key.read_access
-    ? `curl -H 'X-API-Key: ${token}' ${urlOf("api-keys/count")}`
-    : `curl -X POST -H 'X-API-Key: ${token}' https://your-service.example/`;
+  byId("token-env").textContent = `${variableName(key.app_name)}=${token}`;
+  byId("token-use").textContent = curlCommand(key, serviceURL ?? "https://your-service.example/");
+  byId("token-file").textContent = headerFile(key.app_name);
+  byId("no-service-url").hidden = Boolean(serviceURL);
   byId("token").addEventListener("close", onClose, { once: true });
   byId("token").showModal();
+}
+
+/** Returns the name of an environment variable for the token of an app. */
+function variableName(appName) {
+  const name = asciiWords(appName).join("_").toUpperCase().replace(/_?API_?KEY$/, "");
+  return name === "" ? "API_KEY" : `${/^\d/.test(name) ? "APP_" : ""}${name}_API_KEY`;
+}
+
+function headerFile(appName) {
+  return `${asciiWords(appName).join("-").toLowerCase() || "api-key"}.header`;
+}
+
+function asciiWords(text) {
+  return text.normalize("NFKD").replace(/\p{Mark}/gu, "").match(/[A-Za-z0-9]+/g) ?? [];
+}
+
+/**
+ * Returns a command for bash and zsh that sends a request with the token. It reads the token from the terminal, because the arguments of
+ * programs are visible to other users, and the history of the shell keeps them.
+ */
+function curlCommand({ app_name, read_access }, serviceURL) {
+  const file = headerFile(app_name);
+  return `(umask 077 && printf 'Token: ' && read -rs token &&
+  printf 'X-API-Key: %s\\n' "$token" > ${file}) &&
+  curl --header @${file} ${read_access ? "" : "--request POST "}${quoted(serviceURL)}`;
+}
+
+/** Returns a text as an argument of a shell. */
+function quoted(text) {
+  return /^[\w./:%@+,=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** Sets up the token dialog. It closes once the user has copied the token, or confirms that it is not copied. */
@@ -106,25 +150,27 @@ export function tokenDialog() {
     return copied;
   }
 
-  function setCopied() {
+  function noteCopy(text) {
+    if (!text.includes(byId("token-text").textContent)) return;
     copied = true;
     warn();
   }
 
-  for (const [button, source] of [["copy-token", "token-text"], ["copy-use", "token-use"]]) {
-    byId(button).addEventListener("click", async () => {
-      const done = await copy(byId(source));
-      if (done) setCopied();
+  for (const button of dialog.querySelectorAll("[data-copy]")) {
+    button.addEventListener("click", async () => {
+      const source = byId(button.dataset.copy);
+      const done = await copy(source);
+      if (done) noteCopy(source.textContent);
       status.textContent = done ? "Copied." : copyManually;
     });
   }
-  dialog.addEventListener("copy", () => { if (getSelection().toString().includes(byId("token-text").textContent)) setCopied(); });
+  dialog.addEventListener("copy", () => noteCopy(getSelection().toString()));
   resist(dialog, () => !mayClose());
   close.addEventListener("click", () => { if (!warning.hidden || mayClose()) dialog.close(); });
   addEventListener("beforeunload", (event) => { if (dialog.open && !copied) event.preventDefault(); });
   dialog.addEventListener("close", () => {
     copied = false;
     warn();
-    for (const id of ["token-text", "token-use", "token-status"]) byId(id).textContent = "";
+    for (const id of ["token-text", "token-env", "token-use", "token-status"]) byId(id).textContent = "";
   });
 }

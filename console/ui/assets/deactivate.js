@@ -3,14 +3,22 @@
 
 // The dialog that deactivates a key.
 
-import { byId, closable, onSubmit, setText } from "./ui.js";
+import { NoResponseError } from "./api.js";
+import { byId, closable, onSubmit, setText, showError, showFacts } from "./ui.js";
+
+const effects = {
+  active: "Clients that use this key are refused at once.",
+  pending: "This key is not issued yet, and never will be.",
+  waiting: "This key waits for its app name. It stops waiting, and is never issued.",
+  blocked: "This key is not issued, and never will be.",
+};
 
 /**
  * Sets up the dialog, and returns a function that opens it for a key. deactivate deactivates a key, or returns nothing when the page needs
- * another API key first. isOwnKey reports whether the error means that the key is that of this page. onDone is called with the new state of
- * the key.
+ * another API key first. isOwnKey reports whether a key is that of the page. heirOf returns the key that waits for the app name of a key,
+ * if there is one. onDone is called with the new state of the key, onStale when its state was another one than the page shows.
  */
-export function deactivateDialog({ deactivate, isOwnKey, onDone }) {
+export function deactivateDialog({ deactivate, isOwnKey, heirOf, onDone, onStale }) {
   const dialog = byId("deactivate");
   const problem = dialog.querySelector("[role=alert]");
   let key;
@@ -25,23 +33,36 @@ export function deactivateDialog({ deactivate, isOwnKey, onDone }) {
       dialog.close();
       onDone(deactivated);
     } catch (error) {
-      setText(problem, error.message);
-      isOwnKey(submitted, error).then((own) => { if (own && submitted === key) requireForce(true); }); // not after another key was chosen
+      if (submitted === key) showError(problem, error, deactivateProblem(error));
+      if (error.status === 404 || error.status === 409) onStale();
     }
   });
 
-  function requireForce(required) {
-    byId("force").hidden = !required;
-    byId("force-check").required = required;
-    if (required) byId("force-check").focus();
-    else byId("force-check").checked = false;
-  }
-
   return (chosen) => {
     key = chosen;
-    dialog.querySelector("[data-name]").textContent = key.name;
+    const isOwn = isOwnKey(key);
+    dialog.querySelector("[data-name]").textContent = key.appName;
+    byId("deactivate-effect").textContent = effects[key.state] ?? effects.active;
+    byId("deactivate-heir").textContent = heirText(key, heirOf(key));
+    byId("deactivate-bootstrap").hidden = !key.bootstrap;
+    showFacts(byId("deactivate-facts"), [["Name", key.name], ["ID", key.id], ["Token", key.hint && `${key.hint}…`]]);
     setText(problem);
-    requireForce(false);
+    byId("force").hidden = !isOwn;
+    byId("force-check").required = isOwn;
+    byId("force-check").checked = false;
     dialog.showModal();
   };
+}
+
+/** Only an active key holds its app name. */
+function heirText({ state }, heir) {
+  if (state !== "active") return "";
+  return heir ? `The key ${heir.name}, which waits for the app name, is then issued.` : "Another key can then use the app name.";
+}
+
+function deactivateProblem(error) {
+  if (error instanceof NoResponseError) return `${error.message} The key may have been deactivated: check the list of keys.`;
+  if (error.status === 404) return "This key does not exist any more.";
+  if (error.status === 409) return "This key has already ended.";
+  return error.message;
 }

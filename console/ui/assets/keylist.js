@@ -9,7 +9,7 @@ const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "bas
 
 /** The columns that keys can be sorted by. Those with newestFirst are sorted in descending order at first. */
 export const columns = {
-  name: { label: "App name", compare: (a, b) => collator.compare(a.name, b.name) },
+  name: { label: "App name", compare: (a, b) => collator.compare(a.appName, b.appName) },
   access: { label: "Access", compare: (a, b) => rank(a) - rank(b) },
   state: { label: "State", compare: (a, b) => states.indexOf(a.state) - states.indexOf(b.state) },
   created: { label: "Created", newestFirst: true, compare: (a, b) => a.created - b.created },
@@ -17,31 +17,35 @@ export const columns = {
   expires: { label: "Expires", compare: (a, b) => a.expires - b.expires },
 };
 
-const states = ["active", "expired", "inactive"];
+const states = ["active", "pending", "waiting", "blocked", "expired", "deactivated"];
 
 function rank(key) { return 2 * key.write + key.read; }
 
+/** Returns what the page calls a state of the API. A new key waits for its app name before the controller reports that it is stalled. */
+function stateOf(state, reason) {
+  if (state !== "pending" && state !== "stalled") return state;
+  return reason === "AppNameConflict" ? "waiting" : state === "stalled" ? "blocked" : "pending";
+}
+
 /** A key as the page shows it. */
 class Key {
-  constructor({ id, app_name, read_access, write_access, is_active, created_at, updated_at, expires_at }) {
+  constructor({ id, name, app_name, hint, state, reason, bootstrap, read_access, write_access, created_at, updated_at, expires_at }) {
     this.id = id;
-    this.name = app_name;
+    this.name = name; // of the APIKey object
+    this.appName = app_name;
+    this.hint = hint;
+    this.bootstrap = bootstrap;
     this.read = read_access;
     this.write = write_access;
-    this.accepted = is_active;
+    this.state = stateOf(state, reason);
     this.created = Date.parse(created_at);
     this.updated = Date.parse(updated_at);
     this.expires = expires_at ? Date.parse(expires_at) : Infinity;
     this.searched = folded(`${app_name}\n${id}`);
   }
 
-  /**
-   * The API does not return why a key is not accepted. A key that was last changed before its expiry was deactivated, or is not issued.
-   */
-  get state() {
-    if (this.accepted) return this.expires > Date.now() ? "active" : "expired";
-    return this.updated < this.expires ? "inactive" : "expired";
-  }
+  /** The key was deactivated or has expired, which is final. */
+  get ended() { return this.state === "expired" || this.state === "deactivated"; }
 }
 
 /** Returns a text in the form that a search compares. */
@@ -57,6 +61,13 @@ export class KeyList {
   get active() { return this.#keys.values().reduce((count, key) => count + (key.state === "active"), 0); }
 
   get(id) { return this.#keys.get(id); }
+
+  /** Returns the key that gets the app name of a key after it, or nothing. */
+  heirOf({ id, appName }) {
+    const name = appName.normalize();
+    const waiting = [...this.#keys.values()].filter((key) => key.id !== id && key.state === "waiting" && key.appName.normalize() === name);
+    return waiting.sort((a, b) => a.created - b.created)[0];
+  }
 
   /** Adds or updates keys of the API. */
   put(keys) {

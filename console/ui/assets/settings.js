@@ -3,45 +3,68 @@
 
 // The view where the user enters the API key of the page.
 
-import { Client, ResponseError } from "./api.js";
-import { byId, onSubmit, setText, toast } from "./ui.js";
+import { Client } from "./api.js";
+import { facts } from "./ownkey.js";
+import { entryName, readEntry, writeEntry } from "./storage.js";
+import { byId, onSubmit, setText, showError, showFacts, toast } from "./ui.js";
 
-const storageKey = "apikey_operator_api_key";
+const entry = entryName("apikey_operator_api_key");
+const formerEntry = "apikey_operator_api_key"; // of former versions of the page: one entry for all consoles of a host
 const hintLength = 7; // like the hints of tokens
+
+const places = {
+  session: { storage: "sessionStorage", name: entry, text: "Stored until you close this tab:" },
+  browser: { storage: "localStorage", name: entry, text: "Stored in this browser:" },
+  former: { storage: "localStorage", name: formerEntry, text: "Stored in this browser:" },
+};
 
 let unstored = null; // the API key if the browser does not let the page store it
 
-/** Returns the stored API key, or null. */
-export function storedKey() { return unstored ?? fromStorage(); }
-
-function fromStorage() {
-  try {
-    return localStorage.getItem(storageKey);
-  } catch {
-    return null;
-  }
+/** Returns the API key of the page, or null. */
+export function storedKey() {
+  return unstored ?? read(placeOfKey());
 }
 
-function store(key) {
-  try {
-    localStorage.setItem(storageKey, key);
-    unstored = null;
-  } catch {
-    unstored = key;
-  }
+function placeOfKey() {
+  return Object.values(places).find((place) => read(place));
+}
+
+function read(place) { return place ? readEntry(place.storage, place.name) : null; }
+
+function write(place, key) { return writeEntry(place.storage, place.name, key); }
+
+function store(key, sessionOnly) {
+  const former = placeOfKey() === places.former;
+  const [place, other] = sessionOnly ? [places.session, places.browser] : [places.browser, places.session];
+  unstored = write(place, key) ? null : key;
+  write(other, null);
+  if (former) write(places.former, null);
+}
+
+/** Moves the API key, which this console has accepted, from the entry of a former version to that of this console. */
+export function migrateKey() {
+  if (!unstored && placeOfKey() === places.former) store(read(places.former), false);
 }
 
 function forget() {
   unstored = null;
-  if (fromStorage() !== null) localStorage.removeItem(storageKey);
+  if (placeOfKey() === places.former) write(places.former, null);
+  write(places.browser, ""); // so that other tabs receive an event in any case
+  write(places.browser, null);
+  write(places.session, null);
 }
 
-/** Reports whether a storage event of another tab changes the API key. */
-export function changesKey({ key }) { return key === storageKey || key === null; }
+/** Reports whether a storage event means that another tab has changed or forgotten the API key. If forgotten, this tab forgets it too. */
+export function changesKey({ key, newValue }) {
+  if (key !== entry && key !== null) return false;
+  if (!newValue) write(places.session, null);
+  return true;
+}
 
 /**
- * Sets up the view, and returns a function that updates it, with the reason if another key is needed. onStored is called when a valid key
- * was stored, onForgotten when the key was deleted, onRetry as a Client does.
+ * Sets up the view, and returns a function that updates it: with the key of the page as the API returns it, if it is known, and with the
+ * reason if another key is needed. onStored is called when a valid key was stored, onForgotten when the key was deleted, onRetry as by a
+ * Client.
  */
 export function settingsView({ onStored, onForgotten, onRetry }) {
   const input = byId("key");
@@ -57,13 +80,14 @@ export function settingsView({ onStored, onForgotten, onRetry }) {
     }
     checking = new AbortController();
     try {
-      await new Client(key, onRetry).check(checking.signal);
+      await new Client(key, onRetry).self(checking.signal);
     } catch (error) {
       if (checking.signal.aborted) return;
-      setText(problem, error instanceof ResponseError ? `The console refused this key: ${error.message}` : error.message);
+      if (error.isDenial) setText(problem, "The console does not accept this key: it is not an active key of this namespace.");
+      else showError(problem, error);
       return;
     }
-    store(key);
+    store(key, byId("session-only").checked);
     if (unstored) toast("This browser does not store data for this page: enter the key again after you close or reload the page.");
     input.value = "";
     hide();
@@ -92,11 +116,12 @@ export function settingsView({ onStored, onForgotten, onRetry }) {
     byId("show-key").ariaPressed = pressed;
   }
 
-  return (reason) => {
+  return (ownKey, reason) => {
     const key = storedKey();
     setText(byId("key-problem"), reason);
     byId("stored-key").hidden = !key;
-    byId("stored-where").textContent = unstored ? "Stored until you close or reload the page:" : "Stored in this browser:";
+    byId("stored-where").textContent = unstored ? "Stored until you close or reload the page:" : placeOfKey()?.text;
     byId("stored-hint").textContent = key ? `${key.slice(0, hintLength)}…` : "";
+    showFacts(byId("own-key"), ownKey ? facts(ownKey) : []);
   };
 }

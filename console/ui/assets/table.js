@@ -8,7 +8,9 @@ import { byId, copy, copyManually, setText, toast } from "./ui.js";
 
 const minute = 60_000; // ms
 const day = 1440 * minute;
-const stateNames = { active: "Active", inactive: "Inactive", expired: "Expired" };
+const stateNames = {
+  active: "Active", pending: "Pending", waiting: "Waiting", blocked: "Blocked", expired: "Expired", deactivated: "Inactive",
+};
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const number = new Intl.NumberFormat("en");
 
@@ -112,7 +114,7 @@ function row(key) {
   const row = byId("row").content.firstElementChild.cloneNode(true);
   const cell = (field) => row.querySelector(`[data-field=${field}]`);
   row.dataset.id = key.id;
-  cell("name").firstElementChild.textContent = key.name;
+  cell("name").firstElementChild.textContent = key.appName;
   cell("access").textContent = [key.read && "Read", key.write && "Write"].filter(Boolean).join(" + ");
   const { state } = key;
   cell("state").firstElementChild.dataset.state = state;
@@ -122,9 +124,9 @@ function row(key) {
   cell("updated").replaceChildren(time(key.updated));
   cell("expires").replaceChildren(...expiry(key));
   cell("id").querySelector("code").textContent = key.id;
-  cell("id").querySelector("button").ariaLabel = `Copy the ID of ${key.name}`;
+  cell("id").querySelector("button").ariaLabel = `Copy the ID of ${key.appName}`;
   const action = cell("action").firstElementChild;
-  if (state === "active") action.ariaLabel = `Deactivate ${key.name}`;
+  if (!key.ended) action.ariaLabel = `Deactivate ${key.appName}`;
   else action.remove();
   return row;
 }

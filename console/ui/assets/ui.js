@@ -3,12 +3,39 @@
 
 // Helpers for all views.
 
+import { ProxyError } from "./api.js";
+
 export function byId(id) { return document.getElementById(id); }
 
 /** Sets the text of an element. Without a text, it hides the element. */
 export function setText(element, text) {
   element.textContent = text ?? "";
   element.hidden = !text;
+}
+
+/** Shows an error in an element. If a proxy wants the user to sign in, the element gets a button that reloads the page. */
+export function showError(element, error, text = error.message) {
+  setText(element, text);
+  if (!(error instanceof ProxyError)) return;
+  const reload = document.createElement("button");
+  reload.type = "button";
+  reload.textContent = "Reload the page";
+  reload.addEventListener("click", () => location.reload());
+  element.append(" ", reload);
+}
+
+/** Shows pairs of a term and a text in a description list. Pairs without a text are left out, and an empty list is hidden. */
+export function showFacts(list, facts) {
+  const shown = facts.filter(([, text]) => text);
+  list.replaceChildren(...shown.flatMap(([term, text]) => {
+    const name = document.createElement("dt");
+    const value = document.createElement("dd");
+    name.textContent = term;
+    value.textContent = text;
+    value.dir = "auto";
+    return [name, value];
+  }));
+  list.hidden = shown.length === 0;
 }
 
 let toastTimer;
