@@ -155,8 +155,8 @@ func (h *Handler) logFailure(r *request, err error) {
 	h.Log.Error("Request failed", "route", r.routeName(), "callerID", r.verdict.Key.UID, "err", err)
 }
 
-// isRefusedByCluster reports whether a quota, a policy, a webhook or the end of the namespace is the reason of an error. The reason of other
-// refusals, such as a missing right, is the configuration of this server.
+// isRefusedByCluster reports whether a quota, a policy, a webhook or the end of the namespace is the reason of an error. The reason of
+// other refusals, such as a missing right, is the configuration of this server.
 func isRefusedByCluster(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) || status.Status().Code >= http.StatusInternalServerError {

@@ -109,12 +109,12 @@ func TestInvariant2_OfConcurrentCreationsThroughTwoConsolesOneSucceeds(t *testin
 // assertNameConflict checks that a response says that another key has the app name: the created key, or one that gave way to it.
 func assertNameConflict(t *testing.T, r response, appName, id string) {
 	t.Helper()
-	const any = `It is the key with the ID [-0-9a-f]{36}\.`
+	const key = `It is the key with the ID [-0-9a-f]{36}\.`
 	quoted := regexp.QuoteMeta(fmt.Sprintf(`\"%s\"`, appName))
 	for _, message := range []string{
 		`An active key has the app name ` + quoted + `: deactivate that key, or choose another app name\.( It is the key with the ID ` + id + `\.)?`,
-		`A key that is not issued yet has the app name ` + quoted + `: deactivate that key, or choose another app name\. ` + any,
-		`A creation that is not finished holds the app name ` + quoted + `\. If it fails, the app name is free at [-0-9T:]+Z at the latest\. ` + any,
+		`A key that is not issued yet has the app name ` + quoted + `: deactivate that key, or choose another app name\. ` + key,
+		`A creation that is not finished holds the app name ` + quoted + `\. If it fails, the app name is free at [-0-9T:]+Z at the latest\. ` + key,
 	} {
 		if regexp.MustCompile(`^{"errorCode":409,"errorMessage":"` + message + `","payload":null}$`).MatchString(r.body) {
 			return

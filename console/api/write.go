@@ -80,7 +80,8 @@ func (h *Handler) create(w http.ResponseWriter, r *request) *envelope.Response {
 	return envelope.NewPayload(k)
 }
 
-// checkAppName returns nil if no key holds an app name, or else the response. The controller decides; this check spares the client the wait.
+// checkAppName returns nil if no key holds an app name, or else the response. The controller decides; this check spares the client the
+// wait.
 func (h *Handler) checkAppName(ctx context.Context, r *request, appName string) *envelope.Response {
 	holder := h.KeyCache.holderOf(appName)
 	if holder == nil || holder.endedAt(time.Now()) { // the controller is about to record its end

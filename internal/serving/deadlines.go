@@ -21,8 +21,8 @@ const (
 	chunkBytes = 4 << 10
 )
 
-// AllowSlowClients returns a handler that does not cut off clients on slow connections. The servers of this package otherwise limit the time
-// of a whole request or response. A client may pause for maxPause, and its average rate may not be less than minRate.
+// AllowSlowClients returns a handler that does not cut off clients on slow connections. The servers of this package otherwise limit the
+// time of a whole request or response. A client may pause for maxPause, and its average rate may not be less than minRate.
 func AllowSlowClients(handler http.Handler) http.Handler {
 	return allowSlowClients(handler, time.Now)
 }
