@@ -36,6 +36,7 @@ type keyDetails struct {
 	SecretName    *string            `json:"secret_name"`
 	DeactivatedAt *time.Time         `json:"deactivated_at"`
 	CreatedBy     *string            `json:"created_by"`
+	ManagedBy     *string            `json:"managed_by"`
 	Manifest      string             `json:"manifest"`
 }
 
@@ -130,7 +131,7 @@ func TestGet_ReturnsAllOfAKeyButItsHash(t *testing.T) {
 	})
 	got := f.awaitDetails(string(object.UID), "active", "Issued")
 	framework.Must(t, f.Env.Client.Get(t.Context(), client.ObjectKeyFromObject(object), object))
-	if !got.Manager || !got.Bootstrap || got.Imported || got.CreatedBy != nil || got.DeactivatedAt != nil ||
+	if !got.Manager || !got.Bootstrap || got.Imported || got.CreatedBy != nil || got.ManagedBy != nil || got.DeactivatedAt != nil ||
 		*got.Hint != object.Status.Tokens[0].Hint || *got.SecretName != "minted-token" {
 		t.Errorf("the key is %+v", got)
 	}
@@ -183,6 +184,23 @@ func TestGet_TheManifestOfAnImportedKeyDeclaresAKey(t *testing.T) {
 	framework.Must(t, yaml.UnmarshalStrict([]byte(got.Manifest), declared))
 	framework.Must(t, f.Env.Client.Create(t.Context(), declared))
 	f.awaitDetails(string(declared.UID), "active", "Issued")
+}
+
+// A tool that applies the key from Git may revert a change, so the web console warns of it. The change itself works.
+func TestGet_NamesTheToolThatManagesAKey(t *testing.T) {
+	f := newFixture(t)
+	for name, c := range map[string]struct{ label, tool string }{
+		"flux": {"kustomize.toolkit.fluxcd.io/name", "Flux"},
+		"argo": {"argocd.argoproj.io/instance", "Argo CD"},
+	} {
+		object := f.apply(name, v1alpha1.APIKeySpec{AppName: name, ReadAccess: true}, map[string]string{c.label: "shop", "team": "shop"})
+		got := f.awaitDetails(string(object.UID), "active", "Issued")
+		if got.ManagedBy == nil || *got.ManagedBy != c.tool || strings.Contains(got.Manifest, c.label) || !strings.Contains(got.Manifest, "team: shop") {
+			t.Errorf("the key is managed by %v, want %s; its manifest is\n%s", got.ManagedBy, c.tool, got.Manifest)
+		}
+		payload[apiKey](t, f.call("PATCH /api/v1/api-keys/"+got.ID, f.writer.Token, `{"write_access": true}`))
+		f.deactivate(got.ID)
+	}
 }
 
 func TestGet_UnknownIDsAreNotFound(t *testing.T) {

@@ -4,12 +4,11 @@
 package api
 
 import (
-	"maps"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
 // manifest is an APIKey as its owner declares it, without a status.
@@ -26,9 +25,9 @@ type manifestMetadata struct {
 }
 
 // manifestOf returns the YAML text of a manifest that declares a key like this one. Its token is another one, because the hash is left out.
-// Like kubectl apikey export, it leaves out the labels that let a key manage others.
+// Like kubectl apikey export, it leaves out the marks of deployment tools, and the labels that let a key manage others.
 func manifestOf(key *v1alpha1.APIKey) string {
-	labels := maps.Clone(key.Labels)
+	labels, _ := keyclient.DeclaredMetadata(key)
 	delete(labels, v1alpha1.LabelManager)
 	delete(labels, v1alpha1.LabelBootstrap)
 	spec := key.Spec

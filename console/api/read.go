@@ -84,6 +84,7 @@ type keyDetails struct {
 	SecretName    *string        `json:"secret_name"`
 	DeactivatedAt *time.Time     `json:"deactivated_at"`
 	CreatedBy     *string        `json:"created_by"`
+	ManagedBy     *string        `json:"managed_by"`
 	Manifest      string         `json:"manifest"`
 }
 
@@ -125,6 +126,7 @@ func (r *request) detailsOf(key *v1alpha1.APIKey) *keyDetails {
 		Imported:   key.Spec.TokenHash != "",
 		SecretName: nullable(key.Status.SecretName),
 		CreatedBy:  nullable(key.Annotations[createdBy]),
+		ManagedBy:  nullable(keyclient.ManagedBy(key)),
 		Manifest:   manifestOf(key),
 	}
 	for i, c := range key.Status.Conditions {
