@@ -258,6 +258,15 @@ bin/images/traffic: check-go
 bin/images/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check-go
 	CGO_ENABLED=0 hack/build hack/gateways github.com/caddyserver/caddy/v2/cmd/caddy $@ -trimpath -ldflags="-s -w"
 
+bin/flux/kustomize-controller: hack/build hack/flux/go.mod hack/flux/go.sum | check-go
+	CGO_ENABLED=0 hack/build hack/flux github.com/fluxcd/kustomize-controller $@ -trimpath -ldflags="-s -w"
+
+# The CustomResourceDefinitions of Flux.
+bin/flux/crds: bin/tools/controller-gen hack/flux/go.mod
+	rm -rf $@ $@.partial
+	cd hack/flux && $(CURDIR)/$< crd paths=github.com/fluxcd/{kustomize,source}-controller/api/v1 output:crd:dir=$(CURDIR)/$@.partial
+	mv $@.partial $@
+
 # The CPU profile that the image and the benchmarks are compiled with.
 PROFILED := -pgo=$(CURDIR)/cmd/apikey-operator/authenticator.pgo
 
