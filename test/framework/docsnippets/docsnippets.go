@@ -45,8 +45,14 @@ var codeBlock = regexp.MustCompile("(?ms)^```[a-z]+\n(.*?)^```$")
 // usually a file name. The page must have exactly one such block.
 func CodeBlock(t testing.TB, page, name string) string {
 	t.Helper()
+	return CodeBlockOf(t, filepath.Join("docs", "gateways", page), name)
+}
+
+// CodeBlockOf is [CodeBlock] for any page, which is a path in the repository.
+func CodeBlockOf(t testing.TB, page, name string) string {
+	t.Helper()
 	var found []string
-	for _, block := range codeBlock.FindAllStringSubmatch(read(t, filepath.Join("docs", "gateways", page)), -1) {
+	for _, block := range codeBlock.FindAllStringSubmatch(read(t, page), -1) {
 		firstLine, _, _ := strings.Cut(block[1], "\n")
 		if slices.Contains([]string{"# " + name, "// " + name, "-- " + name}, firstLine) {
 			found = append(found, block[1])
