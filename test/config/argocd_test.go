@@ -36,8 +36,48 @@ func TestArgoCDHealthCheck_AgreesWithKstatus(t *testing.T) {
 			framework.Must(t, err)
 			want, err := status.Compute(&unstructured.Unstructured{Object: object})
 			framework.Must(t, err)
-			if got := runHealthScript(t, script, object); got != healthOf[want.Status] {
+			if got, _ := runHealthScript(t, script, object); got != healthOf[want.Status] {
 				t.Errorf("got %s, want %s as in kstatus", got, want.Status)
+			}
+		})
+	}
+}
+
+// The controller leaves keys in these states.
+func TestArgoCDHealthCheck_DescribesEachState(t *testing.T) {
+	script := argoCDHealthScript(t)
+	const isTrue, isFalse, unknown = metav1.ConditionTrue, metav1.ConditionFalse, metav1.ConditionUnknown
+	for name, test := range map[string]struct {
+		ready    metav1.ConditionStatus
+		reason   string
+		observed int64
+		want     string
+	}{
+		"new":         {unknown, v1alpha1.ReasonPending, 0, "Progressing: Waiting for the controller"},
+		"pending":     {unknown, v1alpha1.ReasonPending, 2, "Progressing: A message."},
+		"waiting":     {unknown, v1alpha1.ReasonAppNameConflict, 2, "Progressing: A message."},
+		"stalled":     {isFalse, v1alpha1.ReasonAppNameConflict, 2, "Degraded: A message."},
+		"refused":     {isFalse, v1alpha1.ReasonSecretRefused, 2, "Degraded: A message."},
+		"unreadable":  {isFalse, v1alpha1.ReasonUnreadable, 2, "Degraded: A message."},
+		"issued":      {isTrue, v1alpha1.ReasonIssued, 2, "Healthy: A message."},
+		"changed":     {isTrue, v1alpha1.ReasonIssued, 1, "Progressing: Waiting for the controller"},
+		"deactivated": {isTrue, v1alpha1.ReasonDeactivated, 2, "Healthy: A message."},
+		"expired":     {isTrue, v1alpha1.ReasonExpired, 2, "Healthy: A message."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conditions := []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: test.ready, Reason: test.reason, Message: "A message."}}
+			if test.ready == isFalse { // a user must act
+				conditions = append(conditions, conditions[0])
+				conditions[1].Type, conditions[1].Status = v1alpha1.ConditionStalled, isTrue
+			}
+			object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&v1alpha1.APIKey{
+				ObjectMeta: metav1.ObjectMeta{Generation: 2},
+				Status:     v1alpha1.APIKeyStatus{ObservedGeneration: test.observed, Conditions: conditions},
+			})
+			framework.Must(t, err)
+			status, message := runHealthScript(t, script, object)
+			if got := status + ": " + message; got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
 			}
 		})
 	}
@@ -79,8 +119,8 @@ func argoCDHealthScript(t *testing.T) string {
 	return settings.Data["resource.customizations.health."+v1alpha1.GroupVersion.Group+"_APIKey"]
 }
 
-// runHealthScript runs a script like Argo CD, and returns the status in its result.
-func runHealthScript(t *testing.T, script string, object map[string]any) string {
+// runHealthScript runs a script like Argo CD, and returns the status and the message in its result.
+func runHealthScript(t *testing.T, script string, object map[string]any) (status, message string) {
 	t.Helper()
 	machine := lua.NewState()
 	defer machine.Close()
@@ -90,7 +130,7 @@ func runHealthScript(t *testing.T, script string, object map[string]any) string 
 	if !isTable {
 		t.Fatalf("the script returned %s, want a table", machine.Get(-1))
 	}
-	return health.RawGetString("status").String()
+	return health.RawGetString("status").String(), health.RawGetString("message").String()
 }
 
 func luaValue(machine *lua.LState, value any) lua.LValue {
