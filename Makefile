@@ -165,6 +165,10 @@ test-monitoring: kube check-go ## Test the alerts and the dashboard with a real 
 test-chart: kube chart build-installer check-go ## Test the Helm chart: its values, and that it renders the same objects as kustomize.
 	go test -count=1 -timeout=10m -tags=chart ./test/chart # -count: the test cache ignores the chart
 
+.PHONY: test-gitops
+test-gitops: build kube bin/flux/kustomize-controller bin/flux/crds bin/tools/helm check-go ## Test keys in Git with the real Flux, Helm and kubectl.
+	go test -count=1 -timeout=10m -parallel=30 -tags=gitops ./test/gitops # -count: the test cache ignores these programs; the tests mostly wait
+
 .PHONY: e2e
 ifdef IMAGE
 e2e: kube check-go ## Test the image in real pods on a local node, or on any cluster: KUBECONFIG=FILE IMAGE=NAME. Writes bin/e2e/report.md.
