@@ -339,6 +339,17 @@ func (p *tab) press(keys ...string) {
 	}
 }
 
+// shortcut presses keys that are characters. The browser enters them into the field with the focus, unless the page handles them.
+func (p *tab) shortcut(characters ...string) {
+	p.Helper()
+	for _, character := range characters {
+		event := input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyDown, Key: character, Text: character}
+		call(p, input.DispatchKeyEvent, event)
+		event.Type, event.Text = input.DispatchKeyEventTypeKeyUp, ""
+		call(p, input.DispatchKeyEvent, event)
+	}
+}
+
 // sees waits until the page shows a text.
 func (p *tab) sees(text string) {
 	p.Helper()
@@ -388,14 +399,28 @@ func (p *tab) emulate(scheme string, width, height int64) {
 }
 
 // row is a row of the table.
-type row struct{ Name, Access, State, Created, Updated, Expires, ID, Action string }
+type row struct {
+	// ID of the key, and Name of its app.
+	ID, Name string
+	// Object is the name of the APIKey.
+	Object                                                 string
+	Marks                                                  []string
+	Problem                                                string
+	Hint, Access, State, Created, Updated, Expires, Action string
+}
 
 // rows returns the rows of the table.
 func (p *tab) rows() []row {
 	p.Helper()
-	return run[[]row](p, `[...document.querySelectorAll("tbody tr")].map(row => Object.fromEntries(
-	  ["name", "access", "state", "created", "updated", "expires", "id", "action"].map(
-	    field => [field[0].toUpperCase() + field.slice(1), row.querySelector("[data-field=" + field + "]").innerText.trim()])))`)
+	return run[[]row](p, `[...document.querySelectorAll("tbody tr")].map(row => {
+	  const text = (selector) => row.querySelector(selector).innerText.trim();
+	  return {
+	    ID: row.dataset.id, Name: text("a"), Object: text(".object"), Problem: text(".problem"),
+	    Marks: [...row.querySelectorAll(".mark")].map(mark => mark.innerText),
+	    ...Object.fromEntries(["Hint", "Access", "State", "Created", "Updated", "Expires", "Action"].map(
+	      field => [field, text("[data-field=" + field.toLowerCase() + "]")])),
+	  };
+	})`)
 }
 
 func (p *tab) eventually(what string, condition func() bool) {

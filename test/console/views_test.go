@@ -17,12 +17,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/framework"
@@ -62,11 +62,30 @@ func viewsAreAccessible(name string, width, height int64) func(*fixture) {
 		check("a refused key")
 		p.signIn(f.key)
 		p.awaitState("Conference demo", "Expired")
+		p.sees("8 active, 1 waiting or blocked, 11 total")
 		view("keys")
 		p.fill("searchbox", search, "no such thing")
 		p.sees("No keys match")
 		check("no match")
 		p.fill("searchbox", search, "")
+
+		p.click("button", "Keyboard shortcuts")
+		view("shortcuts")
+		p.click("button", "Close")
+		p.click("link", "Partner: Nordwind Logistics")
+		p.sees("Authenticators accept this key.")
+		view("detail")
+		p.click("button", "Edit")
+		view("edit")
+		p.click("button", "Cancel")
+		p.click("link", "All keys")
+		p.fill("searchbox", search, "appnameconflict")
+		p.lists("Frontend App")
+		p.click("link", "Frontend App")
+		p.sees("Another key has this app name, and authenticators refuse this key.")
+		view("detail-waiting")
+		p.click("link", "All keys")
+		p.click("button", "Clear")
 
 		p.click("button", "Deactivate Partner: Nordwind Logistics")
 		view("deactivate")
@@ -107,26 +126,24 @@ func viewsAreAccessible(name string, width, height int64) func(*fixture) {
 // createSampleKeys creates keys for the screenshots.
 func (f *fixture) createSampleKeys() {
 	f.Helper()
-	write := func(spec *v1alpha1.APIKeySpec) { spec.WriteAccess = true }
 	writeOnly := func(spec *v1alpha1.APIKeySpec) { spec.ReadAccess, spec.WriteAccess = false, true }
 	inactive := func(spec *v1alpha1.APIKeySpec) { spec.Active = new(false) }
-	expires := func(in time.Duration) func(*v1alpha1.APIKeySpec) {
-		return func(spec *v1alpha1.APIKeySpec) {
-			spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(in).Truncate(time.Second)))
-		}
-	}
-	const day = 24 * time.Hour
 	f.createKey("Conference demo", expires(3*time.Second))
-	f.createKey("Admin tool", write)
+	f.createKey("Admin tool", writes)
 	f.createKey("CI pipeline", writeOnly, expires(200*day))
 	f.createKey("Metrics scraper")
 	f.createKey("Old mobile app", inactive)
-	f.createKey("Partner: Nordwind Logistics", write, expires(3*day+time.Hour))
-	f.createKey("لوحة التحكم الداخلية", write)
+	f.createKey("Partner: Nordwind Logistics", writes, expires(3*day+time.Hour))
+	f.createKey("لوحة التحكم الداخلية", writes)
 	f.createKey("Frontend App")
 	f.createKey("Billing export", expires(365*day))
 	f.awaitEnded("Conference demo") // otherwise 8 keys may be active while others are not issued yet
 	f.awaitActive(8)
+	f.mint("frontend-app-second", "Frontend App", writes)
+	framework.Eventually(f, "the second key waits for its app name", func() bool {
+		_, body := f.request("GET", "api-keys", f.key)
+		return strings.Contains(body, v1alpha1.ReasonAppNameConflict)
+	})
 }
 
 // hideToken replaces the token on the page with an invalid one, for the screenshots.

@@ -6,13 +6,22 @@
 import { Client } from "./api.js";
 import { createDialog, tokenDialog } from "./create.js";
 import { deactivateDialog } from "./deactivate.js";
-import { KeyList } from "./keylist.js";
+import { Detail } from "./detail.js";
+import { editDialog } from "./edit.js";
+import { setUpShortcuts } from "./keyboard.js";
+import { Key, KeyList } from "./keylist.js";
 import { listProblem, manageProblem } from "./ownkey.js";
+import { refreshWhileVisible } from "./refresh.js";
+import { parseRoute } from "./route.js";
 import { changesKey, migrateKey, settingsView, storedKey } from "./settings.js";
 import { Table } from "./table.js";
 import { byId, setText, showError, toast } from "./ui.js";
 
-const views = { keys: "API keys", settings: "Settings" };
+const views = {
+  keys: { title: "API keys", link: "#keys", problem: "list-error" },
+  detail: { title: "API key", link: "#keys", problem: "detail-error" },
+  settings: { title: "Settings", link: "#settings", problem: "key-problem" },
+};
 
 const checkTimeout = 10_000; // ms, while a dialog waits
 
@@ -22,6 +31,9 @@ let apiKey = null; // null without an API key
 let client = null; // the client with this API key, or null
 let ownKey = null; // the API key of the page, as GET api-keys/self returns it; null until it is known
 let keyProblem = ""; // why another API key is needed
+let route = parseRoute(location.hash); // what the URL names
+let view = ""; // what the page shows; the settings while there is no valid API key
+let left = null; // the list that the user left for a key: its fragment and scroll position, and the ID of the key
 let loading = new AbortController();
 let draft = false; // the create dialog opens again once there is a valid API key
 
@@ -42,10 +54,17 @@ const openCreateDialog = createDialog({
   },
   serviceURL: () => description.service_url,
 });
+const openEditDialog = editDialog({
+  update: (id, changes, force) => write((current) => current.update(id, changes, force)),
+  isOwnKey: (key) => key.id === ownKey?.id,
+  onDone: (key) => keyChanged(key, `${key.app_name} was changed.`),
+  onStale: load,
+});
 const table = new Table(list, openDeactivateDialog);
+const detail = new Detail({ onEdit: openEditDialog, onDeactivate: (key) => openDeactivateDialog(new Key(key)) });
 const updateSettings = settingsView({
   onStored: () => {
-    history.replaceState(null, "", "#keys");
+    if (route.view === "settings") history.replaceState(null, "", "#keys");
     start();
   },
   onForgotten: () => start(),
@@ -53,8 +72,17 @@ const updateSettings = settingsView({
 });
 
 tokenDialog();
-byId("create-key").addEventListener("click", () => { if (ownKey?.may_manage !== false) openCreateDialog(); });
-byId("refresh").addEventListener("click", load);
+byId("create-key").addEventListener("click", createKey);
+byId("refresh").addEventListener("click", () => load());
+setUpShortcuts({
+  "/": () => view === "keys" && byId("search").focus(),
+  n: () => view === "keys" && createKey(),
+  ArrowDown: () => view === "keys" && table.moveFocus(1),
+  ArrowUp: () => view === "keys" && table.moveFocus(-1),
+  Escape: () => view === "detail" && byId("back").click(),
+});
+refreshWhileVisible(() => load({ quiet: true }));
+history.scrollRestoration = "manual"; // the browser restores it before the view is shown
 addEventListener("hashchange", showView);
 addEventListener("storage", (event) => {
   if (changesKey(event) && storedKey() !== apiKey) start("The API key was forgotten in another tab.");
@@ -80,7 +108,8 @@ function start(reason = "") {
   showOwnKey(null);
   if (!client) return requireKey(reason);
   keyProblem = "";
-  clearList();
+  loading.abort();
+  clearKeys();
   showView();
 }
 
@@ -89,76 +118,96 @@ function requireKey(reason) {
   keyProblem = reason;
   showOwnKey(null);
   draft ||= byId("create").open;
-  for (const id of ["create", "deactivate"]) byId(id).close(); // but not the token, which is nowhere else
-  clearList();
+  for (const id of ["create", "edit", "deactivate"]) byId(id).close(); // but not the token, which is nowhere else
+  loading.abort();
+  clearKeys();
   showView();
 }
 
-/** Removes all keys from the page: without a valid API key, the user must not see them. */
-function clearList() {
-  loading.abort();
+/** Removes all keys from the page: without an API key that may list them, the user must not see them. */
+function clearKeys() {
   list.clear();
-  table.show(false);
+  table.show({ loading: false });
+  detail.clear();
 }
 
 /** Shows the view that the URL names, or the settings without a valid API key. */
 function showView() {
-  const view = client && !keyProblem && location.hash !== "#settings" ? "keys" : "settings";
-  const changed = byId(view).hidden;
-  for (const name of Object.keys(views)) {
-    byId(name).hidden = name !== view;
-    document.querySelector(`nav a[href="#${name}"]`).ariaCurrent = name === view ? "page" : null;
+  const former = { view, id: route.id, fragment: table.fragment, scroll: scrollY };
+  route = parseRoute(location.hash);
+  view = client && !keyProblem ? route.view : "settings";
+  const changed = view !== former.view || route.id !== former.id;
+  if (view === "detail" && former.view === "keys") left = { ...former, id: route.id };
+  for (const name of Object.keys(views)) byId(name).hidden = name !== view;
+  for (const link of document.querySelectorAll("nav[aria-label=Views] a")) {
+    link.ariaCurrent = link.hash === views[view].link ? "page" : null;
   }
-  showTitle();
+  if (view === "keys") table.select(route.selection);
+  if (view === "detail" && changed) openDetail();
   showOwnKey(ownKey);
+  showTitle();
   byId("first-key").hidden = Boolean(client && !keyProblem);
-  if (changed) byId(`${view}-title`).focus();
-  load();
+  if (changed) moveFocus();
+  load({ quiet: !changed });
+}
+
+/** Shows what the list knows about a key until the key is loaded. The link back leads to the list as the user left it. */
+function openDetail() {
+  detail.clear(list.get(route.id)?.appName);
+  byId("back").href = history.state?.list ?? left?.fragment ?? "#keys";
+  history.replaceState({ list: byId("back").hash }, "");
+}
+
+/** Moves the focus to a view that has just appeared. A list to which the user returns is as the user left it. */
+function moveFocus() {
+  const returns = view === "keys" && left?.fragment === table.fragment;
+  scrollTo(0, returns ? left.scroll : 0);
+  if (!returns || !table.focusRow(left.id)) byId(`${view}-title`).focus({ preventScroll: true });
 }
 
 /** Shows the namespace first, because browsers cut long titles of tabs off. */
 function showTitle() {
-  const view = byId("keys").hidden ? views.settings : views.keys;
-  document.title = [description.namespace, view, "apikey-operator"].filter(Boolean).join(" · ");
+  const title = view === "detail" ? detail.title : views[view || "keys"].title;
+  document.title = [description.namespace, title, "apikey-operator"].filter(Boolean).join(" · ");
 }
 
 /** Shows what the API key of the page may do, and offers only that. Without a key, it is not known yet. */
 function showOwnKey(key) {
   ownKey = key;
+  table.show({ self: key });
   const problem = key ? manageProblem(key) : "";
   byId("create-key").ariaDisabled = problem ? "true" : null;
-  setText(byId("permission"), byId("keys").hidden ? "" : problem);
+  setText(byId("permission"), view === "settings" ? "" : problem);
   updateSettings(ownKey, keyProblem);
 }
 
-/**
- * Loads what the API key of the page may do, and the list if it is visible. The first list appears as it arrives; later, the old list stays
- * until the new one is complete.
- */
-async function load() {
+/** Loads what the API key of the page may do, and then the visible view. A quiet load does not show that it is under way. */
+async function load({ quiet = false } = {}) {
   loading.abort();
   if (!client || keyProblem) return;
   loading = new AbortController();
   const { signal } = loading;
-  const listed = !byId("keys").hidden;
-  const problem = byId(listed ? "list-error" : "key-problem");
-  setText(problem);
-  if (listed) table.show(true);
+  const problem = byId(views[view].problem);
+  if (!quiet) setText(problem);
+  if (view === "keys" && (!quiet || list.size === 0)) table.show({ loading: true });
   try {
     showOwnKey(await client.self(signal));
     migrateKey();
-    if (listed && ownKey.may_list) await loadList(signal);
-    else if (listed) setText(problem, listProblem(ownKey));
-    if (listed && draft) openCreateDialog();
-    draft &&= !listed;
+    setText(problem, view === "settings" ? "" : listProblem(ownKey));
+    if (!ownKey.may_list) clearKeys();
+    else if (view === "keys") await loadList(signal);
+    else if (view === "detail") await loadDetail(signal);
+    if (draft && view === "keys") openCreateDialog();
+    draft &&= view !== "keys";
   } catch (error) {
     if (signal.aborted) return;
     if (error.isDenial) return keyRefused();
     showError(problem, error);
   }
-  table.show(false);
+  table.show({ loading: false });
 }
 
+/** Loads the list. The first list appears as it arrives; later, the old list stays until the new one is complete. */
 async function loadList(signal) {
   const first = list.size === 0;
   const pages = [];
@@ -171,6 +220,26 @@ async function loadList(signal) {
   if (first) return;
   list.clear();
   for (const keys of pages) list.put(keys);
+}
+
+/** Loads the key of the detail view, and the key that created it. */
+async function loadDetail(signal) {
+  const find = (id) => client.key(id, signal).catch((error) => {
+    if (error.status !== 404) throw error;
+    return null;
+  });
+  const key = await find(route.id);
+  if (!key) {
+    detail.clear(list.get(route.id)?.appName);
+    setText(byId("detail-error"), "No key has this ID. The key may have been deleted.");
+    return;
+  }
+  detail.show(key, key.created_by && await find(key.created_by), ownKey);
+  showTitle();
+}
+
+function createKey() {
+  if (ownKey?.may_manage !== false) openCreateDialog();
 }
 
 /**
@@ -203,8 +272,7 @@ function keyRefused() {
 /** Shows the new state of a key. A hidden list is loaded when it becomes visible. */
 function keyChanged(key, text) {
   toast(text);
-  if (byId("keys").hidden) return;
-  list.put([key]);
+  if (view === "keys") list.put([key]);
   load();
 }
 

@@ -7,8 +7,8 @@ import { serverNow } from "./api.js";
 import { day } from "./time.js";
 
 /**
- * Sets up a list of expiries, with a field for a date. An option is "date", a number of days, or empty for a key that never expires. Returns
- * a function that returns the chosen expiry as the API expects it, or null for never.
+ * Sets up a list of expiries, with a field for a date. An option is "date", a number of days, or empty for a key that never expires.
+ * Returns a function that returns the chosen expiry as the API expects it, or null for never.
  */
 export function expiryChoice(list, dateField) {
   const input = dateField.querySelector("input");

@@ -3,9 +3,18 @@
 
 // The keys: which of them the table shows, and in what order.
 
-export const rowsPerPage = 50;
+import { serverNow } from "./api.js";
+import { day } from "./time.js";
+
+export const rowsPerPage = 100;
 
 const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+
+/** What the page calls the states of a key. The controller waits for a user to act on keys that are waiting or blocked. */
+export const stateNames = {
+  blocked: "Blocked", waiting: "Waiting", pending: "Pending", active: "Active", expired: "Expired", deactivated: "Deactivated",
+};
+const states = Object.keys(stateNames); // in order
 
 /** The columns that keys can be sorted by. Those with newestFirst are sorted in descending order at first. */
 export const columns = {
@@ -14,10 +23,8 @@ export const columns = {
   state: { label: "State", compare: (a, b) => states.indexOf(a.state) - states.indexOf(b.state) },
   created: { label: "Created", newestFirst: true, compare: (a, b) => a.created - b.created },
   updated: { label: "Updated", newestFirst: true, compare: (a, b) => a.updated - b.updated },
-  expires: { label: "Expires", compare: (a, b) => a.expires - b.expires },
+  expires: { label: "Expires", compare: (a, b) => a.expires === b.expires ? 0 : a.expires - b.expires },
 };
-
-const states = ["active", "pending", "waiting", "blocked", "expired", "deactivated"];
 
 function rank(key) { return 2 * key.write + key.read; }
 
@@ -27,25 +34,74 @@ function stateOf(state, reason) {
   return reason === "AppNameConflict" ? "waiting" : state === "stalled" ? "blocked" : "pending";
 }
 
+function expiresWithin(days) { return (key, now) => !key.ended && key.expires - now <= days * day; }
+
+/** The filters, and the keys that each option selects. */
+export const filters = {
+  state: {
+    label: "State",
+    options: {
+      "": { label: "Any state" },
+      active: { label: "Active", selects: (key) => key.state === "active" },
+      pending: { label: "Pending", selects: (key) => key.state === "pending" },
+      stalled: { label: "Waiting or blocked", selects: (key) => key.state === "waiting" || key.state === "blocked" },
+      expired: { label: "Expired", selects: (key) => key.state === "expired" },
+      deactivated: { label: "Deactivated", selects: (key) => key.state === "deactivated" },
+    },
+  },
+  access: {
+    label: "Access",
+    options: {
+      "": { label: "Any access" },
+      read: { label: "Can read", selects: (key) => key.read },
+      write: { label: "Can write", selects: (key) => key.write },
+      "read-only": { label: "Read only", selects: (key) => !key.write },
+      "write-only": { label: "Write only", selects: (key) => !key.read },
+    },
+  },
+  expiry: {
+    label: "Expiry",
+    options: {
+      "": { label: "Any expiry" },
+      "7d": { label: "Within 7 days", selects: expiresWithin(7) },
+      "30d": { label: "Within 30 days", selects: expiresWithin(30) },
+      never: { label: "Never", selects: (key) => key.expires === Infinity },
+      expired: { label: "Expired", selects: (key) => key.state === "expired" },
+    },
+  },
+};
+
 /** A key as the page shows it. */
-class Key {
-  constructor({ id, name, app_name, hint, state, reason, bootstrap, read_access, write_access, created_at, updated_at, expires_at }) {
-    this.id = id;
-    this.name = name; // of the APIKey object
-    this.appName = app_name;
-    this.hint = hint;
-    this.bootstrap = bootstrap;
-    this.read = read_access;
-    this.write = write_access;
-    this.state = stateOf(state, reason);
-    this.created = Date.parse(created_at);
-    this.updated = Date.parse(updated_at);
-    this.expires = expires_at ? Date.parse(expires_at) : Infinity;
-    this.searched = folded(`${app_name}\n${id}`);
+export class Key {
+  constructor(key) {
+    this.id = key.id;
+    this.name = key.name; // of the APIKey object
+    this.appName = key.app_name;
+    this.hint = key.hint;
+    this.read = key.read_access;
+    this.write = key.write_access;
+    this.state = stateOf(key.state, key.reason);
+    this.reason = key.reason;
+    this.message = key.message;
+    this.manager = key.manager;
+    this.bootstrap = key.bootstrap;
+    this.created = Date.parse(key.created_at);
+    this.updated = Date.parse(key.updated_at);
+    this.expires = key.expires_at ? Date.parse(key.expires_at) : Infinity;
+    this.searched = folded([key.app_name, key.name, key.hint, key.reason].join("\n"));
   }
+
+  /** Reports whether the key has a folded word. An ID matches from its start only, because its digits contain many short words. */
+  matches(word) { return this.searched.includes(word) || this.id.startsWith(word); }
 
   /** The key was deactivated or has expired, which is final. */
   get ended() { return this.state === "expired" || this.state === "deactivated"; }
+
+  /** What prevents the key from being issued, or needs a user to act. */
+  get problem() {
+    const fine = this.ended || this.state === "active" && this.reason === "Issued";
+    return fine ? null : this.message;
+  }
 }
 
 /** Returns a text in the form that a search compares. */
@@ -58,7 +114,8 @@ export class KeyList {
 
   get size() { return this.#keys.size; }
 
-  get active() { return this.#keys.values().reduce((count, key) => count + (key.state === "active"), 0); }
+  /** Returns the number of keys that an option of the state filter selects. */
+  count(state) { return this.#keys.values().reduce((count, key) => count + filters.state.options[state].selects(key), 0); }
 
   get(id) { return this.#keys.get(id); }
 
@@ -80,11 +137,16 @@ export class KeyList {
     this.#order = "";
   }
 
-  /** Returns the keys of a page, counted from 0, and the number of keys that match. A page after the last one is the last one. */
-  view({ search, activeOnly, sort, descending, page }) {
-    const text = folded(search.trim());
-    const found = this.#sortedBy(sort, descending)
-      .filter((key) => key.searched.includes(text) && (!activeOnly || key.state === "active"));
+  /**
+   * Returns the keys of a page, counted from 0, and the number of keys that match. A key matches if it contains all words of the search. A
+   * page after the last one is the last one.
+   */
+  view({ search, sort, descending, page, ...chosen }) {
+    const words = folded(search).split(/\s+/).filter(Boolean);
+    const selecting = Object.entries(filters).map(([name, { options }]) => options[chosen[name]].selects).filter(Boolean);
+    const now = serverNow();
+    const found = this.#sortedBy(sort, descending).filter((key) =>
+      selecting.every((selects) => selects(key, now)) && words.every((word) => key.matches(word)));
     const pages = Math.max(1, Math.ceil(found.length / rowsPerPage));
     const shown = Math.min(page, pages - 1);
     return { keys: found.slice(shown * rowsPerPage, (shown + 1) * rowsPerPage), found: found.length, page: shown, pages };

@@ -1,181 +1,273 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// The table of keys, with its search, order and pages.
+// The table of keys, with its search, filters, order and pages.
 
-import { columns, rowsPerPage } from "./keylist.js";
-import { byId, copy, copyManually, setText, toast } from "./ui.js";
+import { serverNow } from "./api.js";
+import { columns, filters, rowsPerPage, stateNames } from "./keylist.js";
+import { firstSelection, keyFragment, listFragment } from "./route.js";
+import { day, fromNow, timeElement } from "./time.js";
+import { byId, morph, setText, toast } from "./ui.js";
 
-const minute = 60_000; // ms
-const day = 1440 * minute;
-const stateNames = {
-  active: "Active", pending: "Pending", waiting: "Waiting", blocked: "Blocked", expired: "Expired", deactivated: "Inactive",
-};
-const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const typingPause = 300; // ms, after which the URL follows the search
+const soon = 30 * day;
 const number = new Intl.NumberFormat("en");
+
+/** A token as the controller or a console generates it. */
+const token = /sq_[\w-]{43}|\b[0-9a-f]{64}\b/g;
+const hintLength = 7; // like the hints of tokens
 
 /** Shows a KeyList. onDeactivate is called with a key when the user clicks its Deactivate button. */
 export class Table {
   #list;
-  #selection = { search: "", activeOnly: false, sort: "created", descending: true, page: 0 };
+  #self = null; // the key of the page, once it is known
+  #selection = firstSelection;
+  #page = 0; // that is shown: the last one, if the selected one does not exist
   #pages = 1;
   #loading = false;
+  #typing; // timer
 
   constructor(list, onDeactivate) {
     this.#list = list;
-    byId("search").addEventListener("input", (event) => this.#select({ search: event.target.value, page: 0 }));
-    byId("active-only").addEventListener("change", (event) => this.#select({ activeOnly: event.target.checked, page: 0 }));
-    document.querySelector("form[role=search]").addEventListener("submit", (event) => event.preventDefault());
+    this.#setUpSearch();
+    this.#setUpFilters();
     this.#setUpOrders();
     for (const button of document.querySelectorAll("[data-page]")) {
       button.addEventListener("click", () => this.#goTo(button));
     }
     byId("rows").addEventListener("click", ({ target }) => {
-      const button = target.closest("button");
-      if (!button) return;
-      const row = button.closest("tr");
-      if (button.dataset.action === "deactivate") onDeactivate(list.get(row.dataset.id));
-      else copyId(row, button);
+      const button = target.closest("[data-action=deactivate]");
+      if (button) onDeactivate(list.get(button.closest("tr").dataset.id));
     });
-    setInterval(() => this.show(), minute); // keys expire
   }
 
-  /** Shows the current list. loading is true while more keys arrive. */
-  show(loading = this.#loading) {
+  /** The fragment of the URL for what the table shows. */
+  get fragment() { return listFragment(this.#selection); }
+
+  /** Shows the keys that the URL selects. */
+  select(selection) {
+    this.#selection = selection;
+    if (byId("search").value.trim() !== selection.search) byId("search").value = selection.search;
+    this.show();
+  }
+
+  /** Shows the current list. loading is true while more keys arrive. self is the key of the page. */
+  show({ loading = this.#loading, self = this.#self } = {}) {
     this.#loading = loading;
+    this.#self = self;
     const { keys, found, page, pages } = this.#list.view(this.#selection);
-    this.#selection.page = page;
+    this.#page = page;
     this.#pages = pages;
-    replaceRows(keys.map(row));
+    showRows(keys.map((key) => row(key, self)));
     byId("table").ariaBusy = loading;
     byId("table").hidden = keys.length === 0;
-    this.#showOrder();
+    this.#showControls();
     this.#showCounts(found);
   }
 
-  #select(change) {
-    Object.assign(this.#selection, change);
+  /** Moves the focus to the next or previous row, by 1 or -1. */
+  moveFocus(by) {
+    const links = [...byId("rows").querySelectorAll("[data-action=open]")];
+    const current = links.indexOf(document.activeElement.closest("tr")?.querySelector("[data-action=open]"));
+    const next = links[current < 0 ? 0 : current + by];
+    next?.focus({ preventScroll: true });
+    next?.closest("tr").scrollIntoView({ block: "nearest" });
+  }
+
+  /** Moves the focus to the row of a key, and returns false if the table does not show it. */
+  focusRow(id) {
+    const link = linkOf(id);
+    link?.focus({ preventScroll: true });
+    return Boolean(link);
+  }
+
+  /** Selects other keys, and adds them to the history of the browser. */
+  #change(change) {
+    this.#selection = { ...this.#selection, page: 0, ...change };
     this.show();
+    clearTimeout(this.#typing);
+    if (location.hash !== this.fragment) history.pushState(null, "", this.fragment);
+  }
+
+  #setUpSearch() {
+    const input = byId("search");
+    const follow = () => {
+      clearTimeout(this.#typing);
+      if (!byId("keys").hidden) history.replaceState(history.state, "", this.fragment); // browsers allow this only so often
+    };
+    input.addEventListener("input", () => {
+      const search = input.value.replace(token, (found) => found.slice(0, hintLength));
+      if (search !== input.value) {
+        input.value = search;
+        toast("The search uses the start of the token only.");
+      }
+      this.#selection = { ...this.#selection, search: search.trim(), page: 0 };
+      this.show();
+      clearTimeout(this.#typing);
+      this.#typing = setTimeout(follow, typingPause);
+    });
+    input.addEventListener("change", follow);
+    document.querySelector("form[role=search]").addEventListener("submit", (event) => event.preventDefault());
+    for (const button of document.querySelectorAll("[data-clear]")) {
+      button.addEventListener("click", () => {
+        input.value = "";
+        const { sort, descending } = this.#selection;
+        this.#change({ ...firstSelection, sort, descending });
+        input.focus();
+      });
+    }
+  }
+
+  #setUpFilters() {
+    for (const [name, { options }] of Object.entries(filters)) {
+      const choice = byId(`${name}-filter`);
+      choice.append(...Object.entries(options).map(([value, { label }]) => new Option(label, value)));
+      choice.addEventListener("change", () => this.#change({ [name]: choice.value }));
+    }
+  }
+
+  #setUpOrders() {
+    const sortBy = (sort) => this.#change({
+      sort, descending: sort === this.#selection.sort ? !this.#selection.descending : Boolean(columns[sort].newestFirst),
+    });
+    for (const header of document.querySelectorAll("[data-sort]")) {
+      header.firstElementChild.addEventListener("click", () => sortBy(header.dataset.sort));
+    }
+    const choice = byId("sort-choice");
+    choice.append(...Object.entries(columns).map(([sort, { label }]) => new Option(label, sort)));
+    choice.addEventListener("change", () => sortBy(choice.value));
+    byId("reverse").addEventListener("click", () => sortBy(this.#selection.sort));
   }
 
   #goTo(button) {
     if (button.ariaDisabled) return;
-    const { page } = this.#selection;
-    this.#select({ page: { first: 0, previous: page - 1, next: page + 1, last: this.#pages - 1 }[button.dataset.page] });
-    byId("table").scrollIntoView({ block: "nearest" });
+    const page = this.#page;
+    this.#change({ page: { first: 0, previous: page - 1, next: page + 1, last: this.#pages - 1 }[button.dataset.page] });
+    byId("keys").scrollIntoView({ block: "start" });
   }
 
-  #setUpOrders() {
-    for (const header of document.querySelectorAll("[data-sort]")) {
-      const { sort } = header.dataset;
-      header.firstElementChild.addEventListener("click", () => this.#select({
-        sort, page: 0,
-        descending: sort === this.#selection.sort ? !this.#selection.descending : Boolean(columns[sort].newestFirst),
-      }));
-    }
-    const choice = byId("sort-choice");
-    choice.append(...Object.entries(columns).map(([sort, { label }]) => new Option(label, sort)));
-    choice.addEventListener("change", () => this.#select({
-      sort: choice.value, page: 0, descending: Boolean(columns[choice.value].newestFirst),
-    }));
-  }
-
-  #showOrder() {
-    const { sort, descending } = this.#selection;
+  #showControls() {
+    const { sort, descending, search } = this.#selection;
     for (const header of document.querySelectorAll("[data-sort]")) {
       header.ariaSort = header.dataset.sort !== sort ? null : descending ? "descending" : "ascending";
     }
     byId("sort-choice").value = sort;
+    byId("reverse").dataset.descending = descending;
+    byId("reverse").querySelector("span").textContent = descending ? "Descending: reverse the order" : "Ascending: reverse the order";
+    for (const name of Object.keys(filters)) {
+      byId(`${name}-filter`).value = this.#selection[name];
+      byId(`${name}-filter`).toggleAttribute("data-chosen", this.#selection[name] !== "");
+    }
+    byId("clear").hidden = !search && !this.#isFiltered;
   }
 
+  get #isFiltered() { return Object.keys(filters).some((name) => this.#selection[name] !== ""); }
+
   #showCounts(found) {
-    const { search, activeOnly, page } = this.#selection;
-    const { size, active } = this.#list;
-    byId("counts").textContent = size || !this.#loading ? `${number.format(active)} active, ${number.format(size)} total` : "";
+    const page = this.#page;
+    const { size } = this.#list;
+    const stalled = this.#list.count("stalled");
+    const counts = [`${number.format(this.#list.count("active"))} active`, stalled && `${number.format(stalled)} waiting or blocked`,
+      `${number.format(size)} total`];
+    const known = this.#self?.may_list && !this.#loading;
+    byId("counts").textContent = size || known ? counts.filter(Boolean).join(", ") : "";
     const first = page * rowsPerPage + 1;
     const last = Math.min(found, first + rowsPerPage - 1);
-    byId("range").textContent =
-      (found ? `${number.format(first)}–${number.format(last)} of ${number.format(found)}` : "") + (this.#loading ? " · loading…" : "");
+    const range = found ? `${number.format(first)}–${number.format(last)} of ${number.format(found)}` : "";
+    const text = range + (this.#loading ? " · loading…" : "");
+    if (byId("range").textContent !== text) byId("range").textContent = text; // screen readers announce it
     for (const button of document.querySelectorAll("[data-page]")) {
       const back = button.dataset.page === "first" || button.dataset.page === "previous";
       button.ariaDisabled = (back ? page === 0 : page === this.#pages - 1) ? "true" : null;
       button.hidden = this.#pages === 1;
     }
-    setText(byId("empty"), found || this.#loading ? "" : emptyText(search.trim(), activeOnly, size));
+    const nothing = found === 0 && known;
+    byId("empty").hidden = !nothing;
+    byId("empty-text").textContent = nothing ? this.#emptyText(size) : "";
+    byId("empty").querySelector("button").hidden = size === 0;
+  }
+
+  #emptyText(size) {
+    if (size === 0) return "There are no keys yet.";
+    const { search } = this.#selection;
+    return `No keys match ${[search && `“${search}”`, this.#isFiltered && "the filters"].filter(Boolean).join(" and ")}.`;
   }
 }
 
-function emptyText(search, activeOnly, size) {
-  if (size === 0) return "There are no keys yet.";
-  return `No ${activeOnly ? "active " : ""}keys${search ? ` match “${search}”` : ""}.`;
-}
-
-function row(key) {
+function row(key, self) {
   const row = byId("row").content.firstElementChild.cloneNode(true);
-  const cell = (field) => row.querySelector(`[data-field=${field}]`);
+  const part = (name) => row.querySelector(`[data-field=${name}]`);
   row.dataset.id = key.id;
-  cell("name").firstElementChild.textContent = key.appName;
-  cell("access").textContent = [key.read && "Read", key.write && "Write"].filter(Boolean).join(" + ");
-  const { state } = key;
-  cell("state").firstElementChild.dataset.state = state;
-  cell("state").querySelector("use").setAttribute("href", `#icon-${state}`);
-  cell("state").querySelector("span > span").textContent = stateNames[state];
-  cell("created").replaceChildren(time(key.created));
-  cell("updated").replaceChildren(time(key.updated));
-  cell("expires").replaceChildren(...expiry(key));
-  cell("id").querySelector("code").textContent = key.id;
-  cell("id").querySelector("button").ariaLabel = `Copy the ID of ${key.appName}`;
-  const action = cell("action").firstElementChild;
-  if (!key.ended) action.ariaLabel = `Deactivate ${key.appName}`;
-  else action.remove();
+  const link = row.querySelector("[data-action=open]");
+  link.href = keyFragment(key.id);
+  link.firstElementChild.textContent = key.appName;
+  row.querySelector(".marks").append(...marks(key, self));
+  row.querySelector(".object").textContent = key.name;
+  setText(row.querySelector(".problem"), key.problem);
+  part("hint").querySelector("code").textContent = key.hint ? `${key.hint}…` : "";
+  part("access").textContent = accessText(key);
+  showState(part("state").firstElementChild, key.state);
+  part("created").replaceChildren(timeElement(key.created));
+  part("updated").replaceChildren(timeElement(key.updated));
+  part("expires").firstElementChild.append(...expiry(key));
+  const deactivate = part("action").firstElementChild;
+  if (self?.may_manage && !key.ended) deactivate.ariaLabel = `Deactivate ${key.appName}`;
+  else deactivate.remove();
   return row;
 }
 
-/** Returns an element with the local date and time. Its tooltip is the time in UTC. */
-function time(instant) {
-  const date = new Date(instant);
-  const two = (value) => String(value).padStart(2, "0");
-  const element = document.createElement("time");
-  const hour = document.createElement("span");
-  hour.textContent = `${two(date.getHours())}:${two(date.getMinutes())}`;
-  element.append(`${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} `, hour);
-  element.dateTime = element.title = date.toISOString().replace(".000", "");
-  return element;
+/** Returns the rights of a key in words. */
+export function accessText({ read, write }) { return [read && "Read", write && "Write"].filter(Boolean).join(" + "); }
+
+/** Shows a state in an element with the class state. */
+export function showState(element, state) {
+  element.dataset.state = state;
+  element.querySelector("use").setAttribute("href", `#icon-${state}`);
+  element.querySelector("span").textContent = stateNames[state];
 }
 
-function expiry({ expires, state }) {
-  if (expires === Infinity) return ["Never"];
-  const days = Math.round((midnightBefore(expires) - midnightBefore(Date.now())) / day); // a day may have 23 or 25 hours
-  if (state !== "active" || days > 30) return [time(expires)];
-  const soon = document.createElement("small");
-  soon.textContent = relative.format(days, "day");
-  return [time(expires), " ", soon];
+/** Returns elements with what distinguishes a key. */
+export function marks(key, self) {
+  return [
+    key.id === self?.id && ["own", "This page’s key"],
+    key.bootstrap && ["bootstrap", "Bootstrap key"],
+    key.manager && !key.bootstrap && ["manager", "Manager"],
+  ].filter(Boolean).map(([kind, text]) => {
+    const mark = document.createElement("span");
+    mark.className = "mark";
+    mark.dataset.mark = kind;
+    mark.textContent = text;
+    return mark;
+  });
 }
 
-function midnightBefore(instant) { return new Date(instant).setHours(0, 0, 0, 0); }
-
-async function copyId(row, button) {
-  if (!await copy(row.querySelector("[data-field=id] code"))) return toast(copyManually);
-  const icon = button.querySelector("use");
-  icon.setAttribute("href", "#icon-done");
-  setTimeout(() => icon.setAttribute("href", "#icon-copy"), 2000);
-  toast("ID copied.");
+function expiry(key) {
+  if (key.expires === Infinity) return ["Never"];
+  const time = timeElement(key.expires);
+  if (key.ended || key.expires - serverNow() > soon) return [time];
+  const distance = document.createElement("small");
+  distance.textContent = fromNow(key.expires);
+  return [time, " ", distance];
 }
 
-/**
- * Replaces the rows of the table. Rows that have not changed stay, so that a button does not disappear while the user clicks it. The focus
- * stays on the button of the same key.
- */
-function replaceRows(rows) {
+/** Shows these rows. Rows and cells that have not changed stay, with the focus and the selection in them. */
+function showRows(rows) {
   const body = byId("rows");
-  const before = new Map([...body.children].map((row) => [row.dataset.id, row]));
-  const after = rows.map((row) => before.get(row.dataset.id)?.isEqualNode(row) ? before.get(row.dataset.id) : row);
-  if (after.length === body.children.length && after.every((row, i) => row === body.children[i])) return;
-
   const focused = body.contains(document.activeElement) ? document.activeElement : null;
-  const { id } = focused?.closest("tr").dataset ?? {};
-  body.replaceChildren(...after);
-  if (!focused) return;
-  const same = body.querySelector(`[data-id="${id}"] [data-action=${focused.dataset.action}]`);
-  (same ?? byId("keys-title")).focus({ preventScroll: true });
+  const focusedId = focused?.closest("tr").dataset.id;
+  const before = new Map([...body.children].map((row) => [row.dataset.id, row]));
+  const after = rows.map((row) => {
+    const current = before.get(row.dataset.id);
+    if (current) morph(current, row);
+    return current ?? row;
+  });
+  const shown = new Set(after);
+  for (const row of before.values()) if (!shown.has(row)) row.remove();
+  after.forEach((row, i) => { if (body.children[i] !== row) body.insertBefore(row, body.children[i] ?? null); });
+  if (!focused || document.activeElement === focused) return;
+  const target = focused.isConnected ? focused : linkOf(focusedId) ?? byId("keys-title"); // a row that moves loses the focus
+  target.focus({ preventScroll: true });
 }
+
+/** Returns the link to a key that the table shows. */
+function linkOf(id) { return byId("rows").querySelector(`[data-id="${CSS.escape(id)}"] [data-action=open]`); }

@@ -33,7 +33,7 @@ export function fromNow(instant) {
   if (length < day) return relative.format(Math.trunc(distance / hour), "hour");
   const days = Math.round((midnightBefore(instant) - midnightBefore(now)) / day); // a day may have 23 or 25 hours
   if (Math.abs(days) < 60) return relative.format(days, "day");
-  return Math.abs(days) < 730 ? relative.format(Math.trunc(days / 30.44), "month") : relative.format(Math.trunc(days / 365.25), "year");
+  return Math.abs(days) < 730 ? relative.format(Math.round(days / 30.44), "month") : relative.format(Math.round(days / 365.25), "year");
 }
 
 function midnightBefore(instant) { return new Date(instant).setHours(0, 0, 0, 0); }

@@ -60,6 +60,21 @@ export async function copy(element) {
 
 export const copyManually = "Selected: press Ctrl+C or ⌘C to copy.";
 
+/** Makes an element equal to another one. The parts that are equal already stay, with the focus and the selection in them. */
+export function morph(element, wanted) {
+  if (element.isEqualNode(wanted)) return;
+  const similar = element.nodeType === Node.ELEMENT_NODE && element.nodeName === wanted.nodeName
+    && element.childNodes.length === wanted.childNodes.length && wanted.hasChildNodes();
+  if (!similar) {
+    element.replaceWith(wanted);
+    return;
+  }
+  for (const { name } of [...element.attributes]) if (!wanted.hasAttribute(name)) element.removeAttribute(name);
+  for (const { name, value } of wanted.attributes) if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+  const children = [...wanted.childNodes];
+  [...element.childNodes].forEach((child, i) => morph(child, children[i]));
+}
+
 /** Lets the Cancel button and Esc close a dialog, unless its form is being submitted. */
 export function closable(dialog) {
   for (const button of dialog.querySelectorAll("[data-close]")) {

@@ -1,0 +1,187 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// The view of one key.
+
+import { Key } from "./keylist.js";
+import { keyFragment } from "./route.js";
+import { accessText, marks, showState } from "./table.js";
+import { fromNow, timeElement } from "./time.js";
+import { byId, copy, copyManually, morph, setText, toast } from "./ui.js";
+
+const managerLabel = "keys.squirrel.dev/manager";
+
+/** What the states mean, and what a user can do. A blocked key has a text for each reason. */
+const meanings = {
+  active: ["Authenticators accept this key."],
+  pending: ["The controller has not issued this key yet, and authenticators refuse it.",
+    "This takes about a second. If it takes longer, check that the controller runs."],
+  waiting: ["Another key has this app name, and authenticators refuse this key.",
+    "Deactivate the other key: the controller then issues this one. Or deactivate this key, and create one with another app name."],
+  deactivated: ["This key was deactivated, and authenticators refuse it. This is final.",
+    "If the app still needs access, create another key."],
+  expired: ["This key has expired, and authenticators refuse it. This is final.", "If the app still needs access, create another key."],
+  TokenHashConflict: ["Another key has the same token, and authenticators refuse this key.",
+    "Deactivate this key, and create one with another token."],
+  SecretConflict: ["The Secret for the token exists already and does not belong to this key, so the controller cannot hand the token over.",
+    "Delete or rename that Secret: the controller then continues. Or deactivate this key."],
+  SecretRefused: ["The Kubernetes API refuses the Secret for the token.",
+    "Remove the cause, such as a quota or a policy: the controller then continues. Or deactivate this key."],
+  Unreadable: ["A field of this key has a value that the controller cannot read.",
+    "Correct the field with kubectl, or deactivate this key."],
+  blocked: ["The controller cannot issue this key until a user acts."],
+};
+
+/** What the conditions mean. */
+const conditionMeanings = {
+  Ready: {
+    True: "The key is in the state that its owner declared.",
+    False: "The controller waits until a user acts.",
+    Unknown: "The controller is working on the key.",
+  },
+  Active: { True: "Authenticators accept the token.", False: "Authenticators refuse the token." },
+  Stalled: { True: "The controller waits until a user acts.", False: "No user needs to act." },
+};
+
+/** The view of one key. onEdit and onDeactivate are called with the key, as the API returned it, when the user clicks their buttons. */
+export class Detail {
+  #key = null; // of the API
+
+  constructor({ onEdit, onDeactivate }) {
+    byId("edit-key").addEventListener("click", () => onEdit(this.#key));
+    byId("deactivate-key").addEventListener("click", () => onDeactivate(this.#key));
+    byId("detail").addEventListener("click", ({ target }) => {
+      const button = target.closest("[data-action=copy]");
+      if (button) copyFrom(button.closest(".copyable").querySelector("code"));
+    });
+  }
+
+  /** The title of the view. */
+  get title() { return byId("detail-name").textContent; }
+
+  /** Shows nothing of the former key while the next one is loaded. appName is empty if it is not known yet. */
+  clear(appName = "") {
+    this.#key = null;
+    byId("detail-name").textContent = appName || "API key";
+    byId("detail-content").hidden = true;
+    for (const id of ["detail-state", "edit-key", "deactivate-key"]) byId(id).hidden = true;
+    byId("detail-marks").replaceChildren();
+  }
+
+  /** Shows a key of the API. creator is the key that created it, if it still exists. self is the key of the page. */
+  show(key, creator, self) {
+    this.#key = key;
+    const shown = new Key(key);
+    const focused = byId("detail").contains(document.activeElement) ? document.activeElement : null;
+    byId("detail-name").textContent = shown.appName;
+    byId("detail-state").hidden = false;
+    showState(byId("detail-state"), shown.state);
+    byId("detail-marks").replaceChildren(...marks(shown, self));
+    for (const id of ["edit-key", "deactivate-key"]) byId(id).hidden = shown.ended || !self.may_manage;
+    morph(byId("detail-content"), content(key, shown, creator, self));
+    if (focused && !focused.checkVisibility()) byId("detail-title").focus({ preventScroll: true }); // such as a button for an active key
+  }
+}
+
+function content(key, shown, creator, { namespace }) {
+  const content = byId("detail-template").content.firstElementChild.cloneNode(true);
+  const set = (name, ...nodes) => content.querySelector(`[data-field=${name}]`).append(...nodes);
+  content.querySelector(".meaning").dataset.state = shown.state;
+  const [meaning, advice] = meanings[shown.state === "blocked" && shown.reason in meanings ? shown.reason : shown.state];
+  set("meaning", meaning);
+  setText(content.querySelector("[data-field=problem]"), shown.problem);
+  setText(content.querySelector("[data-field=advice]"), advice);
+
+  set("name", key.name);
+  set("id", key.id);
+  set("hint", key.hint ? code(`${key.hint}…`) : key.imported || shown.ended ? "The start of the token is not recorded" : "Not minted yet");
+  set("access", accessText(shown));
+  set("expires", ...key.expires_at ? instant(key.expires_at) : ["Never"]);
+  set("created", ...instant(key.created_at));
+  set("creator", ...creatorOf(key, creator));
+  set("updated", ...instant(key.updated_at));
+  content.querySelector("[data-row=ended]").hidden = !key.deactivated_at;
+  if (key.deactivated_at) set("ended", ...instant(key.deactivated_at));
+  set("manages", key.manager ? "Yes" : "No");
+
+  set("handover", ...handover(key, shown));
+  content.querySelector("[data-field=conditions]").append(...key.conditions.map((condition) => conditionRow(condition, key.message)));
+  content.querySelector("[data-field=commands]").append(...commands(key, shown, namespace).flatMap(commandRow));
+  set("manifest", key.manifest);
+  return content;
+}
+
+function instant(text) {
+  const time = Date.parse(text);
+  const distance = document.createElement("small");
+  distance.textContent = fromNow(time);
+  return [timeElement(time), " ", distance];
+}
+
+function creatorOf({ created_by: id, bootstrap }, creator) {
+  if (!id) return [bootstrap ? "The console, from its key file" : "kubectl, a manifest or another tool"];
+  const link = document.createElement("a");
+  link.href = keyFragment(id);
+  link.textContent = creator?.app_name ?? id;
+  return creator ? [link] : [link, " (deleted)"];
+}
+
+/** Returns where the token of a key is. */
+function handover(key, { ended }) {
+  if (key.imported) {
+    return ["The client that created the key received the token. The cluster holds only its hash, and there is no Secret."];
+  }
+  const { name, key: entry = "token", ttl } = key.secret ?? {};
+  const secret = code(key.secret_name ?? name ?? `${key.name}-token`);
+  if (key.secret_name) {
+    return ["The token is in the Secret ", secret, ", under ", code(entry), ttl
+      ? `. The controller deletes the Secret ${ttl} after the handover.`
+      : ". The Secret exists as long as the key is active."];
+  }
+  if (ended) return ["The controller deleted the Secret when the key ended."];
+  if (key.state === "active") {
+    return ["The Secret ", secret, " is deleted: a user revealed the token, or the ttl of the Secret has passed. The token cannot be " +
+      "shown again."];
+  }
+  return ["The controller will write the token to the Secret ", secret, ", under ", code(entry), "."];
+}
+
+function conditionRow({ type, status, reason, message, last_transition_time: since }, known) {
+  const row = byId("condition").content.firstElementChild.cloneNode(true);
+  const set = (name, ...nodes) => row.querySelector(`[data-field=${name}]`).append(...nodes);
+  set("type", type);
+  set("status", status);
+  set("condition", conditionMeanings[type]?.[status] ?? "");
+  set("reason", code(reason));
+  set("since", ...since ? [" since ", timeElement(Date.parse(since))] : []);
+  setText(row.querySelector("[data-field=message]"), message === known ? "" : message);
+  return row;
+}
+
+/** Returns the commands that are useful for a key, with what they do. */
+function commands(key, { ended }, namespace) {
+  const on = `${key.name} --namespace=${namespace}`;
+  const all = [["Show the object and its events", `kubectl describe apikey ${on}`]];
+  if (ended) return all;
+  if (key.secret_name) all.push(["Print the token once, and delete its Secret", `kubectl apikey reveal ${on}`]);
+  if (key.manager) all.push(["Stop the key from managing keys", `kubectl label apikey ${on} ${managerLabel}-`]);
+  else if (key.write_access) all.push(["Let the key manage keys", `kubectl label apikey ${on} ${managerLabel}=true`]);
+  all.push(["Deactivate the key for good", `kubectl apikey deactivate ${on}`]);
+  return all;
+}
+
+function commandRow([purpose, command]) {
+  const row = byId("command").content.firstElementChild.cloneNode(true);
+  row.querySelector("h3").textContent = purpose;
+  row.querySelector("code").textContent = command;
+  row.querySelector("button .visually-hidden").textContent = `Copy the command: ${purpose}`;
+  return row;
+}
+
+function code(text) {
+  const element = document.createElement("code");
+  element.textContent = text;
+  return element;
+}
+
+async function copyFrom(element) { toast(await copy(element) ? "Copied." : copyManually); }
