@@ -226,8 +226,9 @@ func TestOutages_TheResponseSaysWhetherSomethingWasChanged(t *testing.T) {
 		unreachable = "The Kubernetes API cannot be reached, and nothing was changed: try again."
 		busy        = "The Kubernetes API cannot process the request at the moment, and nothing was changed: try again."
 		unknown     = "The Kubernetes API did not confirm the change, which may have taken effect: read the key before you try again."
-		deleted     = "The Kubernetes API did not confirm the creation of the key, and no key is left: try again."
-		notDeleted  = "The key was not accepted within 10s, and deleting it failed. If it exists, the console deactivates it within two minutes " +
+		deleted     = "The Kubernetes API did not confirm the creation of the key. If it creates the key late, the console deactivates " +
+			"that key: try again."
+		notDeleted = "The key was not accepted within 10s, and deleting it failed. If it exists, the console deactivates it within two minutes " +
 			"after the Kubernetes API responds again. Try again then."
 		denied = "The Kubernetes API denied the request of this server, and nothing was changed: see the log of this server."
 	)
