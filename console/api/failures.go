@@ -27,8 +27,8 @@ var (
 		writeTimeout)
 	notDeleted = unavailable("The key was not accepted within %s, and deleting it failed. If it exists, the console deactivates it within "+
 		"two minutes after the Kubernetes API responds again. Try again then.", writeTimeout)
-	notCreated = unavailable("The Kubernetes API did not confirm the creation of the key. If it creates the key late, the console deactivates " +
-		"that key: try again.")
+	notCreated = unavailable("The Kubernetes API did not confirm the creation of the key. If it creates the key late, the console " +
+		"deactivates that key: try again.")
 	endedEarly = unavailable("The key was deactivated or deleted before its creation was finished: try again.")
 	notSeen    = unavailable("The key is deactivated, but this server has not seen that within %s: it may accept the key for a while longer.",
 		writeTimeout)
