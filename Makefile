@@ -120,7 +120,7 @@ vet: check-go ## Run go vet.
 lint: bin/tools/golangci-lint bin/tools/vale ## Run the linters. They also check the import rules, and the wording of docs, comments and messages.
 	bin/tools/golangci-lint run
 	bin/tools/vale test .vale
-	git ls-files --cached --others --exclude-standard --deduplicate -z | xargs -0 bin/tools/vale $(VALE_FLAGS)
+	git ls-files --cached --others --exclude-standard --deduplicate -z ':!.vale' | xargs -0 bin/tools/vale $(VALE_FLAGS)
 
 .PHONY: prose
 prose: bin/tools/vale ## Report the wording that make lint accepts too, such as sentences of more than 30 words. PROSE=docs limits it to docs.

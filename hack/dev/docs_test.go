@@ -39,7 +39,7 @@ func clusterEnvironment(t *testing.T, root, home string) []string {
 	t.Helper()
 	dir := t.TempDir()
 	shell(t, filepath.Join(home, "env"), `cd `+shellQuote(dir)+`
-		namespace=$($KUBECTL create namespace "tasks-$RANDOM" --output 'jsonpath={.metadata.name}')
+		namespace=$($KUBECTL create namespace "tasks-$$" --output 'jsonpath={.metadata.name}')
 		cp "$KUBECONFIG" kubeconfig
 		$KUBECTL config set-context --current --namespace "$namespace" --kubeconfig kubeconfig
 		ln -s "$KUBECTL" kubectl

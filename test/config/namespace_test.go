@@ -55,7 +55,7 @@ func TestNamespace_OfTheConsoleCanBeChanged(t *testing.T) {
 	}
 }
 
-// The role binding of the controller in the namespace of the console names the controller's namespace.
+// The RoleBinding of the controller in the namespace of the console names the controller's namespace.
 func TestNamespace_OfTheControllerCanBeChangedTogetherWithAConsole(t *testing.T) {
 	env := installed(t)
 	operator := writeKustomization(t, "namespace: keys\nresources: [CONFIG/default]\n")

@@ -11,7 +11,7 @@ import { byId, copy, copyManually, morph, setText, toast } from "./ui.js";
 
 const managerLabel = "keys.squirrel.dev/manager";
 
-/** What the states mean, and what a user can do. A blocked key has a text for each reason. */
+/** The meanings of the states, and what a user can do. A blocked key has a text for each reason. */
 const meanings = {
   active: ["Authenticators accept this key."],
   pending: ["The controller has not issued this key yet, and authenticators refuse it.",
@@ -32,7 +32,7 @@ const meanings = {
   blocked: ["The controller cannot issue this key until a user acts."],
 };
 
-/** What the conditions mean. */
+/** The meanings of the conditions. */
 const conditionMeanings = {
   Ready: {
     True: "The key is in the state that its owner declared.",

@@ -10,7 +10,7 @@ export const rowsPerPage = 100;
 
 const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
-/** What the page calls the states of a key. The controller waits for a user to act on keys that are waiting or blocked. */
+/** The names of the states of a key on the page. The controller waits for a user to act on keys that are waiting or blocked. */
 export const stateNames = {
   blocked: "Blocked", waiting: "Waiting", pending: "Pending", active: "Active", expired: "Expired", deactivated: "Deactivated",
 };
@@ -97,7 +97,7 @@ export class Key {
   /** The key was deactivated or has expired, which is final. */
   get ended() { return this.state === "expired" || this.state === "deactivated"; }
 
-  /** What prevents the key from being issued, or needs a user to act. */
+  /** The reason why the key is not issued, or why a user must act. */
   get problem() {
     const fine = this.ended || this.state === "active" && this.reason === "Issued";
     return fine ? null : this.message;
