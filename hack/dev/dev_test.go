@@ -164,7 +164,7 @@ func TestDemo_PrintsTheTourAndLeavesNoProcess(t *testing.T) {
 		`-rw------- .*/\.api_key`, `[0-9a-f]{7}\.\.\.`,
 		`POST http.*/api-keys`, `X-API-Key: [0-9a-f]{7}\.\.\.`, `200 OK`, `"app_name":"Partner Portal","token":"sq_....\.\.\."`,
 		`X-Forwarded-Method: GET`, `200 OK`, `X-Auth-App: Partner%20Portal`,
-		`GET http.*/api-keys`, `200 OK`, `"app_name":"Partner Portal","read_access":true`,
+		`GET http.*/api-keys`, `200 OK`, `"app_name":"Partner Portal","hint":"sq_....","read_access":true`,
 		`GET http.*/api-keys/count\?active_only=true`, `200 OK`, `"payload":2`,
 		`DELETE http.*/api-keys/`, `200 OK`, `"is_active":false`,
 		`X-Forwarded-Method: GET`, `401 Unauthorized`,
