@@ -268,7 +268,11 @@ func (o *createOptions) run(ctx context.Context, s *session, _ []string) error {
 		return o.runOnServer(ctx, s)
 	}
 	signal.Ignore(syscall.SIGPIPE) // a closed pipe would end the process before printOrDelete deletes the key
-	created, err := o.create(ctx, s)
+	var created *keyclient.CreateResult
+	err := checkNotClosed(s.out)
+	if err == nil {
+		created, err = o.create(ctx, s)
+	}
 	if err == nil {
 		err = o.printOrDelete(ctx, s, created)
 	}

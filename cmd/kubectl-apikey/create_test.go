@@ -71,6 +71,21 @@ func TestCreate_DeletesAKeyThatCannotBePrinted(t *testing.T) {
 	}
 }
 
+func TestCreate_CreatesNoKeyIfTheOutputIsClosed(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	for _, args := range [][]string{{}, {"-o", "json"}, {"--wait=false"}, {"--secret"}} {
+		got := terminal.runClosed(append([]string{"create", "Frontend App", "-r"}, args...)...)
+		want := "Error: no key was created: " + outputClosed + "\n"
+		if got.code != exitFailure || got.stderr != want || len(terminal.keys()) != 0 {
+			t.Errorf("create %v: %+v, want %s", args, got, want)
+		}
+	}
+	discarded := terminal.command("create", "Frontend App", "-r") // exec opens /dev/null for it
+	if err := discarded.Run(); err != nil || len(terminal.keys()) != 1 {
+		t.Errorf("create whose output is discarded: %v", err)
+	}
+}
+
 func TestCreate_TheOutputCannotBeApplied(t *testing.T) {
 	terminal := newTerminalWithController(t)
 	printed := terminal.run("create", "Frontend App", "-r", "-o", "json")

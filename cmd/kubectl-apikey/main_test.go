@@ -124,6 +124,16 @@ func (t *terminal) start(command *exec.Cmd) (wait func() result) {
 	}
 }
 
+const outputClosed = "the standard output is closed, and the token would be lost: write it to a file that only you can read"
+
+// runClosed runs a command whose standard output is closed.
+func (t *terminal) runClosed(args ...string) result {
+	t.Helper()
+	command := t.command(args...)
+	command.Path, command.Args = "/bin/sh", append([]string{"sh", "-c", `exec "$0" "$@" >&-`}, command.Args...)
+	return t.start(command)()
+}
+
 // types runs a command, and records it with its output.
 func (t *terminal) types(args ...string) result {
 	t.Helper()

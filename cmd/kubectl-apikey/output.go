@@ -4,8 +4,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -87,4 +89,24 @@ func toList(
 		list.Items = append(list.Items, *object)
 	}
 	return list, nil
+}
+
+// checkNotClosed returns an error if out was closed when the process started. The Go runtime has then opened /dev/null in its place, and
+// each write succeeds. It opens it for reading too, unlike a shell for a user who discards the output.
+func checkNotClosed(out io.Writer) error {
+	file, isFile := out.(*os.File)
+	if !isFile || !isNull(file) {
+		return nil
+	}
+	if _, err := file.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
+		return errors.New("the standard output is closed, and the token would be lost: write it to a file that only you can read")
+	}
+	return nil
+}
+
+// isNull reports whether a file is /dev/null.
+func isNull(file *os.File) bool {
+	opened, err := file.Stat()
+	null, nullErr := os.Stat(os.DevNull)
+	return err == nil && nullErr == nil && os.SameFile(opened, null)
 }

@@ -55,6 +55,9 @@ cannot be printed again.`,
 }
 
 func (o *revealOptions) run(ctx context.Context, s *session, args []string) error {
+	if err := checkNotClosed(s.out); err != nil {
+		return err
+	}
 	keys, err := s.find(ctx, args...)
 	if err != nil {
 		return err

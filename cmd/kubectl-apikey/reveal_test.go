@@ -221,6 +221,9 @@ func TestReveal_RestoresTheSecretIfTheTokenCannotBePrinted(t *testing.T) {
 			t.Errorf("%s: exit code %d, %s", name, code, &stderr)
 		}
 	}
+	if got, want := terminal.runClosed("reveal", "partner"), "Error: "+outputClosed+"\n"; got.code != exitFailure || got.stderr != want {
+		t.Errorf("closed output: %+v, want %s", got, want)
+	}
 	revealed := terminal.run("reveal", "partner")
 	terminal.assertTokenOf(terminal.key("App partner"), strings.TrimSuffix(revealed.stdout, "\n"))
 }
