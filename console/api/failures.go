@@ -29,7 +29,7 @@ var (
 		"two minutes after the Kubernetes API responds again. Try again then.", writeTimeout)
 	notCreated = unavailable("The Kubernetes API did not confirm the creation of the key. If it creates the key late, the console " +
 		"deactivates that key: try again.")
-	endedEarly = unavailable("The key was deactivated or deleted before its creation was finished: try again.")
+	endedEarly = unavailable("The key has ended or was deleted before its creation was finished: try again.")
 	notSeen    = unavailable("The key is deactivated, but this server has not seen that within %s: it may accept the key for a while longer.",
 		writeTimeout)
 	changeNotSeen = unavailable("The key is changed, but this server has not seen that within %s: it may check the key as before for a while "+
@@ -62,6 +62,7 @@ func (h *Handler) createFailed(r *request, requested *createRequest, err error) 
 		cleanup  *keyclient.CleanupError
 		conflict *apikey.Conflict
 		timeout  *keyclient.NotAcceptedError
+		ended    *keyclient.EndedError
 		unknown  *keyclient.OutcomeUnknownError
 	)
 	switch {
@@ -73,6 +74,9 @@ func (h *Handler) createFailed(r *request, requested *createRequest, err error) 
 	case errors.As(err, &timeout):
 		h.logFailure(r, err)
 		return notAccepted
+	case errors.As(err, &ended):
+		h.logFailure(r, err)
+		return endedEarly
 	case errors.As(err, &unknown):
 		h.logFailure(r, err)
 		return notCreated

@@ -416,6 +416,33 @@ func TestChangesThatThisServerDoesNotSee_AreNotReportedAsDone(t *testing.T) {
 	f.call("GET /v1/api-keys", f.reader.Token).assertError(t, 401, keyRequired) // by a console that has seen the deactivation
 }
 
+func TestCreate_AKeyThatEndsBeforeItIsAcceptedIsReported(t *testing.T) {
+	f := newFixture(t)
+	f.stopController()
+	for name, end := range map[string]func(*v1alpha1.APIKey) error{
+		"deleted": func(key *v1alpha1.APIKey) error { return f.Env.Client.Delete(t.Context(), key) },
+		"deactivated": func(key *v1alpha1.APIKey) error {
+			key.Spec.Active = new(false)
+			return f.Env.Client.Update(t.Context(), key)
+		},
+		"expired": func(key *v1alpha1.APIKey) error {
+			key.Status.DeactivatedAt = new(metav1.Now())
+			return f.Env.Client.Status().Update(t.Context(), key)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := make(chan response, 1)
+			go func() { got <- f.call("POST /v1/api-keys", f.writer.Token, readOnly) }()
+			framework.Eventually(t, "the key waits for the controller", func() bool { return len(f.keys()) == 1 })
+			framework.Must(t, end(&f.keys()[0]))
+			(<-got).assertError(t, 503, "The key has ended or was deleted before its creation was finished: try again.")
+			if keys := f.keys(); len(keys) != 0 {
+				t.Errorf("left: %v", keys)
+			}
+		})
+	}
+}
+
 func TestCreate_ACancelledRequestLeavesNoKey(t *testing.T) {
 	f := newFixture(t)
 	f.stopController()

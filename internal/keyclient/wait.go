@@ -45,9 +45,15 @@ func (e *NotAcceptedError) Error() string {
 // Unwrap returns the cause.
 func (e *NotAcceptedError) Unwrap() error { return e.Cause }
 
+// EndedError is the error of a wait for a key that ended, or was deleted, before it was accepted.
+type EndedError struct{ message string }
+
+func (e *EndedError) Error() string { return e.message }
+
 // WaitUntilAccepted waits until the token of a key is accepted, and returns the key in its state then. The key must come from the API.
 //
-// The error is an [*apikey.Conflict] when the owner must act first, and a [*NotAcceptedError] when ctx is done first.
+// The error is an [*apikey.Conflict] when the owner must act first, an [*EndedError] when the key can never be accepted, and a
+// [*NotAcceptedError] when ctx is done first.
 func WaitUntilAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
 	watcher, err := watchtools.NewRetryWatcherWithContext(ctx, key.ResourceVersion, watcherOf(c, key))
 	if err != nil {
@@ -59,7 +65,7 @@ func WaitUntilAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.AP
 	for {
 		switch {
 		case apikey.IsRetired(key):
-			return nil, fmt.Errorf("APIKey %q ended before it was accepted: %s", key.Name, readyMessage(key))
+			return nil, &EndedError{fmt.Sprintf("APIKey %q ended before it was accepted: %s", key.Name, readyMessage(key))}
 		case apikey.IsIssued(key):
 			return key, nil
 		case !meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionStalled) && !apikey.WaitsForHolder(key):
@@ -106,7 +112,7 @@ func keyOf(event watch.Event, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
 	case !ok:
 		return nil, fmt.Errorf("watch APIKey %q: %w", key.Name, apierrors.FromObject(event.Object))
 	case event.Type == watch.Deleted:
-		return nil, fmt.Errorf("APIKey %q was deleted before it was accepted", key.Name)
+		return nil, &EndedError{fmt.Sprintf("APIKey %q was deleted before it was accepted", key.Name)}
 	default:
 		return changed, nil
 	}
