@@ -85,19 +85,22 @@ func (h *Handler) createFailed(r *request, requested *createRequest, err error) 
 	}
 }
 
-// confirmFailed deletes a key that was created but not confirmed, and returns the response.
+// confirmFailed deletes a key that was created but not confirmed, unless it has ended, and returns the response.
 func (h *Handler) confirmFailed(r *request, key *v1alpha1.APIKey, err error) *envelope.Response {
-	h.logFailure(r, err)
-	switch {
-	case errors.Is(err, keyclient.ErrNotFound), errors.Is(err, keyclient.ErrAlreadyInactive):
+	if errors.Is(err, keyclient.ErrNotFound) || errors.Is(err, keyclient.ErrAlreadyInactive) {
+		h.logFailure(r, err)
 		return endedEarly
 	}
-	if err := keyclient.Delete(r.Context(), h.Client, key); err != nil {
-		h.logFailure(r, err)
+	if deletion := keyclient.Delete(r.Context(), h.Client, key); deletion != nil {
+		h.logFailure(r, errors.Join(err, deletion))
 		return unavailable("The Kubernetes API did not confirm the creation of the key, and deleting it failed. No client has its token: "+
 			"deactivate the key with the ID %s, and try again.", key.UID)
 	}
-	return notCreated
+	if unknown := (*keyclient.OutcomeUnknownError)(nil); errors.As(err, &unknown) {
+		h.logFailure(r, err)
+		return notCreated
+	}
+	return h.failed(r, err)
 }
 
 // appNameConflict returns the response to a creation whose app name is in use. The holder is nil if this process does not know it.
@@ -163,14 +166,8 @@ func (h *Handler) logFailure(r *request, err error) {
 // isRefusedByCluster reports whether a quota, a policy, a webhook or the end of the namespace is the reason of an error. The reason of
 // other refusals, such as a missing right, is the configuration of this server.
 func isRefusedByCluster(err error) bool {
-	var status apierrors.APIStatus
-	if !errors.As(err, &status) || status.Status().Code >= http.StatusInternalServerError {
-		return false
-	}
-	message := status.Status().Message
-	return strings.Contains(message, "denied the request: ") || // by an admission webhook
-		strings.Contains(message, "ValidatingAdmissionPolicy '") ||
-		(apierrors.IsForbidden(err) && !strings.Contains(message, "is forbidden: User ")) // the latter is an error of RBAC
+	return keyclient.IsDenied(err) ||
+		(apierrors.IsForbidden(err) && !strings.Contains(err.Error(), "is forbidden: User ")) // the latter is an error of RBAC
 }
 
 // hashes appear in the API server's messages about an object, but not in responses.

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -142,6 +143,31 @@ func TestRefusals_AWebhookIsNamed(t *testing.T) {
 		_ = json.NewEncoder(w).Encode(review)
 	})
 	f.refusesWrites(`admission webhook "` + webhook + `" denied the request: ask the security team`)
+}
+
+// A webhook chooses the status of a denial, and need not explain it.
+func TestRefusals_AWebhookIsNamedWhateverStatusItSends(t *testing.T) {
+	f := newFixture(t)
+	var result atomic.Pointer[metav1.Status]
+	webhook := f.startWebhook(func(w http.ResponseWriter, review *admissionv1.AdmissionReview) {
+		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Result: result.Load()}
+		_ = json.NewEncoder(w).Encode(review)
+	})
+	f.refusesWrites(`admission webhook "` + webhook + `" denied the request without explanation`)
+	for _, code := range []int32{400, 401, 403, 404, 409, 410, 422, 429, 500, 503, 504} {
+		result.Store(&metav1.Status{Code: code, Message: fmt.Sprint("status ", code)})
+		f.refusesWrites(fmt.Sprintf(`admission webhook %q denied the request: status %d`, webhook, code))
+	}
+}
+
+// A console changes the key that it has created before it responds.
+func TestRefusals_OfChangesAloneLeaveNoCreatedKey(t *testing.T) {
+	f := newFixture(t)
+	webhook := f.startWebhook(func(w http.ResponseWriter, review *admissionv1.AdmissionReview) {
+		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: review.Request.Operation == admissionv1.Create}
+		_ = json.NewEncoder(w).Encode(review)
+	})
+	f.refusesWrites(`admission webhook "` + webhook + `" denied the request without explanation`)
 }
 
 func TestRefusals_AWebhookThatFailsIsNamed(t *testing.T) {

@@ -149,7 +149,8 @@ func Delete(ctx context.Context, c client.Client, key *v1alpha1.APIKey) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
 	err := c.Delete(ctx, key, client.Preconditions{UID: &key.UID})
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // a conflict: another object has the name now
+	isGone := apierrors.IsNotFound(err) || apierrors.IsConflict(err) // a conflict: another object has the name now
+	if err != nil && (!isGone || IsDenied(err)) {
 		return &CleanupError{Namespace: key.Namespace, Name: key.Name, Err: err}
 	}
 	return nil

@@ -67,7 +67,7 @@ func Update(
 	switch {
 	case err == nil:
 		return key, nil
-	case apierrors.IsNotFound(err):
+	case apierrors.IsNotFound(err) && !IsDenied(err):
 		err = ErrNotFound
 	}
 	return nil, err

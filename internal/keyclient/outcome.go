@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptrace"
+	"regexp"
 	"strings"
 	"sync/atomic"
 
@@ -44,8 +45,19 @@ func wasRefused(err error) bool {
 		return false
 	}
 	code, message := status.Status().Code, status.Status().Message
-	return (code >= http.StatusBadRequest && code < http.StatusInternalServerError) || strings.Contains(message, failedWebhook)
+	isClientError := code >= http.StatusBadRequest && code < http.StatusInternalServerError
+	return isClientError || strings.Contains(message, failedWebhook) || IsDenied(err)
 }
 
 // failedWebhook is in the message of the API server, with the status 500, when it cannot call a webhook that must admit the request.
 const failedWebhook = "failed calling webhook"
+
+// denied matches the API server's message when an admission webhook or a policy denies a request.
+var denied = regexp.MustCompile(`admission webhook "[^"]+" denied the request|ValidatingAdmissionPolicy '`)
+
+// IsDenied reports whether an admission webhook or a policy has denied the request. A webhook chooses the status of the error, so that it
+// may be that of a missing object, of a conflict, or of a failure of the API server.
+func IsDenied(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && denied.MatchString(status.Status().Message)
+}
