@@ -63,14 +63,14 @@ type APIKeyList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.tokenHint) || has(self.tokenHash)",message="spec.tokenHint describes an imported token: set it only together with spec.tokenHash"
 // +kubebuilder:validation:XValidation:rule="!has(self.secret) || !has(self.tokenHash)",message="spec.secret and spec.tokenHash are mutually exclusive: set spec.secret for a minted token, or spec.tokenHash for an imported one"
 // +kubebuilder:validation:XValidation:rule="!has(self.tokenHash) || self.tokenHash.matches('^sha256:[0-9a-f]{64}$')",fieldPath=".tokenHash",message="tokenHash must be \"sha256:\" followed by 64 lower-case hexadecimal digits, never the token itself: compute the digits with: printf %s \"$TOKEN\" | sha256sum"
+// +kubebuilder:validation:XValidation:rule="(self.appName.matches('^[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS]([\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS\\\\x{200C}\\\\x{200D} ]*[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS])?$') && !self.appName.matches('[\\\\x{115F}\\\\x{1160}\\\\x{2800}\\\\x{3164}\\\\x{FFA0}]')) || (oldSelf.hasValue() && oldSelf.value().appName == self.appName)",optionalOldSelf=true,fieldPath=".appName",message="appName must consist of printable characters, without leading or trailing space"
+// +kubebuilder:validation:XValidation:rule="self.appName == oldSelf.appName",fieldPath=".appName",message="appName is immutable: create a new APIKey, and deactivate this one"
 type APIKeySpec struct {
 	// appName is the app that the key belongs to: 1 to 255 printable characters of any language, without leading or trailing
 	// spaces. Only one active key of a namespace can have the same appName. Immutable.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS]([\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS\\\\x{200C}\\\\x{200D} ]*[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS])?$') && !self.matches('[\\\\x{115F}\\\\x{1160}\\\\x{2800}\\\\x{3164}\\\\x{FFA0}]')",message="appName must consist of printable characters, without leading or trailing space"
-	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="appName is immutable: create a new APIKey, and deactivate this one"
 	AppName string `json:"appName"`
 
 	// readAccess allows requests that only read: the methods GET, HEAD and OPTIONS, and WebSocket handshakes.
@@ -117,6 +117,7 @@ type APIKeySpec struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.name) || self.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",fieldPath=".name",message="secret.name must be a valid Secret name: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"
 // +kubebuilder:validation:XValidation:rule="self.key.matches('^[-._a-zA-Z0-9]+$') && self.key != '.' && !self.key.startsWith('..')",fieldPath=".key",message="secret.key must consist of letters, digits, '-', '_' and '.', and not start with '..' or be '.'"
+// +kubebuilder:validation:XValidation:rule="!has(self.ttl) || (self.ttl.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,8}([.][0-9]{1,9})?s)?$') && size(self.ttl) > 0 && duration(self.ttl) >= duration('1m'))",fieldPath=".ttl",message="secret.ttl must be a duration of at least 1m, such as 90s, 30m or 24h"
 // +kubebuilder:validation:XValidation:rule="self.key == oldSelf.key",fieldPath=".key",message="spec.secret.key is immutable: create a new APIKey, and deactivate this one"
 // +kubebuilder:validation:XValidation:rule="has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",message="spec.secret.name is immutable, and cannot be added or removed: create a new APIKey, and deactivate this one"
 type TokenSecret struct {
@@ -136,7 +137,6 @@ type TokenSecret struct {
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,8}([.][0-9]{1,9})?s)?$') && self != '' && duration(self) >= duration('1m')",message="secret.ttl must be a duration of at least 1m, such as 90s, 30m or 24h"
 	TTL *metav1.Duration `json:"ttl,omitempty"`
 
 	// labels are written with the Secret, for selectors and for tools such as replicators. Changes have no effect on a Secret that

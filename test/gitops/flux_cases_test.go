@@ -281,7 +281,7 @@ func (f *fluxFixture) testImmutable() {
 	uid := f.GetKey("frontend").UID
 	files := map[string]string{"frontend.yaml": f.manifest("frontend", "Other App")}
 	f.expectEqual("the result of the sync", f.sync(files), "False: APIKey/"+f.Namespace+`/frontend dry-run failed (Invalid): `+
-		`APIKey.keys.squirrel.dev "frontend" is invalid: spec.appName: Invalid value: "Other App": `+
+		`APIKey.keys.squirrel.dev "frontend" is invalid: spec.appName: Invalid value: `+
 		"appName is immutable: create a new APIKey, and deactivate this one")
 	f.expectIssued("frontend")
 	if f.GetKey("frontend").UID != uid {
