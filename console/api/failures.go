@@ -29,8 +29,10 @@ var (
 		"two minutes after the Kubernetes API responds again. Try again then.", writeTimeout)
 	notCreated = unavailable("The Kubernetes API did not confirm the creation of the key. If it creates the key late, the console " +
 		"deactivates that key: try again.")
-	endedEarly = unavailable("The key has ended or was deleted before its creation was finished: try again.")
-	notSeen    = unavailable("The key is deactivated, but this server has not seen that within %s: it may accept the key for a while longer.",
+	notConfirmed = unavailable("The Kubernetes API did not confirm the creation of the key, and no key is left: try again.")
+	endedEarly   = unavailable("The key has ended or was deleted before its creation was finished: try again.")
+
+	notSeen = unavailable("The key is deactivated, but this server has not seen that within %s: it may accept the key for a while longer.",
 		writeTimeout)
 	changeNotSeen = unavailable("The key is changed, but this server has not seen that within %s: it may check the key as before for a while "+
 		"longer.", writeTimeout)
@@ -98,7 +100,7 @@ func (h *Handler) confirmFailed(r *request, key *v1alpha1.APIKey, err error) *en
 	}
 	if unknown := (*keyclient.OutcomeUnknownError)(nil); errors.As(err, &unknown) {
 		h.logFailure(r, err)
-		return notCreated
+		return notConfirmed
 	}
 	return h.failed(r, err)
 }

@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/console/api"
+	"squirrel.dev/apikey-operator/internal/keyclient"
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
@@ -345,6 +346,39 @@ func TestOutages_TheResponseSaysWhetherSomethingWasChanged(t *testing.T) {
 }
 
 // A server that is not the API server, such as one whose certificate is not trusted, gets no request.
+// The API server has confirmed the key, so that no console deactivates it, but the console that creates it does not know.
+func TestOutages_AKeyWhoseConfirmationIsLostIsDeleted(t *testing.T) {
+	f := newFixture(t)
+	loseConfirmation := func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
+		received, err := next.RoundTrip(r)
+		if err != nil || r.Method != http.MethodPatch {
+			return received, err
+		}
+		if keys := f.keys(); len(keys) != 1 || keyclient.IsUnconfirmed(&keys[0]) {
+			t.Errorf("the keys are %v", keys)
+		}
+		announceSent(r)
+		return nil, errors.Join(io.ErrUnexpectedEOF, received.Body.Close())
+	}
+	f.failingTransport(loseConfirmation).call("POST /v1/api-keys", f.writer.Token, readOnly).
+		assertError(t, 503, "The Kubernetes API did not confirm the creation of the key, and no key is left: try again.")
+	if keys := f.keys(); len(keys) != 0 {
+		t.Errorf("the keys are %v", keys)
+	}
+	got := f.failingTransport(func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
+		if r.Method == http.MethodDelete {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return loseConfirmation(next, r)
+	}).call("POST /v1/api-keys", f.writer.Token, readOnly)
+	left := f.keys()
+	if len(left) != 1 {
+		t.Fatalf("the keys are %v", left)
+	}
+	got.assertError(t, 503, fmt.Sprintf("The Kubernetes API did not confirm the creation of the key, and deleting it failed. No client has its "+
+		"token: deactivate the key with the ID %s, and try again.", left[0].UID))
+}
+
 func TestOutages_NothingIsSentToAServerWithAnotherCertificate(t *testing.T) {
 	f := newFixture(t)
 	other := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("got %s %s", r.Method, r.URL) }))
