@@ -118,6 +118,9 @@ func TestState_IsThatOfTheServer(t *testing.T) {
 	f.stopController()
 	pending := f.apply("pending", read("Pending"), nil)
 	f.awaitDetails(string(pending.UID), "pending", "Pending")
+	if got := f.deactivate(string(holder.UID)); got.State != "deactivated" || *got.Reason != "Deactivated" || got.Message != nil {
+		t.Errorf("the key whose end is not recorded yet is %+v", got.apiKey)
+	}
 }
 
 func TestGet_ReturnsAllOfAKeyButItsHash(t *testing.T) {

@@ -118,6 +118,21 @@ func (e *entry) stateAt(now time.Time) string {
 	}
 }
 
+// conditionAt returns the condition that shows the state at the instant now. It has no message if the controller has not recorded yet that
+// the key has ended: the recorded one is of an earlier state, such as that the token is accepted.
+func (e *entry) conditionAt(now time.Time) condition {
+	recorded := e.condition.Value()
+	isOfEnd := recorded.reason == v1alpha1.ReasonDeactivated || recorded.reason == v1alpha1.ReasonExpired
+	switch state := e.stateAt(now); {
+	case state == stateDeactivated && !isOfEnd:
+		return condition{reason: v1alpha1.ReasonDeactivated}
+	case state == stateExpired && !isOfEnd:
+		return condition{reason: v1alpha1.ReasonExpired}
+	default:
+		return recorded
+	}
+}
+
 // expiresAt returns when the key expires, or nil.
 func (e *entry) expiresAt() *time.Time {
 	if e.validity.ExpiresAt == apikey.NeverExpires || e.validity.Unreadable {

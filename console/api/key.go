@@ -41,7 +41,7 @@ type camelCase struct {
 
 // keyAt returns a key as the response to a request contains it at the instant now.
 func (r *request) keyAt(e *entry, now time.Time) apiKey {
-	state := e.condition.Value()
+	shown := e.conditionAt(now)
 	k := apiKey{
 		ID:          e.id,
 		Name:        e.Name,
@@ -50,8 +50,8 @@ func (r *request) keyAt(e *entry, now time.Time) apiKey {
 		WriteAccess: e.writeAccess,
 		IsActive:    e.activeAt(now),
 		State:       e.stateAt(now),
-		Reason:      nullable(state.reason),
-		Message:     nullable(state.message),
+		Reason:      nullable(shown.reason),
+		Message:     nullable(shown.message),
 		Manager:     e.manager,
 		Bootstrap:   e.bootstrap,
 		CreatedAt:   inUTC(e.CreatedAt),
