@@ -21,10 +21,11 @@ const annotationUnconfirmed = "keys.squirrel.dev/unconfirmed"
 // ConfirmTimeout is how long a key may be unconfirmed. It is longer than a creation takes.
 const ConfirmTimeout = time.Minute
 
-// IsUnconfirmed reports whether the creator of the key has not confirmed it.
+// IsUnconfirmed reports whether the creator of the key has not confirmed it. The annotation has no effect on a key whose token the
+// controller mints: its creator does not hand it over.
 func IsUnconfirmed(key *v1alpha1.APIKey) bool {
-	_, unconfirmed := key.Annotations[annotationUnconfirmed]
-	return unconfirmed
+	_, marked := key.Annotations[annotationUnconfirmed]
+	return marked && key.Spec.TokenHash != ""
 }
 
 // Confirm confirms a key that was created with CreateOptions.Unconfirmed, and returns its new state. Its creator calls it before it hands

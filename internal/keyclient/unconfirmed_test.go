@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/keyclient"
 	"squirrel.dev/apikey-operator/test/framework"
 )
@@ -41,6 +42,17 @@ func TestEndUnconfirmed_EndsAKeyThatIsNotConfirmedInTime(t *testing.T) {
 	framework.Must(t, f.Env.Client.Delete(t.Context(), key))
 	if end(time.Hour) {
 		t.Error("a deleted key is ended")
+	}
+}
+
+func TestEndUnconfirmed_LeavesKeysWhoseTokenTheControllerMints(t *testing.T) {
+	f := newFixtureWithController(t)
+	minted := f.create("Frontend App", unconfirmed, func(o *keyclient.CreateOptions) { o.Secret = &v1alpha1.TokenSecret{} }).Key
+	late := func() time.Time { return minted.CreationTimestamp.Add(time.Hour) }
+	ended, err := keyclient.EndUnconfirmed(t.Context(), f.Env.Client, f.Namespace, minted.Name, minted.UID, late)
+	framework.Must(t, err)
+	if ended || !*f.GetKey(minted.Name).Spec.Active {
+		t.Error("the key is ended")
 	}
 }
 
