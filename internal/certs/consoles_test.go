@@ -4,13 +4,16 @@
 package certs
 
 import (
+	"context"
 	"errors"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
@@ -98,6 +101,46 @@ write Secret "apikey-console-tls" of the namespace missing: namespaces "missing"
 	}
 	f.consoleObjects(good)
 	f.secret(AuthenticatorSecret)
+	if recordedExpiration(t, "console/missing") != 0 || recordedExpiration(t, "console/"+good) == 0 {
+		t.Error("the metric has a certificate that was not written, or lacks one that was")
+	}
+}
+
+// An alert fires if a certificate is not renewed, although the Rotator issues one that it cannot write.
+func TestRotate_RecordsTheExpiryOfTheCertificateThatIsServed(t *testing.T) {
+	f := newFixture(t, lifetime)
+	f.rotate()
+	name := "console/" + f.consoles[0]
+	before := recordedExpiration(t, name)
+	f.now = f.now.Add(lifetime / 12)
+	refused := interceptor.NewClient(f.client, interceptor.Funcs{
+		Update: func(context.Context, client.WithWatch, client.Object, ...client.UpdateOption) error {
+			return errors.New("refused")
+		},
+	})
+	rotator := f.rotator(nil)
+	rotator.Client = refused
+	if err := rotator.Rotate(t.Context()); err == nil {
+		t.Error("a refused write is not an error")
+	}
+	if now := recordedExpiration(t, name); now != before {
+		t.Errorf("the metric is %v, want %v as before", now, before)
+	}
+}
+
+// recordedExpiration returns the metric of a certificate, or 0 if there is none.
+func recordedExpiration(t *testing.T, name string) float64 {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	RegisterMetrics(registry)
+	families, err := registry.Gather()
+	framework.Must(t, err)
+	for _, metric := range families[0].GetMetric() {
+		if metric.GetLabel()[0].GetValue() == name {
+			return metric.GetGauge().GetValue()
+		}
+	}
+	return 0
 }
 
 func TestRotate_AConsoleInTheNamespaceOfTheControllerSharesItsBundle(t *testing.T) {

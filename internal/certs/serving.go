@@ -76,6 +76,7 @@ func (r *Rotator) reconcileServing(ctx context.Context, s server, anchors trustA
 	case err != nil:
 		return err
 	}
+	recordExpiration(s.name, secret.Data[corev1.TLSCertKey]) // of the existing certificate, which stays if a write fails
 	if s.injectCABundle != nil {
 		if err := s.injectCABundle(ctx, anchors); err != nil {
 			return err
@@ -84,26 +85,28 @@ func (r *Rotator) reconcileServing(ctx context.Context, s server, anchors trustA
 	reason := reissueReason(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], signer, s.dnsNames, now)
 	bundle := mergeBundles(secret.Data[bundleKey], anchors)
 	if reason == "" && bytes.Equal(secret.Data[bundleKey], bundle) {
-		recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
 		return nil
 	}
 	if secret.Data == nil {
 		secret.Type, secret.Data = corev1.SecretTypeTLS, map[string][]byte{}
 	}
 	secret.Data[bundleKey] = bundle
-	if reason != "" {
-		certificate, key, err := signer.issue(now, propagation(r.Lifetime), s.dnsNames)
-		if err != nil {
-			return err
-		}
-		if secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], err = encode(certificate, key); err != nil {
-			return err
-		}
-		r.Log.Info("Issuing a serving certificate",
-			"server", s.name, "reason", reason, "authority", signer.id, "notAfter", certificate.NotAfter)
+	if reason == "" {
+		return r.write(ctx, secret)
+	}
+	certificate, key, err := signer.issue(now, propagation(r.Lifetime), s.dnsNames)
+	if err != nil {
+		return err
+	}
+	if secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], err = encode(certificate, key); err != nil {
+		return err
+	}
+	if err := r.write(ctx, secret); err != nil {
+		return err
 	}
 	recordExpiration(s.name, secret.Data[corev1.TLSCertKey])
-	return r.write(ctx, secret)
+	r.Log.Info("Issued a serving certificate", "server", s.name, "reason", reason, "authority", signer.id, "notAfter", certificate.NotAfter)
+	return nil
 }
 
 // recordServingExpiration records the expiry of the existing certificate of a server.
