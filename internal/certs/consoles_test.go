@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
@@ -141,6 +142,25 @@ func recordedExpiration(t *testing.T, name string) float64 {
 		}
 	}
 	return 0
+}
+
+// A user may give the one-time Secret of a key any name that is free, and the controller labels it as its own.
+func TestRotate_LeavesTheSecretOfATokenUnchanged(t *testing.T) {
+	f := newFixture(t, lifetime)
+	handedOver := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.consoles[0], Name: ConsoleSecret, Labels: map[string]string{managedByLabel: managedBy}},
+		Type:       v1alpha1.SecretTypeToken,
+		Data:       map[string][]byte{"token": []byte("theirs")},
+	}
+	framework.Must(f, f.client.Create(t.Context(), handedOver))
+	f.rotate()
+	certificate, _ := f.consoleObjects(f.consoles[0])
+	if certificate.ResourceVersion != handedOver.ResourceVersion {
+		t.Errorf("the Secret was written: %+v", certificate)
+	}
+	f.secret(AuthenticatorSecret)
+	f.assertOneWarning(`NotManaged Secret "apikey-console-tls" holds the token of an APIKey instead of a certificate: delete that APIKey, ` +
+		"and create one with another spec.secret.name")
 }
 
 func TestRotate_AConsoleInTheNamespaceOfTheControllerSharesItsBundle(t *testing.T) {
