@@ -23,7 +23,7 @@ const (
 )
 
 // checkIdentity returns an error if the controller runs as another ServiceAccount than the one in the policies, as after kustomize's
-// namePrefix. The policies then protect nothing, because kustomize has renamed them without their bindings, or they refuse each write.
+// namePrefix. The expressions of the policies keep the old name, so that they refuse each status and restrict no Secret.
 func (c *controller) checkIdentity(ctx context.Context) error {
 	clientset, err := kubernetes.NewForConfig(c.kubernetes)
 	if err != nil {
