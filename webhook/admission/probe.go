@@ -107,7 +107,7 @@ func (p *Probe) probe(ctx context.Context) {
 		if p.failures == failuresBeforeWarning {
 			p.log.Warn("The API server cannot call the admission webhook, so each creation and change of an APIKey takes longer, and warnings are "+
 				"missing: allow connections from the API server to the port of --webhook-listen-address, or install without the webhook",
-				"creationTook", took.Round(time.Millisecond))
+				"creationTook", took.Round(time.Millisecond).String())
 		}
 	}
 }
