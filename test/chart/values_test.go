@@ -239,8 +239,15 @@ func TestInvalidValues_AreRejected(t *testing.T) {
 		"scope: namespace":                     "at '/scope': value must be one of 'all', 'cluster', 'namespaces'",
 		"namespaces: [Shop]":                   "at '/namespaces/0': 'Shop' does not match pattern",
 		"webhook: false":                       "at '/webhook': got boolean, want object",
-		"scope: namespaces\nconsole: {enabled: true, namespace: shop}": "console.namespace=shop is not served: add it to namespaces",
-		"console: {enabled: true}":                                     "set console.namespace to the namespace whose keys the console manages",
+		"namespaces: [shop]":                   "namespaces requires scope=namespaces",
+		"scope: cluster\nnamespaces: [shop]":   "namespaces requires scope=namespaces",
+		"console: {namespace: Shop}":           "at '/console/namespace': 'Shop' does not match pattern",
+		"console: {enabled: true}":             "set console.namespace to the namespace whose keys the console manages",
+		"scope: cluster\n" + consoleOn: "scope=cluster installs no process: set console.enabled=false, and enable the console in a release " +
+			"with scope=namespaces",
+		"scope: namespaces\n" + consoleOn:                                       "console.namespace=shop is not served: add it to namespaces",
+		"scope: namespaces\ncertificates: {source: cert-manager}\n" + consoleOn: "console.namespace=shop is not served: add it to namespaces",
+		"scope: namespaces\ncertificates: {source: secrets}\n" + consoleOn:      "console.namespace=shop is not served: add it to namespaces",
 	} {
 		t.Run(values, func(t *testing.T) {
 			t.Parallel()

@@ -63,10 +63,6 @@ app.kubernetes.io/component: {{ . }}
 {{/* Whether the controller issues the certificate of the console. */}}
 {{- define "apikey-operator.mintsForConsole" -}}
 {{- if and .Values.console.enabled (ne .Values.scope "cluster") (eq .Values.certificates.source "minted") (eq .Values.console.certificateSecret "apikey-console-tls") -}}
-{{- $namespace := include "apikey-operator.consoleNamespace" . }}
-{{- if and (eq .Values.scope "namespaces") (not (has $namespace (include "apikey-operator.servedNamespaces" . | fromYamlArray))) }}
-{{- fail (printf "console.namespace=%s is not served: add it to namespaces" $namespace) }}
-{{- end -}}
 true
 {{- end }}
 {{- end }}
