@@ -7,9 +7,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime/debug"
 	"time"
 
+	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,11 +23,15 @@ import (
 	"k8s.io/klog/v2"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/logging"
 )
 
 // pageSize is the limit of a list request, in keys. An API server can read so many from etcd with one request, and write them within its
 // request timeout of a minute.
 const pageSize = 10_000
+
+// failureLines are logged at once, and then one a minute.
+const failureLines = 3
 
 // Run lists and watches the APIKeys of a namespace, or of all with [metav1.NamespaceAll], into the Keyring until ctx is done. It needs
 // the right to list and watch them. It logs and retries all errors of the Kubernetes API, and returns an error only for a config that
@@ -35,13 +41,21 @@ func (k *Keyring) Run(ctx context.Context, config *rest.Config, namespace string
 	if err != nil {
 		return fmt.Errorf("cannot watch APIKeys: %w", err)
 	}
-	lists := listFirst{k.listWatch(client, namespace)}
+	lists := listFirst{k.listWatch(client, namespace, klog.FromContext(ctx))}
+	ctx = limitLog(ctx)
 	cache.NewReflectorWithOptions(lists, &v1alpha1.APIKey{}, k, ReflectorOptions(ctx, "keyring")).RunWithContext(ctx)
 	return nil
 }
 
+// limitLog returns a context whose logger limits repeated lines. A Reflector logs each error, forever in a namespace that was deleted.
+func limitLog(ctx context.Context) context.Context {
+	limited := logging.Limit(slog.New(logr.ToSlogHandler(klog.FromContext(ctx))), failureLines)
+	return klog.NewContext(ctx, logr.FromSlogHandler(limited.Handler()))
+}
+
 // listWatch lists and watches APIKeys, and records whether the calls succeed.
-func (k *Keyring) listWatch(client rest.Interface, namespace string) *cache.ListWatch {
+func (k *Keyring) listWatch(client rest.Interface, namespace string, logger klog.Logger) *cache.ListWatch {
+	observe := func(ctx context.Context, err error) { k.Observe(klog.NewContext(ctx, logger), err) }
 	listed := false
 	get := func(ctx context.Context, options metav1.ListOptions) (io.ReadCloser, error) {
 		return client.Get().Namespace(namespace).Resource("apikeys").VersionedParams(&options, metav1.ParameterCodec).Stream(ctx)
@@ -49,7 +63,7 @@ func (k *Keyring) listWatch(client rest.Interface, namespace string) *cache.List
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
 			list, err := listAll(ctx, get)
-			k.Observe(ctx, err)
+			observe(ctx, err)
 			listed = true
 			return list, err
 		},
@@ -60,7 +74,7 @@ func (k *Keyring) listWatch(client rest.Interface, namespace string) *cache.List
 			}
 			options.Watch = true
 			response, err := get(ctx, options)
-			k.Observe(ctx, err)
+			observe(ctx, err)
 			if err != nil {
 				return nil, err
 			}

@@ -4,17 +4,22 @@
 package authn_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -211,3 +216,34 @@ func TestRun_ReturnsAnErrorForAnInvalidConfig(t *testing.T) {
 		t.Errorf("Run() = %v, want %s", err, want)
 	}
 }
+
+// Such a refusal lasts forever in a namespace that was deleted.
+func TestRun_LimitsTheLogOfARefusedList(t *testing.T) {
+	env := testenv.Shared(t)
+	config := env.User(t, "keyring-without-permissions")
+	lists := make(chan struct{}, 100)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(request *http.Request) (*http.Response, error) {
+			lists <- struct{}{}
+			return next.RoundTrip(request)
+		})
+	})
+	var log bytes.Buffer
+	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logr.FromSlogHandler(slog.NewJSONHandler(&log, nil))))
+	done := make(chan error, 1)
+	go func() { done <- authn.NewKeyring().Run(ctx, config, env.Namespace(t)) }()
+	for range 7 {
+		<-lists
+	}
+	cancel()
+	framework.Must(t, <-done)
+	for message, want := range map[string]int{"Unable to list or watch APIKeys, retrying": 1, "Failed to watch": 3} {
+		if got := strings.Count(log.String(), message); got != want {
+			t.Errorf("got %q %d times, want %d:\n%s", message, got, want, &log)
+		}
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
