@@ -23,7 +23,7 @@ type Authenticator struct {
 type KeySource interface {
 	// Len returns the number of tokens.
 	Len() int
-	// Synced reports whether all keys have been listed.
+	// Synced reports whether all keys have been listed that the Kubernetes API permits to list.
 	Synced() bool
 	// Staleness returns the longest time since the Kubernetes API last sent something.
 	Staleness(now time.Time) time.Duration

@@ -25,6 +25,7 @@ type Keyring struct {
 	synced         atomic.Bool
 	lastSeen       atomic.Pointer[time.Time]
 	listWatchError atomic.Pointer[error] // nil if the last call to the Kubernetes API succeeded
+	refused        atomic.Bool           // whether the last call that the Kubernetes API responded to lacked the permission
 }
 
 var (

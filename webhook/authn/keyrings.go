@@ -52,14 +52,17 @@ func (k *Keyrings) Len() (tokens int) {
 	return tokens
 }
 
-// Synced reports whether each Keyring has received a whole list.
+// Synced reports whether each Keyring has received a whole list, unless the Kubernetes API refuses to list its namespace: one that was
+// deleted, or that withdrew the permission, must not stop the others.
 func (k *Keyrings) Synced() bool {
+	isAnySynced := false
 	for _, keyring := range k.byNamespace {
-		if !keyring.Synced() {
+		if !keyring.Synced() && !keyring.isRefused() {
 			return false
 		}
+		isAnySynced = isAnySynced || keyring.Synced()
 	}
-	return true
+	return isAnySynced
 }
 
 // Staleness returns the staleness of the Keyring that is the stalest.

@@ -6,6 +6,10 @@ package authn_test
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -78,8 +82,8 @@ func TestKeyrings_ServeEachNamespaceWithThePermissionsInThatNamespace(t *testing
 	g.Expect(authenticator.HasKeys(other)).To(BeFalse())
 	g.Expect(authenticator.Accepts(shop, "frontend", string(inShop.UID))).To(BeTrue())
 	g.Expect(authenticator.Accepts(other, "frontend", string(inShop.UID))).To(BeFalse())
-	g.Expect(keyrings.Synced()).To(BeFalse())
 	eventually(g, authenticator.Ready).Should(Succeed(), "the API refuses to list one namespace, and the other one is served")
+	g.Expect(keyrings.Synced()).To(BeTrue())
 
 	allowReader(t, env, bank)
 	inBank := create(t, env, bank, "frontend", "bank's")
@@ -122,7 +126,7 @@ func TestInvariant10_ANamespaceThatCannotBeReadStopsNoOther(t *testing.T) {
 	create(t, env, bank, "frontend", "bank's")
 	user := env.User(t, reader)
 	running := runKeyrings(t, user, shop, bank)
-	eventually(g, running.Synced).Should(BeTrue())
+	eventually(g, running.Len).Should(Equal(2))
 
 	g.Expect(env.Client.Delete(t.Context(), withdrawn)).To(Succeed())
 	mayList := func() bool {
@@ -140,4 +144,34 @@ func TestInvariant10_ANamespaceThatCannotBeReadStopsNoOther(t *testing.T) {
 	g.Expect(decide(restarted, bank, "bank's")).To(Equal(authn.Unavailable))
 	fromMemory := authn.NewAuthenticator(running, 0, clock)
 	g.Expect(decide(fromMemory, bank, "bank's")).To(Equal(authn.Granted), "a running process continues from memory")
+}
+
+// A namespace that the API refuses to list stays refused while the API is unreachable.
+func TestInvariant9_AnAuthenticatorWithARefusedNamespaceStaysReadyWhileTheAPIIsUnreachable(t *testing.T) {
+	g := NewWithT(t)
+	env := testenv.Shared(t)
+	shop, bank := env.Namespace(t), env.Namespace(t)
+	allowReader(t, env, shop)
+	var isAway atomic.Bool
+	failures := make(chan struct{}, 1000)
+	config := env.User(t, reader)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(request *http.Request) (*http.Response, error) {
+			if !isAway.Load() {
+				return next.RoundTrip(request)
+			}
+			if strings.Contains(request.URL.Path, bank) {
+				failures <- struct{}{}
+			}
+			return nil, syscall.ECONNREFUSED
+		})
+	})
+	authenticator := authn.NewAuthenticator(runKeyrings(t, config, shop, bank), 0, clock)
+	eventually(g, authenticator.Ready).Should(Succeed())
+
+	isAway.Store(true)
+	for range 2 { // the first failure is recorded when the second one is sent
+		<-failures
+	}
+	g.Expect(authenticator.Ready()).To(Succeed())
 }

@@ -15,25 +15,22 @@ import (
 // once a minute, and one may be late. A lower bound would fail in an idle cluster.
 const MinStaleness = 2 * time.Minute
 
-// Ready returns nil when requests can be decided, or else an error with the reasons and what to do. With a Keyring for each namespace, it
-// waits until all are listed, except those that the Kubernetes API refuses to list: a namespace that was deleted, or that withdrew the
-// permission, must not stop the others.
+// Ready returns nil when requests can be decided, or else an error with the reasons and what to do.
 func (a *Authenticator) Ready() error {
 	var problems []error
-	isAvailable, isWaiting := false, false
+	isAvailable := false
 	for namespace, keyring := range a.keys.all() {
 		err := a.problem(keyring)
 		if err == nil {
 			isAvailable = true
 			continue
 		}
-		isWaiting = isWaiting || !keyring.Synced() && !keyring.isRefused()
 		if namespace != metav1.NamespaceAll {
 			err = fmt.Errorf("namespace %s: %w", namespace, err)
 		}
 		problems = append(problems, err)
 	}
-	if isAvailable && !isWaiting {
+	if isAvailable && a.keys.Synced() {
 		return nil
 	}
 	return errors.Join(problems...)

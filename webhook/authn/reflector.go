@@ -117,8 +117,12 @@ func listAll(ctx context.Context, get func(context.Context, metav1.ListOptions) 
 // expired resource version counts as success: the Reflector lists again.
 func (k *Keyring) Observe(ctx context.Context, err error) {
 	logger := klog.FromContext(ctx)
+	if apierrors.IsForbidden(err) {
+		k.refused.Store(true)
+	}
 	switch {
 	case err == nil || apierrors.IsResourceExpired(err):
+		k.refused.Store(false)
 		if k.listWatchError.Swap(nil) != nil {
 			logger.Info("APIKeys can be listed and watched again")
 		}
@@ -139,11 +143,8 @@ func (k *Keyring) lastError() string {
 	return "none"
 }
 
-// isRefused reports whether the Kubernetes API refused the last call, because the process lacks the permission.
-func (k *Keyring) isRefused() bool {
-	err := k.listWatchError.Load()
-	return err != nil && apierrors.IsForbidden(*err)
-}
+// isRefused reports whether the process lacks the permission, also while the Kubernetes API is unreachable.
+func (k *Keyring) isRefused() bool { return k.refused.Load() }
 
 // ReflectorOptions returns the options of a Reflector that fills a Keyring, alone or together with another store. Its delays between
 // attempts grow from 0.2 s, doubling to 1 s, each with up to 100 % of jitter. They are short because a revoked key is accepted until the

@@ -42,7 +42,7 @@ func NewMetrics(registry prometheus.Registerer, keys authn.KeySource) *Metrics {
 		}, func() float64 { return float64(keys.Len()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "apikey_keyring_synced",
-			Help: "1 after the authenticator has listed all keys, 0 before.",
+			Help: "1 after the authenticator has listed all keys that it may list, 0 before.",
 		}, func() float64 {
 			if keys.Synced() {
 				return 1
