@@ -156,7 +156,6 @@ metadata:
   name: minted
   namespace: ` + f.Namespace + `
 spec:
-  active: true
   appName: Minted
   expiresAt: "` + declared.ExpiresAt.UTC().Format(time.RFC3339) + `"
   readAccess: true

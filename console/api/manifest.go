@@ -5,6 +5,7 @@ package api
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -25,13 +26,17 @@ type manifestMetadata struct {
 }
 
 // manifestOf returns the YAML text of a manifest that declares a key like this one. Its token is another one, because the hash is left out.
-// Like kubectl apikey export, it leaves out the marks of deployment tools, and the labels that let a key manage others.
+// Like kubectl apikey export, it leaves out the marks of deployment tools, and the labels that let a key manage others. It leaves out
+// "active: true", the default: in Git, it would demand that a deactivated key becomes active again.
 func manifestOf(key *v1alpha1.APIKey) string {
 	labels, _ := keyclient.DeclaredMetadata(key)
 	delete(labels, v1alpha1.LabelManager)
 	delete(labels, v1alpha1.LabelBootstrap)
 	spec := key.Spec
 	spec.TokenHash, spec.TokenHint = "", ""
+	if ptr.Deref(spec.Active, true) {
+		spec.Active = nil
+	}
 	text, err := yaml.Marshal(manifest{
 		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "APIKey"},
 		Metadata: manifestMetadata{key.Name, key.Namespace, labels},
