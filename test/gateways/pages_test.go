@@ -8,7 +8,6 @@ package gateways_test
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -33,20 +32,6 @@ func readPages(t *testing.T, directories ...string) map[string]string {
 		t.Fatal("no page was found")
 	}
 	return pages
-}
-
-// tokenArgument matches an argument of curl or kubectl that has a token, which is visible to other users of the machine.
-var tokenArgument = regexp.MustCompile(`(?i)(-H|--header)[ =]["']?(X-API-Key|Authorization): |` +
-	`--token[ =]["']?(\$|sq_)|(-u|--user)[ =]["'][^"']*:\$`)
-
-func TestPages_NoCommandLineHasAToken(t *testing.T) {
-	for file, page := range readPages(t, "gateways", "tasks") {
-		for line := range strings.Lines(page) {
-			if tokenArgument.MatchString(line) {
-				t.Errorf("%s has a token on a command line: %s", file, line)
-			}
-		}
-	}
 }
 
 // notInFrontOfServices are the pages without a gateway that forwards requests to a service.
