@@ -65,10 +65,14 @@ These roles are not bound. Kubernetes aggregates them to its default roles, whic
 		}
 	}
 	d.WriteString(`
+config/overlays/cluster adds the role apikey-installer, aggregated to admin: update of ` + "`apikeys/status.keys.squirrel.dev`" + `, and create and patch
+of ` + "`events.events.k8s.io`" + `. With it, the administrators of a namespace can create the Roles of a controller there.
+
 ## Policies
 
 ValidatingAdmissionPolicies restrict what roles cannot. They also apply to administrators. If the API server cannot evaluate a policy, it
-rejects the request.
+rejects the request. With config/overlays/cluster, apikey-secrets and apikey-status name the ServiceAccount apikey-controller of every
+namespace, and apikey-webhook does not exist.
 `)
 	for _, policy := range p.policies {
 		policy.write(&d)
