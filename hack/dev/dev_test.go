@@ -252,6 +252,8 @@ func TestRun_KeepsItsDataUntilAReset(t *testing.T) {
 	first := startCommand(t, command)
 	first.waitFor(t, "ready")
 	g.Expect(probeObjects(t, env)).To(BeEmpty())
+	g.Expect(shell(t, env, `$KUBECTL get clusterroles apikey-viewer apikey-editor --output name`)).To(Equal(
+		"clusterrole.rbac.authorization.k8s.io/apikey-viewer\nclusterrole.rbac.authorization.k8s.io/apikey-editor\n"))
 	uid := shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)
 	g.Expect(shell(t, env, `TOKEN=$($KUBECTL get secret frontend-token --output go-template='{{.data.token | base64decode}}')
 		printf '%s %s' "$AUTH_URL" "${#TOKEN}"`)).To(MatchRegexp(`^http://127\.0\.0\.1:[0-9]+ 46$`))

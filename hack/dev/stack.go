@@ -118,6 +118,7 @@ func (s *stack) installConfiguration(ctx context.Context) error {
 	for _, source := range [][]string{
 		{"--filename", s.config("default", "namespace.yaml")},
 		{"--kustomize", s.config("rbac")},
+		{"--kustomize", s.config("users")},
 		{"--kustomize", s.config("policies")},
 		{"--filename", s.config("overlays", "console", "rbac.yaml")},
 	} {
