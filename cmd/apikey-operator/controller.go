@@ -287,7 +287,17 @@ func (c *controller) addManager(signal context.Context) error {
 	c.servers.AddRunnable(func(ctx context.Context) error {
 		running, stop := context.WithCancel(signal)
 		defer context.AfterFunc(ctx, stop)()
-		return c.manager.Start(running)
+		ended := make(chan error, 1)
+		go func() { ended <- c.manager.Start(running) }()
+		select {
+		case err := <-ended:
+			return err
+		case <-running.Done():
+		}
+		if cacheSynced(c.manager.GetCache())() != nil {
+			return nil // the manager waits for its cache, even after the signal, and has started nothing else
+		}
+		return <-ended
 	})
 	return nil
 }

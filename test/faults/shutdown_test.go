@@ -10,9 +10,12 @@ import (
 	"syscall"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"squirrel.dev/apikey-operator/test/framework"
+	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -42,6 +45,22 @@ func TestShutdown_NoRequestFailsDuringTheDrain(t *testing.T) {
 	}
 	load.stop()
 	if how, want := authenticator.Exit(), "exit status 0"; how != want {
+		t.Errorf("got %q, want %q", how, want)
+	}
+}
+
+// A controller that cannot read the keys, for instance because a Role is missing, is not ready. It stops at the signal all the same.
+func TestShutdown_AControllerWithoutASyncedCacheStops(t *testing.T) {
+	f := newFixture(t, testenv.Shared(t))
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "apikey-controller"}}
+	framework.Must(t, f.Env.Client.Create(t.Context(), account))
+	controller := operator.StartController(t, f.Env.ServiceAccount(t, f.Namespace, account.Name), "--namespaces="+f.Namespace)
+	framework.Eventually(t, "/readyz reports the cache", func() bool {
+		status, text := f.get(controller.Address("health"), "/readyz")
+		return status == http.StatusServiceUnavailable && text == "the cache is not synced with the Kubernetes API\n"
+	})
+	controller.Signal(syscall.SIGTERM)
+	if how, want := controller.Exit(), "exit status 0"; how != want {
 		t.Errorf("got %q, want %q", how, want)
 	}
 }
