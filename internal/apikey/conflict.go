@@ -122,8 +122,8 @@ func IsBlocked(key *v1alpha1.APIKey) bool {
 		slices.Contains([]string{v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretRefused, v1alpha1.ReasonTokenHashConflict}, stalled.Reason)
 }
 
-// WaitsForHolder reports whether the controller has recorded that the key waits for another key, which holds its app name or hash. A new key
-// waits before it is stalled.
+// WaitsForHolder reports whether the controller has recorded that the key waits for another key, which holds its app name or hash. A new
+// key waits before it is stalled.
 func WaitsForHolder(key *v1alpha1.APIKey) bool {
 	ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
 	return ready != nil && IsOfHolder(ready.Reason)
