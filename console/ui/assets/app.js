@@ -3,7 +3,7 @@
 
 // The page: it shows one of the views, and connects them.
 
-import { Client } from "./api.js";
+import { Client, ProxyError } from "./api.js";
 import { createDialog, tokenDialog } from "./create.js";
 import { deactivateDialog } from "./deactivate.js";
 import { Detail } from "./detail.js";
@@ -36,6 +36,7 @@ let view = ""; // what the page shows; the settings while there is no valid API 
 let left = null; // the list that the user left for a key: its fragment and scroll position, and the ID of the key
 let loading = new AbortController();
 let draft = false; // the create dialog opens again once there is a valid API key
+let isCutOff = false; // a proxy answered the last load: each further request could open a sign-in prompt of the browser
 
 const openDeactivateDialog = deactivateDialog({
   deactivate: (id, force) => write((current) => current.deactivate(id, force)),
@@ -81,7 +82,7 @@ setUpShortcuts({
   ArrowUp: () => view === "keys" && table.moveFocus(-1),
   Escape: () => view === "detail" && byId("back").click(),
 });
-refreshWhileVisible(() => load({ quiet: true }));
+refreshWhileVisible(() => isCutOff || load({ quiet: true }));
 history.scrollRestoration = "manual"; // the browser restores it before the view is shown
 addEventListener("hashchange", showView);
 addEventListener("storage", (event) => {
@@ -199,8 +200,10 @@ async function load({ quiet = false } = {}) {
     else if (view === "detail") await loadDetail(signal);
     if (draft && view === "keys") openCreateDialog();
     draft &&= view !== "keys";
+    isCutOff = false;
   } catch (error) {
     if (signal.aborted) return;
+    isCutOff = error instanceof ProxyError;
     if (error.isDenial) return keyRefused();
     showError(problem, error);
   }
