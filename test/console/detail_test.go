@@ -155,6 +155,48 @@ func detailNamesAnUnknownKey(f *fixture) {
 	p.absent("button", "Edit")
 	p.click("link", "All keys")
 	p.bootstrap()
+	for _, path := range []string{".", "..", "self", "count", "%", "%2e"} { // other paths of the API
+		p.visit("#keys/" + path)
+		p.sees("No key has this ID. The key may have been deleted.")
+		p.absent("button", "Edit")
+		p.click("link", "All keys")
+		p.bootstrap()
+	}
+
+	f.createKey("Short-lived")
+	p.click("button", "Refresh")
+	key := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: p.row("Short-lived").Object}}
+	call := keysCall + "/" + p.row("Short-lived").ID
+	p.click("link", "Short-lived")
+	p.sees("Authenticators accept this key.")
+	p.tabTo("button", "Edit")
+	framework.Must(f, f.Env.Client.Delete(f.Context(), key))
+	framework.Eventually(f, "the console has seen the deletion", func() bool {
+		return f.status("GET", strings.TrimPrefix(call, "api/v1/"), f.key) == http.StatusNotFound
+	})
+	run[any](p, `document.dispatchEvent(new Event("visibilitychange")); null`)
+	p.sees("No key has this ID. The key may have been deleted.")
+	p.expectError("404 " + call)
+	if focused := p.focused(); focused != "heading Short-lived" {
+		f.Errorf("%q has the focus", focused)
+	}
+}
+
+func detailNamesTheDeploymentTool(f *fixture) {
+	f.issue("Web Shop")
+	f.patch("Web Shop", func(key *v1alpha1.APIKey) { key.Labels = map[string]string{"kustomize.toolkit.fluxcd.io/name": "apps"} })
+	p := f.enter(f.key)
+	p.click("link", "Web Shop")
+	f.createKey("Web Shop") // waits for the app name, and is not in the list that the page has
+	p.sees("Flux manages this key, and may revert a change that you make here: change its manifest too.")
+	p.checkAccessibility("a key that a tool manages")
+	p.click("button", "Edit")
+	p.sees("Flux manages this key, and may revert the change: change its manifest too.")
+	p.click("button", "Cancel")
+	p.click("button", "Deactivate")
+	p.find("dialog", "Deactivate Web Shop?")
+	p.sees("If another key waits for the app name, the controller then issues that key.")
+	p.sees("Flux manages this key: set active: false in its manifest too. A manifest with active: true is refused then.")
 }
 
 func detailDeactivatesAKey(f *fixture) {

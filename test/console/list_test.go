@@ -338,8 +338,13 @@ func tableKeepsItsSelectionInTheURL(f *fixture) {
 	p.fragment("#keys?access=write")
 	p.sees("1–100 of 121")
 
-	p.visit("#keys?state=none&access=constructor&sort=-toString&page=-1&other=1") // as an older version, or a user, may have written it
+	p.visit("#keys?state=none&access=constructor&expiry=__proto__&sort=-toString&page=-1&other=1") // as a user may have written it
 	p.sees("1–100 of 122")
+	p.absent("button", "Clear")
+	chosen := run[[]string](p, `[...document.querySelectorAll(".tools select")].map(list => list.selectedOptions[0]?.text)`)
+	if diff := cmp.Diff([]string{"Any state", "Any access", "Any expiry", "Created"}, chosen); diff != "" {
+		f.Errorf("the lists show other options (-want +got):\n%s", diff)
+	}
 }
 
 func tableIsLeftAndFoundAgain(f *fixture) {

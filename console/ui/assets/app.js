@@ -23,6 +23,7 @@ const views = {
   settings: { title: "Settings", link: "#settings", problem: "key-problem" },
 };
 
+const isID = /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/;
 const checkTimeout = 10_000; // ms, while a dialog waits
 
 const list = new KeyList();
@@ -231,7 +232,7 @@ async function loadDetail(signal) {
     if (error.status !== 404) throw error;
     return null;
   });
-  const key = await find(route.id);
+  const key = isID.test(route.id) ? await find(route.id) : null; // other paths of the API are not keys
   if (!key) {
     detail.clear(list.get(route.id)?.appName);
     setText(byId("detail-error"), "No key has this ID. The key may have been deleted.");

@@ -61,26 +61,35 @@ export class Detail {
 
   /** Shows nothing of the former key while the next one is loaded. appName is empty if it is not known yet. */
   clear(appName = "") {
+    const focused = this.#focused;
     this.#key = null;
     byId("detail-name").textContent = appName || "API key";
     byId("detail-content").hidden = true;
     for (const id of ["detail-state", "edit-key", "deactivate-key"]) byId(id).hidden = true;
     byId("detail-marks").replaceChildren();
+    keepFocus(focused);
   }
+
+  get #focused() { return byId("detail").contains(document.activeElement) ? document.activeElement : null; }
 
   /** Shows a key of the API. creator is the key that created it, if it still exists. self is the key of the page. */
   show(key, creator, self) {
     this.#key = key;
     const shown = new Key(key);
-    const focused = byId("detail").contains(document.activeElement) ? document.activeElement : null;
+    const focused = this.#focused;
     byId("detail-name").textContent = shown.appName;
     byId("detail-state").hidden = false;
     showState(byId("detail-state"), shown.state);
     byId("detail-marks").replaceChildren(...marks(shown, self));
     for (const id of ["edit-key", "deactivate-key"]) byId(id).hidden = shown.ended || !self.may_manage;
     morph(byId("detail-content"), content(key, shown, creator, self));
-    if (focused && !focused.checkVisibility()) byId("detail-title").focus({ preventScroll: true }); // such as a button for an active key
+    keepFocus(focused);
   }
+}
+
+/** Moves the focus to the title if the view does not show the element that had it any more, such as a button for an active key. */
+function keepFocus(focused) {
+  if (focused && !focused.checkVisibility()) byId("detail-title").focus({ preventScroll: true });
 }
 
 function content(key, shown, creator, { namespace }) {

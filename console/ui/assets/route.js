@@ -34,7 +34,7 @@ function parseSelection(query) {
   const selection = { ...firstSelection, search: query.get("q") ?? "" };
   for (const [name, { options }] of Object.entries(filters)) {
     const value = query.get(name);
-    if (value && value in options) selection[name] = value;
+    if (value && Object.hasOwn(options, value)) selection[name] = value;
   }
   const [, minus, sort] = /^(-?)(\w+)$/.exec(query.get("sort")) ?? [];
   if (sort && Object.hasOwn(columns, sort)) Object.assign(selection, { sort, descending: minus === "-" });
