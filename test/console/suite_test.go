@@ -277,6 +277,7 @@ func TestConsole(t *testing.T) {
 		"Detail_ShowsAKey":                           detailShowsAKey,
 		"Detail_ShowsTheHandover":                    detailShowsTheHandover,
 		"Detail_NamesAnUnknownKey":                   detailNamesAnUnknownKey,
+		"Detail_NamesTheDeploymentTool":              detailNamesTheDeploymentTool,
 		"Detail_DeactivatesAKey":                     detailDeactivatesAKey,
 		"Edit_ChangesAccessAndExpiry":                editChangesAccessAndExpiry,
 		"Edit_TheKeyOfThePageNeedsForce":             editTheKeyOfThePageNeedsForce,

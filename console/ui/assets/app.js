@@ -42,7 +42,7 @@ let isCutOff = false; // a proxy answered the last load: each further request co
 const openDeactivateDialog = deactivateDialog({
   deactivate: (id, force) => write((current) => current.deactivate(id, force)),
   isOwnKey: (key) => key.id === ownKey?.id,
-  heirOf: (key) => list.heirOf(key),
+  heirOf: (key) => list.heirOf(key) ?? (view === "keys" ? null : undefined), // other views do not refresh the list
   onDone: ({ handed_to: heir, ...key }) => {
     keyChanged(key, `${key.app_name} was deactivated.${heir ? ` The key ${heir.name} gets the app name.` : ""}`);
   },

@@ -16,7 +16,8 @@ const effects = {
 /**
  * Sets up the dialog, and returns a function that opens it for a key. deactivate deactivates a key, or returns nothing when the page needs
  * another API key first. isOwnKey reports whether a key is that of the page. heirOf returns the key that waits for the app name of a key,
- * if there is one. onDone is called with the new state of the key, onStale when its state was another one than the page shows.
+ * null if there is none, and undefined if that is not known. onDone is called with the new state of the key, onStale when its state was
+ * another one than the page shows.
  */
 export function deactivateDialog({ deactivate, isOwnKey, heirOf, onDone, onStale }) {
   const dialog = byId("deactivate");
@@ -44,6 +45,8 @@ export function deactivateDialog({ deactivate, isOwnKey, heirOf, onDone, onStale
     dialog.querySelector("[data-name]").textContent = key.appName;
     byId("deactivate-effect").textContent = effects[key.state] ?? effects.active;
     byId("deactivate-heir").textContent = heirText(key, heirOf(key));
+    setText(byId("deactivate-managed"), key.managedBy && `${key.managedBy} manages this key: set active: false in its manifest too. A ` +
+      "manifest with active: true is refused then.");
     byId("deactivate-bootstrap").hidden = !key.bootstrap;
     showFacts(byId("deactivate-facts"), [["Name", key.name], ["ID", key.id], ["Token", key.hint && `${key.hint}…`]]);
     setText(problem);
@@ -57,6 +60,7 @@ export function deactivateDialog({ deactivate, isOwnKey, heirOf, onDone, onStale
 /** Only an active key holds its app name. */
 function heirText({ state }, heir) {
   if (state !== "active") return "";
+  if (heir === undefined) return "If another key waits for the app name, the controller then issues that key.";
   return heir ? `The key ${heir.name}, which waits for the app name, is then issued.` : "Another key can then use the app name.";
 }
 

@@ -100,6 +100,8 @@ function content(key, shown, creator, { namespace }) {
   set("meaning", meaning);
   setText(content.querySelector("[data-field=problem]"), shown.problem);
   setText(content.querySelector("[data-field=advice]"), advice);
+  setText(content.querySelector("[data-field=managed]"), !shown.ended && key.managed_by
+    && `${key.managed_by} manages this key, and may revert a change that you make here: change its manifest too.`);
 
   set("name", key.name);
   set("id", key.id);

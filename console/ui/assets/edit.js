@@ -76,6 +76,8 @@ export function editDialog({ update, isOwnKey, onDone, onStale }) {
     byId("edit-write").checked = key.write_access;
     byId("edit-read").setCustomValidity("");
     const now = key.expires_at ? timeElement(Date.parse(key.expires_at)).textContent : "never";
+    setText(byId("edit-managed"),
+      key.managed_by && `${key.managed_by} manages this key, and may revert the change: change its manifest too.`);
     expiry.options[0].text = `No change (${now})`;
     setText(problem);
     requireForce(false);

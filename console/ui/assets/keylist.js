@@ -85,6 +85,7 @@ export class Key {
     this.message = key.message;
     this.manager = key.manager;
     this.bootstrap = key.bootstrap;
+    this.managedBy = key.managed_by; // a deployment tool; lists do not contain it
     this.created = Date.parse(key.created_at);
     this.updated = Date.parse(key.updated_at);
     this.expires = key.expires_at ? Date.parse(key.expires_at) : Infinity;
@@ -119,11 +120,11 @@ export class KeyList {
 
   get(id) { return this.#keys.get(id); }
 
-  /** Returns the key that gets the app name of a key after it, or nothing. */
+  /** Returns the key that gets the app name of a key after it, or null. The order is that of the controller. */
   heirOf({ id, appName }) {
     const name = appName.normalize();
     const waiting = [...this.#keys.values()].filter((key) => key.id !== id && key.state === "waiting" && key.appName.normalize() === name);
-    return waiting.sort((a, b) => a.created - b.created)[0];
+    return waiting.sort((a, b) => a.created - b.created || (a.id < b.id ? -1 : 1))[0] ?? null;
   }
 
   /** Adds or updates keys of the API. */
