@@ -58,7 +58,7 @@ func detailShowsAKey(f *fixture) {
 		delete(got, term)
 	}
 	want := map[string]string{
-		"Name": partner.Object, "ID": partner.ID, "Token": partner.Hint, "Access": "Read", "Created by": own.Name, "Manages keys": "No",
+		"Name": partner.Object, "ID": partner.ID, "Token": partner.Hint, "Access": "Read", "Created by": own.Name, "Manager label": "No",
 		"Expires": f.spec("Partner").ExpiresAt.UTC().Format("2006-01-02 15:04") + " in 30 days",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -94,10 +94,11 @@ func detailShowsAKey(f *fixture) {
 
 	p.click("link", own.Name) // that created it
 	got = p.properties(own.Object)
-	if got["Created by"] != "The console, from its key file" || got["Manages keys"] != "Yes" || got["Expires"] != "Never" {
+	if got["Created by"] != "The console, from its key file" || got["Manager label"] != "Yes" || got["Expires"] != "Never" {
 		f.Errorf("the bootstrap key is shown as %v", got)
 	}
 	p.sees("This page’s key")
+	p.sees("The token is in the key file of the console.")
 }
 
 // createKey creates a key with the dialog.
@@ -124,11 +125,12 @@ func detailShowsTheHandover(f *fixture) {
 		return p.row("Shop").State == "Active" && p.row("Report").State == "Blocked"
 	})
 	p.click("link", "Shop")
-	p.sees("The token is in the Secret shop-key, under key. The controller deletes the Secret 1h0m0s after the handover.")
+	p.sees("The controller wrote the token to the Secret shop-key, under key. The Secret exists until a user reveals the token, " +
+		"the key ends, or 1h have passed.")
 	on := "shop --namespace=" + f.Namespace
 	want := []string{
-		"kubectl describe apikey " + on, "kubectl apikey reveal " + on, "kubectl label apikey " + on + " keys.squirrel.dev/manager=true",
-		"kubectl apikey deactivate " + on,
+		"kubectl describe apikey " + on, "kubectl apikey reveal " + on,
+		"kubectl label apikey " + on + " keys.squirrel.dev/manager=true --overwrite", "kubectl apikey deactivate " + on,
 	}
 	if diff := cmp.Diff(want, p.commands()); diff != "" {
 		f.Errorf("the commands differ (-want +got):\n%s", diff)

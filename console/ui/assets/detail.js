@@ -113,7 +113,7 @@ function content(key, shown, creator, { namespace }) {
   set("updated", ...instant(key.updated_at));
   content.querySelector("[data-row=ended]").hidden = !key.deactivated_at;
   if (key.deactivated_at) set("ended", ...instant(key.deactivated_at));
-  set("manages", key.manager ? "Yes" : "No");
+  set("manager", key.manager ? "Yes" : "No");
 
   set("handover", ...handover(key, shown));
   content.querySelector("[data-field=conditions]").append(...key.conditions.map((condition) => conditionRow(condition, key.message)));
@@ -139,17 +139,18 @@ function creatorOf({ created_by: id, bootstrap }, creator) {
 
 /** Returns where the token of a key is. */
 function handover(key, { ended }) {
+  if (key.bootstrap) return ["The token is in the key file of the console. The cluster holds only its hash, and there is no Secret."];
   if (key.imported) {
     return ["The client that created the key received the token. The cluster holds only its hash, and there is no Secret."];
   }
   const { name, key: entry = "token", ttl } = key.secret ?? {};
   const secret = code(key.secret_name ?? name ?? `${key.name}-token`);
   if (key.secret_name) {
-    return ["The token is in the Secret ", secret, ", under ", code(entry), ttl
-      ? `. The controller deletes the Secret ${ttl} after the handover.`
-      : ". The Secret exists as long as the key is active."];
+    const ends = ttl ? `, the key ends, or ${ttl.replace(/(?<=[hm])0[ms]/g, "")} have passed` : " or the key ends";
+    return ["The controller wrote the token to the Secret ", secret, ", under ", code(entry),
+      `. The Secret exists until a user reveals the token${ends}.`];
   }
-  if (ended) return ["The controller deleted the Secret when the key ended."];
+  if (ended) return ["There is no Secret: the controller deletes it when a key ends."];
   if (key.state === "active") {
     return ["The Secret ", secret, " is deleted: a user revealed the token, or the ttl of the Secret has passed. The token cannot be " +
       "shown again."];
@@ -164,7 +165,8 @@ function conditionRow({ type, status, reason, message, last_transition_time: sin
   set("status", status);
   set("condition", conditionMeanings[type]?.[status] ?? "");
   set("reason", code(reason));
-  set("since", ...since ? [" since ", timeElement(Date.parse(since))] : []);
+  const time = Date.parse(since); // 1970, until the controller has set the condition
+  set("since", ...time ? [" since ", timeElement(time)] : []);
   setText(row.querySelector("[data-field=message]"), message === known ? "" : message);
   return row;
 }
@@ -175,8 +177,8 @@ function commands(key, { ended }, namespace) {
   const all = [["Show the object and its events", `kubectl describe apikey ${on}`]];
   if (ended) return all;
   if (key.secret_name) all.push(["Print the token once, and delete its Secret", `kubectl apikey reveal ${on}`]);
-  if (key.manager) all.push(["Stop the key from managing keys", `kubectl label apikey ${on} ${managerLabel}-`]);
-  else if (key.write_access) all.push(["Let the key manage keys", `kubectl label apikey ${on} ${managerLabel}=true`]);
+  if (key.manager) all.push(["Remove the label of a manager", `kubectl label apikey ${on} ${managerLabel}-`]);
+  else if (key.write_access) all.push(["Add the label of a manager", `kubectl label apikey ${on} ${managerLabel}=true --overwrite`]);
   all.push(["Deactivate the key for good", `kubectl apikey deactivate ${on}`]);
   return all;
 }
