@@ -43,7 +43,7 @@ func (h *Handler) denyManagement(key *authn.Key) *envelope.Response {
 		return h.denials.For(authn.Verdict{Decision: authn.Unauthenticated})
 	case !e.manager:
 		return envelope.NewError(http.StatusForbidden, fmt.Sprintf("This key may not create, change or deactivate keys: use a key that may, "+
-			"or allow it for this one: kubectl label apikey %s --namespace=%s %s=true", key.Name, key.Namespace, v1alpha1.LabelManager))
+			"or allow it for this one: kubectl label apikey %s --namespace=%s %s=true --overwrite", key.Name, key.Namespace, v1alpha1.LabelManager))
 	default:
 		return nil
 	}

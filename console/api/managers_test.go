@@ -47,7 +47,7 @@ func (c *console) awaitStatus(f *fixture, methodAndPath, token string, status in
 // notManager returns the error for a key that may not manage keys.
 func (f *fixture) notManager(key *keyclient.CreateResult) string {
 	return "This key may not create, change or deactivate keys: use a key that may, or allow it for this one: " +
-		"kubectl label apikey " + key.Key.Name + " --namespace=" + f.Namespace + " keys.squirrel.dev/manager=true"
+		"kubectl label apikey " + key.Key.Name + " --namespace=" + f.Namespace + " keys.squirrel.dev/manager=true --overwrite"
 }
 
 // sendHeaders sends a request without its body, and returns when the console waits for the body.
