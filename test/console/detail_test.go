@@ -314,6 +314,8 @@ func editTheKeyOfThePageNeedsForce(f *fixture) {
 	p.choose("Expires", "In 30 days")
 	p.find("checkbox", editForceLabel)
 	p.click("button", "Save") // the browser requires the check
+	p.choose("Expires", "On a date…")
+	p.absent("checkbox", editForceLabel) // until a date is chosen
 	p.choose("Expires", "Never")
 	p.absent("checkbox", editForceLabel)
 	p.click("checkbox", "Read GET, HEAD, OPTIONS")

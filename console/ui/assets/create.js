@@ -7,11 +7,9 @@ import { NoResponseError } from "./api.js";
 import { expiryChoice } from "./expiry.js";
 import { entryName, readEntry, writeEntry } from "./storage.js";
 import { timeElement } from "./time.js";
-import { byId, closable, copy, copyManually, onSubmit, resist, setText, showError } from "./ui.js";
+import { byId, closable, copy, copyManually, messageOf, onSubmit, resist, setText, showError } from "./ui.js";
 
 const expiryEntry = entryName("apikey_operator_expiry"); // the choice of the last key
-
-const labels = { app_name: "The app name", expires_at: "The expiry" }; // of fields that messages of the API name
 
 /**
  * Sets up the create dialog, and returns a function that opens it. The input stays until a key is created. create creates a key, or returns
@@ -70,7 +68,7 @@ function createProblem(error) {
   if (error instanceof NoResponseError) {
     return `${error.message} The key may have been created, and its token is lost: check the list of keys.`;
   }
-  return error.status === 422 ? error.message.replace(/\b(app_name|expires_at)\b/g, (field) => labels[field]) : error.message;
+  return messageOf(error);
 }
 
 /** Selects the choice of the last key. A date is not proposed again. */

@@ -6,7 +6,7 @@
 import { NoResponseError } from "./api.js";
 import { expiryChoice } from "./expiry.js";
 import { timeElement } from "./time.js";
-import { byId, closable, onSubmit, setText, showError } from "./ui.js";
+import { byId, closable, messageOf, onSubmit, setText, showError } from "./ui.js";
 
 const unchanged = "unchanged"; // option of the expiry
 
@@ -89,5 +89,5 @@ function editProblem(error) {
   if (error instanceof NoResponseError) return `${error.message} The key may have been changed: check it.`;
   if (error.status === 404) return "This key does not exist any more.";
   if (error.status === 409) return "This key has ended, so it cannot be changed.";
-  return error.message;
+  return messageOf(error);
 }

@@ -19,7 +19,7 @@ export function expiryChoice(list, dateField) {
     input.disabled = !needed;
     input.min = toLocal(new Date(serverNow()));
   }
-  list.addEventListener("change", update);
+  list.addEventListener("input", update); // before listeners of the form read the choice
   list.form.addEventListener("reset", () => setTimeout(update));
 
   return () => {

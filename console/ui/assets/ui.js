@@ -24,6 +24,13 @@ export function showError(element, error, text = error.message) {
   element.append(" ", reload);
 }
 
+const labels = { app_name: "The app name", expires_at: "The expiry" }; // of fields that messages of the API name
+
+/** Returns the message of an error for a form: refusals name the fields as the form does. */
+export function messageOf({ status, message }) {
+  return status === 422 ? message.replace(/\b(app_name|expires_at)\b/g, (field) => labels[field]) : message;
+}
+
 /** Shows pairs of a term and a text in a description list. Pairs without a text are left out, and an empty list is hidden. */
 export function showFacts(list, facts) {
   const shown = facts.filter(([, text]) => text);
