@@ -478,11 +478,20 @@ func keyboardShortcuts(f *fixture) {
 		f.Helper()
 		p.eventually(want+" has the focus", func() bool { return p.focused() == want })
 	}
+	// handled reports whether the page handles a key, so that the browser does not.
+	handled := func(key string, shift bool) bool {
+		f.Helper()
+		return run[bool](p, fmt.Sprintf(`!document.activeElement.dispatchEvent(
+		  new KeyboardEvent("keydown", {key: %q, shiftKey: %t, bubbles: true, cancelable: true}))`, key, shift))
+	}
 	run[any](p, `document.activeElement.blur(); null`)
 	p.press(kb.ArrowDown)
 	focused("link " + own)
 	p.press(kb.ArrowDown, kb.ArrowDown, kb.ArrowDown)
 	focused("link Second")
+	if handled("ArrowDown", false) || handled("ArrowUp", true) {
+		f.Error("the page handles arrow keys that scroll it, or select text")
+	}
 	p.press(kb.ArrowUp)
 	focused("link First")
 	p.press(kb.Enter)

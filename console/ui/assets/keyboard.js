@@ -20,10 +20,12 @@ export function setUpShortcuts(actions) {
   const all = { ...actions, "?": () => dialog.showModal() };
   addEventListener("keydown", (event) => {
     const { key, target } = event;
-    const elsewhere = event.defaultPrevented || event.isComposing || event.ctrlKey || event.metaKey || event.altKey
-      || target.closest("input, select, textarea, [contenteditable]") || document.querySelector("dialog[open]");
+    if (!Object.hasOwn(all, key)) return;
     const isCharacter = key.length === 1; // screen readers and speech input can send characters by mistake
-    if (elsewhere || !Object.hasOwn(all, key) || isCharacter && !enabled.checked) return;
+    const elsewhere = event.defaultPrevented || event.isComposing || event.ctrlKey || event.metaKey || event.altKey
+      || event.shiftKey && !isCharacter || target.closest("input, select, textarea, [contenteditable]")
+      || document.querySelector("dialog[open]");
+    if (elsewhere || isCharacter && !enabled.checked) return;
     if (all[key]() !== false) event.preventDefault();
   });
 }

@@ -65,13 +65,14 @@ export class Table {
     this.#showCounts(found);
   }
 
-  /** Moves the focus to the next or previous row, by 1 or -1. */
+  /** Moves the focus to the next or previous row, by 1 or -1. Returns false if there is none. */
   moveFocus(by) {
     const links = [...byId("rows").querySelectorAll("[data-action=open]")];
     const current = links.indexOf(document.activeElement.closest("tr")?.querySelector("[data-action=open]"));
     const next = links[current < 0 ? 0 : current + by];
     next?.focus({ preventScroll: true });
     next?.closest("tr").scrollIntoView({ block: "nearest" });
+    return Boolean(next);
   }
 
   /** Moves the focus to the row of a key, and returns false if the table does not show it. */
