@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
@@ -121,6 +122,30 @@ func tableShowsStatesAndTheirReasons(f *fixture) {
 	p.click("button", "Deactivate Report job")
 	p.click("button", "Deactivate")
 	p.awaitState("Report job", "Deactivated")
+}
+
+// For 10 s, the controller waits for the other key.
+func tableShowsATokenConflictAtOnce(f *fixture) {
+	imported := token.New()
+	same := func(spec *v1alpha1.APIKeySpec) {
+		spec.TokenHash, spec.TokenHint = token.Hash(imported), token.Hint(imported)
+	}
+	f.createKey("Shop", same)
+	f.awaitActive(2)
+	f.createKey("Report job", same)
+	framework.Eventually(f, "the console has seen the conflict", func() bool {
+		_, body := f.request("GET", "api-keys", f.key)
+		return strings.Contains(body, v1alpha1.ReasonTokenHashConflict)
+	})
+	p := f.enter(f.key)
+	if got := p.row("Report job"); got.State != "Blocked" || !strings.HasSuffix(got.Problem, "delete that key, or import another token.") {
+		f.Errorf("the key with the token of another one is shown as %+v", got)
+	}
+	p.click("link", "Report job")
+	p.sees("Another key has the same token, and authenticators refuse this key.")
+	if text := p.text(); strings.Contains(text, "1970") {
+		f.Errorf("a condition without a time has one:\n%s", text)
+	}
 }
 
 // TestPendingKey_IsShownAndCanBeDeactivated runs without a controller.

@@ -265,6 +265,7 @@ func TestConsole(t *testing.T) {
 		"Table_SearchesSortsAndPages":                tableSearchesSortsAndPages,
 		"Table_ShowsManyKeys":                        tableShowsManyKeys,
 		"Table_ShowsStatesAndTheirReasons":           tableShowsStatesAndTheirReasons,
+		"Table_ShowsATokenConflictAtOnce":            tableShowsATokenConflictAtOnce,
 		"Table_MarksKeys":                            tableMarksKeys,
 		"Table_Filters":                              tableFilters,
 		"Table_FindsTheKeyOfAToken":                  tableFindsTheKeyOfAToken,

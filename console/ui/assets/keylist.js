@@ -28,10 +28,11 @@ export const columns = {
 
 function rank(key) { return 2 * key.write + key.read; }
 
-/** Returns what the page calls a state of the API. A new key waits for its app name before the controller reports that it is stalled. */
+/** Returns what the page calls a state of the API. A new key may have a conflict before the controller reports that it is stalled. */
 function stateOf(state, reason) {
   if (state !== "pending" && state !== "stalled") return state;
-  return reason === "AppNameConflict" ? "waiting" : state === "stalled" ? "blocked" : "pending";
+  if (reason === "AppNameConflict") return "waiting";
+  return state === "stalled" || reason === "TokenHashConflict" ? "blocked" : "pending";
 }
 
 function expiresWithin(days) { return (key, now) => !key.ended && key.expires - now <= days * day; }
