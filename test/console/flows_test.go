@@ -391,12 +391,13 @@ func tokenDialogNamesTheApp(f *fixture) {
 	p := f.enter(f.key)
 	p.click("button", "Create key")
 	for appName, want := range map[string][2]string{
-		"Web Shop":         {"WEB_SHOP_API_KEY", "web-shop.header"},
-		"Café Zoë: menu":   {"CAFE_ZOE_MENU_API_KEY", "cafe-zoe-menu.header"},
-		"Partner API key":  {"PARTNER_API_KEY", "partner-api-key.header"},
-		"3D viewer":        {"APP_3D_VIEWER_API_KEY", "3d-viewer.header"},
-		"لوحة التحكم":      {"API_KEY", "api-key.header"},
-		"$(id); `rm -r *`": {"ID_RM_R_API_KEY", "id-rm-r.header"},
+		"Web Shop":               {"WEB_SHOP_API_KEY", "web-shop.header"},
+		"Café Zoë: menu":         {"CAFE_ZOE_MENU_API_KEY", "cafe-zoe-menu.header"},
+		"Partner API key":        {"PARTNER_API_KEY", "partner-api-key.header"},
+		"3D viewer":              {"APP_3D_VIEWER_API_KEY", "3d-viewer.header"},
+		"لوحة التحكم":            {"API_KEY", "api-key.header"},
+		"$(id); `rm -r *`":       {"ID_RM_R_API_KEY", "id-rm-r.header"},
+		strings.Repeat("W", 255): {strings.Repeat("W", 60) + "_API_KEY", strings.Repeat("w", 60) + ".header"},
 	} {
 		p.fill("textbox", "App name", appName)
 		p.click("button", "Create")
@@ -411,6 +412,8 @@ func tokenDialogNamesTheApp(f *fixture) {
 		if text := p.text(); strings.Contains(text, "Replace the address") {
 			f.Errorf("the dialog does not know the service:\n%s", text)
 		}
+		p.emulate("light", 320, 256) // as with a zoom of 400 %
+		p.checkReflow("the token of " + appName)
 		p.click("button", "Close")
 		p.click("button", "Close without copying")
 		p.click("button", "Create key")

@@ -99,18 +99,21 @@ function showToken(token, key, serviceURL, onClose) {
   byId("token").showModal();
 }
 
+const maxNameLength = 60; // of variables and files: file systems limit names, and a line must be readable
+
 /** Returns the name of an environment variable for the token of an app. */
 function variableName(appName) {
-  const name = asciiWords(appName).join("_").toUpperCase().replace(/_?API_?KEY$/, "");
+  const name = asciiWords(appName, "_").toUpperCase().replace(/_?API_?KEY$/, "");
   return name === "" ? "API_KEY" : `${/^\d/.test(name) ? "APP_" : ""}${name}_API_KEY`;
 }
 
 function headerFile(appName) {
-  return `${asciiWords(appName).join("-").toLowerCase() || "api-key"}.header`;
+  return `${asciiWords(appName, "-").toLowerCase() || "api-key"}.header`;
 }
 
-function asciiWords(text) {
-  return text.normalize("NFKD").replace(/\p{Mark}/gu, "").match(/[A-Za-z0-9]+/g) ?? [];
+function asciiWords(text, separator) {
+  const words = text.normalize("NFKD").replace(/\p{Mark}/gu, "").match(/[A-Za-z0-9]+/g) ?? [];
+  return words.join(separator).slice(0, maxNameLength).replace(/[^A-Za-z0-9]$/, "");
 }
 
 /**
