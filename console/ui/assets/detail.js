@@ -5,7 +5,7 @@
 
 import { Key } from "./keylist.js";
 import { keyFragment } from "./route.js";
-import { accessText, marks, showState } from "./table.js";
+import { marks, showState } from "./table.js";
 import { fromNow, timeElement } from "./time.js";
 import { byId, copy, copyManually, morph, setText, toast } from "./ui.js";
 
@@ -106,7 +106,7 @@ function content(key, shown, creator, { namespace }) {
   set("name", key.name);
   set("id", key.id);
   set("hint", key.hint ? code(`${key.hint}…`) : key.imported || shown.ended ? "The start of the token is not recorded" : "Not minted yet");
-  set("access", accessText(shown));
+  set("access", shown.access);
   set("expires", ...key.expires_at ? instant(key.expires_at) : ["Never"]);
   set("created", ...instant(key.created_at));
   set("creator", ...creatorOf(key, creator));

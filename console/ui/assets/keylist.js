@@ -72,6 +72,12 @@ export const filters = {
   },
 };
 
+/** The number of characters of a hint, as the API returns it. */
+export const hintLength = 7;
+
+/** Returns the access of a key in words. */
+export function accessText(read, write) { return [read && "Read", write && "Write"].filter(Boolean).join(" + "); }
+
 /** A key as the page shows it. */
 export class Key {
   constructor(key) {
@@ -95,6 +101,8 @@ export class Key {
 
   /** Reports whether the key has a folded word. An ID matches from its start only, because its digits contain many short words. */
   matches(word) { return this.searched.includes(word) || this.id.startsWith(word); }
+
+  get access() { return accessText(this.read, this.write); }
 
   /** The key was deactivated or has expired, which is final. */
   get ended() { return this.state === "expired" || this.state === "deactivated"; }

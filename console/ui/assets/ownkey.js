@@ -3,6 +3,7 @@
 
 // Texts about the API key of the page, which GET api-keys/self returns.
 
+import { accessText } from "./keylist.js";
 import { timeElement } from "./time.js";
 
 /** Returns the facts about the key for a list of terms. */
@@ -11,15 +12,11 @@ export function facts(key) {
     ["App name", key.app_name],
     ["Name", key.name],
     ["Namespace", key.namespace],
-    ["Access", accessText(key)],
+    ["Access", accessText(key.read_access, key.write_access)],
     ["Manages keys", key.may_manage ? "Yes" : `No. ${manageProblem(key)}`],
     ["Expires", key.expires_at ? timeElement(Date.parse(key.expires_at)).textContent : "Never"],
     ["Kind", key.bootstrap ? "Bootstrap key, which the console created at its first start" : ""],
   ];
-}
-
-function accessText({ read_access, write_access }) {
-  return [read_access && "Read", write_access && "Write"].filter(Boolean).join(" + ");
 }
 
 /** Returns why the key may not create and deactivate keys, or an empty text if it may. */

@@ -4,13 +4,13 @@
 // The view where the user enters the API key of the page.
 
 import { Client } from "./api.js";
+import { hintLength } from "./keylist.js";
 import { facts } from "./ownkey.js";
 import { entryName, readEntry, writeEntry } from "./storage.js";
 import { byId, onSubmit, setText, showError, showFacts, toast } from "./ui.js";
 
 const entry = entryName("apikey_operator_api_key");
 const formerEntry = "apikey_operator_api_key"; // of former versions of the page: one entry for all consoles of a host
-const hintLength = 7; // like the hints of tokens
 
 const places = {
   session: { storage: "sessionStorage", name: entry, text: "Stored until you close this tab:" },

@@ -4,7 +4,7 @@
 // The table of keys, with its search, filters, order and pages.
 
 import { serverNow } from "./api.js";
-import { columns, filters, rowsPerPage, stateNames } from "./keylist.js";
+import { columns, filters, hintLength, rowsPerPage, stateNames } from "./keylist.js";
 import { firstSelection, keyFragment, listFragment } from "./route.js";
 import { day, fromNow, timeElement } from "./time.js";
 import { byId, morph, setText, toast } from "./ui.js";
@@ -15,7 +15,6 @@ const number = new Intl.NumberFormat("en");
 
 /** A token as the controller or a console generates it. */
 const token = /sq_[\w-]{43}|\b[0-9a-f]{64}\b/g;
-const hintLength = 7; // like the hints of tokens
 
 /** Shows a KeyList. onDeactivate is called with a key when the user clicks its Deactivate button. */
 export class Table {
@@ -206,7 +205,7 @@ function row(key, self) {
   row.querySelector(".object").textContent = key.name;
   setText(row.querySelector(".problem"), key.problem);
   part("hint").querySelector("code").textContent = key.hint ? `${key.hint}…` : "";
-  part("access").textContent = accessText(key);
+  part("access").textContent = key.access;
   showState(part("state").firstElementChild, key.state);
   part("created").replaceChildren(timeElement(key.created));
   part("updated").replaceChildren(timeElement(key.updated));
@@ -216,9 +215,6 @@ function row(key, self) {
   else deactivate.remove();
   return row;
 }
-
-/** Returns the rights of a key in words. */
-export function accessText({ read, write }) { return [read && "Read", write && "Write"].filter(Boolean).join(" + "); }
 
 /** Shows a state in an element with the class state. */
 export function showState(element, state) {
