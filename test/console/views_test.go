@@ -49,7 +49,7 @@ func viewsAreAccessible(name string, width, height int64) func(*fixture) {
 			p.Helper()
 			check(view)
 			if name != "narrowest" {
-				p.screenshot(view + "-" + name)
+				p.screenshot(view+"-"+name, f.Namespace)
 			}
 		}
 
@@ -187,12 +187,12 @@ func (p *tab) checkReflow(view string) {
 }
 
 // screenshot saves a screenshot of the view, if the flag is set.
-func (p *tab) screenshot(name string) {
+func (p *tab) screenshot(name, namespace string) {
 	p.Helper()
 	if *screenshots == "" {
 		return
 	}
-	p.hideTestNames()
+	p.hideTestNames(namespace)
 	p.eventually("no message covers the view", func() bool { return run[string](p, `document.getElementById("toast").textContent`) == "" })
 	call(p, input.DispatchMouseEvent, input.DispatchMouseEventParams{Type: input.DispatchMouseEventTypeMouseMoved}) // away from elements with a hover style
 	picture, err := png.Decode(bytes.NewReader(do(p, chromedp.CaptureScreenshot())))
@@ -203,16 +203,15 @@ func (p *tab) screenshot(name string) {
 }
 
 // hideTestNames replaces the names of the test on the page with those of a shop.
-func (p *tab) hideTestNames() {
+func (p *tab) hideTestNames(namespace string) {
 	p.Helper()
-	run[any](p, `{
-	  const namespace = document.getElementById("namespace").textContent;
+	run[any](p, fmt.Sprintf(`{
 	  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 	  while (texts.nextNode()) {
 	    const text = texts.currentNode;
-	    if (text.data.includes("test-")) text.data = text.data.replaceAll(namespace, "shop").replaceAll("test-", "");
+	    if (text.data.includes("test-")) text.data = text.data.replaceAll(%q, "shop").replaceAll("test-", "");
 	  }
-	} null`)
+	} null`, namespace))
 }
 
 // quantize returns a picture in its 256 most frequent colors, which makes the file a third as large without a visible difference.
