@@ -6,6 +6,7 @@
 package console_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"sync/atomic"
 
 	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
 	"github.com/google/go-cmp/cmp"
 
 	"squirrel.dev/apikey-operator/test/framework"
@@ -267,7 +269,10 @@ func (p *tab) navigate(path string) {
 func (p *tab) awaitAddress(want string) {
 	p.Helper()
 	p.eventually("the address is "+want, func() bool {
-		return run[string](p, `document.readyState === "complete" ? location.href : ""`) == want
+		ctx, cancel := context.WithTimeout(p.ctx, timeout)
+		defer cancel()
+		address, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.readyState === "complete" ? location.href : ""`))
+		return err == nil && address == want // an error if the browser replaces the document meanwhile
 	})
 }
 
