@@ -121,6 +121,8 @@ func tableShowsStatesAndTheirReasons(f *fixture) {
 	p.lists("Report job")
 	p.click("button", "Deactivate Report job")
 	p.click("button", "Deactivate")
+	p.lists() // its reason is another one now
+	p.click("button", "Clear")
 	p.awaitState("Report job", "Deactivated")
 }
 
