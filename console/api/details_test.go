@@ -271,7 +271,9 @@ func TestList_KeysOfOneSecondAreInTheOrderOfTheirCreation(t *testing.T) {
 
 func TestPaths_ASlashAtTheEndIsIgnored(t *testing.T) {
 	f := newFixture(t)
-	f.client.CheckRedirect = nil
+	following := *f.client // another client, because all tests share this one
+	following.CheckRedirect = nil
+	f.client = &following
 	created := payload[apiKey](t, f.call("POST /v1/api-keys/", f.writer.Token, readOnly))
 	payload[keyDetails](t, f.call("GET /v1/api-keys/"+created.ID+"/", f.reader.Token))
 	payload[callerKey](t, f.call("GET /api/v1/api-keys/self/", f.reader.Token))
