@@ -95,7 +95,7 @@ type interrupted struct {
 func newInterrupted(t *testing.T) *interrupted {
 	t.Helper()
 	t.Parallel()
-	f := newFixture(t, testenv.Shared(t))
+	f := newFixture(t, testenv.Start(t)) // in the shared one, this controller would process the keys of other tests
 	operator.StartController(t, f.Env.Config)
 	f.CreateKey("writer", func(key *v1alpha1.APIKey) { key.Spec.ReadAccess, key.Spec.WriteAccess = true, true })
 	f.WaitForReady("writer", v1alpha1.ReasonIssued)
