@@ -112,21 +112,29 @@ func (h *Handler) read(ctx context.Context, e *entry) (*v1alpha1.APIKey, error) 
 	return key, err
 }
 
+// findToWrite returns the key that the path of a request names, and whether the request may change the key that authenticates it.
+func (h *Handler) findToWrite(r *request) (found *entry, force bool, failure *envelope.Response) {
+	query, failure := parseQuery(r.URL.RawQuery, "force")
+	if failure != nil {
+		return nil, false, failure
+	}
+	if found = h.KeyCache.find(r.PathValue("id")); found == nil {
+		return nil, false, keyNotFound
+	}
+	r.keyID = found.id
+	return found, query.force, nil
+}
+
 // deactivate deactivates a key. It responds once this server refuses the key.
 func (h *Handler) deactivate(w http.ResponseWriter, r *request) *envelope.Response {
-	query, failure := parseQuery(r.URL.RawQuery, "force")
+	found, force, failure := h.findToWrite(r)
 	if failure != nil {
 		return failure
 	}
-	found := h.KeyCache.find(r.PathValue("id"))
-	if found == nil {
-		return keyNotFound
-	}
-	r.keyID = found.id
 	switch {
 	case found.retired(): // not an expiry by the clock of this process alone
 		return alreadyInactive
-	case found.id == r.verdict.Key.UID && !query.force:
+	case found.id == r.verdict.Key.UID && !force:
 		return ownKey
 	}
 	holder := h.KeyCache.holderOf(found.appName)
@@ -171,15 +179,10 @@ func (r refusal) Error() string { return r.Message }
 
 // update changes the access or the expiry of a key. It responds once this server acts on the change.
 func (h *Handler) update(w http.ResponseWriter, r *request) *envelope.Response {
-	query, failure := parseQuery(r.URL.RawQuery, "force")
+	found, force, failure := h.findToWrite(r)
 	if failure != nil {
 		return failure
 	}
-	found := h.KeyCache.find(r.PathValue("id"))
-	if found == nil {
-		return keyNotFound
-	}
-	r.keyID = found.id
 	requested, failure := parseUpdateRequest(w, r.Request, time.Now())
 	if failure != nil {
 		return failure
@@ -190,7 +193,7 @@ func (h *Handler) update(w http.ResponseWriter, r *request) *envelope.Response {
 	ctx, cancel := extendDeadlines(w, r)
 	defer cancel()
 	updated, err := keyclient.Update(ctx, h.Client, h.Namespace, found.Name, types.UID(found.id), func(key *v1alpha1.APIKey) error {
-		return h.apply(requested, key, r.verdict.Key, query.force)
+		return h.apply(requested, key, r.verdict.Key, force)
 	})
 	var refused refusal
 	switch {
