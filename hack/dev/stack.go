@@ -82,14 +82,20 @@ func (s *stack) start(ctx context.Context) error {
 func (s *stack) stop() error {
 	var errs []error
 	for len(s.processes) > 0 {
-		last := len(s.processes) - 1
-		errs = append(errs, s.processes[last].Stop())
-		s.processes = s.processes[:last]
+		errs = append(errs, s.stopLast())
 	}
 	if s.plane != nil {
 		errs = append(errs, s.plane.Stop())
 	}
 	return errors.Join(errs...)
+}
+
+// stopLast stops the process that was started last.
+func (s *stack) stopLast() error {
+	last := len(s.processes) - 1
+	stopped := s.processes[last]
+	s.processes = s.processes[:last]
+	return stopped.Stop()
 }
 
 // wait waits until ctx is done. It returns an error if a process ends before.
@@ -178,11 +184,9 @@ func (s *stack) startConsole(ctx context.Context) error {
 		return err
 	}
 	s.printLine("The bootstrap key of %s has ended: creating another one ...", relative(s.apiKeyFile))
-	last := len(s.processes) - 1
-	if err := errors.Join(s.processes[last].Stop(), os.Remove(s.apiKeyFile)); err != nil {
+	if err := errors.Join(s.stopLast(), os.Remove(s.apiKeyFile)); err != nil {
 		return err
 	}
-	s.processes = s.processes[:last]
 	return s.serveConsole(ctx)
 }
 
