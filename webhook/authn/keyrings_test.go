@@ -98,10 +98,10 @@ func TestKeyrings_AreNotReadyWithoutAnyNamespace(t *testing.T) {
 	g := NewWithT(t)
 	env := testenv.Shared(t)
 	shop := env.Namespace(t)
-	authenticator := authn.NewAuthenticator(runKeyrings(t, env.User(t, "keyrings-nobody"), shop), 0, clock)
+	authenticator := authn.NewAuthenticator(runKeyrings(t, env.User(t, "keyrings-unauthorized"), shop), 0, clock)
 	eventually(g, authenticator.Ready).Should(MatchError(fmt.Sprintf("namespace %s: the APIKeys have not been listed yet: check that the "+
 		"Kubernetes API is reachable, that the CRD of APIKey is installed, and that this process may list and watch apikeys.keys.squirrel.dev "+
-		`(last error: apikeys.keys.squirrel.dev is forbidden: User "keyrings-nobody" cannot list resource "apikeys" in API group `+
+		`(last error: apikeys.keys.squirrel.dev is forbidden: User "keyrings-unauthorized" cannot list resource "apikeys" in API group `+
 		`"keys.squirrel.dev" in the namespace %q)`, shop, shop)))
 }
 
