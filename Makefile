@@ -120,11 +120,11 @@ vet: check-go ## Run go vet.
 lint: bin/tools/golangci-lint bin/tools/vale ## Run the linters. They also check the import rules, and the wording of docs, comments and messages.
 	bin/tools/golangci-lint run
 	bin/tools/vale test .vale
-	git ls-files --cached --others --exclude-standard --deduplicate -z ':!.vale' | xargs -0 bin/tools/vale $(VALE_FLAGS)
+	$(call vale,.)
 
 .PHONY: prose
 prose: bin/tools/vale ## Report the wording that make lint accepts too, such as sentences of more than 30 words. PROSE=docs limits it to docs.
-	bin/tools/vale $(VALE_FLAGS) --minAlertLevel=warning --no-exit $(or $(PROSE),.)
+	$(call vale,$(or $(PROSE),.)) --minAlertLevel=warning --no-exit
 
 .PHONY: check-commits
 check-commits: ## Check the subjects of commits: "area: imperative summary", at most 72 characters.
@@ -295,7 +295,8 @@ bin/tools/golangci-lint: package := github.com/golangci/golangci-lint/v2/cmd/gol
 bin/tools/govulncheck: package := golang.org/x/vuln/cmd/govulncheck
 bin/tools/vale: package := github.com/vale-cli/vale/v3/cmd/vale
 
-VALE_FLAGS := --no-global --output=line
+# Vale on the files of a directory. It cannot follow the symbolic links in bin.
+vale = git ls-files --cached --others --exclude-standard --deduplicate -z $(1) ':!.vale' | xargs -0 bin/tools/vale --no-global --output=line
 
 bin/tools/helm: hack/build hack/helm/go.mod hack/helm/go.sum | check-go
 	hack/build hack/helm helm.sh/helm/v4/cmd/helm $@
