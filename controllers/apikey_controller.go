@@ -15,11 +15,11 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -30,13 +30,12 @@ import (
 	"squirrel.dev/apikey-operator/internal/kubeapi"
 )
 
-const (
-	controllerName = "apikey"
+const controllerName = "apikey"
 
-	// reconcileTimeout is shorter than the lease duration of leader election, 15 s. If a controller is paused while it issues a key, and
-	// continues after another controller became the leader, the timeout has passed and its calls fail before they are sent.
-	reconcileTimeout = 10 * time.Second
-)
+// ReconcileTimeout is the timeout of each reconcile. It is shorter than the lease duration of leader election, 15 s. If a controller is
+// paused while it issues a key, and continues after another controller became the leader, the timeout has passed and its calls fail before
+// they are sent.
+const ReconcileTimeout = 10 * time.Second
 
 // APIKeyReconciler reconciles APIKeys.
 type APIKeyReconciler struct {
@@ -50,8 +49,9 @@ type APIKeyReconciler struct {
 	Now func() time.Time
 	// CheckClock returns an error while the clock must not cause irreversible changes. See kubeapi.Clock.
 	CheckClock func(context.Context) error
+	// Queue receives the keys for which another key waits. SetupWithManager sets it.
+	Queue priorityqueue.PriorityQueue[reconcile.Request]
 
-	queue     priorityqueue.PriorityQueue[reconcile.Request]
 	backoffs  backoffs
 	firstKeys apikey.FirstKeys
 }
@@ -93,8 +93,7 @@ func NewAPIKeyReconciler(mgr manager.Manager, clock *kubeapi.Clock) (*APIKeyReco
 func (r *APIKeyReconciler) SetupWithManager(mgr manager.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named(controllerName).
-		Watches(&v1alpha1.APIKey{}, r.enqueueByPriority(), builder.WithPredicates(r.filterUnchanged())).
-		Watches(&v1alpha1.APIKey{}, r.enqueueConflicting()).
+		Watches(&v1alpha1.APIKey{}, r.EventHandler()).
 		WithOptions(r.options(mgr.GetLogger())).
 		Complete(r)
 }
@@ -102,10 +101,34 @@ func (r *APIKeyReconciler) SetupWithManager(mgr manager.Manager) error {
 func (r *APIKeyReconciler) options(log logr.Logger) controller.Options {
 	return controller.Options{
 		MaxConcurrentReconciles: workers,
-		ReconciliationTimeout:   reconcileTimeout,
+		ReconciliationTimeout:   ReconcileTimeout,
 		NewQueue: func(name string, limiter workqueue.TypedRateLimiter[reconcile.Request]) requestQueue {
-			r.queue = newFairQueue(name, limiter, log.WithValues("controller", name))
-			return r.queue
+			r.Queue = newFairQueue(name, limiter, log.WithValues("controller", name))
+			return r.Queue
+		},
+	}
+}
+
+// EventHandler returns the handler of all events of keys. It enqueues the key of an event, if that needs a reconcile, and the keys that are
+// affected because they conflict with it.
+func (r *APIKeyReconciler) EventHandler() handler.EventHandler {
+	own, conflicting, changed := r.enqueueByPriority(), r.enqueueConflicting(), r.filterUnchanged()
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, queue requestQueue) {
+			if changed.Create(e) {
+				own.Create(ctx, e, queue)
+			}
+			conflicting.Create(ctx, e, queue)
+		},
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, queue requestQueue) {
+			if changed.Update(e) {
+				own.Update(ctx, e, queue)
+			}
+			conflicting.Update(ctx, e, queue)
+		},
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, queue requestQueue) {
+			own.Delete(ctx, e, queue)
+			conflicting.Delete(ctx, e, queue)
 		},
 	}
 }

@@ -197,7 +197,7 @@ func TestInvariant10_AWaitingKeyCausesNoLoad(t *testing.T) {
 func TestInvariant10_AnUnreadableIssuedKeyIsReportedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSimulation(t)
-		s.handlers = nil // the fake API cannot store unreadable fields
+		s.handler = handler.Funcs{} // the fake API cannot store unreadable fields
 		s.add(newKey("key", issued(hashA)))
 		for range 3 {
 			key := s.get(newKey("key"))
@@ -219,7 +219,7 @@ type simulation struct {
 	reconciler *APIKeyReconciler
 	events     *events.FakeRecorder
 	queue      requestQueue
-	handlers   []handler.EventHandler
+	handler    handler.EventHandler
 
 	onCreate, onDelete, onStatus func(context.Context) error
 
@@ -262,7 +262,7 @@ func newSimulation(t *testing.T) *simulation {
 	})
 	s.reconciler = &APIKeyReconciler{Client: counted, Secrets: counted, Events: s.events, Now: time.Now,
 		CheckClock: func(context.Context) error { return nil }}
-	s.handlers = []handler.EventHandler{s.reconciler.enqueueByPriority(), s.reconciler.enqueueConflicting()}
+	s.handler = s.reconciler.EventHandler()
 	return s
 }
 
@@ -299,9 +299,7 @@ func (s *simulation) start() {
 	var keys v1alpha1.APIKeyList
 	framework.Must(s, s.api.List(context.Background(), &keys))
 	for i := range keys.Items {
-		for _, h := range s.handlers {
-			h.Create(context.Background(), event.CreateEvent{Object: &keys.Items[i]}, s.queue)
-		}
+		s.handler.Create(context.Background(), event.CreateEvent{Object: &keys.Items[i]}, s.queue)
 	}
 }
 
@@ -332,9 +330,7 @@ func (s *simulation) wake(key client.Object) {
 }
 
 func (s *simulation) deliver(update event.UpdateEvent) {
-	for _, h := range s.handlers {
-		h.Update(context.Background(), update, s.queue)
-	}
+	s.handler.Update(context.Background(), update, s.queue)
 }
 
 func (s *simulation) write(ctx context.Context, instead func(context.Context) error, write func() error) error {

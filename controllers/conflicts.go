@@ -134,6 +134,6 @@ func (r *APIKeyReconciler) enqueueExpired(ctx context.Context, holder client.Obj
 	key := &v1alpha1.APIKey{}
 	err := r.Get(ctx, holder, key, client.DisableReadYourWritesConsistency)
 	if err == nil && !apikey.IsRetired(key) && apikey.StateOf(key, r.Now()) == apikey.StateExpired {
-		add(r.queue, holder, priorityNew)
+		add(r.Queue, holder, priorityNew)
 	}
 }

@@ -28,7 +28,7 @@ const (
 	renameTimeout = 10 * time.Second
 
 	// secretTimeout bounds the creation of a Secret. It leaves the reconcile time to record the result.
-	secretTimeout = reconcileTimeout - 2*time.Second
+	secretTimeout = ReconcileTimeout - 2*time.Second
 
 	// claimReadInterval is the interval of the reads of a claim that was just written.
 	claimReadInterval = 10 * time.Millisecond
@@ -38,7 +38,7 @@ const (
 
 	// claimLifetime is the time during which only the process that wrote a claim may hand over its token. All calls of that process have ended
 	// after it.
-	claimLifetime = reconcileTimeout + clockDifference
+	claimLifetime = ReconcileTimeout + clockDifference
 )
 
 var (
