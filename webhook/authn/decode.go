@@ -62,6 +62,10 @@ type keyList struct {
 	Items []parsedKey `json:"items"`
 }
 
+// DecodeList decodes the response to a list, or to a page of one. Its items are what a Keyring takes in Replace. The error does not repeat
+// the response.
+func DecodeList(page io.Reader) (runtime.Object, error) { return decodeList(page) }
+
 // decodeList decodes a page of a list.
 func decodeList(page io.Reader) (*keyList, error) {
 	list := &keyList{}
@@ -93,9 +97,13 @@ func (l *keyList) DeepCopyObject() runtime.Object { return l }
 
 // newWatch returns the events of the response to a watch.
 func newWatch(ctx context.Context, response io.ReadCloser) watch.Interface {
-	return watch.NewStreamWatcherWithLogger(klog.FromContext(ctx),
-		&eventDecoder{response: response, decoder: jsontext.NewDecoder(response, decoding)},
+	return watch.NewStreamWatcherWithLogger(klog.FromContext(ctx), NewEventDecoder(response),
 		apierrors.NewClientErrorReporter(500, "GET", "ClientWatchDecoding"))
+}
+
+// NewEventDecoder returns a decoder of the response to a watch. Its objects are APIKeys with the fields that a Keyring reads, or a Status.
+func NewEventDecoder(response io.ReadCloser) watch.Decoder {
+	return &eventDecoder{response: response, decoder: jsontext.NewDecoder(response, decoding)}
 }
 
 // eventDecoder decodes the events of a watch.
