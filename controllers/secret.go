@@ -159,8 +159,7 @@ func (r *APIKeyReconciler) isOfFormerKey(ctx context.Context, secret *corev1.Sec
 }
 
 // writtenFor returns the UID of the former or current key of this name that the controller wrote the Secret for, and the hash of the token
-// in it. Both are empty if the controller did not write the Secret, or if the Secret was changed since. Earlier versions of the controller
-// wrote no annotations: the owner reference then identifies the key.
+// in it. Both are empty if the controller did not write the Secret, or if the Secret was changed since.
 func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, hash string) {
 	if secret.Type != v1alpha1.SecretTypeToken || !ptr.Deref(secret.Immutable, false) || len(secret.Data) != 1 {
 		return "", ""
@@ -169,16 +168,11 @@ func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, has
 		hash = token.Hash(string(plaintext))
 	}
 	owner := metav1.GetControllerOf(secret)
-	annotated, isAnnotated := secret.Annotations[annotationTokenHash]
 	uid = types.UID(secret.Annotations[annotationKeyUID])
-	switch {
-	case !isAnnotated && metav1.IsControlledBy(secret, key):
-		return key.UID, hash
-	case !isAnnotated, annotated != hash, secret.Annotations[annotationKeyName] != key.Name, owner != nil && owner.UID != uid:
+	if secret.Annotations[annotationTokenHash] != hash || secret.Annotations[annotationKeyName] != key.Name || (owner != nil && owner.UID != uid) {
 		return "", ""
-	default:
-		return uid, hash
 	}
+	return uid, hash
 }
 
 // deleteVoidSecret deletes the Secret if its token can never be accepted. The controller must have written it for a former key of this
