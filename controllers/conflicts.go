@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -16,7 +17,10 @@ import (
 )
 
 // conflictState is the part of a key's state that affects the keys that conflict with it.
-type conflictState struct{ deleted, retired, issued, claimed, blocked bool }
+type conflictState struct {
+	deleted, retired, issued, claimed, blocked bool
+	hashes                                     []string
+}
 
 // conflictStateOf returns the conflictState of a key, or of a deleted key if it is nil.
 func conflictStateOf(key *v1alpha1.APIKey) conflictState {
@@ -25,6 +29,7 @@ func conflictStateOf(key *v1alpha1.APIKey) conflictState {
 	}
 	return conflictState{
 		retired: apikey.IsRetired(key), issued: apikey.IsIssued(key), claimed: apikey.IsClaimed(key), blocked: apikey.IsBlocked(key),
+		hashes: apikey.HashesOf(key),
 	}
 }
 
@@ -33,9 +38,10 @@ func (after conflictState) holderChanged(before conflictState) bool {
 	return after.deleted || (after.retired && !before.retired) || (after.issued && !before.issued)
 }
 
-// yielded reports whether the key lets another key precede it, at least until its next attempt.
+// yielded reports whether the key lets another key precede it, at least until its next attempt, or has dropped a hash.
 func (after conflictState) yielded(before conflictState) bool {
-	return (before.claimed && !after.claimed) || (after.blocked && !before.blocked)
+	return (before.claimed && !after.claimed) || (after.blocked && !before.blocked) ||
+		slices.ContainsFunc(before.hashes, func(hash string) bool { return !slices.Contains(after.hashes, hash) })
 }
 
 // enqueueConflicting enqueues the keys that are affected by an event of a key with which they conflict.
