@@ -277,10 +277,11 @@ func (r *APIKeyReconciler) needsReconcile(object client.Object) bool {
 	return !equality.Semantic.DeepEqual(key.Status, described.Status)
 }
 
-// writeStatus writes the status if it has changed. The write fails with a conflict if another client has written the key since it was read.
+// writeStatus writes the status if it has changed, or if a claim was written since the key was read. The write fails with a conflict if
+// another client has written the key since.
 func (r *APIKeyReconciler) writeStatus(ctx context.Context, before, key *v1alpha1.APIKey) error {
 	key.Status.ObservedGeneration = key.Generation
-	if equality.Semantic.DeepEqual(before.Status, key.Status) {
+	if key.ResourceVersion == before.ResourceVersion && equality.Semantic.DeepEqual(before.Status, key.Status) {
 		return nil
 	}
 	if err := r.updateStatus(ctx, key); !isNotFound(err) {
