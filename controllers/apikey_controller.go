@@ -157,7 +157,8 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 	return r.requeue(before, key, result, reconcileErr, writeErr)
 }
 
-// requeueInBackoff requeues a key for its next attempt. If the key's spec has changed, it updates the status to describe the new spec.
+// requeueInBackoff requeues a key for its next attempt. If the spec of an active key has changed, it updates the status to describe the new
+// spec. The status of a key that has ended describes its spec only after the attempt.
 func (r *APIKeyReconciler) requeueInBackoff(
 	ctx context.Context, key *v1alpha1.APIKey, wait time.Duration, changed bool,
 ) (ctrl.Result, error) {
@@ -166,11 +167,11 @@ func (r *APIKeyReconciler) requeueInBackoff(
 		wait = soonest(wait, r.untilExpiry(key))
 	}
 	result := ctrl.Result{RequeueAfter: wait, Priority: new(r.priorityOfRequeue(key))}
-	if !changed {
+	if !changed || !active {
 		return result, nil
 	}
 	before := key.DeepCopy()
-	if active && apikey.IsIssued(key) {
+	if apikey.IsIssued(key) {
 		describeIssued(key)
 	}
 	observeGeneration(key)
