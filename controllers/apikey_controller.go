@@ -214,14 +214,19 @@ func (r *APIKeyReconciler) requeue(
 	return result, err
 }
 
-// reconcileEnded records, once, that the key was deactivated or has expired, and deletes its Secret.
+// reconcileEnded records, once, that the key was deactivated or has expired, and deletes its Secret. The owner of a key that has expired may
+// change spec.expiresAt until the end is recorded, and then needs the Secret. The event of the record therefore starts its deletion.
 func (r *APIKeyReconciler) reconcileEnded(ctx context.Context, key *v1alpha1.APIKey, state apikey.State) (ctrl.Result, error) {
+	isFinal := apikey.IsRetired(key)
 	if key.Status.DeactivatedAt == nil {
 		key.Status.DeactivatedAt = new(r.timestamp())
 	} else if readyReason(key) == v1alpha1.ReasonExpired {
 		state = apikey.StateExpired // even if its owner deactivates it later
 	}
 	setEnded(key, state)
+	if !isFinal {
+		return ctrl.Result{}, nil
+	}
 	_, err := r.deleteSecret(ctx, key)
 	return ctrl.Result{}, err
 }
