@@ -149,12 +149,15 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 		return r.requeueInBackoff(ctx, key, wait, changed)
 	}
 	before := key.DeepCopy()
-	result, reconcileErr := r.reconcileByState(ctx, key)
-	writeErr := r.writeStatus(ctx, before, key)
-	if writeErr == nil {
-		r.recordTransition(ctx, before, key)
+	result, err := r.reconcileByState(ctx, key)
+	if !isConflict(err) { // otherwise the status would conflict too
+		writeErr := r.writeStatus(ctx, before, key)
+		if writeErr == nil {
+			r.recordTransition(ctx, before, key)
+		}
+		err = errors.Join(err, writeErr)
 	}
-	return r.requeue(before, key, result, reconcileErr, writeErr)
+	return r.requeue(before, key, result, err)
 }
 
 // requeueInBackoff requeues a key for its next attempt. If the spec of an active key has changed, it updates the status to describe the new
@@ -196,12 +199,9 @@ func (r *APIKeyReconciler) reconcileByState(ctx context.Context, key *v1alpha1.A
 }
 
 // requeue updates the key's backoff after an attempt, and returns the result of the reconcile.
-func (r *APIKeyReconciler) requeue(
-	before, key *v1alpha1.APIKey, result ctrl.Result, reconcileErr, writeErr error,
-) (ctrl.Result, error) {
-	err := errors.Join(reconcileErr, writeErr)
+func (r *APIKeyReconciler) requeue(before, key *v1alpha1.APIKey, result ctrl.Result, err error) (ctrl.Result, error) {
 	switch {
-	case isConflict(reconcileErr) || isConflict(writeErr): // another client wrote the key: read it again
+	case isConflict(err): // another client wrote the key: read it again
 		r.delay(before, conflictDelay)
 		result, err = ctrl.Result{RequeueAfter: conflictDelay}, nil
 	case err != nil:
