@@ -1,0 +1,287 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package simulation
+
+import (
+	"bytes"
+	"time"
+
+	"golang.org/x/text/unicode/norm"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/webhook/authn"
+)
+
+// clockTolerance is how far the clock of a controller that trusts it may be from the true time.
+const clockTolerance = 7 * time.Second
+
+// checkKeyWrite checks each write of a key at the API server.
+func (s *server) checkKeyWrite(by *process, former *v1alpha1.APIKey, written *change) {
+	s.lastWrite = s.now
+	key := written.key
+	s.checkNoPlaintext(written)
+	if written.kind == watch.Deleted {
+		return
+	}
+	if by.name == sweeper && !isEnded(former) && isEnded(key) && former.Annotations["keys.squirrel.dev/unconfirmed"] == "" {
+		s.violate("a confirmed key is not swept", "%s was confirmed", describeName(key))
+	}
+	if !by.isController {
+		return
+	}
+	s.checkClaims(by, former, key)
+	s.checkIssued(former, key)
+	s.checkEnd(former, key)
+	s.checkConditions(key)
+}
+
+// checkNoPlaintext checks invariant 1 for keys.
+func (s *server) checkNoPlaintext(written *change) {
+	encoded := written.asJSON()
+	for _, known := range s.tokens {
+		if bytes.Contains(encoded, []byte(known.plaintext)) {
+			s.violate("1: no plaintext in a key", "%s contains the token %s", describeName(written.key), known.label)
+		}
+	}
+}
+
+// checkClaims checks that claims are recorded, replaced and dropped only when no client may have their token.
+func (s *server) checkClaims(by *process, former, key *v1alpha1.APIKey) {
+	added := false
+	deadline, _ := s.executing.deadline(s.simulation)
+	for _, record := range key.Status.Tokens {
+		if recordOf(former, record.Hash) == nil {
+			s.claims[claimID{key.UID, record.Hash}] = &claim{until: deadline, by: by, incarnation: by.incarnation}
+			added = true
+		}
+	}
+	for _, record := range former.Status.Tokens {
+		if record.NotBefore != nil || key.Spec.TokenHash != "" || recordOf(key, record.Hash) != nil || isEnded(key) {
+			continue
+		}
+		dropped := s.claims[claimID{key.UID, record.Hash}]
+		if isOther := dropped.by != by || dropped.incarnation != by.incarnation; isOther && s.now < dropped.until {
+			s.violate("3: a valid claim of another controller stays", "%s drops the claim of %s on %s, which is valid until %s",
+				by.name, dropped.by.name, describeName(key), dropped.until)
+		}
+		secret := s.secrets[types.NamespacedName{Namespace: key.Namespace, Name: nameOfSecret(key)}]
+		if secret == nil || secret.Type != v1alpha1.SecretTypeToken || !isController(secret, key) {
+			continue
+		}
+		if handed := s.tokenIn(secret); handed != nil && handed.hash == record.Hash && *handed.handedOverAt < dropped.until {
+			s.violate("3: a token that was handed over stays", "%s drops the claim of %s on %s, whose Secret exists", by.name, describeName(key), handed.label)
+		}
+		if added {
+			s.expectedEvents[by] = "Reissued"
+		}
+	}
+}
+
+// checkIssued checks the tokens that are accepted from now on, and those that were.
+func (s *server) checkIssued(former, key *v1alpha1.APIKey) {
+	for _, record := range issuedRecords(former) {
+		switch current := recordOf(key, record.Hash); {
+		case current == nil:
+			s.violate("3: an issued token stays on record", "%s loses %s", describeName(key), s.labelOf(record.Hash))
+		case !current.NotBefore.Equal(record.NotBefore):
+			s.violate("3: an issued token stays on record", "the notBefore of %s of %s changes", s.labelOf(record.Hash), describeName(key))
+		}
+	}
+	for _, record := range issuedRecords(key) {
+		if before := recordOf(former, record.Hash); before != nil && before.NotBefore != nil {
+			continue
+		}
+		s.checkNewlyIssued(former, key, record)
+	}
+}
+
+func (s *server) checkNewlyIssued(former, key *v1alpha1.APIKey, record v1alpha1.TokenRecord) {
+	name, label := describeName(key), s.labelOf(record.Hash)
+	known := s.byHash[record.Hash]
+	switch {
+	case isEnded(key):
+		s.violate("5: an ended key is not issued", "%s is issued", name)
+	case key.Spec.TokenHash != "" && key.Spec.TokenHash != record.Hash:
+		s.violate("7: an imported key has the declared token", "%s is issued with %s", name, label)
+	case key.Spec.TokenHash == "" && (known == nil || known.handedOverAt == nil):
+		s.violate("3: a token is in its Secret before it is accepted", "%s is issued with %s", name, label)
+	case recordOf(former, record.Hash) == nil:
+		s.violate("2: a claim precedes the issue", "%s is issued with %s, which it has not claimed", name, label)
+	case len(issuedRecords(key)) > 1:
+		s.violate("3: an issued key is never minted again", "%s is issued with %s", name, label)
+	case record.ClaimedAt != nil:
+		s.violate("3: an issued token is not a claim", "%s is issued with %s, which has a claimedAt", name, label)
+	case key.Spec.TokenHash == "" && record.Hint != known.plaintext[:7], key.Spec.TokenHash != "" && record.Hint != key.Spec.TokenHint:
+		s.violate("the hint is the start of the token", "%s has the hint %q", name, record.Hint)
+	}
+	for _, other := range s.keys {
+		if other.UID == key.UID || other.Namespace != key.Namespace {
+			continue
+		}
+		if sameAppName(key, other) && len(issuedRecords(other)) > 0 && !isEnded(other) {
+			s.violate("2: one active key of an app name", "%s is issued, and %s is active", name, describeName(other))
+		}
+		if taken := recordOf(other, record.Hash); taken != nil && taken.NotBefore != nil {
+			s.violate("2: a token belongs to one key", "%s is issued with %s, which %s has", name, label, describeName(other))
+		}
+	}
+}
+
+func sameAppName(a, b *v1alpha1.APIKey) bool {
+	return norm.NFC.String(a.Spec.AppName) == norm.NFC.String(b.Spec.AppName)
+}
+
+// checkEnd checks that an end is recorded once, and not before its time.
+func (s *server) checkEnd(former, key *v1alpha1.APIKey) {
+	before, after := former.Status.DeactivatedAt, key.Status.DeactivatedAt
+	switch {
+	case before != nil && !before.Equal(after):
+		s.violate("5: the end of a key is final", "the deactivatedAt of %s changes", describeName(key))
+	case before == nil && after != nil && key.DeletionTimestamp == nil && *key.Spec.Active && !isExpired(key, s.clock().Add(clockTolerance)):
+		s.violate("the end of a key is not early", "%s has not expired", describeName(key))
+	}
+}
+
+// checkConditions checks the conditions that a controller writes.
+func (s *server) checkConditions(key *v1alpha1.APIKey) {
+	ready, active := conditionOf(key, v1alpha1.ConditionReady), conditionOf(key, v1alpha1.ConditionActive)
+	switch {
+	case ready == nil, active == nil && ready.Reason != v1alpha1.ReasonPending:
+		s.violate("a key has its conditions", "%s lacks Ready or Active", describeName(key))
+	case active == nil:
+	case active.Status == metav1.ConditionTrue && (len(issuedRecords(key)) == 0 || isEnded(key)):
+		s.violate("an active key is issued", "%s is Active=True", describeName(key))
+	case ready.Reason == v1alpha1.ReasonIssued && active.Status != metav1.ConditionTrue:
+		s.violate("an issued key is active", "%s is Active=%s", describeName(key), active.Status)
+	}
+}
+
+func conditionOf(key *v1alpha1.APIKey, conditionType string) *metav1.Condition {
+	for i := range key.Status.Conditions {
+		if key.Status.Conditions[i].Type == conditionType {
+			return &key.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// checkSecretWrite checks each write of a Secret at the API server.
+func (s *server) checkSecretWrite(by *process, former, secret *corev1.Secret) {
+	s.lastWrite = s.now
+	if !by.isController {
+		return
+	}
+	if secret == nil {
+		s.checkSecretDeletion(by, former)
+		return
+	}
+	s.checkHandover(by, secret)
+}
+
+// checkHandover checks a Secret that hands over a token, with the policy apikey-secrets.
+func (s *server) checkHandover(by *process, secret *corev1.Secret) {
+	owner := metav1.GetControllerOf(secret)
+	if secret.Type != v1alpha1.SecretTypeToken || owner == nil || owner.Kind != "APIKey" || owner.APIVersion != v1alpha1.GroupVersion.String() {
+		s.violate("8: the policy for Secrets", "%s writes %s", by.name, s.describeSecret(secret))
+		return
+	}
+	known := s.tokenIn(secret)
+	known.handedOverAt = new(s.now)
+	if s.claims[claimID{owner.UID, known.hash}] == nil {
+		s.violate("3: a claim precedes the Secret", "%s writes %s, whose token no key has claimed", by.name, s.describeSecret(secret))
+	}
+}
+
+// checkSecretDeletion checks that a controller deletes only Secrets whose token is not accepted, or whose ttl has passed.
+func (s *server) checkSecretDeletion(by *process, secret *corev1.Secret) {
+	known := s.tokenIn(secret)
+	if known == nil || secret.Type != v1alpha1.SecretTypeToken {
+		s.violate("only one-time Secrets are deleted", "%s deletes %s", by.name, s.describeSecret(secret))
+		return
+	}
+	for _, key := range s.keys {
+		record := recordOf(key, known.hash)
+		if key.Namespace != secret.Namespace || record == nil || isEnded(key) || isExpired(key, s.clock().Add(clockTolerance)) || key.Spec.TokenHash != "" {
+			continue
+		}
+		isDue := record.NotBefore != nil && key.Spec.Secret != nil && key.Spec.Secret.TTL != nil &&
+			!s.clock().Add(clockTolerance).Before(record.NotBefore.Add(key.Spec.Secret.TTL.Duration))
+		if !isDue {
+			s.violate("an unread Secret stays", "%s deletes %s, and %s is active", by.name, s.describeSecret(secret), describeName(key))
+		}
+	}
+}
+
+// checkEvent notes the event of a controller, and checks invariant 1 for it.
+func (s *simulation) checkEvent(by *process, key *v1alpha1.APIKey, reason, note string) {
+	if s.expectedEvents[by] == reason {
+		delete(s.expectedEvents, by)
+	}
+	for _, known := range s.tokens {
+		if bytes.Contains([]byte(note), []byte(known.plaintext)) {
+			s.violate("1: no plaintext in an event", "an event of %s contains the token %s", describeName(key), known.label)
+		}
+	}
+}
+
+// checkRecorded checks that a controller has recorded the event that its last write required.
+func (s *simulation) checkRecorded(by *process) {
+	if reason := s.expectedEvents[by]; reason != "" {
+		s.violate("3: no second token without an event", "%s has not recorded the event %s", by.name, reason)
+	}
+}
+
+// checkAllDecisions compares the decisions of all authenticators with those that the keys they have seen require.
+func (s *simulation) checkAllDecisions() {
+	for _, a := range s.authenticators {
+		if a.up && !a.paused {
+			s.checkDecisions(a)
+		}
+	}
+}
+
+func (s *simulation) checkDecisions(a *authenticator) {
+	for _, known := range s.tokens {
+		for _, namespace := range []string{"a", "b"} {
+			want := a.expectedDecision(namespace, known.hash)
+			got := a.decider.Decide(authn.Request{Namespace: namespace, Credential: known.credential, Access: authn.Write})
+			if got.Decision != want {
+				s.violate("4, 5, 6, 9: an authenticator decides by the keys it has seen", "%s decides %s (%s) on %s in %s, and its keys require %s",
+					a.name, got.Decision, got.Reason, known.label, namespace, want)
+			}
+		}
+	}
+}
+
+// expectedDecision returns the decision on a request that writes, according to the keys that the API server has sent.
+func (a *authenticator) expectedDecision(namespace, hash string) authn.Decision {
+	if !a.synced || time.Since(a.lastSeen) > maxStaleness {
+		return authn.Unavailable
+	}
+	now := a.clock().Truncate(time.Second)
+	decision := authn.Unauthenticated
+	for name, key := range a.seen {
+		record := recordOf(key, hash)
+		switch {
+		case name.Namespace != namespace, record == nil, record.NotBefore == nil, isEnded(key), isExpired(key, now),
+			record.NotAfter != nil && !now.Before(record.NotAfter.Time):
+		case key.Spec.WriteAccess:
+			return authn.Granted
+		default:
+			decision = authn.Forbidden
+		}
+	}
+	return decision
+}
+
+func (k *knowledge) labelOf(hash string) string {
+	if known := k.byHash[hash]; known != nil {
+		return known.label
+	}
+	return "a token that no Secret has"
+}

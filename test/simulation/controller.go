@@ -1,0 +1,262 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package simulation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/controllers"
+	"squirrel.dev/apikey-operator/internal/apikey"
+	"squirrel.dev/apikey-operator/internal/kubeapi"
+)
+
+// controller runs a real reconciler with the event handler of the product, and with a cache, a queue and a worker of the simulation.
+type controller struct {
+	*process
+	*cache
+	*queue
+	reconciler *controllers.APIKeyReconciler
+	handler    handler.EventHandler
+	transport  http.RoundTripper
+}
+
+// cache is the cache of keys of a controller.
+type cache struct {
+	keys     map[types.NamespacedName]*v1alpha1.APIKey
+	synced   bool
+	observed int64                          // the highest revision that a handler has seen
+	written  map[types.NamespacedName]int64 // the revision of the controller's last write of each key
+	indexes  map[string]client.IndexerFunc
+	// notifications are events that the handler has not seen yet.
+	notifications []func()
+}
+
+// IndexField adds an index.
+func (c *cache) IndexField(_ context.Context, _ client.Object, field string, extract client.IndexerFunc) error {
+	c.indexes[field] = extract
+	return nil
+}
+
+func (c *cache) matches(key *v1alpha1.APIKey, field, value string) bool {
+	return slices.Contains(c.indexes[field](key), value)
+}
+
+func (s *simulation) newController(name string) *controller {
+	return &controller{process: &process{simulation: s, name: name, isController: true}}
+}
+
+// background is the context of the reconciles, which are not logged.
+var background = log.IntoContext(context.Background(), logr.Discard())
+
+// start starts a new process.
+func (c *controller) start() {
+	c.process.start()
+	c.cache = &cache{keys: map[types.NamespacedName]*v1alpha1.APIKey{}, written: map[types.NamespacedName]int64{}, indexes: map[string]client.IndexerFunc{}}
+	c.queue = newQueue(c.process, c.work)
+	must(apikey.Index(background, c.cache))
+	config := &rest.Config{Host: "http://simulation", Transport: roundTripper{c.process}}
+	clock, err := kubeapi.NewClock(config, c.process.clock, slog.New(slog.DiscardHandler))
+	must(err)
+	c.transport, err = rest.TransportFor(config)
+	must(err)
+	live := liveClient{process: c.process, send: c.send}
+	c.reconciler = &controllers.APIKeyReconciler{
+		Client: &cachedClient{live, c.cache}, Secrets: &live, Events: recorder{c.process}, Now: clock.Now, CheckClock: clock.Check, Queue: c.queue,
+	}
+	c.handler = c.reconciler.EventHandler()
+	c.process.newWatcher(c.replace, c.apply, func() {})
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// send sends a request through the transport whose responses the clock reads.
+func (c *controller) send(ctx context.Context, request *call) error {
+	c.checkRecorded(c.process)
+	r, err := http.NewRequestWithContext(context.WithValue(ctx, callKey{}, request), http.MethodGet, "http://simulation/", nil)
+	must(err)
+	response, err := c.transport.RoundTrip(r)
+	if err == nil {
+		response.Body.Close()
+		err = request.err
+	}
+	return err
+}
+
+type callKey struct{}
+
+// roundTripper is the connection of a controller to the API server.
+type roundTripper struct{ *process }
+
+// RoundTrip sends the call of the context, or a request for the version.
+func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) {
+	sent, ok := request.Context().Value(callKey{}).(*call)
+	if !ok {
+		sent = &call{name: text("GET /version"), execute: func() error { return nil }}
+	}
+	err := r.do(request.Context(), sent)
+	response := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("{}")), Request: request}
+	if status := apierrors.APIStatus(nil); err != nil {
+		if !errors.As(err, &status) {
+			return nil, err
+		}
+		response.StatusCode = int(status.Status().Code)
+	}
+	response.Header.Set("Date", sent.date.UTC().Format(http.TimeFormat))
+	return response, nil
+}
+
+// replace replaces the cache by a list.
+func (c *controller) replace(keys []*v1alpha1.APIKey) {
+	former := c.cache.keys
+	c.cache.keys = make(map[types.NamespacedName]*v1alpha1.APIKey, len(keys))
+	isInitial := !c.synced
+	for _, listed := range keys {
+		name, key := client.ObjectKeyFromObject(listed), trim(listed)
+		c.cache.keys[name] = key
+		if old := former[name]; old != nil {
+			c.notify(key, func() { c.handler.Update(background, event.UpdateEvent{ObjectOld: old, ObjectNew: key}, c.queue) })
+		} else {
+			c.notify(key, func() {
+				c.handler.Create(background, event.CreateEvent{Object: key, IsInInitialList: isInitial}, c.queue)
+			})
+		}
+	}
+	for _, name := range sortedNames(former) {
+		if key := former[name]; c.cache.keys[name] == nil {
+			c.notify(key, func() {
+				c.handler.Delete(background, event.DeleteEvent{Object: key, DeleteStateUnknown: true}, c.queue)
+			})
+		}
+	}
+	c.synced = true
+	c.process.after(0, c.work)
+}
+
+// apply adds an event of the watch to the cache.
+func (c *controller) apply(published *change) {
+	if published.cached == nil {
+		published.cached = trim(published.key)
+	}
+	key := published.cached
+	name := client.ObjectKeyFromObject(key)
+	former := c.cache.keys[name]
+	switch {
+	case published.kind == "DELETED":
+		delete(c.cache.keys, name)
+		c.notify(key, func() { c.handler.Delete(background, event.DeleteEvent{Object: key}, c.queue) })
+	case former == nil:
+		c.cache.keys[name] = key
+		c.notify(key, func() { c.handler.Create(background, event.CreateEvent{Object: key}, c.queue) })
+	default:
+		c.cache.keys[name] = key
+		c.notify(key, func() { c.handler.Update(background, event.UpdateEvent{ObjectOld: former, ObjectNew: key}, c.queue) })
+	}
+}
+
+// trim returns the key as the cache of the product has it.
+func trim(key *v1alpha1.APIKey) *v1alpha1.APIKey {
+	trimmed, err := transform(key.DeepCopy())
+	must(err)
+	return trimmed.(*v1alpha1.APIKey)
+}
+
+var transform = func() func(any) (any, error) {
+	for _, options := range controllers.CacheOptions().ByObject {
+		return options.Transform
+	}
+	panic("the cache has no options for keys")
+}()
+
+// notify passes an event to the handler, after those before it and perhaps later than to the cache.
+func (c *controller) notify(key *v1alpha1.APIKey, handle func()) {
+	c.notifications = append(c.notifications, func() {
+		handle()
+		c.observed = max(c.observed, revisionOf(key))
+	})
+	delay := time.Duration(0)
+	if c.chance(10) {
+		delay = c.watchDelay()
+	}
+	c.process.after(delay, func() {
+		next := c.notifications[0]
+		c.notifications = c.notifications[1:]
+		next()
+	})
+}
+
+// work starts a reconcile if the worker is idle and a request is ready.
+func (c *controller) work() {
+	if !c.synced || c.task != nil {
+		return
+	}
+	request, priority, ok := c.queue.pop()
+	if !ok {
+		return
+	}
+	c.log(c.name, func() string { return "reconciles " + request.String() })
+	var result reconcile.Result
+	var err error
+	c.execute(func() {
+		ctx, cancel := context.WithTimeout(background, controllers.ReconcileTimeout)
+		defer cancel()
+		result, err = c.reconciler.Reconcile(ctx, request)
+	}, func() {
+		c.checkRecorded(c.process)
+		if result.Priority != nil {
+			priority = *result.Priority
+		}
+		switch {
+		case err != nil:
+			c.log(c.name, func() string { return "cannot reconcile " + request.String() + ": " + err.Error() })
+			c.queue.AddWithOpts(priorityqueue.AddOpts{RateLimited: true, Priority: &priority}, request)
+		case result.RequeueAfter > 0:
+			c.limiter.Forget(request)
+			c.queue.AddWithOpts(priorityqueue.AddOpts{After: result.RequeueAfter, Priority: &priority}, request)
+		default:
+			c.limiter.Forget(request)
+		}
+		c.process.after(0, c.work)
+	})
+}
+
+// recorder records the events of a controller.
+type recorder struct{ *process }
+
+var _ events.EventRecorder = recorder{}
+
+// Eventf records an event.
+func (r recorder) Eventf(regarding, _ runtime.Object, _, reason, _, note string, args ...any) {
+	if !r.up {
+		return
+	}
+	key := regarding.(*v1alpha1.APIKey)
+	r.log(r.name, func() string { return "records the event " + reason + " of " + describeName(key) })
+	r.checkEvent(r.process, key, reason, fmt.Sprintf(note, args...))
+}

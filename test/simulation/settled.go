@@ -1,0 +1,167 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package simulation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// unsettled returns why a key has not settled, or "". A settled key is issued, stalled for a reason that is true, or ended.
+func (s *simulation) unsettled() string {
+	s.checkAllDecisions()
+	for _, key := range s.server.listKeys() {
+		if problem := s.server.unsettledKey(key); problem != "" {
+			return problem
+		}
+	}
+	for _, a := range s.authenticators {
+		for name, key := range s.server.keys {
+			if a.seen[name] != key {
+				return a.name + " has not seen the last change of a key"
+			}
+		}
+	}
+	return ""
+}
+
+// describeUnsettled describes all keys that have not settled.
+func (s *simulation) describeUnsettled() string {
+	var unsettled []string
+	for _, key := range s.server.listKeys() {
+		if s.server.unsettledKey(key) != "" {
+			unsettled = append(unsettled, s.describeStatus(key))
+		}
+	}
+	return strings.Join(unsettled, "; ")
+}
+
+func (s *server) unsettledKey(key *v1alpha1.APIKey) string {
+	if key.Status.ObservedGeneration != key.Generation {
+		return "the status has an old generation"
+	}
+	for _, condition := range key.Status.Conditions {
+		if condition.ObservedGeneration != key.Generation {
+			return "a condition has an old generation"
+		}
+	}
+	switch {
+	case isEnded(key) || isExpired(key, s.clock()):
+		return s.unsettledEnd(key)
+	case len(issuedRecords(key)) > 0:
+		return s.unsettledIssue(key)
+	default:
+		return s.unsettledStall(key)
+	}
+}
+
+func (s *server) unsettledEnd(key *v1alpha1.APIKey) string {
+	reasons := []string{v1alpha1.ReasonExpired}
+	if key.DeletionTimestamp != nil || !*key.Spec.Active {
+		reasons = append(reasons, v1alpha1.ReasonDeactivated)
+	}
+	if key.Status.DeactivatedAt == nil {
+		return "the end is not recorded"
+	}
+	if problem := checkFinalConditions(key, metav1.ConditionTrue, metav1.ConditionFalse, reasons...); problem != "" {
+		return problem
+	}
+	if key.Status.SecretName != "" {
+		return "the key has ended, and status.secretName is set"
+	}
+	if secret := s.secretOf(key); secret != nil && s.tokenIn(secret) != nil && metav1.IsControlledBy(secret, key) {
+		if record := recordOf(key, s.tokenIn(secret).hash); record != nil && record.NotBefore != nil { // else it was stored late
+			return "the key has ended, and its Secret exists"
+		}
+	}
+	return ""
+}
+
+func (s *server) unsettledIssue(key *v1alpha1.APIKey) string {
+	if len(key.Status.Tokens) != 1 || key.Status.Tokens[0].ClaimedAt != nil {
+		return "an issued key has one token without a claim"
+	}
+	if problem := checkFinalConditions(key, metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued); problem != "" {
+		return problem
+	}
+	if key.Spec.TokenHash != "" {
+		return ""
+	}
+	secret := s.secretOf(key)
+	isHeld := secret != nil && s.tokenIn(secret) != nil && s.tokenIn(secret).hash == key.Status.Tokens[0].Hash
+	isDue := key.Spec.Secret != nil && key.Spec.Secret.TTL != nil && s.clock().After(key.Status.Tokens[0].NotBefore.Add(key.Spec.Secret.TTL.Duration))
+	switch {
+	case isDue && key.Status.SecretName != "":
+		return "the ttl of the Secret has passed, and status.secretName is set"
+	case isDue && isHeld && metav1.IsControlledBy(secret, key):
+		return "the ttl of the Secret has passed, and the Secret exists"
+	case !isDue && isHeld && key.Status.SecretName == "":
+		return "the Secret exists, and status.secretName is empty"
+	}
+	return ""
+}
+
+// unsettledStall checks that a key which is not issued is stalled for a reason that is true.
+func (s *server) unsettledStall(key *v1alpha1.APIKey) string {
+	ready := conditionOf(key, v1alpha1.ConditionReady)
+	if problem := checkFinalConditions(key, metav1.ConditionFalse, metav1.ConditionFalse, ready.Reason); problem != "" {
+		return problem
+	}
+	if len(key.Status.Tokens) != 0 || key.Status.SecretName != "" {
+		return "a stalled key has a claim"
+	}
+	isTrue := false
+	switch ready.Reason {
+	case v1alpha1.ReasonAppNameConflict:
+		isTrue = s.anyOther(key, func(other *v1alpha1.APIKey) bool {
+			return sameAppName(key, other) && len(issuedRecords(other)) > 0 && !isEnded(other) && strings.Contains(ready.Message, fmt.Sprintf("APIKey %q", other.Name))
+		})
+	case v1alpha1.ReasonTokenHashConflict:
+		isTrue = s.anyOther(key, func(other *v1alpha1.APIKey) bool {
+			return (other.Spec.TokenHash == key.Spec.TokenHash || recordOf(other, key.Spec.TokenHash) != nil) &&
+				strings.Contains(ready.Message, fmt.Sprintf("APIKey %q", other.Name))
+		})
+	case v1alpha1.ReasonSecretConflict:
+		isTrue = s.secretOf(key) != nil
+	case v1alpha1.ReasonSecretRefused:
+		isTrue = s.refusals[key.Namespace] != nil
+	}
+	if !isTrue {
+		return "the reason is not true"
+	}
+	return ""
+}
+
+func (s *server) anyOther(key *v1alpha1.APIKey, matches func(*v1alpha1.APIKey) bool) bool {
+	for _, other := range s.keys {
+		if other.UID != key.UID && other.Namespace == key.Namespace && matches(other) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *server) secretOf(key *v1alpha1.APIKey) *corev1.Secret {
+	return s.secrets[types.NamespacedName{Namespace: key.Namespace, Name: nameOfSecret(key)}]
+}
+
+func checkFinalConditions(key *v1alpha1.APIKey, ready, active metav1.ConditionStatus, reasons ...string) string {
+	for conditionType, want := range map[string]metav1.ConditionStatus{v1alpha1.ConditionReady: ready, v1alpha1.ConditionActive: active} {
+		if got := conditionOf(key, conditionType); got == nil || got.Status != want || !slices.Contains(reasons, got.Reason) {
+			return fmt.Sprintf("condition %s is not %s for %s", conditionType, want, strings.Join(reasons, " or "))
+		}
+	}
+	stalled := conditionOf(key, v1alpha1.ConditionStalled)
+	if isStalled := stalled != nil && stalled.Status == metav1.ConditionTrue; isStalled != (ready == metav1.ConditionFalse) {
+		return "condition Stalled contradicts Ready"
+	}
+	return ""
+}
