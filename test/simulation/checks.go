@@ -56,7 +56,7 @@ func (s *server) checkClaims(by *process, former, key *v1alpha1.APIKey) {
 	deadline, _ := s.executing.deadline(s.simulation)
 	for _, record := range key.Status.Tokens {
 		if recordOf(former, record.Hash) == nil {
-			s.claims[claimID{key.UID, record.Hash}] = &claim{until: deadline, by: by, incarnation: by.incarnation}
+			s.claims[claimID{key.UID, record.Hash}] = &claim{until: deadline, by: s.executing.sender}
 			added = true
 		}
 	}
@@ -65,7 +65,7 @@ func (s *server) checkClaims(by *process, former, key *v1alpha1.APIKey) {
 			continue
 		}
 		dropped := s.claims[claimID{key.UID, record.Hash}]
-		if isOther := dropped.by != by || dropped.incarnation != by.incarnation; isOther && s.now < dropped.until {
+		if dropped.by != s.executing.sender && s.now < dropped.until {
 			s.violate("3: a valid claim of another controller stays", "%s drops the claim of %s on %s, which is valid until %s",
 				by.name, dropped.by.name, describeName(key), dropped.until)
 		}

@@ -45,9 +45,8 @@ type claimID struct {
 
 // claim is a claim that the API server stored.
 type claim struct {
-	until       time.Duration // the deadline of the reconcile that claimed
-	by          *process
-	incarnation int
+	until time.Duration // the deadline of the reconcile that claimed
+	by    sender
 }
 
 func newKnowledge() knowledge {

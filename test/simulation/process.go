@@ -89,6 +89,12 @@ func (p *process) resume() {
 	p.deferred = nil
 }
 
+// sender identifies a process between its start and its crash.
+type sender struct {
+	*process
+	incarnation int
+}
+
 // task is code that runs until it sends a request, and continues with the response. Only one task runs at a time.
 type task struct {
 	process *process
@@ -134,6 +140,7 @@ type call struct {
 	isLocal bool          // the request does not leave the process
 
 	task     *task
+	sender   sender
 	err      error
 	date     time.Time // when the API server executed it
 	complete bool
@@ -141,7 +148,7 @@ type call struct {
 
 // do sends a request, and returns when the process has the response.
 func (p *process) do(ctx context.Context, request *call) error {
-	request.ctx, request.task = ctx, p.task
+	request.ctx, request.task, request.sender = ctx, p.task, sender{p, p.incarnation}
 	if !p.up || !p.task.yield(request) {
 		return errCrashed
 	}
