@@ -29,7 +29,7 @@ const (
 	// maxReadingAge is how long a Date of the API server is used. The drift of the local clock over that time is negligible.
 	maxReadingAge = time.Minute
 
-	// maxRoundTrip is the longest round trip of a usable response. The longer it takes, the less precise is its Date.
+	// maxRoundTrip is the longest round trip of a precise response.
 	maxRoundTrip = time.Second
 
 	// requestTimeout is the timeout of a request for the API server's time.
@@ -69,9 +69,9 @@ func (c *Clock) Now() time.Time {
 }
 
 // Check returns an error while the difference of the clocks exceeds maxClockDifference, or is unknown. The caller must then not do
-// anything irreversible that only the clock demands. Without a usable response of the last minute, Check sends a request.
+// anything irreversible that only the clock demands. Without a precise response of the last minute, Check sends a request.
 func (c *Clock) Check(ctx context.Context) error {
-	if !c.last.Load().isUsable(time.Now()) {
+	if !c.last.Load().isPrecise(time.Now()) {
 		if err := c.request(ctx); err != nil {
 			return fmt.Errorf("the API server's time is not known: %w", err)
 		}
@@ -121,7 +121,7 @@ func (c *Clock) checkDifference() error {
 func (c *Clock) request(ctx context.Context) error {
 	c.requesting.Lock()
 	defer c.requesting.Unlock()
-	if c.last.Load().isUsable(time.Now()) {
+	if c.last.Load().isPrecise(time.Now()) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
@@ -129,7 +129,7 @@ func (c *Clock) request(ctx context.Context) error {
 	err := c.client.RESTClient().Get().AbsPath("/version").SetHeader("Cache-Control", "no-cache").Do(ctx).Error()
 	responded := err == nil || errors.As(err, new(apierrors.APIStatus))
 	switch {
-	case c.last.Load().isUsable(time.Now()): // an error response has a Date too
+	case c.last.Load().isPrecise(time.Now()): // an error response has a Date too
 		return nil
 	case responded:
 		return fmt.Errorf("the response to GET /version has no usable Date, or took longer than %s", maxRoundTrip)
@@ -163,7 +163,7 @@ func (d *dateReader) RoundTrip(request *http.Request) (*http.Response, error) {
 func (d *dateReader) WrappedRoundTripper() http.RoundTripper { return d.next }
 
 func (c *Clock) observe(read *reading) {
-	if read == nil {
+	if now := time.Now(); read == nil || (c.last.Load().isPrecise(now) && !read.isPrecise(now)) {
 		return
 	}
 	c.last.Store(read)
@@ -184,8 +184,7 @@ func newReading(request *http.Request, response *http.Response, sent, received t
 	date, err := http.ParseTime(response.Header.Get("Date"))
 	age := response.Header.Get("Age")
 	switch {
-	case err != nil, isWatch(request.URL.Query()), age != "" && age != "0", response.StatusCode >= http.StatusInternalServerError,
-		received.Sub(sent) > maxRoundTrip:
+	case err != nil, isWatch(request.URL.Query()), age != "" && age != "0", response.StatusCode >= http.StatusInternalServerError:
 		return nil
 	}
 	return &reading{date: date, sent: sent, received: received}
@@ -193,6 +192,12 @@ func newReading(request *http.Request, response *http.Response, sent, received t
 
 func (r *reading) isUsable(now time.Time) bool {
 	return r != nil && now.Sub(r.received) <= maxReadingAge
+}
+
+// isPrecise reports whether the reading is usable, and gives the time to about a second. The longer a round trip takes, the less is known of
+// when the API server responded.
+func (r *reading) isPrecise(now time.Time) bool {
+	return r.isUsable(now) && r.received.Sub(r.sent) <= maxRoundTrip
 }
 
 // nearest returns the time nearest to local that the API server's clock can show now. The API server responded after the request was sent,

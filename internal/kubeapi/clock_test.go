@@ -26,23 +26,20 @@ func TestNewReading(t *testing.T) {
 		query  string
 		status int
 		header map[string]string
-		took   time.Duration
 		want   bool
 	}{
-		"a response":               {want: true},
-		"an error response":        {status: http.StatusForbidden, want: true},
-		"a list":                   {query: "limit=500&labelSelector=watch%3Dtrue", want: true},
-		"not a watch":              {query: "watch=false", want: true},
-		"a watch":                  {query: "allowWatchBookmarks=true&watch=true"},
-		"a watch by number":        {query: "watch=1"},
-		"a fresh cached response":  {header: map[string]string{"Age": "0"}, want: true},
-		"an old cached response":   {header: map[string]string{"Age": "1"}},
-		"an invalid Age":           {header: map[string]string{"Age": "old"}},
-		"an error of a proxy":      {status: http.StatusBadGateway},
-		"no Date":                  {header: map[string]string{"Date": ""}},
-		"an invalid Date":          {header: map[string]string{"Date": "noon"}},
-		"a round trip of a second": {took: time.Second, want: true},
-		"a longer round trip":      {took: time.Second + 1},
+		"a response":              {want: true},
+		"an error response":       {status: http.StatusForbidden, want: true},
+		"a list":                  {query: "limit=500&labelSelector=watch%3Dtrue", want: true},
+		"not a watch":             {query: "watch=false", want: true},
+		"a watch":                 {query: "allowWatchBookmarks=true&watch=true"},
+		"a watch by number":       {query: "watch=1"},
+		"a fresh cached response": {header: map[string]string{"Age": "0"}, want: true},
+		"an old cached response":  {header: map[string]string{"Age": "1"}},
+		"an invalid Age":          {header: map[string]string{"Age": "old"}},
+		"an error of a proxy":     {status: http.StatusBadGateway},
+		"no Date":                 {header: map[string]string{"Date": ""}},
+		"an invalid Date":         {header: map[string]string{"Date": "noon"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			request := httptest.NewRequest(http.MethodGet, "/apis/keys.squirrel.dev/v1alpha1/apikeys?"+test.query, nil)
@@ -51,7 +48,7 @@ func TestNewReading(t *testing.T) {
 			for name, value := range test.header {
 				response.Header.Set(name, value)
 			}
-			read := newReading(request, response, noon, noon.Add(test.took))
+			read := newReading(request, response, noon, noon)
 			switch {
 			case (read != nil) != test.want:
 				t.Errorf("the reading is %v", read)
@@ -104,6 +101,41 @@ func TestReading_IsUsableForAMinute(t *testing.T) {
 	}
 	if (*reading)(nil).isUsable(noon) {
 		t.Error("a nil reading is usable")
+	}
+}
+
+func TestReading_IsPreciseAfterAShortRoundTrip(t *testing.T) {
+	for took, want := range map[time.Duration]bool{0: true, time.Second: true, time.Second + 1: false} {
+		read := &reading{date: noon, sent: noon, received: noon.Add(took)}
+		if got := read.isPrecise(noon.Add(took)); got != want {
+			t.Errorf("after a round trip of %s the reading is precise: %t, want %t", took, got, want)
+		}
+		if !read.isUsable(noon.Add(took)) {
+			t.Errorf("after a round trip of %s the reading is not usable", took)
+		}
+		if read.isPrecise(noon.Add(time.Hour)) {
+			t.Error("a reading that is not usable is precise")
+		}
+	}
+}
+
+// A slow API server gives its time too: otherwise, the claim of a controller with a wrong clock would have a wrong time.
+func TestClock_SlowAPIServer(t *testing.T) {
+	s := newAPIServer(t)
+	s.local.Store(int64(time.Hour))
+	now := time.Now()
+	slow := &reading{date: now, sent: now.Add(-5 * time.Second), received: now}
+	s.observe(slow)
+	if ahead := time.Until(s.Now()); ahead > 10*time.Second {
+		t.Errorf("Now is %s ahead", ahead)
+	}
+	if err := s.Check(t.Context()); err == nil || s.requests.Load() != 1 {
+		t.Errorf("Check sent %d requests and returned %v, want a precise response that differs", s.requests.Load(), err)
+	}
+	if precise := s.last.Load(); precise == slow {
+		t.Error("the precise response was not used")
+	} else if s.observe(slow); s.last.Load() != precise {
+		t.Error("a slow response replaced a precise one")
 	}
 }
 
