@@ -74,6 +74,7 @@ func itemsOf(list runtime.Object) []any {
 func (a *authenticator) apply(published *change) {
 	kind, object, err := authn.NewEventDecoder(io.NopCloser(bytes.NewReader(published.asJSON()))).Decode()
 	must(err)
+	a.log(a.name, func() string { return "sees " + a.describeChange(published) })
 	name := client.ObjectKeyFromObject(published.key)
 	switch kind {
 	case watch.Added:

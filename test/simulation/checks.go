@@ -119,7 +119,7 @@ func (s *server) checkNewlyIssued(former, key *v1alpha1.APIKey, record v1alpha1.
 	case key.Spec.TokenHash == "" && record.Hint != known.plaintext[:7], key.Spec.TokenHash != "" && record.Hint != key.Spec.TokenHint:
 		s.violate("the hint is the start of the token", "%s has the hint %q", name, record.Hint)
 	}
-	for _, other := range s.keys {
+	for _, other := range s.listKeys() {
 		if other.UID == key.UID || other.Namespace != key.Namespace {
 			continue
 		}
@@ -156,9 +156,20 @@ func (s *server) checkConditions(key *v1alpha1.APIKey) {
 	case active == nil:
 	case active.Status == metav1.ConditionTrue && (len(issuedRecords(key)) == 0 || isEnded(key)):
 		s.violate("an active key is issued", "%s is Active=True", describeName(key))
+	case isStalled(key) && isOfHolder(ready.Reason) && s.clock().Add(clockTolerance).Before(key.CreationTimestamp.Add(10*time.Second)):
+		s.violate("a new key is not stalled while another one may be replaced", "%s is stalled at once", describeName(key))
 	case ready.Reason == v1alpha1.ReasonIssued && active.Status != metav1.ConditionTrue:
 		s.violate("an issued key is active", "%s is Active=%s", describeName(key), active.Status)
 	}
+}
+
+func isStalled(key *v1alpha1.APIKey) bool {
+	stalled := conditionOf(key, v1alpha1.ConditionStalled)
+	return stalled != nil && stalled.Status == metav1.ConditionTrue
+}
+
+func isOfHolder(reason string) bool {
+	return reason == v1alpha1.ReasonAppNameConflict || reason == v1alpha1.ReasonTokenHashConflict
 }
 
 func conditionOf(key *v1alpha1.APIKey, conditionType string) *metav1.Condition {
@@ -204,7 +215,7 @@ func (s *server) checkSecretDeletion(by *process, secret *corev1.Secret) {
 		s.violate("only one-time Secrets are deleted", "%s deletes %s", by.name, s.describeSecret(secret))
 		return
 	}
-	for _, key := range s.keys {
+	for _, key := range s.listKeys() {
 		record := recordOf(key, known.hash)
 		if key.Namespace != secret.Namespace || record == nil || isEnded(key) || isExpired(key, s.clock().Add(clockTolerance)) || key.Spec.TokenHash != "" {
 			continue
@@ -283,5 +294,5 @@ func (k *knowledge) labelOf(hash string) string {
 	if known := k.byHash[hash]; known != nil {
 		return known.label
 	}
-	return "a token that no Secret has"
+	return "a new token"
 }

@@ -28,10 +28,11 @@ func (s *simulation) act(remaining int) {
 	s.after(s.pace(), func() { s.act(remaining - 1) })
 }
 
-// takeAction lets a client do something. The plainest action is to create a key.
+// takeAction lets a client do something. The plainest action is none.
 func (s *simulation) takeAction() {
 	switch s.below(24) {
-	default:
+	case 0:
+	case 1, 2, 3, 4:
 		s.createMinted()
 	case 5, 6, 7:
 		s.createImported()
@@ -59,6 +60,9 @@ func (s *simulation) takeAction() {
 	case 22:
 		s.sweep()
 	case 23:
+		if s.chance(5) {
+			s.createCrowd()
+		}
 		ttl := s.chooseTTL()
 		s.change("changes the ttl of", func(key *v1alpha1.APIKey) {
 			if key.Spec.Secret != nil {
@@ -129,9 +133,18 @@ func (s *simulation) createImported() {
 }
 
 func (s *simulation) create(key *v1alpha1.APIKey) {
-	s.log("user", func() string { return "creates " + s.describeSpec(key) })
 	if created, err := s.server.createKey(s.users, key); err == nil {
-		s.log("API server", func() string { return "gives " + describeName(created) + " the UID " + string(created.UID) })
+		s.log("user", func() string { return fmt.Sprintf("creates %s with UID %s", s.describeSpec(key), created.UID) })
+	}
+}
+
+// createCrowd creates many keys of one app name.
+func (s *simulation) createCrowd() {
+	for i := range 20 {
+		s.create(&v1alpha1.APIKey{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: fmt.Sprintf("c%02d", i)},
+			Spec:       v1alpha1.APIKeySpec{AppName: "shop", ReadAccess: true},
+		})
 	}
 }
 

@@ -120,20 +120,34 @@ func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) {
 	if !ok {
 		sent = &call{name: text("GET /version"), execute: func() error { return nil }}
 	}
-	err := r.do(request.Context(), sent)
-	response := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("{}")), Request: request}
-	if status := apierrors.APIStatus(nil); err != nil {
-		if !errors.As(err, &status) {
-			return nil, err
-		}
-		response.StatusCode = int(status.Status().Code)
+	if sent == listed {
+		return respond(request, http.StatusOK, r.simulation.clock()), nil
 	}
-	response.Header.Set("Date", sent.date.UTC().Format(http.TimeFormat))
-	return response, nil
+	err := r.do(request.Context(), sent)
+	var status apierrors.APIStatus
+	switch {
+	case err == nil:
+		return respond(request, http.StatusOK, sent.date), nil
+	case errors.As(err, &status):
+		return respond(request, int(status.Status().Code), sent.date), nil
+	default:
+		return nil, err
+	}
 }
+
+// respond returns a response whose only content is its date.
+func respond(request *http.Request, code int, date time.Time) *http.Response {
+	return &http.Response{
+		StatusCode: code, Header: http.Header{"Date": {date.UTC().Format(http.TimeFormat)}}, Body: io.NopCloser(strings.NewReader("{}")), Request: request,
+	}
+}
+
+// listed stands for the list of a watcher, whose response the clock reads too.
+var listed = &call{}
 
 // replace replaces the cache by a list.
 func (c *controller) replace(keys []*v1alpha1.APIKey) {
+	must(c.send(background, listed))
 	former := c.cache.keys
 	c.cache.keys = make(map[types.NamespacedName]*v1alpha1.APIKey, len(keys))
 	isInitial := !c.synced
@@ -165,6 +179,7 @@ func (c *controller) apply(published *change) {
 		published.cached = trim(published.key)
 	}
 	key := published.cached
+	c.log(c.name, func() string { return "sees " + c.describeChange(published) })
 	name := client.ObjectKeyFromObject(key)
 	former := c.cache.keys[name]
 	switch {

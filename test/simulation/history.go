@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
@@ -45,7 +46,7 @@ func (k *knowledge) describeStatus(key *v1alpha1.APIKey) string {
 		part := k.labelOf(record.Hash)
 		switch {
 		case record.NotBefore == nil:
-			part = "claim of " + part
+			part = "claims " + part
 		case record.NotAfter != nil:
 			part += " until " + record.NotAfter.UTC().Format("15:04:05")
 		}
@@ -60,6 +61,17 @@ func (k *knowledge) describeStatus(key *v1alpha1.APIKey) string {
 		parts = append(parts, "Secret "+key.Status.SecretName)
 	}
 	return describeName(key) + ": " + strings.Join(parts, ", ")
+}
+
+func (k *knowledge) describeChange(c *change) string {
+	if c.kind == watch.Deleted {
+		return "the deletion of " + describeName(c.key)
+	}
+	text := k.describeStatus(c.key)
+	if isEnded(c.key) {
+		text += ", declared inactive"
+	}
+	return text
 }
 
 func (k *knowledge) describeSecret(secret *corev1.Secret) string {

@@ -267,7 +267,7 @@ func (p *process) respond(request *call, err error) {
 	request.err = err
 	if err != nil {
 		delete(p.expectedEvents, p)
-		p.log(p.name, func() string { return fmt.Sprintf("gets an error (%s): %v", request.name(), err) })
+		p.log(p.name, func() string { return "gets the error: " + err.Error() })
 	}
 	p.task.continueRunning()
 }

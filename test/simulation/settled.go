@@ -159,8 +159,7 @@ func checkFinalConditions(key *v1alpha1.APIKey, ready, active metav1.ConditionSt
 			return fmt.Sprintf("condition %s is not %s for %s", conditionType, want, strings.Join(reasons, " or "))
 		}
 	}
-	stalled := conditionOf(key, v1alpha1.ConditionStalled)
-	if isStalled := stalled != nil && stalled.Status == metav1.ConditionTrue; isStalled != (ready == metav1.ConditionFalse) {
+	if isStalled(key) != (ready == metav1.ConditionFalse) {
 		return "condition Stalled contradicts Ready"
 	}
 	return ""
