@@ -37,6 +37,9 @@ const controllerName = "apikey"
 // they are sent.
 const ReconcileTimeout = 10 * time.Second
 
+// cacheTimeout is how long a read waits until the cache has the controller's last write.
+const cacheTimeout = 2 * time.Second
+
 // APIKeyReconciler reconciles APIKeys.
 type APIKeyReconciler struct {
 	// Client reads APIKeys from a cache that has seen this client's own writes. It must be built with ClientOptions.
@@ -136,7 +139,7 @@ func (r *APIKeyReconciler) EventHandler() handler.EventHandler {
 // Reconcile reconciles one key according to its state, and writes the result to its status.
 func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	key := &v1alpha1.APIKey{}
-	if err := r.Get(ctx, request.NamespacedName, key); err != nil {
+	if err := r.getAfterWrite(ctx, request.NamespacedName, key); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.backoffs.forget(request.NamespacedName)
 		}
@@ -158,6 +161,18 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 		err = errors.Join(err, writeErr)
 	}
 	return r.requeue(before, key, result, err)
+}
+
+// getAfterWrite reads a key from the cache when that has the controller's last write of the key. If etcd was restored, the write may be lost,
+// and the cache never has it. After cacheTimeout, getAfterWrite therefore reads the cache as it is.
+func (r *APIKeyReconciler) getAfterWrite(ctx context.Context, name client.ObjectKey, key *v1alpha1.APIKey) error {
+	waiting, cancel := context.WithTimeout(ctx, cacheTimeout)
+	defer cancel()
+	err := r.Get(waiting, name, key)
+	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+		return r.Get(ctx, name, key, client.DisableReadYourWritesConsistency)
+	}
+	return err
 }
 
 // requeueInBackoff requeues a key for its next attempt. If the spec of an active key has changed, it updates the status to describe the new

@@ -4,10 +4,13 @@
 package controllers
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -48,4 +51,30 @@ func TestFilterUnchanged_AcceptsUnchangedKeysThatNeedAReconcile(t *testing.T) {
 			t.Errorf("%s: a changed key is not accepted", name)
 		}
 	}
+}
+
+func TestReconcile_AKeyWhoseLastWriteEtcdHasLostIsIssued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		s.reconciler.Client = lostWrite{s.reconciler.Client}
+		s.add(newKey("key"))
+		s.start()
+		time.Sleep(ReconcileTimeout)
+		synctest.Wait()
+		if key := s.get(newKey("key")); readyReason(key) != v1alpha1.ReasonIssued {
+			t.Errorf("the key is %s (%s)", readyReason(key), readyMessage(key))
+		}
+	})
+}
+
+// lostWrite is a client whose cache never has its last write.
+type lostWrite struct{ client.Client }
+
+// Get waits for the write, unless the options disable that.
+func (c lostWrite) Get(ctx context.Context, name client.ObjectKey, object client.Object, options ...client.GetOption) error {
+	if _, isKey := object.(*v1alpha1.APIKey); isKey && !(&client.GetOptions{}).ApplyOptions(options).DisableReadYourWritesConsistency {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return c.Client.Get(ctx, name, object, options...)
 }

@@ -190,7 +190,7 @@ func (r *APIKeyReconciler) recheckConflict(ctx context.Context, key *v1alpha1.AP
 func (r *APIKeyReconciler) waitForClaim(ctx context.Context, key *v1alpha1.APIKey) error {
 	err := poll.PollUntilContextCancel(ctx, claimReadInterval, true, func(ctx context.Context) (bool, error) {
 		seen := &v1alpha1.APIKey{}
-		if err := r.Get(ctx, client.ObjectKeyFromObject(key), seen); err != nil {
+		if err := r.getAfterWrite(ctx, client.ObjectKeyFromObject(key), seen); err != nil {
 			return false, err
 		}
 		return seen.UID == key.UID && apikey.IsClaimed(seen) && seen.Status.Tokens[0].Hash == key.Status.Tokens[0].Hash, nil
