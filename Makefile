@@ -184,6 +184,15 @@ endif
 fuzz: check-go ## Run each fuzz target for FUZZTIME: a duration (10s) or a number of inputs (1000x).
 	hack/fuzz $(FUZZTIME)
 
+# The number of runs of `make simulate`, the seed of the first one, and the time after which no further run starts.
+SEEDS ?= 100000
+FIRST ?= 1
+FOR ?= 0s
+
+.PHONY: simulate
+simulate: check-go ## Simulate SEEDS=100000 random schedules of controllers, from seed FIRST=1 on, or as many as FOR=60m allows.
+	go test -count=1 -timeout=0 -v -run=TestSchedules ./test/simulation -args -seeds=$(SEEDS) -first=$(FIRST) -for=$(FOR)
+
 .PHONY: bench
 bench: load-generators bin/bench/server ## Benchmark the checks of keys and write docs/benchmarks.md. Downloads load generators. Takes about 10 minutes.
 	go test $(PROFILED) -count=1 -timeout=30m -tags=bench -v -run=TestDataPlane ./test/bench

@@ -24,6 +24,7 @@ func (s *simulation) act(remaining int) {
 		return
 	}
 	s.takeAction()
+	s.counts.actions++
 	s.checkAllDecisions()
 	s.after(s.pace(), func() { s.act(remaining - 1) })
 }
@@ -43,8 +44,10 @@ func (s *simulation) takeAction() {
 		s.change("changes the expiry of", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = expiry })
 	case 12:
 		s.change("changes the access of", func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = !key.Spec.WriteAccess })
-	case 13, 14, 15:
+	case 13, 14:
 		s.deleteKey()
+	case 15:
+		s.replaceKey()
 	case 16:
 		s.change("removes the finalizer of", func(key *v1alpha1.APIKey) { key.Finalizers = nil })
 	case 17, 18:
@@ -172,6 +175,20 @@ func (s *simulation) deleteKey() {
 		metav1.DeletePropagationOrphan)
 	s.log("user", func() string { return fmt.Sprintf("deletes %s (%s)", describeName(key), policy) })
 	_ = s.server.deleteKey(s.users, client.ObjectKeyFromObject(key), nil, policy)
+}
+
+// replaceKey deletes a key and creates another one with its name, as `kubectl replace --force` does.
+func (s *simulation) replaceKey() {
+	former := s.chooseKey()
+	if former == nil {
+		return
+	}
+	s.log("user", func() string { return "deletes " + describeName(former) })
+	_ = s.server.deleteKey(s.users, client.ObjectKeyFromObject(former), nil, metav1.DeletePropagationBackground)
+	s.create(&v1alpha1.APIKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: former.Namespace, Name: former.Name},
+		Spec:       *former.Spec.DeepCopy(),
+	})
 }
 
 // deleteSecret lets a client read the token in a Secret, and delete the Secret.

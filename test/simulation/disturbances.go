@@ -40,6 +40,7 @@ func (s *simulation) pace() time.Duration {
 // causeDisturbance causes one disturbance. The plainest one is none.
 func (s *simulation) causeDisturbance() {
 	c, a := one(&s.choices, s.controllers...), one(&s.choices, s.authenticators...)
+	s.counts.disturbances++
 	switch s.below(14) {
 	case 1, 2, 3:
 		s.crashController(c)
@@ -51,7 +52,9 @@ func (s *simulation) causeDisturbance() {
 	case 7:
 		s.interruptWatch(one(&s.choices, c.process, a.process))
 	case 8:
-		s.server.compact()
+		s.interruptWatch(c.process)
+		s.interruptWatch(a.process)
+		s.after(s.networkDelay(), s.server.compact)
 	case 9:
 		a.crash()
 		s.after(s.outage(), func() {

@@ -197,6 +197,10 @@ func (p *process) transmit(request *call, what fate) {
 		what = fateRequestLost
 	}
 	p.log(p.name, func() string { return request.name() + fateNames[what] })
+	p.counts.requests++
+	if what != fateNormal {
+		p.counts.faults++
+	}
 	if what == fateRequestLost {
 		p.failConnection(request)
 		return

@@ -31,8 +31,20 @@ type simulation struct {
 	healedAt  time.Duration
 	over      bool
 	violation *violation
+	counts    counts
 	recording bool
 	history   []string
+}
+
+// counts are the numbers of what happened in one run, or in several.
+type counts struct{ events, requests, faults, disturbances, actions uint64 }
+
+func (c *counts) add(more counts) {
+	c.events += more.events
+	c.requests += more.requests
+	c.faults += more.faults
+	c.disturbances += more.disturbances
+	c.actions += more.actions
 }
 
 // violation is an invariant that does not hold.
@@ -48,17 +60,9 @@ func (s *simulation) violate(invariant, format string, args ...any) {
 	}
 }
 
-// simulate makes one run. It must be called in a bubble of testing/synctest.
-func simulate(c choices, recording bool) *simulation {
+// newSimulation returns a run that has not begun. It must be called in a bubble of testing/synctest, which provides the virtual clock.
+func newSimulation(c choices, recording bool) *simulation {
 	s := &simulation{choices: c, schedule: schedule{began: time.Now()}, recording: recording, knowledge: newKnowledge()}
-	s.setUp()
-	for s.violation == nil && !s.over && s.next() {
-	}
-	s.tearDown()
-	return s
-}
-
-func (s *simulation) setUp() {
 	s.profile = newProfile(s)
 	s.server = newServer(s)
 	s.users, s.collector = &process{simulation: s, name: "user", up: true}, &process{simulation: s, name: "garbage collector", up: true}
@@ -80,10 +84,19 @@ func (s *simulation) setUp() {
 	s.after(0, func() { s.act(s.profile.actions) })
 	s.after(0, func() { s.disturb(s.profile.disturbances) })
 	s.after(time.Minute, s.sendBookmarks)
+	return s
 }
 
-// tearDown ends the goroutines of all tasks.
-func (s *simulation) tearDown() {
+// run makes the run until each key has settled, or an invariant is violated.
+func (s *simulation) run() {
+	for s.violation == nil && !s.over && s.next() {
+		s.counts.events++
+	}
+	s.endTasks()
+}
+
+// endTasks ends the goroutines of all tasks.
+func (s *simulation) endTasks() {
 	s.recording = false
 	for _, c := range s.controllers {
 		c.crash()

@@ -104,7 +104,7 @@ func (w *watcher) interrupt() {
 		return
 	}
 	w.connected = false
-	w.after(w.networkDelay(), w.connect)
+	w.after(w.outage(), w.connect)
 }
 
 // receiveBookmark is called once a minute, as the API server sends bookmarks.
