@@ -88,6 +88,28 @@ func (c *controller) start() {
 	}
 	c.handler = c.reconciler.EventHandler()
 	c.process.newWatcher(c.replace, c.apply, func() {})
+	c.renewLease()
+}
+
+// renewLease lets the clock read the responses to the requests of leader election.
+func (c *controller) renewLease() {
+	c.readClock()
+	c.process.after(renewPeriod, c.renewLease)
+}
+
+// renewPeriod is longer than that of controller-runtime, 2 seconds, which would take most of the time of a run.
+const renewPeriod = 20 * time.Second
+
+// readClock lets the clock read the response to a request that no task sends.
+func (c *controller) readClock() {
+	if c.partitioned {
+		return
+	}
+	request, err := http.NewRequestWithContext(context.WithValue(background, callKey{}, prompt), http.MethodGet, "http://simulation/", nil)
+	must(err)
+	response, err := c.transport.RoundTrip(request)
+	must(err)
+	response.Body.Close()
 }
 
 func must(err error) {
@@ -120,7 +142,7 @@ func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) {
 	if !ok {
 		sent = &call{name: text("GET /version"), execute: func() error { return nil }}
 	}
-	if sent == listed {
+	if sent == prompt {
 		return respond(request, http.StatusOK, r.simulation.clock()), nil
 	}
 	err := r.do(request.Context(), sent)
@@ -142,12 +164,12 @@ func respond(request *http.Request, code int, date time.Time) *http.Response {
 	}
 }
 
-// listed stands for the list of a watcher, whose response the clock reads too.
-var listed = &call{}
+// prompt stands for a request that no task sends, and that gets its response at once.
+var prompt = &call{}
 
 // replace replaces the cache by a list.
 func (c *controller) replace(keys []*v1alpha1.APIKey) {
-	must(c.send(background, listed))
+	c.readClock()
 	former := c.cache.keys
 	c.cache.keys = make(map[types.NamespacedName]*v1alpha1.APIKey, len(keys))
 	isInitial := !c.synced
