@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/controllers"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
@@ -31,6 +32,8 @@ func (s *server) checkKeyWrite(by *process, former *v1alpha1.APIKey, written *ch
 	if by.name == sweeper && !isEnded(former) && isEnded(key) && former.Annotations["keys.squirrel.dev/unconfirmed"] == "" {
 		s.violate("a confirmed key is not swept", "%s was confirmed", describeName(key))
 	}
+	s.noteTTL(former)
+	s.noteTTL(key)
 	if !by.isController {
 		return
 	}
@@ -74,7 +77,8 @@ func (s *server) checkClaims(by *process, former, key *v1alpha1.APIKey) {
 			continue
 		}
 		if handed := s.tokenIn(secret); handed != nil && handed.hash == record.Hash && *handed.handedOverAt < dropped.until {
-			s.violate("3: a token that was handed over stays", "%s drops the claim of %s on %s, whose Secret exists", by.name, describeName(key), handed.label)
+			s.violate("3: a token that was handed over stays", "%s drops the claim of %s on %s, whose Secret exists",
+				by.name, describeName(key), handed.label)
 		}
 		if added {
 			s.expectedEvents[by] = "Reissued"
@@ -197,7 +201,8 @@ func (s *server) checkSecretWrite(by *process, former, secret *corev1.Secret) {
 // checkHandover checks a Secret that hands over a token, with the policy apikey-secrets.
 func (s *server) checkHandover(by *process, secret *corev1.Secret) {
 	owner := metav1.GetControllerOf(secret)
-	if secret.Type != v1alpha1.SecretTypeToken || owner == nil || owner.Kind != "APIKey" || owner.APIVersion != v1alpha1.GroupVersion.String() {
+	isOwned := owner != nil && owner.Kind == "APIKey" && owner.APIVersion == v1alpha1.GroupVersion.String()
+	if secret.Type != v1alpha1.SecretTypeToken || !isOwned {
 		s.violate("8: the policy for Secrets", "%s writes %s", by.name, s.describeSecret(secret))
 		return
 	}
@@ -208,7 +213,8 @@ func (s *server) checkHandover(by *process, secret *corev1.Secret) {
 	}
 }
 
-// checkSecretDeletion checks that a controller deletes only Secrets whose token is not accepted, or whose ttl has passed.
+// checkSecretDeletion checks that a controller deletes only Secrets whose token is not accepted, or whose ttl has passed. The deletion
+// depends on the key, which may have changed since the reconcile began.
 func (s *server) checkSecretDeletion(by *process, secret *corev1.Secret) {
 	known := s.tokenIn(secret)
 	if known == nil || secret.Type != v1alpha1.SecretTypeToken {
@@ -217,15 +223,36 @@ func (s *server) checkSecretDeletion(by *process, secret *corev1.Secret) {
 	}
 	for _, key := range s.listKeys() {
 		record := recordOf(key, known.hash)
-		if key.Namespace != secret.Namespace || record == nil || isEnded(key) || isExpired(key, s.clock().Add(clockTolerance)) || key.Spec.TokenHash != "" {
+		isOver := isEnded(key) || isExpired(key, s.clock().Add(clockTolerance))
+		if key.Namespace != secret.Namespace || record == nil || isOver || key.Spec.TokenHash != "" {
 			continue
 		}
-		isDue := record.NotBefore != nil && key.Spec.Secret != nil && key.Spec.Secret.TTL != nil &&
-			!s.clock().Add(clockTolerance).Before(record.NotBefore.Add(key.Spec.Secret.TTL.Duration))
-		if !isDue {
+		if record.NotBefore == nil || !s.isTTLOver(key, record.NotBefore.Time) {
 			s.violate("an unread Secret stays", "%s deletes %s, and %s is active", by.name, s.describeSecret(secret), describeName(key))
 		}
 	}
+}
+
+// noteTTL notes that the key declares its ttl, if it has one.
+func (s *server) noteTTL(key *v1alpha1.APIKey) {
+	if key == nil || key.Spec.Secret == nil || key.Spec.Secret.TTL == nil {
+		return
+	}
+	if s.ttls[key.UID] == nil {
+		s.ttls[key.UID] = map[time.Duration]time.Duration{}
+	}
+	s.ttls[key.UID][key.Spec.Secret.TTL.Duration] = s.now
+}
+
+// isTTLOver reports whether a ttl is over that the key declares, or declared when a reconcile began that may still run.
+func (s *server) isTTLOver(key *v1alpha1.APIKey, issued time.Time) bool {
+	s.noteTTL(key)
+	for ttl, declared := range s.ttls[key.UID] {
+		if declared >= s.executing.sent-controllers.ReconcileTimeout && !s.clock().Add(clockTolerance).Before(issued.Add(ttl)) {
+			return true
+		}
+	}
+	return false
 }
 
 // checkEvent notes the event of a controller, and checks invariant 1 for it.

@@ -242,7 +242,8 @@ func (s *simulation) createUnconfirmed() {
 	p := s.newConsole("console")
 	live := &liveClient{process: p, send: p.do}
 	options := keyclient.CreateOptions{
-		Namespace: s.chooseNamespace(), Name: one(&s.choices, keyNames...), AppName: one(&s.choices, appNames...), ReadAccess: true, Unconfirmed: true,
+		Namespace: s.chooseNamespace(), Name: one(&s.choices, keyNames...), AppName: one(&s.choices, appNames...), ReadAccess: true,
+		Unconfirmed: true,
 	}
 	var created *keyclient.CreateResult
 	p.execute(func() { created, _ = keyclient.CreateNoWait(context.Background(), live, options) }, func() {
@@ -250,7 +251,7 @@ func (s *simulation) createUnconfirmed() {
 			p.crash()
 			return
 		}
-		s.registerMade(created.Token)
+		s.register(created.Token)
 		p.after(s.outage(), func() {
 			p.execute(func() { _, _ = keyclient.Confirm(context.Background(), live, created.Key) }, p.crash)
 		})

@@ -22,6 +22,8 @@ type knowledge struct {
 	byHash    map[string]*knownToken
 	claims    map[claimID]*claim
 	lastWrite time.Duration
+	// ttls are those that a key declares or has declared, each with the time when it was last declared.
+	ttls map[types.UID]map[time.Duration]time.Duration
 	// expectedEvents are the reasons of the events that a controller must record before its next request.
 	expectedEvents map[*process]string
 }
@@ -32,7 +34,6 @@ type knownToken struct {
 	plaintext  string
 	hash       string
 	credential authn.Credential
-	isMinted   bool
 	// handedOverAt is when the API server stored a Secret with it, or nil.
 	handedOverAt *time.Duration
 }
@@ -50,31 +51,30 @@ type claim struct {
 }
 
 func newKnowledge() knowledge {
-	return knowledge{byHash: map[string]*knownToken{}, claims: map[claimID]*claim{}, expectedEvents: map[*process]string{}}
+	return knowledge{
+		byHash: map[string]*knownToken{}, claims: map[claimID]*claim{}, ttls: map[types.UID]map[time.Duration]time.Duration{}, expectedEvents: map[*process]string{},
+	}
 }
 
 // register returns the token, which gets a label when it is first seen.
-func (k *knowledge) register(plaintext string, isMinted bool) *knownToken {
+func (k *knowledge) register(plaintext string) *knownToken {
 	hash := token.Hash(plaintext)
 	if known := k.byHash[hash]; known != nil {
 		return known
 	}
 	known := &knownToken{
-		label: fmt.Sprintf("t%d", len(k.tokens)+1), plaintext: plaintext, hash: hash, credential: authn.NewCredential(plaintext), isMinted: isMinted,
+		label: fmt.Sprintf("t%d", len(k.tokens)+1), plaintext: plaintext, hash: hash, credential: authn.NewCredential(plaintext),
 	}
 	k.tokens = append(k.tokens, known)
 	k.byHash[hash] = known
 	return known
 }
 
-// registerMade registers a token that a client made.
-func (k *knowledge) registerMade(plaintext string) *knownToken { return k.register(plaintext, false) }
-
 // registerMinted registers the token in a Secret that a controller writes.
 func (k *knowledge) registerMinted(p *process, secret *corev1.Secret) {
 	if p.isController {
 		for _, plaintext := range secret.Data {
-			k.register(string(plaintext), true)
+			k.register(string(plaintext))
 		}
 	}
 }
@@ -84,7 +84,7 @@ func (s *simulation) chooseImport() *knownToken {
 	if len(s.tokens) > 0 && s.chance(30) {
 		return one(&s.choices, s.tokens...)
 	}
-	return s.registerMade(one(&s.choices, "imported-token-1", "imported-token-2"))
+	return s.register(one(&s.choices, "imported-token-1", "imported-token-2"))
 }
 
 // tokenIn returns the token in a Secret, or nil if it holds none that the simulation knows.

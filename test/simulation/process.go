@@ -141,6 +141,7 @@ type call struct {
 
 	task     *task
 	sender   sender
+	sent     time.Duration
 	err      error
 	date     time.Time // when the API server executed it
 	complete bool
@@ -169,6 +170,7 @@ func (p *process) send(request *call) {
 		if trace := httptrace.ContextClientTrace(request.ctx); trace != nil && trace.WroteHeaders != nil {
 			trace.WroteHeaders()
 		}
+		request.sent = p.now
 		p.transmit(request, p.fate())
 	})
 }
@@ -180,15 +182,21 @@ const (
 	fateNormal fate = iota
 	fateRequestLost
 	fateResponseLost
-	fateRefused           // by an API server that is too busy
-	fateFailed            // before the effect
-	fateFailedLate        // after the effect
-	fateExecutedTwice     // a proxy or the transport repeats it
-	numberOfFates     int = iota
+	fateRefused       // by an API server that is too busy
+	fateFailed        // before the effect
+	fateFailedLate    // after the effect
+	fateExecutedTwice // a proxy or the transport repeats it
+
+	numberOfFates int = iota
 )
 
 var fateNames = [numberOfFates]string{
-	"", "; the request is lost", "; the response is lost", "; the API server is too busy", "; the API server fails before it", "; the API server fails after it",
+	"",
+	"; the request is lost",
+	"; the response is lost",
+	"; the API server is too busy",
+	"; the API server fails before it",
+	"; the API server fails after it",
 	"; the request is repeated",
 }
 

@@ -8,12 +8,15 @@ import "time"
 // profile has the probabilities of one run, in percent. Each run has another one: runs with few kinds of faults find what a run with all of
 // them hides.
 type profile struct {
-	slowCalls, slowWatches int // longer than usual
-	pauses                 int // within a process, before it sends a request
-	faults                 int // of requests
-	elected                bool
-	skew                   time.Duration // of clocks, at most
-	actions, disturbances  int           // numbers of them
+	slowCalls   int // requests and responses that take long
+	slowWatches int // events of watches that take long
+	pauses      int // pauses of a process before it sends a request
+	faults      int // requests that fail
+
+	elected      bool          // one controller leads at a time
+	skew         time.Duration // of clocks, at most
+	actions      int           // the number of actions of clients
+	disturbances int           // their number
 }
 
 func newProfile(s *simulation) profile {
@@ -30,18 +33,20 @@ func newProfile(s *simulation) profile {
 }
 
 var (
-	usualDelays = [...]time.Duration{1, 1, 2, 3, 5, 10, 20, 50}                        // milliseconds
-	longDelays  = [...]time.Duration{100, 300, 1000, 3000, 6000, 9000, 12_000, 25_000} // milliseconds
+	usualMilliseconds = [...]int{1, 1, 2, 3, 5, 10, 20, 50}
+	longMilliseconds  = [...]int{100, 300, 1000, 3000, 6000, 9000, 12_000, 25_000}
 )
 
 // delay chooses a delay, which is long with a probability in percent.
 func (s *simulation) delay(long int) time.Duration {
 	choice := s.below(1000)
 	if choice >= 1000-10*long {
-		return longDelays[choice%len(longDelays)] * time.Millisecond
+		return milliseconds(longMilliseconds[choice%len(longMilliseconds)])
 	}
-	return usualDelays[choice%len(usualDelays)] * time.Millisecond
+	return milliseconds(usualMilliseconds[choice%len(usualMilliseconds)])
 }
+
+func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // sendDelay is the time until a process sends a request of its task.
 func (s *simulation) sendDelay() time.Duration { return s.delay(s.profile.pauses) }

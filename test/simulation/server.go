@@ -366,6 +366,9 @@ func (s *server) restore() {
 		return
 	}
 	s.log("API server", text("restores the backup"))
+	for _, key := range s.keys {
+		s.noteTTL(key)
+	}
 	former := s.revision
 	s.state = *s.backup.clone()
 	s.revision = former + 1000

@@ -97,7 +97,8 @@ func (s *server) unsettledIssue(key *v1alpha1.APIKey) string {
 	}
 	secret := s.secretOf(key)
 	isHeld := secret != nil && s.tokenIn(secret) != nil && s.tokenIn(secret).hash == key.Status.Tokens[0].Hash
-	isDue := key.Spec.Secret != nil && key.Spec.Secret.TTL != nil && s.clock().After(key.Status.Tokens[0].NotBefore.Add(key.Spec.Secret.TTL.Duration))
+	isDue := key.Spec.Secret != nil && key.Spec.Secret.TTL != nil &&
+		s.clock().After(key.Status.Tokens[0].NotBefore.Add(key.Spec.Secret.TTL.Duration))
 	switch {
 	case isDue && key.Status.SecretName != "":
 		return "the ttl of the Secret has passed, and status.secretName is set"
@@ -118,16 +119,18 @@ func (s *server) unsettledStall(key *v1alpha1.APIKey) string {
 	if len(key.Status.Tokens) != 0 || key.Status.SecretName != "" {
 		return "a stalled key has a claim"
 	}
+	isNamed := func(other *v1alpha1.APIKey) bool {
+		return strings.Contains(ready.Message, fmt.Sprintf("APIKey %q", other.Name))
+	}
 	isTrue := false
 	switch ready.Reason {
 	case v1alpha1.ReasonAppNameConflict:
 		isTrue = s.anyOther(key, func(other *v1alpha1.APIKey) bool {
-			return sameAppName(key, other) && len(issuedRecords(other)) > 0 && !isEnded(other) && strings.Contains(ready.Message, fmt.Sprintf("APIKey %q", other.Name))
+			return sameAppName(key, other) && len(issuedRecords(other)) > 0 && !isEnded(other) && isNamed(other)
 		})
 	case v1alpha1.ReasonTokenHashConflict:
 		isTrue = s.anyOther(key, func(other *v1alpha1.APIKey) bool {
-			return (other.Spec.TokenHash == key.Spec.TokenHash || recordOf(other, key.Spec.TokenHash) != nil) &&
-				strings.Contains(ready.Message, fmt.Sprintf("APIKey %q", other.Name))
+			return (other.Spec.TokenHash == key.Spec.TokenHash || recordOf(other, key.Spec.TokenHash) != nil) && isNamed(other)
 		})
 	case v1alpha1.ReasonSecretConflict:
 		isTrue = s.secretOf(key) != nil
