@@ -152,15 +152,15 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 		return r.requeueInBackoff(ctx, key, wait, changed)
 	}
 	before := key.DeepCopy()
-	result, err := r.reconcileByState(ctx, key)
-	if !isConflict(err) { // otherwise the status would conflict too
-		writeErr := r.writeStatus(ctx, before, key)
+	result, reconcileErr := r.reconcileByState(ctx, key)
+	var writeErr error
+	if !isConflict(reconcileErr) { // otherwise the controller reads the key and its Secret again first
+		writeErr = r.writeStatus(ctx, before, key)
 		if writeErr == nil {
 			r.recordTransition(ctx, before, key)
 		}
-		err = errors.Join(err, writeErr)
 	}
-	return r.requeue(before, key, result, err)
+	return r.requeue(before, key, result, reconcileErr, writeErr)
 }
 
 // getAfterWrite reads a key from the cache when that has the controller's last write of the key. If etcd was restored, the write may be lost,
@@ -214,9 +214,12 @@ func (r *APIKeyReconciler) reconcileByState(ctx context.Context, key *v1alpha1.A
 }
 
 // requeue updates the key's backoff after an attempt, and returns the result of the reconcile.
-func (r *APIKeyReconciler) requeue(before, key *v1alpha1.APIKey, result ctrl.Result, err error) (ctrl.Result, error) {
+func (r *APIKeyReconciler) requeue(
+	before, key *v1alpha1.APIKey, result ctrl.Result, reconcileErr, writeErr error,
+) (ctrl.Result, error) {
+	err := errors.Join(reconcileErr, writeErr)
 	switch {
-	case isConflict(err): // another client wrote the key: read it again
+	case isConflict(reconcileErr) || isConflict(writeErr): // another client wrote the key: read it again
 		r.delay(before, conflictDelay)
 		result, err = ctrl.Result{RequeueAfter: conflictDelay}, nil
 	case err != nil:

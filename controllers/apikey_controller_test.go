@@ -5,11 +5,16 @@ package controllers
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
@@ -77,4 +82,65 @@ func (c lostWrite) Get(ctx context.Context, name client.ObjectKey, object client
 		return ctx.Err()
 	}
 	return c.Client.Get(ctx, name, object, options...)
+}
+
+// TestReconcile_AConflictIsReadAgainWithoutAnotherWrite counts the writes of the attempt that conflicts, and of the next one, which does not
+// wait for a backoff.
+func TestReconcile_AConflictIsReadAgainWithoutAnotherWrite(t *testing.T) {
+	conflict := apierrors.NewConflict(schema.GroupResource{}, "key", errors.New("no"))
+	deactivated := newKey("key", issued(hashA), func(key *v1alpha1.APIKey) {
+		key.Spec.Active, key.Status.SecretName = new(false), "key-token"
+	})
+	for name, test := range map[string]struct {
+		key                *v1alpha1.APIKey
+		secret             *corev1.Secret
+		onDelete, onStatus func(context.Context) error
+		first, both        int
+	}{
+		"the claim conflicts": {
+			key: newKey("key"), onStatus: returnsOnce(conflict), first: 1, both: 1 + 3,
+		},
+		"the deletion of a void Secret conflicts": {
+			key: deactivated, secret: newSecret(deactivated, "void"), onDelete: returnsOnce(conflict), first: 1, both: 1 + 2,
+		},
+		"the record of an end conflicts": {
+			key: deactivated, onStatus: returnsOnce(conflict), first: 1, both: 1 + 1,
+		},
+		"the record of an end conflicts, and the deletion of the Secret is refused": {
+			key: deactivated, secret: newSecret(deactivated, "a"), onStatus: returnsOnce(conflict),
+			onDelete: returnsOnce(apierrors.NewForbidden(secrets, "key-token", nil)), first: 2, both: 2 + 2,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSimulation(t)
+				s.onDelete, s.onStatus = test.onDelete, test.onStatus
+				s.add(test.key)
+				if test.secret != nil {
+					s.add(test.secret)
+				}
+				s.start()
+				synctest.Wait()
+				if got := s.writeCount(); got != test.first {
+					t.Errorf("the first attempt makes %d writes, want %d", got, test.first)
+				}
+				time.Sleep(conflictDelay)
+				synctest.Wait()
+				if got := s.writeCount(); got != test.both {
+					t.Errorf("both attempts make %d writes, want %d", got, test.both)
+				}
+			})
+		})
+	}
+}
+
+// returnsOnce returns the error of the first call. Later calls succeed.
+func returnsOnce(err error) func(context.Context) error {
+	var called atomic.Bool
+	return func(context.Context) error {
+		if called.Swap(true) {
+			return nil
+		}
+		return err
+	}
 }

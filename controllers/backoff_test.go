@@ -59,7 +59,7 @@ func refusedAsNotFound() error {
 type wait struct {
 	change func(*v1alpha1.APIKey)
 	others []client.Object
-	// onCreate, onDelete and onStatus return the responses to these calls in place of the API server.
+	// onCreate, onDelete and onStatus return the error of these calls, or nil if the API server responds.
 	onCreate, onDelete, onStatus func(context.Context) error
 	// want is the status and the reason of the Ready condition at the end.
 	want string
@@ -221,6 +221,7 @@ type simulation struct {
 	queue      requestQueue
 	handler    handler.EventHandler
 
+	// onCreate, onDelete and onStatus return the error of these calls, or nil if the fake API responds.
 	onCreate, onDelete, onStatus func(context.Context) error
 
 	mu            sync.Mutex
@@ -333,10 +334,12 @@ func (s *simulation) deliver(update event.UpdateEvent) {
 	s.handler.Update(context.Background(), update, s.queue)
 }
 
-func (s *simulation) write(ctx context.Context, instead func(context.Context) error, write func() error) error {
+func (s *simulation) write(ctx context.Context, before func(context.Context) error, write func() error) error {
 	s.count(&s.writes)
-	if instead != nil {
-		return instead(ctx)
+	if before != nil {
+		if err := before(ctx); err != nil {
+			return err
+		}
 	}
 	return write()
 }
@@ -345,6 +348,12 @@ func (s *simulation) count(calls *[]time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	*calls = append(*calls, time.Now())
+}
+
+func (s *simulation) writeCount() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.writes)
 }
 
 func (s *simulation) get(object client.Object) *v1alpha1.APIKey {
