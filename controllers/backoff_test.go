@@ -188,10 +188,67 @@ func TestInvariant10_AWaitingKeyCausesNoLoad(t *testing.T) {
 				if got := s.get(key); fmt.Sprint(readyCondition(got).Status, " ", readyCondition(got).Reason) != wait.want {
 					t.Errorf("the key is %s %s (%s), want %s", readyCondition(got).Status, readyCondition(got).Reason, readyCondition(got).Message, wait.want)
 				}
+				if got := s.get(key); isStalled(got) && apikey.IsClaimed(got) {
+					t.Error("the stalled key has a claim, and with it its app name")
+				}
 				s.assertNoLoop(wait.retried)
 			})
 		})
 	}
+}
+
+func TestInvariant10_ARefusedKeyReleasesItsAppNameAtEachRetry(t *testing.T) {
+	for attempts, after := range []time.Duration{0, 15 * time.Second, 45 * time.Second, 105 * time.Second} {
+		t.Run(fmt.Sprintf("after %d retries", attempts), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSimulation(t)
+				s.onCreate = returns(refusal(403, metav1.StatusReasonForbidden, `secrets "refused-token" is forbidden: exceeded quota: few`))
+				refused := newKey("refused", appName("App"))
+				s.add(refused)
+				s.start()
+				time.Sleep(after + time.Second)
+				if got := s.get(refused); s.writeCount() != 3*(attempts+1) || readyReason(got) != v1alpha1.ReasonSecretRefused || apikey.IsClaimed(got) {
+					t.Errorf("after %d writes, the key is %s and records the tokens %v", s.writeCount(), readyReason(got), got.Status.Tokens)
+				}
+
+				next := newKey("next", appName("App"), tokenHash(hashA)) // an imported key needs no Secret
+				s.create(next)
+				synctest.Wait()
+				if got := s.get(next); readyReason(got) != v1alpha1.ReasonIssued {
+					t.Errorf("the next key of the app name is %s (%s)", readyReason(got), readyMessage(got))
+				}
+			})
+		})
+	}
+}
+
+// TestInvariant10_AKeyThatWithdrawsAgainDropsItsClaim lets another controller claim for a younger key of the app name at each claim of this
+// one, and drop that claim later.
+func TestInvariant10_AKeyThatWithdrawsAgainDropsItsClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		key, rival := newKey("key", appName("App")), newKey("rival", appName("App"))
+		rival.CreationTimestamp = metav1.NewTime(time.Now().Add(time.Minute))
+		s.add(key, rival)
+		s.onStatus = func(ctx context.Context) error {
+			current := s.get(rival)
+			current.Status.Tokens = nil
+			if isClaim := !apikey.IsClaimed(s.get(key)); isClaim {
+				claimed(hashA, nil)(current)
+			}
+			return s.api.Status().Update(ctx, current)
+		}
+		s.handler = handler.Funcs{} // so that only its backoff enqueues the key
+		s.start()
+		add(s.queue, client.ObjectKeyFromObject(key), priorityNew)
+		for _, delay := range []time.Duration{0, 250 * time.Millisecond, 500 * time.Millisecond, time.Second} {
+			time.Sleep(delay)
+			synctest.Wait()
+			if got := s.get(key); apikey.IsClaimed(got) || readyReason(got) != v1alpha1.ReasonPending {
+				t.Errorf("the key is %s (%s) and records the tokens %v", readyReason(got), readyMessage(got), got.Status.Tokens)
+			}
+		}
+	})
 }
 
 func TestInvariant10_AnUnreadableIssuedKeyIsReportedOnce(t *testing.T) {
@@ -320,6 +377,13 @@ func (s *simulation) add(objects ...client.Object) {
 		}
 		framework.Must(s, s.api.Create(context.Background(), object))
 	}
+}
+
+// create adds a key and sends its event.
+func (s *simulation) create(key *v1alpha1.APIKey) {
+	s.Helper()
+	s.add(key)
+	s.handler.Create(context.Background(), event.CreateEvent{Object: s.get(key)}, s.queue)
 }
 
 // wake sends the event of a changed annotation.
