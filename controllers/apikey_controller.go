@@ -175,8 +175,8 @@ func (r *APIKeyReconciler) getAfterWrite(ctx context.Context, name client.Object
 	return err
 }
 
-// requeueInBackoff requeues a key for its next attempt. If the spec of an active key has changed, it updates the status to describe the new
-// spec. The status of a key that has ended describes its spec only after the attempt.
+// requeueInBackoff requeues a key for its next attempt. If the spec has changed, it updates the status to describe the new spec, unless the
+// attempt must first record the end of the key.
 func (r *APIKeyReconciler) requeueInBackoff(
 	ctx context.Context, key *v1alpha1.APIKey, wait time.Duration, changed bool,
 ) (ctrl.Result, error) {
@@ -185,11 +185,11 @@ func (r *APIKeyReconciler) requeueInBackoff(
 		wait = soonest(wait, r.untilExpiry(key))
 	}
 	result := ctrl.Result{RequeueAfter: wait, Priority: new(r.priorityOfRequeue(key))}
-	if !changed || !active {
+	if !changed || (!active && key.Status.DeactivatedAt == nil) {
 		return result, nil
 	}
 	before := key.DeepCopy()
-	if apikey.IsIssued(key) {
+	if active && apikey.IsIssued(key) {
 		describeIssued(key)
 	}
 	observeGeneration(key)
@@ -274,7 +274,6 @@ func describeIssued(key *v1alpha1.APIKey) {
 		key.Status.Tokens[0].Hint = key.Spec.TokenHint
 	}
 	setIssued(key)
-	key.Status.ObservedGeneration = key.Generation
 }
 
 // filterUnchanged returns a predicate that accepts the keys that are new, have changed or need a reconcile. When a controller starts, or
@@ -304,7 +303,6 @@ func (r *APIKeyReconciler) needsReconcile(object client.Object) bool {
 // writeStatus writes the status if it has changed, or if a claim was written since the key was read. The write fails with a conflict if
 // another client has written the key since.
 func (r *APIKeyReconciler) writeStatus(ctx context.Context, before, key *v1alpha1.APIKey) error {
-	key.Status.ObservedGeneration = key.Generation
 	if key.ResourceVersion == before.ResourceVersion && equality.Semantic.DeepEqual(before.Status, key.Status) {
 		return nil
 	}

@@ -84,6 +84,80 @@ func (c lostWrite) Get(ctx context.Context, name client.ObjectKey, object client
 	return c.Client.Get(ctx, name, object, options...)
 }
 
+// TestReconcile_TheStatusNamesNoGenerationWhoseEndIsNotRecorded ends a key while its end cannot be recorded, and changes its spec again.
+func TestReconcile_TheStatusNamesNoGenerationWhoseEndIsNotRecorded(t *testing.T) {
+	for name, test := range map[string]struct {
+		end          func(*v1alpha1.APIKey)
+		distrusts    bool // the clock, or else the status cannot be written
+		wantAtTheEnd string
+	}{
+		"deactivated":                          {end: func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) }, wantAtTheEnd: v1alpha1.ReasonDeactivated},
+		"expired":                              {end: expiresIn(-time.Second), wantAtTheEnd: v1alpha1.ReasonExpired},
+		"expired, the clock cannot be trusted": {end: expiresIn(-time.Second), distrusts: true, wantAtTheEnd: v1alpha1.ReasonExpired},
+		"being deleted, with a finalizer": {end: func(key *v1alpha1.APIKey) {
+			key.Finalizers, key.DeletionTimestamp = []string{"example.com/keep"}, new(metav1.Now())
+		}, wantAtTheEnd: v1alpha1.ReasonDeactivated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSimulation(t)
+				var isTrusted, isWritable atomic.Bool
+				isTrusted.Store(!test.distrusts)
+				isWritable.Store(test.distrusts)
+				s.reconciler.CheckClock = failUnless(&isTrusted)
+				s.onStatus = failUnless(&isWritable)
+				key := newKey("key", issued(hashA))
+				test.end(key)
+				key.Generation = 2
+				s.add(key)
+				s.start()
+				synctest.Wait()
+
+				isWritable.Store(true)
+				s.changeSpec(key)
+				synctest.Wait()
+				if got := s.get(key); got.Status.ObservedGeneration != 1 || got.Status.DeactivatedAt != nil {
+					t.Errorf("the status has generation %d and deactivatedAt %v", got.Status.ObservedGeneration, got.Status.DeactivatedAt)
+				}
+
+				isTrusted.Store(true)
+				time.Sleep(clockDelay)
+				synctest.Wait()
+				if got := s.get(key); got.Status.ObservedGeneration != 3 || readyReason(got) != test.wantAtTheEnd {
+					t.Errorf("the status has generation %d and reason %s, want 3 and %s", got.Status.ObservedGeneration, readyReason(got), test.wantAtTheEnd)
+				}
+			})
+		})
+	}
+}
+
+func failUnless(ok *atomic.Bool) func(context.Context) error {
+	return func(context.Context) error {
+		if ok.Load() {
+			return nil
+		}
+		return apierrors.NewInternalError(errors.New("no"))
+	}
+}
+
+func TestReconcile_TheStatusOfARecordedEndNamesANewGenerationInBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t)
+		s.onDelete = returns(apierrors.NewForbidden(secrets, "key-token", nil))
+		key := newKey("key", issued(hashA), func(key *v1alpha1.APIKey) {
+			key.Spec.Active, key.Status.SecretName = new(false), "key-token"
+		})
+		s.add(key, newSecret(key, "a"))
+		s.start()
+		synctest.Wait()
+		s.changeSpec(key)
+		synctest.Wait()
+		if got := s.get(key); got.Status.ObservedGeneration != 2 || readyReason(got) != v1alpha1.ReasonDeactivated || got.Status.SecretName == "" {
+			t.Errorf("the status has generation %d, reason %s and Secret %q", got.Status.ObservedGeneration, readyReason(got), got.Status.SecretName)
+		}
+	})
+}
+
 // TestReconcile_AConflictIsReadAgainWithoutAnotherWrite counts the writes of the attempt that conflicts, and of the next one, which does not
 // wait for a backoff.
 func TestReconcile_AConflictIsReadAgainWithoutAnotherWrite(t *testing.T) {

@@ -394,6 +394,17 @@ func (s *simulation) wake(key client.Object) {
 	s.deliver(event.UpdateEvent{ObjectOld: former, ObjectNew: object})
 }
 
+// changeSpec changes the spec of a key, and sends the event.
+func (s *simulation) changeSpec(key client.Object) {
+	s.Helper()
+	former := s.get(key)
+	changed := former.DeepCopy()
+	changed.Spec.WriteAccess = !changed.Spec.WriteAccess
+	changed.Generation++
+	framework.Must(s, s.api.Update(context.Background(), changed))
+	s.deliver(event.UpdateEvent{ObjectOld: former, ObjectNew: s.get(key)})
+}
+
 func (s *simulation) deliver(update event.UpdateEvent) {
 	s.handler.Update(context.Background(), update, s.queue)
 }

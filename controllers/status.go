@@ -66,6 +66,7 @@ type conditions struct {
 }
 
 func setConditions(key *v1alpha1.APIKey, c conditions) {
+	key.Status.ObservedGeneration = key.Generation
 	set := func(conditionType string, status metav1.ConditionStatus) {
 		meta.SetStatusCondition(&key.Status.Conditions, metav1.Condition{
 			Type: conditionType, Status: status, Reason: c.reason, Message: c.message, ObservedGeneration: key.Generation,
@@ -80,8 +81,9 @@ func setConditions(key *v1alpha1.APIKey, c conditions) {
 	}
 }
 
-// observeGeneration records that the conditions apply to the current spec.
+// observeGeneration records that the status applies to the current spec.
 func observeGeneration(key *v1alpha1.APIKey) {
+	key.Status.ObservedGeneration = key.Generation
 	for i := range key.Status.Conditions {
 		key.Status.Conditions[i].ObservedGeneration = key.Generation
 	}
