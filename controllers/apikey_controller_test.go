@@ -16,9 +16,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework"
 )
 
 func TestFilterUnchanged_AcceptsUnchangedKeysThatNeedAReconcile(t *testing.T) {
@@ -131,6 +133,7 @@ func TestReconcile_TheStatusNamesNoGenerationWhoseEndIsNotRecorded(t *testing.T)
 	}
 }
 
+// failUnless returns a function that returns an error until ok is true.
 func failUnless(ok *atomic.Bool) func(context.Context) error {
 	return func(context.Context) error {
 		if ok.Load() {
@@ -216,5 +219,56 @@ func returnsOnce(err error) func(context.Context) error {
 			return nil
 		}
 		return err
+	}
+}
+
+// TestInvariant3_AStaleCacheDeletesNoSecretOfAnActiveKey changes a key before its Secret is due, while the cache of the controller does not
+// see the change.
+func TestInvariant3_AStaleCacheDeletesNoSecretOfAnActiveKey(t *testing.T) {
+	unchanged := func(*v1alpha1.APIKey) {}
+	for name, test := range map[string]struct{ declared, cached, live func(*v1alpha1.APIKey) }{
+		"its ttl is extended":    {ttl(5 * time.Minute), unchanged, ttl(time.Hour)},
+		"its ttl is removed":     {ttl(5 * time.Minute), unchanged, func(key *v1alpha1.APIKey) { key.Spec.Secret.TTL = nil }},
+		"its expiry is extended": {expiresIn(5 * time.Minute), unchanged, expiresIn(time.Hour)},
+		"its expiry is removed":  {expiresIn(5 * time.Minute), unchanged, func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = nil }},
+		"a restore of etcd undoes its end": {
+			unchanged, func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) }, unchanged,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSimulation(t)
+				var stale atomic.Pointer[v1alpha1.APIKey] // what the cache has, if not the latest
+				s.reconciler.Client = interceptor.NewClient(s.reconciler.Client.(client.WithWatch), interceptor.Funcs{
+					Get: func(ctx context.Context, c client.WithWatch, name client.ObjectKey, object client.Object, options ...client.GetOption) error {
+						if key := stale.Load(); key != nil {
+							key.DeepCopyInto(object.(*v1alpha1.APIKey))
+							return nil
+						}
+						return c.Get(ctx, name, object, options...)
+					},
+				})
+				key := newKey("key", test.declared)
+				s.add(key)
+				s.start()
+				time.Sleep(4 * time.Minute)
+				cached, live := s.get(key), s.get(key)
+				test.cached(cached)
+				stale.Store(cached)
+				test.live(live)
+				live.Generation++
+				framework.Must(s, s.api.Update(t.Context(), live))
+				s.wake(key)
+				time.Sleep(time.Minute + 10*time.Second)
+				stale.Store(nil)
+				time.Sleep(10 * time.Second)
+
+				found := &corev1.Secret{}
+				framework.Must(s, s.api.Get(t.Context(), client.ObjectKey{Namespace: key.Namespace, Name: "key-token"}, found))
+				if got := s.get(key); !holdsToken(found, got) || readyReason(got) != v1alpha1.ReasonIssued || got.Status.SecretName != found.Name {
+					t.Errorf("the key is %s, its Secret %q", readyReason(got), got.Status.SecretName)
+				}
+			})
+		})
 	}
 }

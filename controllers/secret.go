@@ -167,9 +167,9 @@ func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, has
 	for _, plaintext := range secret.Data {
 		hash = token.Hash(string(plaintext))
 	}
-	owner := metav1.GetControllerOf(secret)
-	uid = types.UID(secret.Annotations[annotationKeyUID])
-	if secret.Annotations[annotationTokenHash] != hash || secret.Annotations[annotationKeyName] != key.Name || (owner != nil && owner.UID != uid) {
+	owner, annotations := metav1.GetControllerOf(secret), secret.Annotations
+	uid = types.UID(annotations[annotationKeyUID])
+	if annotations[annotationTokenHash] != hash || annotations[annotationKeyName] != key.Name || (owner != nil && owner.UID != uid) {
 		return "", ""
 	}
 	return uid, hash
@@ -186,13 +186,12 @@ func (r *APIKeyReconciler) deleteVoidSecret(ctx context.Context, key *v1alpha1.A
 	if uid == "" || slices.Contains(apikey.HashesOf(key), hash) {
 		return false, nil
 	}
-	current := &v1alpha1.APIKey{}
-	if err := r.Secrets.Get(ctx, client.ObjectKeyFromObject(key), current); client.IgnoreNotFound(err) != nil {
-		return false, fmt.Errorf("read the key again: %w", err)
+	current, err := r.readAgain(ctx, key)
+	if err != nil {
+		return false, err
 	}
-	if current.UID != key.UID || current.IsUnreadable(recordedFields...) || slices.Contains(apikey.HashesOf(current), hash) {
-		return false, apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("apikeys").GroupResource(), key.Name,
-			errors.New("the key has changed since the cache read it"))
+	if current.IsUnreadable(recordedFields...) || slices.Contains(apikey.HashesOf(current), hash) {
+		return false, errKeyChanged(key)
 	}
 	holders, err := apikey.ListByHash(ctx, r, key.Namespace, hash)
 	if err != nil {
@@ -208,6 +207,34 @@ func (r *APIKeyReconciler) deleteVoidSecret(ctx context.Context, key *v1alpha1.A
 	}
 	log.FromContext(ctx).Info("Deleted a Secret whose token was never accepted or whose key was deleted", "secret", secret.Name, "uid", uid)
 	return true, nil
+}
+
+// checkUnchanged returns a conflict if the key has changed since the cache read it. Its owner may have extended its ttl, or a restore of etcd
+// may have undone its end.
+func (r *APIKeyReconciler) checkUnchanged(ctx context.Context, key *v1alpha1.APIKey) error {
+	current, err := r.readAgain(ctx, key)
+	if err == nil && current.ResourceVersion != key.ResourceVersion {
+		return errKeyChanged(key)
+	}
+	return err
+}
+
+// readAgain reads the key from the API server. It returns a conflict if the key was deleted.
+func (r *APIKeyReconciler) readAgain(ctx context.Context, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
+	current := &v1alpha1.APIKey{}
+	if err := r.Secrets.Get(ctx, client.ObjectKeyFromObject(key), current); client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("read the key again: %w", err)
+	}
+	if current.UID != key.UID {
+		return nil, errKeyChanged(key)
+	}
+	return current, nil
+}
+
+// errKeyChanged returns the conflict that the cache has not seen a change of the key.
+func errKeyChanged(key *v1alpha1.APIKey) error {
+	return apierrors.NewConflict(v1alpha1.GroupVersion.WithResource("apikeys").GroupResource(), key.Name,
+		errors.New("the key has changed since the cache read it"))
 }
 
 // owningKey returns the owner reference to the APIKey that controls the Secret, or nil.
@@ -248,6 +275,9 @@ func (r *APIKeyReconciler) deleteSecret(ctx context.Context, key *v1alpha1.APIKe
 	switch {
 	case secret == nil:
 	case holdsToken(secret, key):
+		if err := r.checkUnchanged(ctx, key); err != nil {
+			return false, err
+		}
 		writesTotal.WithLabelValues(writtenSecret).Inc()
 		err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
 		if err != nil && !isNotFound(err) && !isConflict(err) {
