@@ -163,8 +163,8 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 	return r.requeue(before, key, result, reconcileErr, writeErr)
 }
 
-// getAfterWrite reads a key from the cache when that has the controller's last write of the key. If etcd was restored, the write may be lost,
-// and the cache never has it. After cacheTimeout, getAfterWrite therefore reads the cache as it is.
+// getAfterWrite reads a key from the cache when that has the controller's last write of the key. If etcd was restored, the write may be
+// lost, and the cache never has it. After cacheTimeout, getAfterWrite therefore reads the cache as it is.
 func (r *APIKeyReconciler) getAfterWrite(ctx context.Context, name client.ObjectKey, key *v1alpha1.APIKey) error {
 	waiting, cancel := context.WithTimeout(ctx, cacheTimeout)
 	defer cancel()
@@ -232,8 +232,8 @@ func (r *APIKeyReconciler) requeue(
 	return result, err
 }
 
-// reconcileEnded records, once, that the key was deactivated or has expired, and deletes its Secret. The owner of a key that has expired may
-// change spec.expiresAt until the end is recorded, and then needs the Secret. The event of the record therefore starts its deletion.
+// reconcileEnded records, once, that the key was deactivated or has expired, and deletes its Secret. The owner of an expired key may change
+// spec.expiresAt until the end is recorded, and then needs the Secret. The event of the record therefore starts its deletion.
 func (r *APIKeyReconciler) reconcileEnded(ctx context.Context, key *v1alpha1.APIKey, state apikey.State) (ctrl.Result, error) {
 	isFinal := apikey.IsRetired(key)
 	if key.Status.DeactivatedAt == nil {

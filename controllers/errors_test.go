@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -84,24 +85,53 @@ func (c *crash) transport(next http.RoundTripper) http.RoundTripper {
 	return &intercept{next: next, respond: c.respond}
 }
 
-// The controller's calls for a key, in order.
-var (
-	callsOfIssuing = []string{"GET secret", "PUT status", "POST secret", "PUT status"}
-	callsOfEnding  = []string{"GET secret", "DELETE secret", "PUT status"}
-)
+// callsOfIssuing are the controller's calls for a new key, in order.
+var callsOfIssuing = []string{"GET secret", "PUT status", "POST secret", "PUT status"}
+
+// endings are the ways to end a key, with the controller's calls, in order. The end of an expired key is recorded first, because its owner
+// may extend it until then.
+var endings = map[string]struct {
+	end    func(*v1alpha1.APIKey)
+	reason string
+	calls  []string
+}{
+	"deactivated": {
+		end:    func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) },
+		reason: v1alpha1.ReasonDeactivated,
+		calls:  []string{"GET secret", "DELETE secret", "PUT status"},
+	},
+	"expired": {
+		end:    expiresIn(-time.Second),
+		reason: v1alpha1.ReasonExpired,
+		calls:  []string{"PUT status", "GET secret", "DELETE secret", "PUT status"},
+	},
+}
+
+// waitForEnd waits until the end of a key is recorded and its Secret is deleted.
+func (f *fixture) waitForEnd(name, reason string) {
+	f.Helper()
+	f.WaitForReady(name, reason)
+	framework.Eventually(f, "the Secret and its name in the status are deleted", func() bool {
+		return f.Secret(name+"-token") == nil && f.GetKey(name).Status.SecretName == ""
+	})
+}
 
 func TestReconcile_CallsOfTheKubernetesAPI(t *testing.T) {
-	f := newFixture(t)
-	observed := &crash{at: -1}
-	f.startController(observed.transport)
-	f.CreateKey("frontend")
-	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
-	f.Deactivate("frontend")
-	f.WaitForReady("frontend", v1alpha1.ReasonDeactivated)
-	observed.mu.Lock()
-	defer observed.mu.Unlock()
-	if diff := cmp.Diff(append(callsOfIssuing, callsOfEnding...), observed.calls); diff != "" {
-		t.Errorf("calls (-want +got):\n%s", diff)
+	for name, ending := range endings {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			observed := &crash{at: -1}
+			f.startController(observed.transport)
+			f.CreateKey("frontend")
+			f.WaitForReady("frontend", v1alpha1.ReasonIssued)
+			f.UpdateKey("frontend", ending.end)
+			f.waitForEnd("frontend", ending.reason)
+			observed.mu.Lock()
+			defer observed.mu.Unlock()
+			if diff := cmp.Diff(slices.Concat(callsOfIssuing, ending.calls), observed.calls); diff != "" {
+				t.Errorf("calls (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 
@@ -126,27 +156,56 @@ func TestInvariant3_OneTokenAfterACrashAtAnyCall(t *testing.T) {
 }
 
 func TestReconcile_EndsAKeyAfterACrashAtAnyCall(t *testing.T) {
-	for at, call := range callsOfEnding {
-		for _, after := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%d %s after=%v", at, call, after), func(t *testing.T) {
-				f := newFixture(t)
-				stopFirst := f.startController(nil)
-				f.CreateKey("frontend")
-				f.WaitForReady("frontend", v1alpha1.ReasonIssued)
-				stopFirst()
-				crash := &crash{at: at, after: after, happen: make(chan struct{})}
-				stop := f.startController(crash.transport)
-				f.Deactivate("frontend")
-				<-crash.happen
-				stop()
+	for name, ending := range endings {
+		for at, call := range ending.calls {
+			for _, after := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s %d %s after=%v", name, at, call, after), func(t *testing.T) {
+					f := newFixture(t)
+					stopFirst := f.startController(nil)
+					f.CreateKey("frontend")
+					f.WaitForReady("frontend", v1alpha1.ReasonIssued)
+					stopFirst()
+					crash := &crash{at: at, after: after, happen: make(chan struct{})}
+					stop := f.startController(crash.transport)
+					f.UpdateKey("frontend", ending.end)
+					<-crash.happen
+					stop()
 
-				f.startController(nil)
-				f.WaitForReady("frontend", v1alpha1.ReasonDeactivated)
-				framework.Eventually(f, "the Secret and its name in the status are deleted", func() bool {
-					return f.Secret("frontend-token") == nil && f.GetKey("frontend").Status.SecretName == ""
+					f.startController(nil)
+					f.waitForEnd("frontend", ending.reason)
 				})
-			})
+			}
 		}
+	}
+}
+
+// TestInvariant3_AKeyThatIsExtendedBeforeItsEndIsRecordedKeepsItsToken extends a key that has expired when the controller is about to record
+// its end.
+func TestInvariant3_AKeyThatIsExtendedBeforeItsEndIsRecordedKeepsItsToken(t *testing.T) {
+	for name, isAccepted := range map[string]bool{"issued": true, "handed over, but not accepted yet": false} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			key := f.CreateKey("frontend", expiresIn(-time.Second))
+			handedOver := f.late(key)
+			f.Create(handedOver)
+			f.claim(key, handedOver.Annotations["keys.squirrel.dev/token-hash"], time.Now())
+			if isAccepted {
+				f.updateStatus("frontend", func(status *v1alpha1.APIKeyStatus) { status.Tokens[0].NotBefore = new(metav1.Now()) })
+			}
+			var extendOnce sync.Once
+			f.startController(func(next http.RoundTripper) http.RoundTripper {
+				return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+					if call == "PUT status" {
+						extendOnce.Do(func() { f.UpdateKey("frontend", expiresIn(time.Hour)) })
+					}
+					return send()
+				}}
+			})
+			f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
+			if secret := f.Secret("frontend-token"); secret.UID != handedOver.UID {
+				t.Error("the Secret was replaced")
+			}
+		})
 	}
 }
 

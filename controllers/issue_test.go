@@ -328,9 +328,7 @@ func TestReconcile_ExpiryIsOnTimeAndFinal(t *testing.T) {
 	if late := key.Status.DeactivatedAt.Sub(expiry.Time); late < 0 || late > 2*time.Second {
 		t.Errorf("the expiry is recorded after %s", late)
 	}
-	if f.Secret("frontend-token") != nil {
-		t.Error("the Secret of an expired key still exists")
-	}
+	f.waitForEnd("frontend", v1alpha1.ReasonExpired)
 
 	f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour))) })
 	if key := f.WaitForReady("frontend", v1alpha1.ReasonExpired); apikey.StateOf(key, time.Now()) != apikey.StateExpired {
