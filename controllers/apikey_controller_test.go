@@ -6,6 +6,8 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,9 +19,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
@@ -270,5 +275,176 @@ func TestInvariant3_AStaleCacheDeletesNoSecretOfAnActiveKey(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// keyState is a state of a key. The description is for messages.
+type keyState struct {
+	description string
+	change      func(*v1alpha1.APIKey)
+}
+
+// allStates returns the states of a key that affect another one: all combinations of its validity, its token and its Stalled condition.
+func allStates() []keyState {
+	states := []keyState{{}}
+	for _, dimension := range [][]keyState{
+		{
+			{"active", func(*v1alpha1.APIKey) {}},
+			{"deactivated", func(key *v1alpha1.APIKey) { key.Spec.Active = new(false) }},
+			{"ended", func(key *v1alpha1.APIKey) { key.Status.DeactivatedAt = new(metav1.Now()) }},
+			{"with an unreadable end", unreadable("status.deactivatedAt")},
+		}, {
+			{"without a token", func(*v1alpha1.APIKey) {}},
+			{"claimed", claimed(hashA, nil)},
+			{"claimed with another hash", claimed(hashB, nil)},
+			{"issued", issued(hashA)},
+			{"issued with another hash", issued(hashB)},
+			{"with unreadable tokens", unreadable("status.tokens")},
+		}, {
+			{"not blocked", func(*v1alpha1.APIKey) {}},
+			{"blocked", blocked(v1alpha1.ReasonSecretRefused)},
+		},
+	} {
+		var combined []keyState
+		for _, state := range states {
+			for _, more := range dimension {
+				combined = append(combined, keyState{state.description + " " + more.description, func(key *v1alpha1.APIKey) {
+					if state.change != nil {
+						state.change(key)
+					}
+					more.change(key)
+				}})
+			}
+		}
+		states = combined
+	}
+	return states
+}
+
+func unreadable(field string) func(*v1alpha1.APIKey) {
+	return func(key *v1alpha1.APIKey) { key.Unreadable = append(key.Unreadable, field) }
+}
+
+// keyLister is a cache of these keys.
+type keyLister struct {
+	client.Client
+	keys []v1alpha1.APIKey
+}
+
+func (l *keyLister) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	list.(*v1alpha1.APIKeyList).Items = slices.Clone(l.keys)
+	return nil
+}
+
+// recordingQueue records the priority of each key that is added.
+type recordingQueue struct {
+	priorityqueue.PriorityQueue[reconcile.Request]
+	priorities map[string]int
+}
+
+func (q *recordingQueue) AddWithOpts(options priorityqueue.AddOpts, requests ...reconcile.Request) {
+	for _, request := range requests {
+		q.priorities[request.Name] = *options.Priority
+	}
+}
+
+// conflictChange is a change of a key, which may be a deletion, while another key waits for it.
+type conflictChange struct {
+	former, current *v1alpha1.APIKey
+	waiting         v1alpha1.APIKey
+	others          []v1alpha1.APIKey
+}
+
+// deliver sends the event of the change, and returns the priority of the waiting key in the queue if it was enqueued.
+func (c *conflictChange) deliver(t *testing.T) (priority int, isEnqueued bool) {
+	t.Helper()
+	waiting := slices.Concat([]v1alpha1.APIKey{c.waiting}, c.others)
+	cache := &keyLister{keys: slices.Concat(waiting, []v1alpha1.APIKey{*c.former})}
+	r := &APIKeyReconciler{Client: cache, Now: time.Now}
+	_, err := r.findConflict(t.Context(), &c.waiting) // it caches the first keys
+	framework.Must(t, err)
+	queue := &recordingQueue{priorities: map[string]int{}}
+	if c.current == nil {
+		cache.keys = waiting
+		r.EventHandler().Delete(t.Context(), event.DeleteEvent{Object: c.former}, queue)
+	} else {
+		cache.keys = slices.Concat(waiting, []v1alpha1.APIKey{*c.current})
+		r.EventHandler().Update(t.Context(), event.UpdateEvent{ObjectOld: c.former, ObjectNew: c.current}, queue)
+	}
+	priority, isEnqueued = queue.priorities[c.waiting.Name]
+	return priority, isEnqueued
+}
+
+// check returns what is wrong with the queue after the change, or "".
+func (c *conflictChange) check(t *testing.T) string {
+	t.Helper()
+	before := apikey.FindConflict(&c.waiting, []v1alpha1.APIKey{*c.former})
+	if before == nil {
+		return "" // the key does not wait for it
+	}
+	setStalled(&c.waiting, metav1.ConditionFalse, before.Reason, before.Message)
+	var after *apikey.Conflict
+	if c.current != nil {
+		after = apikey.FindConflict(&c.waiting, []v1alpha1.APIKey{*c.current})
+	}
+	priority, isEnqueued := c.deliver(t)
+	switch {
+	case after == nil && (!isEnqueued || priority != priorityNew):
+		return "the conflict has ended"
+	case after != nil && after.Message == before.Message && isEnqueued:
+		return "the conflict is the same, but the key is enqueued"
+	case after != nil && after.Reason == v1alpha1.ReasonTokenHashConflict && after.Message != before.Message && !isEnqueued:
+		return "the app name is free, but the hash is not"
+	default:
+		return ""
+	}
+}
+
+// TestInvariant10_EachChangeThatEndsAConflictEnqueuesTheKeyThatWaits changes a key from each state to each other one, deletes it, and
+// replaces it by another object of its name. A key that waits for it is enqueued if its conflict ends, and causes no work if that stays the
+// same. In a large group, other keys wait too, which come later.
+func TestInvariant10_EachChangeThatEndsAConflictEnqueuesTheKeyThatWaits(t *testing.T) {
+	const composed, decomposed = "Caf\u00e9", "Cafe\u0301"
+	created := func(after time.Duration) func(*v1alpha1.APIKey) {
+		return func(key *v1alpha1.APIKey) { key.CreationTimestamp = metav1.NewTime(time.Now().Add(after)) }
+	}
+	var large []v1alpha1.APIKey
+	for i := range 20 {
+		large = append(large, *newKey(fmt.Sprint("later-", i), appName(composed), tokenHash(hashA), created(time.Hour)))
+	}
+	waiting := map[string]*v1alpha1.APIKey{
+		"the app name":              newKey("waiting", appName(decomposed)),
+		"the hash":                  newKey("waiting", tokenHash(hashA)),
+		"the app name and the hash": newKey("waiting", appName(decomposed), tokenHash(hashA)),
+	}
+	holders := map[string]*v1alpha1.APIKey{
+		"older":             newKey("holder", appName(composed), created(-time.Hour)),
+		"younger":           newKey("holder", appName(composed), created(time.Minute)),
+		"older, imported":   newKey("holder", appName(composed), created(-time.Hour), tokenHash(hashA)),
+		"younger, imported": newKey("holder", appName(composed), created(time.Minute), tokenHash(hashA)),
+	}
+	replacement := newKey("holder", appName(composed), created(time.Hour), func(key *v1alpha1.APIKey) { key.UID = "replacement" })
+	changes := append(allStates(),
+		keyState{"deleted", func(key *v1alpha1.APIKey) { key.UID = "" }},
+		keyState{"replaced", func(key *v1alpha1.APIKey) { *key = *replacement.DeepCopy() }})
+
+	for kind, holder := range holders {
+		for what, key := range waiting {
+			for _, from := range allStates() {
+				for _, to := range changes {
+					for _, others := range [][]v1alpha1.APIKey{nil, large} {
+						change := &conflictChange{former: holder.DeepCopy(), current: holder.DeepCopy(), waiting: *key.DeepCopy(), others: others}
+						from.change(change.former)
+						if to.change(change.current); change.current.UID == "" {
+							change.current = nil
+						}
+						if problem := change.check(t); problem != "" {
+							t.Errorf("a key waits for %s, as do %d others. When the holder (%s) was%s and is%s: %s",
+								what, len(others), kind, from.description, to.description, problem)
+						}
+					}
+				}
+			}
+		}
 	}
 }

@@ -28,7 +28,7 @@ func conflictStateOf(key *v1alpha1.APIKey) conflictState {
 		return conflictState{deleted: true}
 	}
 	return conflictState{
-		retired: apikey.IsRetired(key), issued: apikey.IsIssued(key), claimed: apikey.IsClaimed(key), blocked: apikey.IsBlocked(key),
+		retired: apikey.IsRetired(key), issued: apikey.MayBeIssued(key), claimed: apikey.IsClaimed(key), blocked: apikey.IsBlocked(key),
 		hashes: apikey.HashesOf(key),
 	}
 }
@@ -40,7 +40,7 @@ func (after conflictState) holderChanged(before conflictState) bool {
 
 // yielded reports whether the key lets another key precede it, at least until its next attempt, or has dropped a hash.
 func (after conflictState) yielded(before conflictState) bool {
-	return (before.claimed && !after.claimed) || (after.blocked && !before.blocked) ||
+	return (before.issued && !after.issued) || (before.claimed && !after.claimed) || (after.blocked && !before.blocked) ||
 		slices.ContainsFunc(before.hashes, func(hash string) bool { return !slices.Contains(after.hashes, hash) })
 }
 

@@ -158,8 +158,8 @@ func firstWhere(keys []v1alpha1.APIKey, matches func(*v1alpha1.APIKey) bool) *v1
 	return first
 }
 
-// mayBeIssued reports whether the key is issued, or has token records that are unreadable.
-func mayBeIssued(key *v1alpha1.APIKey) bool {
+// MayBeIssued reports whether the key is issued, or has token records that are unreadable.
+func MayBeIssued(key *v1alpha1.APIKey) bool {
 	return IsIssued(key) || key.IsUnreadable("status.tokens")
 }
 
@@ -167,8 +167,8 @@ func mayBeIssued(key *v1alpha1.APIKey) bool {
 // UID. The order is total, so that every process determines the same first key.
 func precedes(a, b *v1alpha1.APIKey) bool {
 	switch {
-	case mayBeIssued(a) != mayBeIssued(b):
-		return mayBeIssued(a)
+	case MayBeIssued(a) != MayBeIssued(b):
+		return MayBeIssued(a)
 	case IsClaimed(a) != IsClaimed(b):
 		return IsClaimed(a)
 	case !a.CreationTimestamp.Equal(&b.CreationTimestamp):
