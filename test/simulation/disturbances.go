@@ -142,9 +142,9 @@ func (s *simulation) expectTakeover(c *controller) {
 		if c != s.leader || c.up && !c.paused && !c.partitioned || len(s.controllers) == 1 {
 			return
 		}
-		if s.leader = s.successorOf(c); !s.leader.up {
-			s.leader.start()
-		}
+		s.leader = s.successorOf(c)
+		s.leader.crash() // it may have led before, and not have noticed yet that it no longer does
+		s.leader.start()
 		c.after(0, func() { c.after(time.Duration(s.below(2000))*time.Millisecond, c.crash) })
 	})
 }
