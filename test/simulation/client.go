@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -69,14 +70,23 @@ func (c *liveClient) Create(ctx context.Context, object client.Object, _ ...clie
 	}
 }
 
-// Update replaces a Secret.
+// Update replaces an object.
 func (c *liveClient) Update(ctx context.Context, object client.Object, _ ...client.UpdateOption) error {
-	secret := object.(*corev1.Secret)
-	sent := secret.DeepCopy()
-	c.registerMinted(c.process, sent)
-	return request(ctx, c, secret, func() string { return "updates " + c.describeSecret(sent) }, func() (*corev1.Secret, error) {
-		return c.server.updateSecret(c.process, sent)
-	})
+	switch object := object.(type) {
+	case *v1alpha1.APIKey:
+		sent := object.DeepCopy()
+		return request(ctx, c, object, func() string { return "updates " + c.describeSpec(sent) }, func() (*v1alpha1.APIKey, error) {
+			return c.server.updateSpec(c.process, sent)
+		})
+	case *corev1.Secret:
+		sent := object.DeepCopy()
+		c.registerMinted(c.process, sent)
+		return request(ctx, c, object, func() string { return "updates " + c.describeSecret(sent) }, func() (*corev1.Secret, error) {
+			return c.server.updateSecret(c.process, sent)
+		})
+	default:
+		panic(fmt.Sprintf("the simulation has no %T", object))
+	}
 }
 
 // Patch changes a key. The patch must have the resourceVersion, so that it has the same effect as an update.
@@ -90,17 +100,17 @@ func (c *liveClient) Patch(ctx context.Context, object client.Object, _ client.P
 
 // Delete deletes an object.
 func (c *liveClient) Delete(ctx context.Context, object client.Object, options ...client.DeleteOption) error {
-	conditions := (&client.DeleteOptions{}).ApplyOptions(options).Preconditions
+	o := (&client.DeleteOptions{}).ApplyOptions(options)
 	name := client.ObjectKeyFromObject(object)
 	switch object := object.(type) {
 	case *v1alpha1.APIKey:
 		return request(ctx, c, object, func() string { return "deletes key " + name.String() }, func() (*v1alpha1.APIKey, error) {
-			return nil, c.server.deleteKey(c.process, name, conditions, metav1.DeletePropagationBackground)
+			return nil, c.server.deleteKey(c.process, name, o.Preconditions, ptr.Deref(o.PropagationPolicy, metav1.DeletePropagationBackground))
 		})
 	case *corev1.Secret:
 		sent := object.DeepCopy()
 		return request(ctx, c, object, func() string { return "deletes " + c.describeSecret(sent) }, func() (*corev1.Secret, error) {
-			return nil, c.server.deleteSecret(c.process, name, conditions)
+			return nil, c.server.deleteSecret(c.process, name, o.Preconditions)
 		})
 	default:
 		panic(fmt.Sprintf("the simulation has no %T", object))
@@ -175,10 +185,10 @@ func (c *cachedClient) List(_ context.Context, list client.ObjectList, options .
 	if o.UnsafeDisableDeepCopy == nil || !*o.UnsafeDisableDeepCopy || !o.DisableReadYourWritesConsistency {
 		panic("the simulation of this list is missing")
 	}
-	keys := list.(*v1alpha1.APIKeyList)
+	keys, index := list.(*v1alpha1.APIKeyList), o.FieldSelector.Requirements()[0]
 	keys.Items = nil
 	for _, name := range sortedNames(c.keys) {
-		if key := c.keys[name]; key.Namespace == o.Namespace && c.matches(key, o.FieldSelector.Requirements()[0].Field, o.FieldSelector.Requirements()[0].Value) {
+		if key := c.keys[name]; key.Namespace == o.Namespace && c.matches(key, index.Field, index.Value) {
 			keys.Items = append(keys.Items, *key)
 		}
 	}

@@ -54,6 +54,12 @@ type cache struct {
 	notifications []func()
 }
 
+func newCache() *cache {
+	return &cache{
+		keys: map[types.NamespacedName]*v1alpha1.APIKey{}, written: map[types.NamespacedName]int64{}, indexes: map[string]client.IndexerFunc{},
+	}
+}
+
 // IndexField adds an index.
 func (c *cache) IndexField(_ context.Context, _ client.Object, field string, extract client.IndexerFunc) error {
 	c.indexes[field] = extract
@@ -74,7 +80,7 @@ var background = log.IntoContext(context.Background(), logr.Discard())
 // start starts a new process.
 func (c *controller) start() {
 	c.process.start()
-	c.cache = &cache{keys: map[types.NamespacedName]*v1alpha1.APIKey{}, written: map[types.NamespacedName]int64{}, indexes: map[string]client.IndexerFunc{}}
+	c.cache = newCache()
 	c.queue = newQueue(c.process, c.work)
 	must(apikey.Index(background, c.cache))
 	config := &rest.Config{Host: "http://simulation", Transport: roundTripper{c.process}}
@@ -84,7 +90,8 @@ func (c *controller) start() {
 	must(err)
 	live := liveClient{process: c.process, send: c.send}
 	c.reconciler = &controllers.APIKeyReconciler{
-		Client: &cachedClient{live, c.cache}, Secrets: &live, Events: recorder{c.process}, Now: clock.Now, CheckClock: clock.Check, Queue: c.queue,
+		Client: &cachedClient{live, c.cache}, Secrets: &live, Events: recorder{c.process},
+		Now: clock.Now, CheckClock: clock.Check, Queue: c.queue,
 	}
 	c.handler = c.reconciler.EventHandler()
 	c.process.newWatcher(c.replace, c.apply, func() {})
@@ -160,7 +167,8 @@ func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) {
 // respond returns a response whose only content is its date.
 func respond(request *http.Request, code int, date time.Time) *http.Response {
 	return &http.Response{
-		StatusCode: code, Header: http.Header{"Date": {date.UTC().Format(http.TimeFormat)}}, Body: io.NopCloser(strings.NewReader("{}")), Request: request,
+		StatusCode: code, Header: http.Header{"Date": {date.UTC().Format(http.TimeFormat)}}, Body: io.NopCloser(strings.NewReader("{}")),
+		Request: request,
 	}
 }
 

@@ -13,11 +13,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -113,16 +115,11 @@ func (s *server) createKey(by *process, key *v1alpha1.APIKey) (*v1alpha1.APIKey,
 	if s.keys[name] != nil {
 		return nil, apierrors.NewAlreadyExists(keyResource, key.Name)
 	}
-	key = key.DeepCopy()
+	key = received(key)
 	s.initialize(key)
 	key.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "APIKey"}
 	key.Generation = 1
-	if key.Spec.Active == nil {
-		key.Spec.Active = new(true)
-	}
-	if key.Spec.Secret != nil && key.Spec.Secret.Key == "" {
-		key.Spec.Secret.Key = "token"
-	}
+	setDefaults(key)
 	key.Status = v1alpha1.APIKeyStatus{Conditions: []metav1.Condition{{
 		Type: v1alpha1.ConditionReady, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonPending, Message: "Waiting for the controller.",
 		LastTransitionTime: metav1.Unix(0, 0),
@@ -131,47 +128,80 @@ func (s *server) createKey(by *process, key *v1alpha1.APIKey) (*v1alpha1.APIKey,
 	return key, nil
 }
 
-// updateStatus replaces the status, and requires the current resourceVersion if the object has one.
+func setDefaults(key *v1alpha1.APIKey) {
+	if key.Spec.Active == nil {
+		key.Spec.Active = new(true)
+	}
+	if key.Spec.Secret != nil && key.Spec.Secret.Key == "" {
+		key.Spec.Secret.Key = "token"
+	}
+}
+
+// received returns a copy of an object that a client sent. JSON has no fractions of seconds.
+func received(sent *v1alpha1.APIKey) *v1alpha1.APIKey {
+	key := &v1alpha1.APIKey{}
+	must(json.Unmarshal(encode(sent), key))
+	return key
+}
+
+// updateStatus replaces the status.
 func (s *server) updateStatus(by *process, update *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
-	return s.updateKey(by, update, func(key *v1alpha1.APIKey) {
-		key.Status = *update.Status.DeepCopy()
-		for i := range key.Status.Conditions {
-			changed := &key.Status.Conditions[i].LastTransitionTime
-			*changed = changed.Rfc3339Copy()
-		}
-	})
+	update = received(update)
+	return s.updateKey(by, update, func(key *v1alpha1.APIKey) { key.Status = update.Status })
 }
 
 // updateSpec replaces all but the status.
 func (s *server) updateSpec(by *process, update *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
+	update = received(update)
+	setDefaults(update)
 	return s.updateKey(by, update, func(key *v1alpha1.APIKey) {
-		key.Labels, key.Annotations = maps.Clone(update.Labels), maps.Clone(update.Annotations)
-		key.Finalizers = slices.Clone(update.Finalizers)
-		if !slices.Equal(encode(key.Spec), encode(update.Spec)) {
-			key.Spec = *update.Spec.DeepCopy()
+		key.Labels, key.Annotations, key.Finalizers = update.Labels, update.Annotations, update.Finalizers
+		if !equality.Semantic.DeepEqual(key.Spec, update.Spec) {
+			key.Spec = update.Spec
 			key.Generation++
 		}
 	})
 }
 
+// updateKey changes a key. It writes nothing if that makes no difference.
 func (s *server) updateKey(by *process, update *v1alpha1.APIKey, change func(*v1alpha1.APIKey)) (*v1alpha1.APIKey, error) {
 	current := s.keys[client.ObjectKeyFromObject(update)]
 	switch {
 	case current == nil:
 		return nil, apierrors.NewNotFound(keyResource, update.Name)
-	case update.UID != "" && update.UID != current.UID, update.ResourceVersion != "" && update.ResourceVersion != current.ResourceVersion:
-		return nil, apierrors.NewConflict(keyResource, update.Name, errors.New("the object has been modified"))
+	case update.UID != "" && update.UID != current.UID:
+		return nil, apierrors.NewConflict(keyResource, update.Name, errPrecondition)
+	case update.ResourceVersion == "":
+		return nil, apierrors.NewInvalid(current.GroupVersionKind().GroupKind(), update.Name, nil)
+	case update.ResourceVersion != current.ResourceVersion:
+		return nil, apierrors.NewConflict(keyResource, update.Name, errModified)
 	}
 	key := current.DeepCopy()
 	change(key)
-	s.revision++
-	key.ResourceVersion = strconv.FormatInt(s.revision, 10)
 	if key.DeletionTimestamp != nil && len(key.Finalizers) == 0 {
-		s.publish(by, watch.Deleted, current, key)
+		s.removeKey(by, current)
 		return key, nil
 	}
+	return s.replaceKey(by, current, key), nil
+}
+
+// replaceKey stores the next state of a key, if it differs.
+func (s *server) replaceKey(by *process, current, key *v1alpha1.APIKey) *v1alpha1.APIKey {
+	if equality.Semantic.DeepEqual(current, key) {
+		return current
+	}
+	s.revision++
+	key.ResourceVersion = strconv.FormatInt(s.revision, 10)
 	s.publish(by, watch.Modified, current, key)
-	return key, nil
+	return key
+}
+
+// removeKey removes a key. The event of a watch has its last state, with the resourceVersion of the deletion.
+func (s *server) removeKey(by *process, current *v1alpha1.APIKey) {
+	key := current.DeepCopy()
+	s.revision++
+	key.ResourceVersion = strconv.FormatInt(s.revision, 10)
+	s.publish(by, watch.Deleted, current, key)
 }
 
 // deleteKey deletes a key, or sets its deletionTimestamp if it has a finalizer.
@@ -185,30 +215,31 @@ func (s *server) deleteKey(
 	case !meets(current, conditions):
 		return apierrors.NewConflict(keyResource, name.Name, errPrecondition)
 	}
-	finalizers := slices.Clone(current.Finalizers)
+	key := current.DeepCopy()
+	key.Finalizers = slices.DeleteFunc(key.Finalizers, isOfCollector)
 	switch policy {
 	case metav1.DeletePropagationOrphan:
-		finalizers = append(finalizers, finalizerOrphan)
+		key.Finalizers = append(key.Finalizers, finalizerOrphan)
 	case metav1.DeletePropagationForeground:
-		finalizers = append(finalizers, finalizerForeground)
+		key.Finalizers = append(key.Finalizers, finalizerForeground)
 	}
-	key := current.DeepCopy()
-	s.revision++
-	key.ResourceVersion = strconv.FormatInt(s.revision, 10)
-	if len(finalizers) == 0 {
-		s.publish(by, watch.Deleted, current, key)
+	if len(key.Finalizers) == 0 {
+		s.removeKey(by, current)
 		return nil
 	}
-	if current.DeletionTimestamp == nil {
+	if key.DeletionTimestamp == nil {
 		key.DeletionTimestamp = new(metav1.NewTime(s.clock().Truncate(time.Second)))
 		key.Generation++
 	}
-	key.Finalizers = slices.Compact(finalizers)
-	s.publish(by, watch.Modified, current, key)
+	s.replaceKey(by, current, key)
 	if policy != metav1.DeletePropagationBackground {
 		s.after(s.collectorDelay(), func() { s.finalize(name, key.UID) })
 	}
 	return nil
+}
+
+func isOfCollector(finalizer string) bool {
+	return finalizer == finalizerOrphan || finalizer == finalizerForeground
 }
 
 // publish stores the key, and sends the event to all watches.
@@ -243,7 +274,8 @@ func (s *server) createSecret(by *process, secret *corev1.Secret) (*corev1.Secre
 	return secret, nil
 }
 
-// updateSecret replaces a Secret, and requires the current resourceVersion if the object has one.
+// updateSecret replaces a Secret, and requires the current resourceVersion if the object has one. It writes nothing if that makes no
+// difference.
 func (s *server) updateSecret(by *process, secret *corev1.Secret) (*corev1.Secret, error) {
 	name := client.ObjectKeyFromObject(secret)
 	current := s.secrets[name]
@@ -251,17 +283,26 @@ func (s *server) updateSecret(by *process, secret *corev1.Secret) (*corev1.Secre
 	case current == nil:
 		return nil, apierrors.NewNotFound(secretResource, secret.Name)
 	case secret.UID != "" && secret.UID != current.UID, secret.ResourceVersion != "" && secret.ResourceVersion != current.ResourceVersion:
-		return nil, apierrors.NewConflict(secretResource, secret.Name, errors.New("the object has been modified"))
+		return nil, apierrors.NewConflict(secretResource, secret.Name, errModified)
+	case secret.Type != current.Type, ptr.Deref(current.Immutable, false) && !hasSameData(secret, current):
+		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Secret").GroupKind(), secret.Name, nil)
 	case s.refusals[secret.Namespace] != nil && by.isController:
 		return nil, s.refusals[secret.Namespace]
 	}
 	secret = secret.DeepCopy()
+	secret.UID, secret.CreationTimestamp, secret.ResourceVersion = current.UID, current.CreationTimestamp, current.ResourceVersion
+	if equality.Semantic.DeepEqual(current, secret) {
+		return current, nil
+	}
 	s.revision++
-	secret.UID, secret.CreationTimestamp = current.UID, current.CreationTimestamp
 	secret.ResourceVersion = strconv.FormatInt(s.revision, 10)
 	s.secrets[name] = secret
 	s.checkSecretWrite(by, current, secret)
 	return secret, nil
+}
+
+func hasSameData(a, b *corev1.Secret) bool {
+	return equality.Semantic.DeepEqual(a.Data, b.Data) && equality.Semantic.DeepEqual(a.Immutable, b.Immutable)
 }
 
 func (s *server) deleteSecret(by *process, name types.NamespacedName, conditions *metav1.Preconditions) error {
@@ -278,7 +319,10 @@ func (s *server) deleteSecret(by *process, name types.NamespacedName, conditions
 	return nil
 }
 
-var errPrecondition = errors.New("the precondition is not met")
+var (
+	errModified     = errors.New("the object has been modified")
+	errPrecondition = errors.New("the precondition is not met")
+)
 
 // meets reports whether an object meets the preconditions of a deletion.
 func meets(object metav1.Object, conditions *metav1.Preconditions) bool {
@@ -311,29 +355,30 @@ func (s *server) hasKey(namespace string, uid types.UID) bool {
 	return false
 }
 
-// finalize completes a deletion that orphans the Secrets of a key, or deletes them first.
+// finalize completes a deletion that orphans the Secrets of a key, or deletes them first. The key may be deleted before its Secrets
+// nevertheless, because they do not block its deletion (blockOwnerDeletion is false).
 func (s *server) finalize(name types.NamespacedName, uid types.UID) {
 	key := s.keys[name]
-	if key == nil || key.UID != uid {
+	if key == nil || key.UID != uid || !slices.ContainsFunc(key.Finalizers, isOfCollector) {
 		return
 	}
 	isOrphaned := slices.Contains(key.Finalizers, finalizerOrphan)
+	isEarly := s.chance(50)
 	for _, secretName := range sortedNames(s.secrets) {
 		secret := s.secrets[secretName]
-		if !metav1.IsControlledBy(secret, key) {
-			continue
-		}
-		if isOrphaned {
+		switch {
+		case !metav1.IsControlledBy(secret, key):
+		case isOrphaned:
 			secret = secret.DeepCopy()
 			secret.OwnerReferences = nil
 			_, _ = s.updateSecret(s.collector, secret)
-		} else {
+		case !isEarly:
 			_ = s.deleteSecret(s.collector, secretName, nil)
 		}
 	}
 	s.log("garbage collector", func() string { return "ends the deletion of " + name.String() })
 	key = key.DeepCopy()
-	key.Finalizers = slices.DeleteFunc(key.Finalizers, func(f string) bool { return f != finalizerUser })
+	key.Finalizers = slices.DeleteFunc(key.Finalizers, isOfCollector)
 	_, _ = s.updateSpec(s.collector, key)
 }
 

@@ -6,7 +6,6 @@ package simulation
 import (
 	"flag"
 	"fmt"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
@@ -31,7 +31,7 @@ var (
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(400) // the heap is small, and most of it is garbage after each run
 	flag.Parse()
-	os.Exit(m.Run())
+	testenv.Main(m)
 }
 
 // TestSchedules makes one run for each seed, and reports the first violation of an invariant.

@@ -22,11 +22,10 @@ type watcher struct {
 	epoch     int // of the connection
 }
 
-func (p *process) newWatcher(replace func([]*v1alpha1.APIKey), apply func(*change), bookmark func()) *watcher {
+func (p *process) newWatcher(replace func([]*v1alpha1.APIKey), apply func(*change), bookmark func()) {
 	w := &watcher{process: p, replace: replace, apply: apply, bookmark: bookmark}
 	p.server.watchers = append(slices.DeleteFunc(p.server.watchers, func(former *watcher) bool { return former.process == p }), w)
 	w.list()
-	return w
 }
 
 const watchRetryDelay = time.Second
