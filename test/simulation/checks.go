@@ -81,7 +81,7 @@ func (s *server) checkClaims(by *process, former, key *v1alpha1.APIKey) {
 				by.name, describeName(key), handed.label)
 		}
 		if added {
-			s.expectedEvents[by] = "Reissued"
+			s.expectedEvents[s.executing.task] = "Reissued"
 		}
 	}
 }
@@ -223,7 +223,7 @@ func (s *server) checkSecretDeletion(by *process, secret *corev1.Secret) {
 	}
 	for _, key := range s.listKeys() {
 		record := recordOf(key, known.hash)
-		isOver := isEnded(key) || isExpired(key, s.clock().Add(clockTolerance))
+		isOver := isEnded(key) || isExpired(key, s.clock().Add(clockTolerance)) || s.lostEnds[key.UID]
 		if key.Namespace != secret.Namespace || record == nil || isOver || key.Spec.TokenHash != "" {
 			continue
 		}
@@ -256,9 +256,9 @@ func (s *server) isTTLOver(key *v1alpha1.APIKey, issued time.Time) bool {
 }
 
 // checkEvent notes the event of a controller, and checks invariant 1 for it.
-func (s *simulation) checkEvent(by *process, key *v1alpha1.APIKey, reason, note string) {
-	if s.expectedEvents[by] == reason {
-		delete(s.expectedEvents, by)
+func (s *simulation) checkEvent(key *v1alpha1.APIKey, reason, note string) {
+	if s.expectedEvents[s.running] == reason {
+		delete(s.expectedEvents, s.running)
 	}
 	for _, known := range s.tokens {
 		if bytes.Contains([]byte(note), []byte(known.plaintext)) {
@@ -267,10 +267,10 @@ func (s *simulation) checkEvent(by *process, key *v1alpha1.APIKey, reason, note 
 	}
 }
 
-// checkRecorded checks that a controller has recorded the event that its last write required.
-func (s *simulation) checkRecorded(by *process) {
+// checkRecorded checks that a reconcile has recorded the event that its last write required.
+func (s *simulation) checkRecorded(by *task) {
 	if reason := s.expectedEvents[by]; reason != "" {
-		s.violate("3: no second token without an event", "%s has not recorded the event %s", by.name, reason)
+		s.violate("3: no second token without an event", "%s has not recorded the event %s", by.process.name, reason)
 	}
 }
 

@@ -3,7 +3,11 @@
 
 package simulation
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+
+	"k8s.io/apimachinery/pkg/types"
+)
 
 // choices decides everything in a run that may happen in more than one way. A seed determines all choices. A recorded list of them replays
 // the same run, and a list with zeros in it a simpler one: 0 always stands for the plainest way.
@@ -32,6 +36,15 @@ func (c *choices) below(n int) int {
 
 // chance chooses true with a probability in percent.
 func (c *choices) chance(percent int) bool { return c.below(100) >= 100-percent }
+
+// inSomeOrder starts a list elsewhere, where the order is random.
+func (c *choices) inSomeOrder(names []types.NamespacedName) []types.NamespacedName {
+	if len(names) < 2 {
+		return names
+	}
+	first := c.below(len(names))
+	return append(names[first:len(names):len(names)], names[:first]...)
+}
 
 // one chooses one of the options.
 func one[T any](c *choices, options ...T) T { return options[c.below(len(options))] }

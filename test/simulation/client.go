@@ -161,7 +161,7 @@ type cachedClient struct {
 // Get reads a key from the cache. It waits until the cache has the last write of the key by this client.
 func (c *cachedClient) Get(ctx context.Context, name client.ObjectKey, object client.Object, options ...client.GetOption) error {
 	isConsistent := !(&client.GetOptions{}).ApplyOptions(options).DisableReadYourWritesConsistency
-	for c.running == c.process { // otherwise a handler of events reads
+	for c.running != nil { // otherwise a handler of events reads
 		if err := c.do(ctx, &call{execute: func() error { return nil }, isLocal: true, name: text("reads its cache")}); err != nil {
 			return err
 		}
@@ -187,7 +187,7 @@ func (c *cachedClient) List(_ context.Context, list client.ObjectList, options .
 	}
 	keys, index := list.(*v1alpha1.APIKeyList), o.FieldSelector.Requirements()[0]
 	keys.Items = nil
-	for _, name := range sortedNames(c.keys) {
+	for _, name := range c.inSomeOrder(sortedNames(c.keys)) {
 		if key := c.keys[name]; key.Namespace == o.Namespace && c.matches(key, index.Field, index.Value) {
 			keys.Items = append(keys.Items, *key)
 		}

@@ -41,15 +41,20 @@ type controller struct {
 	reconciler *controllers.APIKeyReconciler
 	handler    handler.EventHandler
 	transport  http.RoundTripper
+
+	apiClock        *kubeapi.Clock
+	isCheckingClock bool
 }
 
 // cache is the cache of keys of a controller.
 type cache struct {
 	keys     map[types.NamespacedName]*v1alpha1.APIKey
 	synced   bool
-	observed int64                          // the highest revision that a handler has seen
+	observed int64                          // the highest revision that the cache is known to have
 	written  map[types.NamespacedName]int64 // the revision of the controller's last write of each key
 	indexes  map[string]client.IndexerFunc
+	// seesUnchanged is false if the handler sees no event of a key that a list has unchanged. So it is from the first periodic resync on.
+	seesUnchanged bool
 	// notifications are events that the handler has not seen yet.
 	notifications []func()
 }
@@ -81,17 +86,19 @@ var background = log.IntoContext(context.Background(), logr.Discard())
 func (c *controller) start() {
 	c.process.start()
 	c.cache = newCache()
+	c.seesUnchanged = !c.chance(20)
 	c.queue = newQueue(c.process, c.work)
 	must(apikey.Index(background, c.cache))
 	config := &rest.Config{Host: "http://simulation", Transport: roundTripper{c.process}}
-	clock, err := kubeapi.NewClock(config, c.process.clock, slog.New(slog.DiscardHandler))
+	var err error
+	c.apiClock, err = kubeapi.NewClock(config, c.process.clock, slog.New(slog.DiscardHandler))
 	must(err)
 	c.transport, err = rest.TransportFor(config)
 	must(err)
 	live := liveClient{process: c.process, send: c.send}
 	c.reconciler = &controllers.APIKeyReconciler{
 		Client: &cachedClient{live, c.cache}, Secrets: &live, Events: recorder{c.process},
-		Now: clock.Now, CheckClock: clock.Check, Queue: c.queue,
+		Now: c.apiClock.Now, CheckClock: c.checkClock, Queue: c.queue,
 	}
 	c.handler = c.reconciler.EventHandler()
 	c.process.newWatcher(c.replace, c.apply, func() {})
@@ -119,6 +126,18 @@ func (c *controller) readClock() {
 	response.Body.Close()
 }
 
+// checkClock lets one worker check the clock at a time. The others wait as for the mutex of the Clock, which the simulation cannot see.
+func (c *controller) checkClock(ctx context.Context) error {
+	for c.isCheckingClock {
+		if err := c.do(ctx, &call{execute: func() error { return nil }, isLocal: true}); err != nil {
+			return err
+		}
+	}
+	c.isCheckingClock = true
+	defer func() { c.isCheckingClock = false }()
+	return c.apiClock.Check(ctx)
+}
+
 func must(err error) {
 	if err != nil {
 		panic(err)
@@ -127,7 +146,7 @@ func must(err error) {
 
 // send sends a request through the transport whose responses the clock reads.
 func (c *controller) send(ctx context.Context, request *call) error {
-	c.checkRecorded(c.process)
+	c.checkRecorded(c.running)
 	r, err := http.NewRequestWithContext(context.WithValue(ctx, callKey{}, request), http.MethodGet, "http://simulation/", nil)
 	must(err)
 	response, err := c.transport.RoundTrip(r)
@@ -180,23 +199,25 @@ func (c *controller) replace(keys []*v1alpha1.APIKey) {
 	c.readClock()
 	former := c.cache.keys
 	c.cache.keys = make(map[types.NamespacedName]*v1alpha1.APIKey, len(keys))
-	isInitial := !c.synced
 	for _, listed := range keys {
-		name, key := client.ObjectKeyFromObject(listed), trim(listed)
-		c.cache.keys[name] = key
-		if old := former[name]; old != nil {
-			c.notify(key, func() { c.handler.Update(background, event.UpdateEvent{ObjectOld: old, ObjectNew: key}, c.queue) })
-		} else {
-			c.notify(key, func() {
-				c.handler.Create(background, event.CreateEvent{Object: key, IsInInitialList: isInitial}, c.queue)
-			})
-		}
+		c.cache.keys[client.ObjectKeyFromObject(listed)] = trim(listed)
 	}
 	for _, name := range sortedNames(former) {
 		if key := former[name]; c.cache.keys[name] == nil {
 			c.notify(key, func() {
 				c.handler.Delete(background, event.DeleteEvent{Object: key, DeleteStateUnknown: true}, c.queue)
 			})
+		}
+	}
+	isInitial := !c.synced
+	for _, name := range c.inSomeOrder(sortedNames(c.cache.keys)) {
+		switch old, key := former[name], c.cache.keys[name]; {
+		case old == nil:
+			c.notify(key, func() {
+				c.handler.Create(background, event.CreateEvent{Object: key, IsInInitialList: isInitial}, c.queue)
+			})
+		case old.ResourceVersion != key.ResourceVersion || c.seesUnchanged:
+			c.notify(key, func() { c.handler.Update(background, event.UpdateEvent{ObjectOld: old, ObjectNew: key}, c.queue) })
 		}
 	}
 	c.synced = true
@@ -239,41 +260,49 @@ var transform = func() func(any) (any, error) {
 	panic("the cache has no options for keys")
 }()
 
-// notify passes an event to the handler, after those before it and perhaps later than to the cache.
+// notify passes an event to the handler, after those before it and perhaps later than to the cache. The goroutine that records which
+// revision the cache has may be earlier or later.
 func (c *controller) notify(key *v1alpha1.APIKey, handle func()) {
-	c.notifications = append(c.notifications, func() {
-		handle()
-		c.observed = max(c.observed, revisionOf(key))
-	})
-	delay := time.Duration(0)
-	if c.chance(10) {
-		delay = c.watchDelay()
-	}
-	c.process.after(delay, func() {
+	c.notifications = append(c.notifications, handle)
+	c.process.after(c.notificationDelay(), func() {
 		next := c.notifications[0]
 		c.notifications = c.notifications[1:]
 		next()
 	})
+	c.process.after(c.notificationDelay(), func() { c.observed = max(c.observed, revisionOf(key)) })
 }
 
-// work starts a reconcile if the worker is idle and a request is ready.
+func (c *controller) notificationDelay() time.Duration {
+	if c.chance(10) {
+		return c.watchDelay()
+	}
+	return 0
+}
+
+// work starts reconciles while a worker is idle and a request is ready.
 func (c *controller) work() {
-	if !c.synced || c.task != nil {
-		return
+	for c.synced && len(c.tasks) < c.profile.workers {
+		request, priority, ok := c.queue.pop()
+		if !ok {
+			return
+		}
+		c.reconcile(request, priority)
 	}
-	request, priority, ok := c.queue.pop()
-	if !ok {
-		return
-	}
+}
+
+// reconcile lets a worker process a request.
+func (c *controller) reconcile(request reconcile.Request, priority int) {
 	c.log(c.name, func() string { return "reconciles " + request.String() })
 	var result reconcile.Result
 	var err error
+	var worker *task
 	c.execute(func() {
+		worker = c.running
 		ctx, cancel := context.WithTimeout(background, controllers.ReconcileTimeout)
 		defer cancel()
 		result, err = c.reconciler.Reconcile(ctx, request)
 	}, func() {
-		c.checkRecorded(c.process)
+		c.checkRecorded(worker)
 		if result.Priority != nil {
 			priority = *result.Priority
 		}
@@ -287,7 +316,7 @@ func (c *controller) work() {
 		default:
 			c.limiter.Forget(request)
 		}
-		c.process.after(0, c.work)
+		c.queue.done(request)
 	})
 }
 
@@ -303,5 +332,5 @@ func (r recorder) Eventf(regarding, _ runtime.Object, _, reason, _, note string,
 	}
 	key := regarding.(*v1alpha1.APIKey)
 	r.log(r.name, func() string { return "records the event " + reason + " of " + describeName(key) })
-	r.checkEvent(r.process, key, reason, fmt.Sprintf(note, args...))
+	r.checkEvent(key, reason, fmt.Sprintf(note, args...))
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"iter"
 	"net/http/httptrace"
+	"slices"
 	"time"
 )
 
@@ -26,7 +27,7 @@ type process struct {
 	isController bool
 
 	deferred []func() // events that happen when the process is no longer paused
-	task     *task    // that the process executes, or nil
+	tasks    []*task  // that the process executes
 }
 
 // clock returns the time of the process's own clock.
@@ -64,10 +65,12 @@ func (p *process) crash() {
 	p.log(p.name, text("crashes"))
 	p.up, p.deferred = false, nil
 	p.incarnation++
-	delete(p.expectedEvents, p)
-	if p.task != nil {
-		p.task.stop() // its code ends, because all its requests fail
-		p.task = nil
+	tasks := p.tasks
+	p.tasks = nil
+	for _, t := range tasks {
+		delete(p.expectedEvents, t)
+		t.over = true
+		t.stop() // its code ends, because all its requests fail
 	}
 }
 
@@ -102,33 +105,35 @@ type task struct {
 	stop    func()
 	yield   func(*call) bool
 	onEnd   func()
+	over    bool
 }
 
 // errCrashed is the error of the requests of a process that has crashed.
 var errCrashed = errors.New("the process has crashed")
 
 // execute starts a task of the process. The function onEnd runs after it.
-func (p *process) execute(run func(), onEnd func()) {
+func (p *process) execute(run, onEnd func()) {
 	t := &task{process: p, onEnd: onEnd}
 	t.next, t.stop = iter.Pull(func(yield func(*call) bool) {
 		t.yield = yield
 		run()
 	})
-	p.task = t
+	p.tasks = append(p.tasks, t)
 	t.continueRunning()
 }
 
 // continueRunning lets the task run until it sends a request, or ends.
 func (t *task) continueRunning() {
 	p := t.process
-	p.running = p
+	p.running = t
 	request, waits := t.next()
 	p.running = nil
 	if waits {
 		p.send(request)
 		return
 	}
-	p.task = nil
+	t.over = true
+	p.tasks = slices.DeleteFunc(p.tasks, func(other *task) bool { return other == t })
 	t.onEnd()
 }
 
@@ -149,14 +154,14 @@ type call struct {
 
 // do sends a request, and returns when the process has the response.
 func (p *process) do(ctx context.Context, request *call) error {
-	request.ctx, request.task, request.sender = ctx, p.task, sender{p, p.incarnation}
-	if !p.up || !p.task.yield(request) {
+	request.ctx, request.task, request.sender = ctx, p.running, sender{p, p.incarnation}
+	if !p.up || !request.task.yield(request) {
 		return errCrashed
 	}
 	return request.err
 }
 
-// send sends the request of the process's task. The choices decide what becomes of it.
+// send sends the request of a task. The choices decide what becomes of it.
 func (p *process) send(request *call) {
 	if request.isLocal {
 		p.after(p.sendDelay(), func() { p.respond(request, request.execute()) })
@@ -269,7 +274,7 @@ func (p *process) timeOut(request *call, deadline time.Duration) {
 
 // respond lets the task continue with the result of its request.
 func (p *process) respond(request *call, err error) {
-	if request.complete || request.task != p.task {
+	if request.complete || request.task.over {
 		return
 	}
 	request.complete = true
@@ -278,10 +283,10 @@ func (p *process) respond(request *call, err error) {
 	}
 	request.err = err
 	if err != nil {
-		delete(p.expectedEvents, p)
+		delete(p.expectedEvents, request.task)
 		p.log(p.name, func() string { return "gets the error: " + err.Error() })
 	}
-	p.task.continueRunning()
+	request.task.continueRunning()
 }
 
 var errConnection = fmt.Errorf("the connection to the API server broke: %w", io.ErrUnexpectedEOF)

@@ -14,6 +14,7 @@ type profile struct {
 	faults      int // requests that fail
 
 	elected      bool          // one controller leads at a time
+	workers      int           // of each controller
 	skew         time.Duration // of clocks, at most
 	actions      int           // the number of actions of clients
 	disturbances int           // their number
@@ -26,6 +27,7 @@ func newProfile(s *simulation) profile {
 		pauses:       one(&s.choices, 0, 0, 2, 10),
 		faults:       one(&s.choices, 0, 0, 3, 15),
 		elected:      s.chance(40),
+		workers:      one(&s.choices, 1, 1, 2, 8),
 		skew:         one(&s.choices, 0, 0, 3*time.Second, time.Minute),
 		actions:      3 + s.below(12),
 		disturbances: one(&s.choices, 0, 1, 3, 8),

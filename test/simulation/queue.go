@@ -4,6 +4,8 @@
 package simulation
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/util/workqueue"
@@ -18,7 +20,8 @@ type queue struct {
 	*process
 	work    func() // called when a request may be ready
 	limiter workqueue.TypedRateLimiter[reconcile.Request]
-	items   []*item
+	items   []*item                        // in the order in which they were added
+	locked  map[reconcile.Request]struct{} // that workers process
 }
 
 type item struct {
@@ -29,12 +32,12 @@ type item struct {
 
 func newQueue(p *process, work func()) *queue {
 	return &queue{
-		process: p, work: work,
+		process: p, work: work, locked: map[reconcile.Request]struct{}{},
 		limiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, 1000*time.Second),
 	}
 }
 
-// AddWithOpts adds requests. A request that is in the queue keeps the higher priority and the shorter delay.
+// AddWithOpts adds requests. A request that is in the queue keeps the higher priority, the shorter delay and its place.
 func (q *queue) AddWithOpts(options priorityqueue.AddOpts, requests ...reconcile.Request) {
 	for _, request := range requests {
 		delay := options.After
@@ -42,44 +45,40 @@ func (q *queue) AddWithOpts(options priorityqueue.AddOpts, requests ...reconcile
 			delay = q.limiter.When(request)
 		}
 		added := &item{request, ptr.Deref(options.Priority, 0), (q.now + delay).Truncate(time.Millisecond)}
-		if former := q.remove(request); former != nil {
-			added.priority = max(added.priority, former.priority)
-			added.readyAt = min(added.readyAt, former.readyAt)
+		if at := slices.IndexFunc(q.items, func(i *item) bool { return i.Request == request }); at < 0 {
+			q.items = append(q.items, added)
+		} else {
+			added.priority, added.readyAt = max(added.priority, q.items[at].priority), min(added.readyAt, q.items[at].readyAt)
+			q.items[at] = added
 		}
-		q.items = append(q.items, added)
 		q.at(added.readyAt, q.work)
 	}
 }
 
-func (q *queue) remove(request reconcile.Request) *item {
-	for i, former := range q.items {
-		if former.Request == request {
-			q.items = append(q.items[:i:i], q.items[i+1:]...)
-			return former
-		}
-	}
-	return nil
-}
-
-// pop removes and returns the first request that is ready.
+// pop removes and returns the first request that is ready and that no worker processes. The worker must call done.
 func (q *queue) pop() (reconcile.Request, int, bool) {
 	var ready []*item
-	first := 0
 	for _, candidate := range q.items {
-		if candidate.readyAt > q.now {
-			continue
-		}
-		if ready = append(ready, candidate); candidate.priority > ready[first].priority {
-			first = len(ready) - 1
+		if _, isLocked := q.locked[candidate.Request]; !isLocked && candidate.readyAt <= q.now {
+			ready = append(ready, candidate)
 		}
 	}
 	if len(ready) == 0 {
 		return reconcile.Request{}, 0, false
 	}
+	next := slices.MinFunc(ready, func(a, b *item) int {
+		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.readyAt, b.readyAt))
+	})
 	if len(ready) > 1 && q.chance(10) {
-		first = q.below(len(ready))
+		next = one(&q.choices, ready...)
 	}
-	next := ready[first]
-	q.remove(next.Request)
+	q.items = slices.DeleteFunc(q.items, func(i *item) bool { return i == next })
+	q.locked[next.Request] = struct{}{}
 	return next.Request, next.priority, true
+}
+
+// done allows workers to process the request again.
+func (q *queue) done(request reconcile.Request) {
+	delete(q.locked, request)
+	q.after(0, q.work)
 }

@@ -31,7 +31,7 @@ type server struct {
 	*simulation
 	state
 	changes   []*change // since the last compaction
-	compacted int64     // the revision of the last compaction
+	compacted *state    // at the last compaction
 	uids      int
 	refusals  map[string]error // of one-time Secrets, by namespace
 	backup    *state
@@ -93,12 +93,8 @@ const (
 )
 
 func newServer(s *simulation) *server {
-	return &server{
-		simulation: s,
-		state:      state{revision: 1, keys: map[types.NamespacedName]*v1alpha1.APIKey{}, secrets: map[types.NamespacedName]*corev1.Secret{}},
-		compacted:  1,
-		refusals:   map[string]error{},
-	}
+	empty := state{revision: 1, keys: map[types.NamespacedName]*v1alpha1.APIKey{}, secrets: map[types.NamespacedName]*corev1.Secret{}}
+	return &server{simulation: s, state: empty, compacted: empty.clone(), refusals: map[string]error{}}
 }
 
 // initialize sets what the API server sets at a creation.
@@ -385,12 +381,12 @@ func (s *server) finalize(name types.NamespacedName, uid types.UID) {
 // compact forgets the changes so far. A watch that has not delivered them ends with 410 Gone.
 func (s *server) compact() {
 	s.log("API server", text("compacts its revisions"))
-	s.compacted, s.changes = s.revision, nil
+	s.compacted, s.changes = s.clone(), nil
 }
 
 // changeAfter returns the first change after a revision, or nil. It returns false if that was compacted.
 func (s *server) changeAfter(revision int64) (*change, bool) {
-	if revision < s.compacted {
+	if revision < s.compacted.revision {
 		return nil, false
 	}
 	at, _ := slices.BinarySearchFunc(s.changes, revision+1, func(c *change, revision int64) int { return int(c.revision - revision) })
@@ -413,11 +409,12 @@ func (s *server) restore() {
 	s.log("API server", text("restores the backup"))
 	for _, key := range s.keys {
 		s.noteTTL(key)
+		s.lostEnds[key.UID] = s.lostEnds[key.UID] || isEnded(key) || isExpired(key, s.clock())
 	}
 	former := s.revision
 	s.state = *s.backup.clone()
 	s.revision = former + 1000
-	s.compacted, s.changes = s.revision, nil
+	s.compacted, s.changes = s.clone(), nil
 	s.restores++
 	for _, w := range s.watchers {
 		w.interrupt()
@@ -426,12 +423,30 @@ func (s *server) restore() {
 	s.after(s.collectorDelay(), func() { s.collectGarbage() })
 }
 
-func (s *server) listKeys() []*v1alpha1.APIKey {
-	keys := make([]*v1alpha1.APIKey, 0, len(s.keys))
-	for _, name := range sortedNames(s.keys) {
-		keys = append(keys, s.keys[name])
+func (s *server) listKeys() []*v1alpha1.APIKey { return inOrder(s.keys) }
+
+// listKeysAt lists the keys of a revision that is not compacted.
+func (s *server) listKeysAt(revision int64) []*v1alpha1.APIKey {
+	keys := maps.Clone(s.compacted.keys)
+	for _, c := range s.changes {
+		switch name := client.ObjectKeyFromObject(c.key); {
+		case c.revision > revision:
+			return inOrder(keys)
+		case c.kind == watch.Deleted:
+			delete(keys, name)
+		default:
+			keys[name] = c.key
+		}
 	}
-	return keys
+	return inOrder(keys)
+}
+
+func inOrder(keys map[types.NamespacedName]*v1alpha1.APIKey) []*v1alpha1.APIKey {
+	list := make([]*v1alpha1.APIKey, 0, len(keys))
+	for _, name := range sortedNames(keys) {
+		list = append(list, keys[name])
+	}
+	return list
 }
 
 func sortedNames[T any](objects map[types.NamespacedName]T) []types.NamespacedName {

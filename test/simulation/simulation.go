@@ -24,8 +24,8 @@ type simulation struct {
 	users          *process // all clients
 	collector      *process // the garbage collector
 	consoles       []*process
-	running        *process // whose task runs, or nil
-	executing      *call    // that the API server executes, or nil
+	running        *task // that runs, or nil
+	executing      *call // that the API server executes, or nil
 
 	knowledge
 	healedAt  time.Duration

@@ -17,13 +17,15 @@ type watcher struct {
 	apply    func(*change)
 	bookmark func()
 
-	position  int64 // the revision that the process has
+	position int64 // the revision that the process has
+	// isLate is true if the first list may be old: that of an API server whose cache lags, or of a replica that has waited for the lease.
+	isLate    bool
 	connected bool
 	epoch     int // of the connection
 }
 
 func (p *process) newWatcher(replace func([]*v1alpha1.APIKey), apply func(*change), bookmark func()) {
-	w := &watcher{process: p, replace: replace, apply: apply, bookmark: bookmark}
+	w := &watcher{process: p, isLate: p.isController, replace: replace, apply: apply, bookmark: bookmark}
 	p.server.watchers = append(slices.DeleteFunc(p.server.watchers, func(former *watcher) bool { return former.process == p }), w)
 	w.list()
 }
@@ -37,7 +39,11 @@ func (w *watcher) list() {
 			w.after(watchRetryDelay, w.list)
 			return
 		}
-		keys, revision, restores := w.server.listKeys(), w.server.revision, w.server.restores
+		revision, restores := w.server.revision, w.server.restores
+		if w.isLate && w.position == 0 {
+			revision = w.chooseRevision()
+		}
+		keys := w.server.listKeysAt(revision)
 		w.after(w.watchDelay(), func() {
 			if w.partitioned || w.server.restores != restores {
 				w.after(watchRetryDelay, w.list)
@@ -49,6 +55,16 @@ func (w *watcher) list() {
 			w.connect()
 		})
 	})
+}
+
+// chooseRevision chooses the current revision, or one of the last ones before it.
+func (w *watcher) chooseRevision() int64 {
+	changes := w.server.changes
+	late := min(one(&w.choices, 0, 0, 0, 1, 2, 5, 20), len(changes))
+	if late == 0 {
+		return w.server.revision
+	}
+	return changes[len(changes)-late].revision - 1
 }
 
 // connect watches from the position.
