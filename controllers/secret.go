@@ -209,8 +209,8 @@ func (r *APIKeyReconciler) deleteVoidSecret(ctx context.Context, key *v1alpha1.A
 	return true, nil
 }
 
-// checkUnchanged returns a conflict if the key has changed since the cache read it. Its owner may have extended its ttl, or a restore of etcd
-// may have undone its end.
+// checkUnchanged returns a conflict if the key has changed since the cache read it. Its owner may have extended its ttl, or a restore of
+// etcd may have undone its end.
 func (r *APIKeyReconciler) checkUnchanged(ctx context.Context, key *v1alpha1.APIKey) error {
 	current, err := r.readAgain(ctx, key)
 	if err == nil && current.ResourceVersion != key.ResourceVersion {
