@@ -185,6 +185,9 @@ func TestReconcile_AConflictIsReadAgainWithoutAnotherWrite(t *testing.T) {
 		"the deletion of a void Secret conflicts": {
 			key: deactivated, secret: newSecret(deactivated, "void"), onDelete: returnsOnce(conflict), first: 1, both: 1 + 2,
 		},
+		"the deletion of the Secret conflicts, because a user has replaced it": {
+			key: deactivated, secret: newSecret(deactivated, "a"), onDelete: returnsOnce(conflict), first: 1, both: 1 + 2,
+		},
 		"the record of an end conflicts": {
 			key: deactivated, onStatus: returnsOnce(conflict), first: 1, both: 1 + 1,
 		},

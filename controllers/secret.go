@@ -280,7 +280,7 @@ func (r *APIKeyReconciler) deleteSecret(ctx context.Context, key *v1alpha1.APIKe
 		}
 		writesTotal.WithLabelValues(writtenSecret).Inc()
 		err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
-		if err != nil && !isNotFound(err) && !isConflict(err) {
+		if err != nil && !isNotFound(err) {
 			return false, fmt.Errorf("delete the one-time Secret %q: %w", secret.Name, err)
 		}
 		deleted = err == nil
