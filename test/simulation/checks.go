@@ -223,7 +223,7 @@ func (s *server) checkSecretDeletion(by *process, secret *corev1.Secret) {
 	}
 	for _, key := range s.listKeys() {
 		record := recordOf(key, known.hash)
-		isOver := isEnded(key) || isExpired(key, s.clock().Add(clockTolerance)) || s.lostEnds[key.UID]
+		isOver := isEnded(key) || isExpired(key, s.clock().Add(clockTolerance))
 		if key.Namespace != secret.Namespace || record == nil || isOver || key.Spec.TokenHash != "" {
 			continue
 		}

@@ -24,8 +24,6 @@ type knowledge struct {
 	lastWrite time.Duration
 	// ttls are those that a key declares or has declared, each with the time when it was last declared.
 	ttls map[types.UID]map[time.Duration]time.Duration
-	// lostEnds has the keys that had ended before a restore undid it. A controller may not have listed since.
-	lostEnds map[types.UID]bool
 	// expectedEvents are the reasons of the events that a reconcile must record before its next request.
 	expectedEvents map[*task]string
 }
@@ -55,7 +53,7 @@ type claim struct {
 func newKnowledge() knowledge {
 	return knowledge{
 		byHash: map[string]*knownToken{}, claims: map[claimID]*claim{}, ttls: map[types.UID]map[time.Duration]time.Duration{},
-		lostEnds: map[types.UID]bool{}, expectedEvents: map[*task]string{},
+		expectedEvents: map[*task]string{},
 	}
 }
 

@@ -409,7 +409,6 @@ func (s *server) restore() {
 	s.log("API server", text("restores the backup"))
 	for _, key := range s.keys {
 		s.noteTTL(key)
-		s.lostEnds[key.UID] = s.lostEnds[key.UID] || isEnded(key) || isExpired(key, s.clock())
 	}
 	former := s.revision
 	s.state = *s.backup.clone()
