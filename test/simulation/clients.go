@@ -33,8 +33,10 @@ func (s *simulation) act(remaining int) {
 func (s *simulation) takeAction() {
 	switch s.below(24) {
 	case 0:
-	case 1, 2, 3, 4:
+	case 1, 2:
 		s.createMinted()
+	case 3, 4:
+		s.createRivals()
 	case 5, 6, 7:
 		s.createImported()
 	case 8, 9:
@@ -135,6 +137,21 @@ func (s *simulation) createImported() {
 	s.create(key)
 }
 
+// createRivals creates two keys at once that conflict with each other: they have the same app name, or import the same token.
+func (s *simulation) createRivals() {
+	one, other := s.newKey(), s.newKey()
+	other.Namespace = one.Namespace
+	if s.chance(40) {
+		imported := s.chooseImport()
+		one.Spec.TokenHash, one.Spec.TokenHint = imported.hash, imported.plaintext[:7]
+		other.Spec.TokenHash, other.Spec.TokenHint = imported.hash, imported.plaintext[:7]
+	} else {
+		other.Spec.AppName = one.Spec.AppName
+	}
+	s.create(one)
+	s.create(other)
+}
+
 func (s *simulation) create(key *v1alpha1.APIKey) {
 	if created, err := s.server.createKey(s.users, key); err == nil {
 		s.log("user", func() string { return fmt.Sprintf("creates %s with UID %s", s.describeSpec(key), created.UID) })
@@ -185,10 +202,9 @@ func (s *simulation) replaceKey() {
 	}
 	s.log("user", func() string { return "deletes " + describeName(former) })
 	_ = s.server.deleteKey(s.users, client.ObjectKeyFromObject(former), nil, metav1.DeletePropagationBackground)
-	s.create(&v1alpha1.APIKey{
-		ObjectMeta: metav1.ObjectMeta{Namespace: former.Namespace, Name: former.Name},
-		Spec:       *former.Spec.DeepCopy(),
-	})
+	key := s.newKey()
+	key.Namespace, key.Name = former.Namespace, former.Name
+	s.create(key)
 }
 
 // deleteSecret lets a client read the token in a Secret, and delete the Secret.

@@ -54,7 +54,7 @@ func (s *simulation) causeDisturbance() {
 	case 8:
 		s.interruptWatch(c.process)
 		s.interruptWatch(a.process)
-		s.after(s.networkDelay(), s.server.compact)
+		s.after(s.outage(), s.server.compact)
 	case 9:
 		a.crash()
 		s.after(s.outage(), func() {
@@ -71,11 +71,12 @@ func (s *simulation) causeDisturbance() {
 		s.log(c.name, text("has its clock set"))
 	case 13:
 		s.wakeUp(c)
-		if s.server.backup == nil {
-			s.server.takeBackup()
-		} else {
-			s.server.restore()
-		}
+		backup := s.server.takeBackup()
+		s.after(s.pace(), func() {
+			if s.healedAt == 0 {
+				s.server.restore(backup)
+			}
+		})
 	}
 }
 

@@ -34,7 +34,6 @@ type server struct {
 	compacted *state    // at the last compaction
 	uids      int
 	refusals  map[string]error // of one-time Secrets, by namespace
-	backup    *state
 	restores  int
 	watchers  []*watcher
 }
@@ -101,7 +100,7 @@ func newServer(s *simulation) *server {
 func (s *server) initialize(object client.Object) {
 	s.uids++
 	s.revision++
-	object.SetUID(types.UID(fmt.Sprintf("uid-%03d", s.uids)))
+	object.SetUID(types.UID(fmt.Sprintf("uid-%d%03d", s.below(10), s.uids))) // not in the order of creation
 	object.SetResourceVersion(strconv.FormatInt(s.revision, 10))
 	object.SetCreationTimestamp(metav1.NewTime(s.clock().Truncate(time.Second)))
 }
@@ -396,22 +395,19 @@ func (s *server) changeAfter(revision int64) (*change, bool) {
 	return s.changes[at], true
 }
 
-func (s *server) takeBackup() {
+func (s *server) takeBackup() *state {
 	s.log("API server", text("takes a backup"))
-	s.backup = s.clone()
+	return s.clone()
 }
 
 // restore returns to the backup, with revisions that are higher than all before, as the documentation of etcd recommends for Kubernetes.
-func (s *server) restore() {
-	if s.backup == nil {
-		return
-	}
+func (s *server) restore(backup *state) {
 	s.log("API server", text("restores the backup"))
 	for _, key := range s.keys {
 		s.noteTTL(key)
 	}
 	former := s.revision
-	s.state = *s.backup.clone()
+	s.state = *backup.clone()
 	s.revision = former + 1000
 	s.compacted, s.changes = s.clone(), nil
 	s.restores++
