@@ -128,7 +128,7 @@ func TestInvariant7_AnUnreadableFieldDoesNotMakeAKeyActive(t *testing.T) {
 		`"status": {"deactivatedAt": "` + long + `", "tokens": "none"}`:   {apikey.StateExpired, true, false},
 		`"status": {"tokens": [{"notBefore": "` + long + `", "hash":1}]}`: {apikey.StateActive, false, true},
 		`"status": {"tokens": [{"notBefore": "then"}]}`:                   {apikey.StateActive, false, false},
-		`"status": {"tokens": ["", {"notBefore": "` + long + `"}]}`:       {apikey.StateActive, false, false},
+		`"status": {"tokens": ["", {"notBefore": "` + long + `"}]}`:       {apikey.StateActive, false, true}, // authenticators accept the second
 		`"status": "none"`:                                                {apikey.StateUnreadable, false, false},
 	} {
 		key := decode(t, []byte(`{"status": {"tokens": [{"notBefore": "`+long+`"}]}, `+fields+`}`))

@@ -21,6 +21,7 @@ import (
 var (
 	hashA = "sha256:" + strings.Repeat("0a", 32)
 	hashB = "sha256:" + strings.Repeat("0b", 32)
+	hashC = "sha256:" + strings.Repeat("0c", 32)
 )
 
 // key returns an APIKey of the namespace shop with the app name "App", created in this minute. Its UID is its name.
@@ -112,7 +113,7 @@ func TestFindConflict(t *testing.T) {
 		{"claimed before older", key("me", 1), keys{key("claimer", 9, claimed(hashA))}, nameHeldBy("claimer")},
 		{"issued before claimed", key("me", 1, claimed(hashB)), keys{key("holder", 9, issued(hashA))}, nameHeldBy("holder")},
 		{"both claimed: the older", key("me", 5, claimed(hashB)), keys{key("old", 1, claimed(hashA))}, nameHeldBy("old")},
-		{"both issued: the older", key("me", 5, issued(hashB)), keys{key("old", 1, issued(hashA))}, nameHeldBy("old")},
+		{"issued, it has no conflict with an older issued one", key("me", 5, issued(hashB)), keys{key("old", 1, issued(hashA))}, nil},
 		{"issued, it has no conflict with older ones", key("me", 5, issued(hashB)), keys{key("old", 1), key("older", 0, claimed(hashA))}, nil},
 		{"claimed, it has no conflict with an older one", key("me", 5, claimed(hashB)), keys{key("old", 1)}, nil},
 		{"the first of several is named", key("me", 5), keys{key("b", 2), key("a", 1), key("c", 3)}, nameHeldBy("a")},
@@ -149,6 +150,21 @@ func TestFindConflict(t *testing.T) {
 			keys{key("old", 1, app("Other"), imports(hashA), claimed(hashA))}, hashHeldBy("old")},
 		{"a hash that a superseded token had", key("me", 5, imports(hashA)),
 			keys{key("old", 1, app("Other"), issued(hashB), issued(hashA))}, hashHeldBy("old")},
+		{"a hash that an older key declares, and the younger has", key("me", 5, imports(hashA)),
+			keys{key("old", 1, app("Other"), imports(hashA)), key("new", 9, app("New"), issued(hashA))}, hashHeldBy("new")},
+		{"a hash that an older key declares, and the younger has claimed", key("me", 5, imports(hashA)),
+			keys{key("old", 1, app("Other"), imports(hashA)), key("new", 9, app("New"), claimed(hashA))}, hashHeldBy("new")},
+		{"a hash that a key with another token declares", key("me", 1, imports(hashA)),
+			keys{key("new", 9, app("Other"), imports(hashA), issued(hashB))}, nil},
+		{"a replacement that another key has", key("me", 1, imports(hashB), issued(hashA)),
+			keys{key("new", 9, app("Other"), issued(hashB))}, hashHeldBy("new")},
+		{"a replacement that an older key declares", key("me", 5, imports(hashB), issued(hashA)),
+			keys{key("old", 1, app("Other"), imports(hashB))}, hashHeldBy("old")},
+		{"a replacement that a younger key declares", key("me", 5, imports(hashB), issued(hashA)),
+			keys{key("new", 9, app("Other"), imports(hashB))}, nil},
+		{"a replacement does not compete for the app name", key("me", 5, imports(hashB), issued(hashA)), keys{key("old", 1)}, nil},
+		{"a hash that it had before", key("me", 5, imports(hashB), issued(hashA), issued(hashB)),
+			keys{key("old", 1, app("Other"), imports(hashB))}, nil},
 		{"another hash", key("me", 5, imports(hashB)), keys{key("old", 1, app("Other"), issued(hashA))}, nil},
 		{"a deactivated key keeps its hash", key("me", 5, imports(hashA)),
 			keys{key("old", 1, issued(hashA), deactivated)}, hashHeldBy("old")},
@@ -171,7 +187,8 @@ func TestFindConflict(t *testing.T) {
 	}
 }
 
-// In any order of the keys of one app name, exactly one has no conflict, and all others name it as the holder.
+// In any order of the keys of one app name, of which at most one is issued, exactly one has no conflict, and all others name it as the
+// holder.
 func TestFindConflict_ExactlyOneKeyHasNoConflict(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	hashes := func(k *v1alpha1.APIKey) string { return "sha256:" + string(k.UID) }
@@ -179,14 +196,16 @@ func TestFindConflict_ExactlyOneKeyHasNoConflict(t *testing.T) {
 		keys := make([]v1alpha1.APIKey, 1+random.IntN(6))
 		for i := range keys {
 			keys[i] = key(string(rune('a'+i)), random.IntN(3))
-			switch random.IntN(4) {
+			switch random.IntN(3) {
 			case 0:
 				claimed(hashes(&keys[i]))(&keys[i])
 			case 1:
-				issued(hashes(&keys[i]))(&keys[i])
-			case 2:
 				deactivated(&keys[i])
 			}
+		}
+		if holder := &keys[random.IntN(len(keys))]; random.IntN(2) == 0 {
+			holder.Status.Tokens = nil
+			issued(hashes(holder))(holder)
 		}
 		random.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
 
@@ -233,13 +252,16 @@ func TestFindConflict_TheFirstKeyCausesTheSameConflictAsAllKeys(t *testing.T) {
 	for range 2_000 {
 		keys := make([]v1alpha1.APIKey, 1+random.IntN(6))
 		for i := range keys {
-			keys[i] = key(string(rune('a'+i)), random.IntN(3), imports(hashA))
-			switch random.IntN(5) {
+			keys[i] = key(string(rune('a'+i)), random.IntN(3), imports([]string{hashA, hashB}[random.IntN(2)]))
+			switch random.IntN(6) {
 			case 0:
 				claimed(hashA)(&keys[i])
 			case 1:
 				issued(hashA)(&keys[i])
 			case 2:
+				issued(hashA)(&keys[i])
+				claimed(hashB)(&keys[i])
+			case 3:
 				deactivated(&keys[i])
 			}
 			if random.IntN(2) == 0 {
@@ -247,7 +269,9 @@ func TestFindConflict_TheFirstKeyCausesTheSameConflictAsAllKeys(t *testing.T) {
 			}
 		}
 		var first []v1alpha1.APIKey
-		for _, key := range []*v1alpha1.APIKey{apikey.FirstForName(keys), apikey.FirstForHash(keys)} {
+		for _, key := range []*v1alpha1.APIKey{
+			apikey.FirstForName(keys), apikey.FirstForHash(hashA, keys), apikey.FirstForHash(hashB, keys),
+		} {
 			if key != nil {
 				first = append(first, *key)
 			}
@@ -278,6 +302,12 @@ func TestFindConflictingClaim(t *testing.T) {
 		{"a key of another app name", key("me", 5, claimed(hashA)), keys{key("old", 1, app("Other"), claimed(hashB))}, ""},
 		{"a key of another app name with the same hash", key("me", 5, imports(hashA), claimed(hashA)),
 			keys{key("old", 1, app("Other"), imports(hashA), claimed(hashA))}, "old"},
+		{"a key that only declares the same hash", key("me", 5, imports(hashA), claimed(hashA)),
+			keys{key("old", 1, app("Other"), imports(hashA), issued(hashB))}, ""},
+		{"a replacement that another key has claimed", key("me", 5, imports(hashA), issued(hashB), claimed(hashA)),
+			keys{key("new", 9, app("Other"), imports(hashA), claimed(hashA))}, "new"},
+		{"a replacement, and a key of the same app name", key("me", 5, imports(hashA), issued(hashB), claimed(hashA)),
+			keys{key("new", 9, claimed(hashC))}, ""},
 		{"a retired key with the same hash", key("me", 5, imports(hashA), claimed(hashA)),
 			keys{key("old", 1, app("Other"), issued(hashA), endRecorded)}, "old"},
 	} {
@@ -309,5 +339,25 @@ func TestHashesOf(t *testing.T) {
 				t.Errorf("HashesOf (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestAwaitsToken(t *testing.T) {
+	for _, test := range []struct {
+		rule string
+		key  v1alpha1.APIKey
+		want bool
+	}{
+		{"no token", key("me", 0), true},
+		{"a claim", key("me", 0, claimed(hashA)), true},
+		{"a token", key("me", 0, issued(hashA)), false},
+		{"the declared token", key("me", 0, imports(hashA), issued(hashA)), false},
+		{"another token than the declared one", key("me", 0, imports(hashB), issued(hashA)), true},
+		{"a claim of the declared token", key("me", 0, imports(hashB), issued(hashA), claimed(hashB)), true},
+		{"the declared token, superseded", key("me", 0, imports(hashB), issued(hashA), issued(hashB)), false},
+	} {
+		if got := apikey.AwaitsToken(&test.key); got != test.want {
+			t.Errorf("%s: AwaitsToken = %t, want %t", test.rule, got, test.want)
+		}
 	}
 }

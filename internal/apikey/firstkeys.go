@@ -60,7 +60,7 @@ func (c *cachedGroup) changesWith(of group, uid types.UID, current *v1alpha1.API
 	if current == nil {
 		return false
 	}
-	first := of.first(append(slices.Clone(c.keys), *current))
+	first := of.first(of.value, append(slices.Clone(c.keys), *current))
 	return first != nil && first.UID == current.UID
 }
 
@@ -80,7 +80,7 @@ func (f *FirstKeys) list(ctx context.Context, reader client.Reader, of group) ([
 		return keys, err
 	}
 	listed := &cachedGroup{complete: true}
-	if first := of.first(keys); first != nil {
+	if first := of.first(of.value, keys); first != nil {
 		listed.keys = []v1alpha1.APIKey{*first}
 	}
 	f.end(of, cached, listed)

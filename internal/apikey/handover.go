@@ -21,14 +21,27 @@ func SecretKey(key *v1alpha1.APIKey) string {
 	return defaultSecretKey
 }
 
-// TokenIn returns the key's newest token if the Secret contains it. A user can forge the owner reference and the type of a Secret, but not
-// a token with the recorded hash. The owner reference may be missing: `kubectl delete --cascade=orphan` removes it.
+// TokenIn returns the key's token in the Secret, if the Secret contains one that the status records. A user can forge the owner reference
+// and the type of a Secret, but not a token with a recorded hash. The owner reference may be missing: `kubectl delete --cascade=orphan`
+// removes it.
 func TokenIn(key *v1alpha1.APIKey, secret *corev1.Secret) (plaintext string, ok bool) {
-	plaintext = string(secret.Data[SecretKey(key)])
-	owner := metav1.GetControllerOf(secret)
-	if secret.Type != v1alpha1.SecretTypeToken || (owner != nil && owner.UID != key.UID) ||
-		!IsClaimed(key) || token.Hash(plaintext) != key.Status.Tokens[0].Hash {
+	if RecordIn(key, secret) == nil {
 		return "", false
 	}
-	return plaintext, true
+	return string(secret.Data[SecretKey(key)]), true
+}
+
+// RecordIn returns the record of the token that [TokenIn] returns, or nil.
+func RecordIn(key *v1alpha1.APIKey, secret *corev1.Secret) *v1alpha1.TokenRecord {
+	owner := metav1.GetControllerOf(secret)
+	if secret.Type != v1alpha1.SecretTypeToken || (owner != nil && owner.UID != key.UID) {
+		return nil
+	}
+	hash := token.Hash(string(secret.Data[SecretKey(key)]))
+	for i := range key.Status.Tokens {
+		if record := &key.Status.Tokens[i]; record.Hash == hash {
+			return record
+		}
+	}
+	return nil
 }

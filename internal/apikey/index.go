@@ -22,16 +22,18 @@ type index struct {
 	// field is the name of the index in the cache. It is not a field selector of the API server, which has other values.
 	field  string
 	values func(*v1alpha1.APIKey) []string
-	// first returns the first, by precedence, of the keys of one value.
-	first func([]v1alpha1.APIKey) *v1alpha1.APIKey
+	// first returns the first, by precedence, of those keys that have the value.
+	first func(value string, keys []v1alpha1.APIKey) *v1alpha1.APIKey
 }
 
 var (
-	byAppName   = &index{field: "bucket of spec.appName", values: appNamesOf, first: FirstForName}
+	byAppName   = &index{field: "bucket of spec.appName", values: appNamesOf, first: firstForAppName}
 	byTokenHash = &index{field: "bucket of token hashes", values: HashesOf, first: FirstForHash}
 
 	indexes = []*index{byAppName, byTokenHash}
 )
+
+func firstForAppName(_ string, keys []v1alpha1.APIKey) *v1alpha1.APIKey { return FirstForName(keys) }
 
 func appNamesOf(key *v1alpha1.APIKey) []string { return []string{CanonicalAppName(key.Spec.AppName)} }
 

@@ -73,13 +73,3 @@ func ValidityOf(key *v1alpha1.APIKey) Validity {
 func StateOf(key *v1alpha1.APIKey, now time.Time) State {
 	return ValidityOf(key).State(now)
 }
-
-// IsIssued reports whether the key's newest token was handed over or imported.
-func IsIssued(key *v1alpha1.APIKey) bool {
-	return IsClaimed(key) && key.Status.Tokens[0].NotBefore != nil
-}
-
-// IsClaimed reports whether the status records a token hash, whether or not its token was issued.
-func IsClaimed(key *v1alpha1.APIKey) bool {
-	return len(key.Status.Tokens) > 0
-}

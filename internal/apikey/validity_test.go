@@ -85,24 +85,3 @@ func TestValidityOf_AKeyThatNeverExpires(t *testing.T) {
 		t.Errorf("ValidityOf = %+v, want %+v", got, want)
 	}
 }
-
-func TestIsClaimedAndIsIssued(t *testing.T) {
-	now := new(metav1.Now())
-	for _, test := range []struct {
-		rule            string
-		tokens          []v1alpha1.TokenRecord
-		claimed, issued bool
-	}{
-		{"no token", nil, false, false},
-		{"a hash alone", []v1alpha1.TokenRecord{{Hash: hashA}}, true, false},
-		{"a token that was handed over", []v1alpha1.TokenRecord{{Hash: hashA, NotBefore: now}}, true, true},
-		{"a newer token that was not handed over", []v1alpha1.TokenRecord{{Hash: hashB}, {Hash: hashA, NotBefore: now}}, true, false},
-	} {
-		t.Run(test.rule, func(t *testing.T) {
-			key := &v1alpha1.APIKey{Status: v1alpha1.APIKeyStatus{Tokens: test.tokens}}
-			if apikey.IsClaimed(key) != test.claimed || apikey.IsIssued(key) != test.issued {
-				t.Errorf("IsClaimed = %v, IsIssued = %v, want %v, %v", apikey.IsClaimed(key), apikey.IsIssued(key), test.claimed, test.issued)
-			}
-		})
-	}
-}
