@@ -270,8 +270,8 @@ func (r *APIKeyReconciler) reconcileIssued(ctx context.Context, key *v1alpha1.AP
 
 // describeIssued updates the status of an issued key to describe its spec.
 func describeIssued(key *v1alpha1.APIKey) {
-	if key.Spec.TokenHash != "" {
-		key.Status.Tokens[0].Hint = key.Spec.TokenHint
+	if newest := apikey.NewestToken(key); key.Spec.TokenHash != "" && newest.Hash == key.Spec.TokenHash {
+		newest.Hint = key.Spec.TokenHint
 	}
 	setIssued(key)
 }

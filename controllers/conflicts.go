@@ -18,8 +18,9 @@ import (
 
 // conflictState is the part of a key's state that affects the keys that conflict with it.
 type conflictState struct {
-	deleted, retired, issued, claimed, blocked bool
-	hashes                                     []string
+	deleted, retired, issued, blocked bool
+	// recorded are the token hashes in the status, held those that are accepted or that the key declares.
+	recorded, held []string
 }
 
 // conflictStateOf returns the conflictState of a key, or of a deleted key if it is nil.
@@ -27,21 +28,33 @@ func conflictStateOf(key *v1alpha1.APIKey) conflictState {
 	if key == nil {
 		return conflictState{deleted: true}
 	}
-	return conflictState{
-		retired: apikey.IsRetired(key), issued: apikey.MayBeIssued(key), claimed: apikey.IsClaimed(key), blocked: apikey.IsBlocked(key),
-		hashes: apikey.HashesOf(key),
+	state := conflictState{retired: apikey.IsRetired(key), issued: apikey.MayBeIssued(key), blocked: apikey.IsBlocked(key)}
+	if key.Spec.TokenHash != "" {
+		state.held = append(state.held, key.Spec.TokenHash)
 	}
+	for i := range key.Status.Tokens {
+		record := &key.Status.Tokens[i]
+		state.recorded = append(state.recorded, record.Hash)
+		if record.NotBefore != nil {
+			state.held = append(state.held, record.Hash)
+		}
+	}
+	return state
 }
 
-// holderChanged reports whether the key permanently released its app name and hash, or permanently holds them now.
+// holderChanged reports whether the key permanently released its app name or a hash, or permanently holds one now.
 func (after conflictState) holderChanged(before conflictState) bool {
-	return after.deleted || (after.retired && !before.retired) || (after.issued && !before.issued)
+	return after.deleted || (after.retired && !before.retired) || (after.issued && !before.issued) ||
+		!containsAll(after.held, before.held) || !containsAll(before.held, after.held)
 }
 
 // yielded reports whether the key lets another key precede it, at least until its next attempt, or has dropped a hash.
 func (after conflictState) yielded(before conflictState) bool {
-	return (before.issued && !after.issued) || (before.claimed && !after.claimed) || (after.blocked && !before.blocked) ||
-		slices.ContainsFunc(before.hashes, func(hash string) bool { return !slices.Contains(after.hashes, hash) })
+	return (before.issued && !after.issued) || !containsAll(after.recorded, before.recorded) || (after.blocked && !before.blocked)
+}
+
+func containsAll(hashes, others []string) bool {
+	return !slices.ContainsFunc(others, func(hash string) bool { return !slices.Contains(hashes, hash) })
 }
 
 // enqueueConflicting enqueues the keys that are affected by an event of a key with which they conflict.
@@ -105,14 +118,14 @@ func (r *APIKeyReconciler) enqueueWaiting(ctx context.Context, queue requestQueu
 	})
 }
 
-// enqueueWhere enqueues those of the others that wait for their app name or hash, at the priority that the function returns if ok is true.
+// enqueueWhere enqueues those of the others that wait for an app name or a hash, at the priority that the function returns if ok is true.
 func (r *APIKeyReconciler) enqueueWhere(
 	ctx context.Context, queue requestQueue, key *v1alpha1.APIKey, others []v1alpha1.APIKey,
 	where func(other *v1alpha1.APIKey, conflict *apikey.Conflict) (priority int, ok bool),
 ) error {
 	for i := range others {
 		other := &others[i]
-		if other.UID == key.UID || apikey.IsIssued(other) || apikey.IsRetired(other) || waitsForSecret(other) {
+		if other.UID == key.UID || !apikey.AwaitsToken(other) || apikey.IsRetired(other) || waitsForSecret(other) {
 			continue
 		}
 		conflict, err := r.findConflict(ctx, other)

@@ -193,7 +193,8 @@ func (r *APIKeyReconciler) waitForClaim(ctx context.Context, key *v1alpha1.APIKe
 		if err := r.getAfterWrite(ctx, client.ObjectKeyFromObject(key), seen); err != nil {
 			return false, err
 		}
-		return seen.UID == key.UID && apikey.IsClaimed(seen) && seen.Status.Tokens[0].Hash == key.Status.Tokens[0].Hash, nil
+		claim := apikey.ClaimOf(seen)
+		return seen.UID == key.UID && claim != nil && claim.Hash == apikey.ClaimOf(key).Hash, nil
 	})
 	if poll.Interrupted(err) {
 		return errors.Join(errClaimNotSeen, err)
@@ -231,8 +232,8 @@ func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, m
 
 // accept records that the token is accepted.
 func (r *APIKeyReconciler) accept(key *v1alpha1.APIKey) ctrl.Result {
-	key.Status.Tokens[0].NotBefore = new(r.timestamp())
-	key.Status.Tokens[0].ClaimedAt = nil
+	claim := apikey.ClaimOf(key)
+	claim.NotBefore, claim.ClaimedAt = new(r.timestamp()), nil
 	setIssued(key)
 	return ctrl.Result{RequeueAfter: r.untilNextDeadline(key)}
 }
@@ -272,9 +273,12 @@ func (r *APIKeyReconciler) awaitHandover(key *v1alpha1.APIKey) ctrl.Result {
 	return ctrl.Result{RequeueAfter: soonest(wait, r.untilExpiry(key))}
 }
 
+// dropClaim drops the key's claim. A key without a token then has no Secret either.
 func dropClaim(key *v1alpha1.APIKey) {
-	key.Status.Tokens = nil
-	key.Status.SecretName = ""
+	apikey.DropClaim(key)
+	if !apikey.IsClaimed(key) {
+		key.Status.SecretName = ""
+	}
 }
 
 // timestamp returns the current time as the API server stores it.

@@ -49,7 +49,7 @@ func (r *APIKeyReconciler) untilClaimIsVoid(key *v1alpha1.APIKey) time.Duration 
 	if !hasClaimTime(key) {
 		return 0
 	}
-	remaining := key.Status.Tokens[0].ClaimedAt.Add(claimLifetime).Sub(r.Now())
+	remaining := apikey.ClaimOf(key).ClaimedAt.Add(claimLifetime).Sub(r.Now())
 	if remaining > claimLifetime+clockDifference {
 		return 0
 	}
@@ -58,7 +58,8 @@ func (r *APIKeyReconciler) untilClaimIsVoid(key *v1alpha1.APIKey) time.Duration 
 
 // hasClaimTime reports whether the key has a claim that becomes void only after claimLifetime.
 func hasClaimTime(key *v1alpha1.APIKey) bool {
-	return apikey.IsClaimed(key) && key.Status.Tokens[0].ClaimedAt != nil
+	claim := apikey.ClaimOf(key)
+	return claim != nil && claim.ClaimedAt != nil
 }
 
 // soonest returns the shortest duration as a RequeueAfter, which is 0 if all of them are never.

@@ -100,19 +100,19 @@ func (r *APIKeyReconciler) createSecret(ctx context.Context, key *v1alpha1.APIKe
 	return r.Secrets.Create(ctx, newSecret(key, minted))
 }
 
-// holdsToken reports whether the Secret holds the newest token of the key.
+// holdsToken reports whether the Secret holds a token of the key.
 func holdsToken(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
-	_, ok := apikey.TokenIn(key, secret)
-	return ok
+	return apikey.RecordIn(key, secret) != nil
 }
 
-// wasHandedOver reports whether the key's Secret exists and holds a token of the recorded hash.
+// wasHandedOver reports whether the key's Secret exists and holds the claimed token.
 func (r *APIKeyReconciler) wasHandedOver(ctx context.Context, key *v1alpha1.APIKey) (bool, error) {
-	if !apikey.IsClaimed(key) || key.Spec.TokenHash != "" {
+	claim := apikey.ClaimOf(key)
+	if claim == nil || key.Spec.TokenHash != "" {
 		return false, nil
 	}
 	secret, err := r.readSecret(ctx, key)
-	return secret != nil && holdsToken(secret, key), err
+	return secret != nil && apikey.RecordIn(key, secret) == claim, err
 }
 
 // clearSecretName deletes a void Secret that has the name of the key's Secret. It returns a conflict if another Secret has the name.
@@ -310,10 +310,11 @@ func (r *APIKeyReconciler) readSecret(ctx context.Context, key *v1alpha1.APIKey)
 // secretDeadline returns when the one-time Secret of an issued key is due for deletion. ok is false if the Secret has no ttl or was
 // deleted.
 func secretDeadline(key *v1alpha1.APIKey) (due time.Time, ok bool) {
-	if !apikey.IsIssued(key) || key.Status.SecretName == "" || key.Spec.Secret == nil || key.Spec.Secret.TTL == nil {
+	newest := apikey.NewestToken(key)
+	if newest == nil || key.Status.SecretName == "" || key.Spec.Secret == nil || key.Spec.Secret.TTL == nil {
 		return time.Time{}, false
 	}
-	return key.Status.Tokens[0].NotBefore.Add(key.Spec.Secret.TTL.Duration), true
+	return newest.NotBefore.Add(key.Spec.Secret.TTL.Duration), true
 }
 
 func (r *APIKeyReconciler) secretIsDue(key *v1alpha1.APIKey) bool {
