@@ -18,6 +18,7 @@ import (
 	"k8s.io/cli-runtime/pkg/printers"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
@@ -167,7 +168,7 @@ func (o *exportOptions) printList(s *session, list *unstructured.UnstructuredLis
 func manifestOf(key *v1alpha1.APIKey) *v1alpha1.APIKey {
 	labels, annotations := keyclient.DeclaredMetadata(key)
 	delete(labels, v1alpha1.LabelManager)
-	newest := key.Status.Tokens[0]
+	newest := apikey.NewestToken(key)
 	return &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Labels: labels, Annotations: annotations},
 		Spec: v1alpha1.APIKeySpec{

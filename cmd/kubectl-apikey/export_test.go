@@ -95,3 +95,16 @@ func (t *terminal) kubectlApply(manifests string) {
 	_, err := t.env.Kubectl(t, "apply", "-f", file)
 	framework.Must(t, err)
 }
+
+func TestManifestOf_ImportsTheNewestToken(t *testing.T) {
+	issued := new(metav1.Now())
+	key := &v1alpha1.APIKey{}
+	key.Status.Tokens = []v1alpha1.TokenRecord{
+		{Hash: token.Hash("newest"), Hint: "newest", NotBefore: issued},
+		{Hash: token.Hash("superseded"), Hint: "superse", NotBefore: issued, NotAfter: issued},
+		{Hash: token.Hash("claimed"), Hint: "claimed", NotBefore: issued, ClaimedAt: issued},
+	}
+	if got := manifestOf(key).Spec; got.TokenHash != token.Hash("newest") || got.TokenHint != "newest" || hint(key) != "newest" {
+		t.Errorf("the manifest has the hash %s and the hint %q; the list has the hint %q", got.TokenHash, got.TokenHint, hint(key))
+	}
+}

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -252,10 +253,7 @@ func expiry(key *v1alpha1.APIKey) string {
 }
 
 func hint(key *v1alpha1.APIKey) string {
-	if !apikey.IsClaimed(key) || key.Status.Tokens[0].Hint == "" {
-		return none
-	}
-	return key.Status.Tokens[0].Hint
+	return cmp.Or(apikey.HintOf(key), none)
 }
 
 func reason(key *v1alpha1.APIKey) string {
