@@ -71,7 +71,7 @@ func newEntry(key *v1alpha1.APIKey) *entry {
 // hintOf returns the start of the newest token, or "".
 func hintOf(key *v1alpha1.APIKey) string {
 	if apikey.IsClaimed(key) {
-		return key.Status.Tokens[0].Hint
+		return apikey.HintOf(key)
 	}
 	return key.Spec.TokenHint
 }
