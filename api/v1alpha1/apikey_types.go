@@ -174,10 +174,11 @@ type APIKeyStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// tokens are the records of the key's tokens, newest first. Authenticators accept a token if its record has a notBefore.
+	// tokens are the records of the key's tokens: the newest one first, then those that it superseded, and last the claim of a token that is
+	// being handed over or imported. Authenticators accept a token if its record has a notBefore.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:MaxItems=5
 	Tokens []TokenRecord `json:"tokens,omitempty"`
 
 	// secretName is the name of the one-time Secret. It is empty until a token is minted, and after the controller has deleted the Secret.
