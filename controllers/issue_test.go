@@ -19,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/token"
@@ -90,7 +89,7 @@ func TestReconcile_IssuesAKeyInAOneTimeSecret(t *testing.T) {
 	if diff := cmp.Diff(wantOwner, secret.OwnerReferences); diff != "" {
 		t.Errorf("owner references (-want +got):\n%s", diff)
 	}
-	if secret.Type != "keys.squirrel.dev/token" || !ptr.Deref(secret.Immutable, false) {
+	if secret.Type != "keys.squirrel.dev/token" || secret.Immutable != nil {
 		t.Errorf("the Secret has type %s, immutable %v", secret.Type, secret.Immutable)
 	}
 	labels := map[string]string{"app.kubernetes.io/managed-by": "apikey-operator", "keys.squirrel.dev/apikey": "frontend"}

@@ -16,7 +16,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -67,9 +66,8 @@ func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 			Annotations:     annotations,
 			OwnerReferences: []metav1.OwnerReference{owner},
 		},
-		Type:      v1alpha1.SecretTypeToken,
-		Immutable: new(true),
-		Data:      map[string][]byte{apikey.SecretKey(key): []byte(minted)},
+		Type: v1alpha1.SecretTypeToken,
+		Data: map[string][]byte{apikey.SecretKey(key): []byte(minted)},
 	}
 }
 
@@ -161,7 +159,7 @@ func (r *APIKeyReconciler) isOfFormerKey(ctx context.Context, secret *corev1.Sec
 // writtenFor returns the UID of the former or current key of this name that the controller wrote the Secret for, and the hash of the token
 // in it. Both are empty if the controller did not write the Secret, or if the Secret was changed since.
 func writtenFor(secret *corev1.Secret, key *v1alpha1.APIKey) (uid types.UID, hash string) {
-	if secret.Type != v1alpha1.SecretTypeToken || !ptr.Deref(secret.Immutable, false) || len(secret.Data) != 1 {
+	if secret.Type != v1alpha1.SecretTypeToken || len(secret.Data) != 1 {
 		return "", ""
 	}
 	for _, plaintext := range secret.Data {
@@ -279,8 +277,8 @@ func (r *APIKeyReconciler) deleteSecret(ctx context.Context, key *v1alpha1.APIKe
 			return false, err
 		}
 		writesTotal.WithLabelValues(writtenSecret).Inc()
-		err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID})
-		if err != nil && !isNotFound(err) {
+		err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
+		if err != nil && !isNotFound(err) { // a conflict means that the Secret may hold another token now
 			return false, fmt.Errorf("delete the one-time Secret %q: %w", secret.Name, err)
 		}
 		deleted = err == nil

@@ -25,7 +25,6 @@ import (
 func (f *fixture) late(key *v1alpha1.APIKey) *corev1.Secret {
 	secret := f.forge(key)
 	minted := string(secret.Data["token"])
-	secret.Immutable = new(true)
 	secret.Annotations = map[string]string{
 		"keys.squirrel.dev/apikey": key.Name, "keys.squirrel.dev/apikey-uid": string(key.UID), "keys.squirrel.dev/token-hash": token.Hash(minted),
 	}
@@ -50,17 +49,21 @@ func (f *fixture) assertReplaced(void *corev1.Secret) {
 }
 
 func TestInvariant3_TheSecretOfADroppedClaimIsReplaced(t *testing.T) {
-	for name, claimed := range map[string]bool{
-		"the claim was dropped":     false,
-		"another claim replaced it": true,
+	for name, test := range map[string]struct{ claimed, immutable bool }{
+		"the claim was dropped":                        {},
+		"another claim replaced it":                    {claimed: true},
+		"an earlier version wrote an immutable Secret": {immutable: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			key := f.CreateKey("frontend")
-			if claimed {
+			if test.claimed {
 				f.claim(key, token.Hash("lost"), time.Now().Add(-time.Minute))
 			}
 			void := f.late(key)
+			if test.immutable {
+				void.Immutable = new(true)
+			}
 			f.Create(void)
 			f.startController(nil)
 			f.assertReplaced(void)
@@ -114,7 +117,6 @@ func TestReconcile_AChangedSecretIsNeverReplaced(t *testing.T) {
 	for name, edit := range map[string]func(*corev1.Secret){
 		"another token":            func(s *corev1.Secret) { s.Data["token"] = []byte(token.New()) },
 		"a second data key":        func(s *corev1.Secret) { s.Data["user"] = []byte("me") },
-		"not immutable":            func(s *corev1.Secret) { s.Immutable = nil },
 		"an annotation less":       func(s *corev1.Secret) { delete(s.Annotations, "keys.squirrel.dev/apikey") },
 		"no annotations":           func(s *corev1.Secret) { s.Annotations = nil },
 		"no annotations, no owner": func(s *corev1.Secret) { s.Annotations, s.OwnerReferences = nil, nil },
