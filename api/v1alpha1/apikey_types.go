@@ -59,9 +59,10 @@ type APIKeyList struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.readAccess || self.writeAccess",message="a key needs at least one of readAccess and writeAccess"
 // +kubebuilder:validation:XValidation:rule="has(self.secret) == has(oldSelf.secret)",message="spec.secret cannot be added or removed after creation: create a new APIKey, and deactivate this one"
-// +kubebuilder:validation:XValidation:rule="has(self.tokenHash) == has(oldSelf.tokenHash) && (!has(self.tokenHash) || self.tokenHash == oldSelf.tokenHash)",message="spec.tokenHash is immutable, and cannot be added or removed: create a new APIKey, and deactivate this one"
+// +kubebuilder:validation:XValidation:rule="has(self.tokenHash) == has(oldSelf.tokenHash)",message="spec.tokenHash cannot be added or removed after creation: create a new APIKey, and deactivate this one"
 // +kubebuilder:validation:XValidation:rule="!has(self.tokenHint) || has(self.tokenHash)",message="spec.tokenHint describes an imported token: set it only together with spec.tokenHash"
 // +kubebuilder:validation:XValidation:rule="!has(self.secret) || !has(self.tokenHash)",message="spec.secret and spec.tokenHash are mutually exclusive: set spec.secret for a minted token, or spec.tokenHash for an imported one"
+// +kubebuilder:validation:XValidation:rule="!has(self.tokenHash) || !has(self.rotation) || (!has(self.rotation.interval) && !has(self.rotation.request))",message="spec.rotation.interval and spec.rotation.request rotate minted tokens: to rotate an imported token, replace spec.tokenHash"
 // +kubebuilder:validation:XValidation:rule="!has(self.tokenHash) || self.tokenHash.matches('^sha256:[0-9a-f]{64}$')",fieldPath=".tokenHash",message="tokenHash must be \"sha256:\" followed by 64 lower-case hexadecimal digits, never the token itself: compute the digits with: printf %s \"$TOKEN\" | sha256sum"
 // +kubebuilder:validation:XValidation:rule="(self.appName.matches('^[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS]([\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS\\\\x{200C}\\\\x{200D} ]*[\\\\pL\\\\pM\\\\pN\\\\pP\\\\pS])?$') && !self.appName.matches('[\\\\x{115F}\\\\x{1160}\\\\x{2800}\\\\x{3164}\\\\x{FFA0}]')) || (oldSelf.hasValue() && oldSelf.value().appName == self.appName)",optionalOldSelf=true,fieldPath=".appName",message="appName must consist of printable characters, without leading or trailing space"
 // +kubebuilder:validation:XValidation:rule="self.appName == oldSelf.appName",fieldPath=".appName",message="appName is immutable: create a new APIKey, and deactivate this one"
@@ -101,7 +102,8 @@ type APIKeySpec struct {
 	Secret *TokenSecret `json:"secret,omitempty"`
 
 	// tokenHash imports a token that was created elsewhere: "sha256:" and the 64 lower-case hexadecimal digits of the token's SHA-256.
-	// The controller then mints no token and writes no Secret. Import only tokens that have at least 128 random bits. Immutable.
+	// The controller then mints no token and writes no Secret. Import only tokens that have at least 128 random bits. To rotate the token,
+	// replace tokenHash; it cannot be added or removed.
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	TokenHash string `json:"tokenHash,omitempty"`
@@ -111,6 +113,53 @@ type APIKeySpec struct {
 	// +kubebuilder:validation:MaxLength=7
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[!-~]+$')",message="tokenHint must be 1 to 7 visible ASCII characters: the first ones of the token"
 	TokenHint string `json:"tokenHint,omitempty"`
+
+	// rotation configures how the token is replaced by another one.
+	// +optional
+	Rotation *Rotation `json:"rotation,omitempty"`
+}
+
+// Rotation configures how the token of a key is replaced by another one. The controller accepts the new token before it writes it to the
+// Secret of the key. It continues to accept the former token for the overlap.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.overlap) || (self.overlap.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,8}([.][0-9]{1,9})?s)?$') && size(self.overlap) > 0)",fieldPath=".overlap",message="rotation.overlap must be a duration, such as 0s, 90m or 24h"
+// +kubebuilder:validation:XValidation:rule="!has(self.interval) || (self.interval.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,8}([.][0-9]{1,9})?s)?$') && size(self.interval) > 0 && duration(self.interval) >= duration('1h'))",fieldPath=".interval",message="rotation.interval must be a duration of at least 1h, such as 168h or 2160h"
+// +kubebuilder:validation:XValidation:rule="!has(self.interval) || !self.interval.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,8}([.][0-9]{1,9})?s)?$') || size(self.interval) == 0 || (has(self.overlap) && (!self.overlap.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,8}([.][0-9]{1,9})?s)?$') || size(self.overlap) == 0)) || duration(self.interval) > duration(has(self.overlap) ? self.overlap : '24h')",fieldPath=".interval",message="rotation.interval must be longer than rotation.overlap, which is 24h by default"
+type Rotation struct {
+	// overlap is how long a superseded token stays accepted after the rotation: a duration, such as 0s, 90m or 24h. The default is 24h. If
+	// it is shortened, tokens that are superseded already end earlier too. If it is extended, they do not end later.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	Overlap *metav1.Duration `json:"overlap,omitempty"`
+
+	// interval is the time after which the newest token is rotated: a duration of at least 1h, and longer than overlap, such as 2160h.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	Interval *metav1.Duration `json:"interval,omitempty"`
+
+	// request rotates the token once.
+	// +optional
+	Request *RotationRequest `json:"request,omitempty"`
+}
+
+// RotationRequest rotates the token of a key once.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.overlap) || (self.overlap.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,8}([.][0-9]{1,9})?s)?$') && size(self.overlap) > 0)",fieldPath=".overlap",message="rotation.request.overlap must be a duration, such as 0s, 90m or 24h"
+type RotationRequest struct {
+	// at is the time (RFC 3339) at which the token is rotated. Fractions of a second do not count. A request has no effect unless it is
+	// later than status.rotationHandled. A key that is created with a request in the past is not rotated.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('9999-12-31T00:00:00Z')",message="rotation.request.at must be a date and time in the years 1970 to 9999, such as 2027-06-01T00:00:00Z"
+	At metav1.Time `json:"at"`
+
+	// overlap replaces rotation.overlap in this rotation. With 0s, all former tokens end with the rotation: use it for a token that has
+	// leaked.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	Overlap *metav1.Duration `json:"overlap,omitempty"`
 }
 
 // TokenSecret configures the one-time Secret that hands over a minted token.
@@ -140,8 +189,8 @@ type TokenSecret struct {
 	TTL *metav1.Duration `json:"ttl,omitempty"`
 
 	// labels are written with the Secret, for selectors and for tools such as replicators. Changes have no effect on a Secret that
-	// exists. The Secret also has the labels app.kubernetes.io/managed-by, and keys.squirrel.dev/apikey with the name of the key;
-	// the end of a name of more than 63 characters is replaced by a hash.
+	// exists, even if a rotation updates it. The Secret also has the labels app.kubernetes.io/managed-by, and keys.squirrel.dev/apikey
+	// with the name of the key; the end of a name of more than 63 characters is replaced by a hash.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && k.indexOf('/') <= 253)",message="a key of secret.labels must be a name of at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit, after an optional lower-case domain and '/'"
@@ -149,7 +198,8 @@ type TokenSecret struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('keys.squirrel.dev/') && k != 'app.kubernetes.io/managed-by')",message="secret.labels must not contain app.kubernetes.io/managed-by or keys of the domain keys.squirrel.dev, which the controller sets"
 	Labels map[string]LabelValue `json:"labels,omitempty"`
 
-	// annotations are written with the Secret, for tools such as replicators. Changes have no effect on a Secret that exists.
+	// annotations are written with the Secret, for tools such as replicators. Changes have no effect on a Secret that exists, even if a
+	// rotation updates it.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && k.indexOf('/') <= 253)",message="a key of secret.annotations must be a name of at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit, after an optional lower-case domain and '/'"
@@ -191,7 +241,16 @@ type APIKeyStatus struct {
 	// +optional
 	DeactivatedAt *metav1.Time `json:"deactivatedAt,omitempty"`
 
-	// conditions are Ready, Active and Stalled. Stalled exists only while the controller waits for a user to act.
+	// rotationHandled is the spec.rotation.request.at of the last rotation that was requested, in whole seconds.
+	// +optional
+	RotationHandled *metav1.Time `json:"rotationHandled,omitempty"`
+
+	// nextRotationAt is the time at which the next rotation is due, by spec.rotation.interval or spec.rotation.request.
+	// +optional
+	NextRotationAt *metav1.Time `json:"nextRotationAt,omitempty"`
+
+	// conditions are Ready, Active, Reconciling and Stalled. Reconciling exists only during a rotation, and Stalled only while the
+	// controller waits for a user to act.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -211,8 +270,9 @@ type TokenRecord struct {
 	// +kubebuilder:validation:MaxLength=7
 	Hint string `json:"hint,omitempty"`
 
-	// claimedAt is the time at which the controller recorded the hash. It exists only during the handover of a minted token: the
-	// controller replaces it by notBefore. A claim that is older than 15 seconds is void.
+	// claimedAt is the time at which the controller recorded the hash of a minted token. The controller removes it after the handover. A
+	// claim that is older than 15 seconds is void. During a rotation, the claimed token is accepted already, because a client may read it
+	// from the Secret at any moment. If the claim becomes void, its token stays accepted for the overlap, and for at least 1 hour.
 	// +optional
 	ClaimedAt *metav1.Time `json:"claimedAt,omitempty"`
 
@@ -221,20 +281,30 @@ type TokenRecord struct {
 	// +optional
 	NotBefore *metav1.Time `json:"notBefore,omitempty"`
 
-	// notAfter is the time at which a superseded token expires.
+	// notAfter is the time at which a superseded token expires. The controller then removes the record.
 	// +optional
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
+
+	// overlap is the spec.rotation.request.overlap of the rotation that issued this token: how long the token that it superseded stays
+	// accepted.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	Overlap *metav1.Duration `json:"overlap,omitempty"`
 }
 
 // Condition types of an APIKey.
 const (
 	// ConditionReady is True when the key has the state that its spec declares: issued, deactivated or expired. It is False while a
-	// user must act, and Unknown while the controller works. Positive polarity; never absent.
+	// user must act, and Unknown while the controller issues the key. During a rotation it stays True. Positive polarity; never absent.
 	ConditionReady = "Ready"
 
 	// ConditionActive is True when authenticators accept the key. It is independent of Ready. Positive polarity; absent until the
 	// controller has reconciled the key.
 	ConditionActive = "Active"
+
+	// ConditionReconciling is True while the controller rotates the token of a key. Negative polarity; absent otherwise.
+	ConditionReconciling = "Reconciling"
 
 	// ConditionStalled is True while the controller waits for a user to act. Negative polarity; absent otherwise.
 	ConditionStalled = "Stalled"
@@ -251,6 +321,7 @@ const (
 	ReasonSecretConflict    = "SecretConflict"
 	ReasonSecretRefused     = "SecretRefused"
 	ReasonUnreadable        = "Unreadable"
+	ReasonRotating          = "Rotating"
 )
 
 // LabelBootstrap marks, with the value "true", the APIKeys that a console created from its bootstrap key file.

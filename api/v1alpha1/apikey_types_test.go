@@ -34,7 +34,7 @@ const (
 		"create a new APIKey, and deactivate this one"
 	secretNameImmutable = "spec.secret: Invalid value: spec.secret.name is immutable, and cannot be added or removed: " +
 		"create a new APIKey, and deactivate this one"
-	tokenHashImmutable = "spec: Invalid value: spec.tokenHash is immutable, and cannot be added or removed: " +
+	tokenHashPresenceImmutable = "spec: Invalid value: spec.tokenHash cannot be added or removed after creation: " +
 		"create a new APIKey, and deactivate this one"
 	deactivationIsFinal = "spec.active: Invalid value: true: a deactivated key stays deactivated: create a new APIKey instead"
 	noAccess            = "spec: Invalid value: a key needs at least one of readAccess and writeAccess"
@@ -481,7 +481,7 @@ func TestSchema_SecretLabelsAndAnnotationsAreValidAndMutable(t *testing.T) {
 	check(t, histories...)
 }
 
-func TestSchema_TokenHashIsValidAndImmutable(t *testing.T) {
+func TestSchema_TokenHashIsValidAndReplaceable(t *testing.T) {
 	imported := func(hash string) string { return fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q}", hash) }
 	const malformed = `spec.tokenHash: Invalid value: tokenHash must be "sha256:" followed by 64 lower-case hexadecimal digits, ` +
 		`never the token itself: compute the digits with: printf %s "$TOKEN" | sha256sum`
@@ -501,16 +501,82 @@ func TestSchema_TokenHashIsValidAndImmutable(t *testing.T) {
 		onCreate("4096 characters", refused(imported(strings.Repeat("a", 4096)), malformed)),
 		onCreate("4097 characters", refused(imported(strings.Repeat("a", 4097)),
 			"spec.tokenHash: Too long: may not be more than 4096 bytes", rulesNotChecked)),
-		onUpdate("changed", accepted(imported(hashA)), refused(imported(hashB), tokenHashImmutable)),
-		onUpdate("changed to a token", accepted(imported(hashA)), refused(imported("sq_KnIrtn1btDx"), tokenHashImmutable, malformed)),
-		onUpdate("added", accepted(minted), refused(imported(hashA), tokenHashImmutable)),
-		onUpdate("removed", accepted(imported(hashA)), refused(minted, tokenHashImmutable)),
-		onUpdate("set to null", accepted(imported(hashA)), refused("{appName: a, readAccess: true, tokenHash: null}", tokenHashImmutable)),
+		onUpdate("replaced", accepted(imported(hashA)), accepted(imported(hashB)), accepted(imported(hashA))),
+		onUpdate("replaced by a token", accepted(imported(hashA)), refused(imported("sq_KnIrtn1btDx"), malformed)),
+		onUpdate("added", accepted(minted), refused(imported(hashA), tokenHashPresenceImmutable)),
+		onUpdate("removed", accepted(imported(hashA)), refused(minted, tokenHashPresenceImmutable)),
+		onUpdate("set to null", accepted(imported(hashA)), refused("{appName: a, readAccess: true, tokenHash: null}", tokenHashPresenceImmutable)),
 		onUpdate("removed, then another added", accepted(imported(hashA)),
-			refused(minted, tokenHashImmutable),
-			refused(imported(hashB), tokenHashImmutable),
-			accepted(imported(hashA))),
+			refused(minted, tokenHashPresenceImmutable),
+			accepted(imported(hashB))),
 	)
+}
+
+func TestSchema_Rotation(t *testing.T) {
+	spec := func(rotation string) string {
+		return fmt.Sprintf("{appName: a, readAccess: true, rotation: {%s}}", rotation)
+	}
+	const (
+		overlap = "spec.rotation.overlap: Invalid value: rotation.overlap must be a duration, such as 0s, 90m or 24h"
+		once    = "spec.rotation.request.overlap: Invalid value: rotation.request.overlap must be a duration, such as 0s, 90m or 24h"
+		short   = "spec.rotation.interval: Invalid value: rotation.interval must be a duration of at least 1h, such as 168h or 2160h"
+		within  = "spec.rotation.interval: Invalid value: rotation.interval must be longer than rotation.overlap, which is 24h by default"
+		years   = "rotation.request.at must be a date and time in the years 1970 to 9999, such as 2027-06-01T00:00:00Z"
+		minted  = "spec: Invalid value: spec.rotation.interval and spec.rotation.request rotate minted tokens: " +
+			"to rotate an imported token, replace spec.tokenHash"
+	)
+	request := func(fields string) string { return spec("request: {" + fields + "}") }
+	imported := func(rotation string) string {
+		return fmt.Sprintf("{appName: a, readAccess: true, tokenHash: %q, rotation: {%s}}", hashA, rotation)
+	}
+	histories := []history{
+		onCreate("empty", accepted(spec(""))),
+		onCreate("all fields", accepted(spec("overlap: 24h, interval: 2160h, request: {at: '2026-12-01T08:00:00Z', overlap: 0s}"))),
+		onCreate("an overlap that is a number", refused(spec("overlap: 1"),
+			`spec.rotation.overlap: Invalid value: "integer": spec.rotation.overlap in body must be of type string: "integer"`, rulesNotChecked)),
+		onCreate("an overlap that is too long", refused(spec("overlap: "+strings.Repeat("1", 32)+"s"),
+			"spec.rotation.overlap: Too long: may not be more than 32 bytes", rulesNotChecked)),
+		onCreate("an interval that is too long", refused(spec("interval: "+strings.Repeat("1", 32)+"s"),
+			"spec.rotation.interval: Too long: may not be more than 32 bytes", rulesNotChecked)),
+		onCreate("an interval of 1h", accepted(spec("overlap: 59m59s, interval: 1h"))),
+		onCreate("an interval below 1h", refused(spec("overlap: 0s, interval: 59m59s"), short)),
+		onCreate("an interval below 1h, and within the overlap", refused(spec("interval: 59m59s"), short, within)),
+		onCreate("an interval of the default overlap", refused(spec("interval: 24h"), within)),
+		onCreate("an interval above the default overlap", accepted(spec("interval: 24h1s"))),
+		onCreate("an interval of the overlap", refused(spec("overlap: 48h, interval: 2880m"), within)),
+		onCreate("an interval above the overlap", accepted(spec("overlap: 48h, interval: 49h"))),
+		onCreate("an interval that is not a duration", refused(spec("interval: 90d"), short)),
+		onCreate("an empty interval", refused(spec("interval: ''"), short)),
+		onCreate("an interval with an overlap that is not a duration", refused(spec("overlap: 1d, interval: 90h"), overlap)),
+		onCreate("a request without at", refused(request("overlap: 0s"), "spec.rotation.request.at: Required value", rulesNotChecked)),
+		onCreate("a request in the past", accepted(request("at: '1970-01-01T00:00:00Z'"))),
+		onCreate("a request with a fraction and a zone", accepted(request("at: '2026-12-01T08:00:00.5+01:00'"))),
+		onCreate("a request that is not a date", refused(request("at: tomorrow"), `spec.rotation.request.at: Invalid value: "tomorrow": `+
+			`spec.rotation.request.at in body must be of type date-time: "tomorrow"`, rulesNotChecked)),
+		onCreate("a request before 1970", refused(request("at: '1969-12-31T23:59:59Z'"),
+			`spec.rotation.request.at: Invalid value: "1969-12-31T23:59:59Z": `+years)),
+		onCreate("a request at the end of 9999", refused(request("at: '9999-12-31T00:00:00Z'"),
+			`spec.rotation.request.at: Invalid value: "9999-12-31T00:00:00Z": `+years)),
+		onCreate("an imported token with an overlap", accepted(imported("overlap: 1h"))),
+		onCreate("an imported token with an interval", refused(imported("interval: 48h"), minted)),
+		onCreate("an imported token with a request", refused(imported("request: {at: '2026-12-01T08:00:00Z'}"), minted)),
+		onUpdate("added, changed and removed", accepted("{appName: a, readAccess: true}"),
+			accepted(spec("interval: 48h")),
+			accepted(spec("interval: 96h, overlap: 48h, request: {at: '2026-12-01T08:00:00Z'}")),
+			accepted(request("at: '2026-11-01T08:00:00Z'")),
+			accepted("{appName: a, readAccess: true}")),
+	}
+	for _, valid := range []string{"0s", "0m", "1s", "0.5s", "90m", "1h30m", "24h", "999999h"} {
+		histories = append(histories,
+			onCreate("the overlap "+valid, accepted(spec(fmt.Sprintf("overlap: %q", valid)))),
+			onCreate("the overlap "+valid+" of a request", accepted(request(fmt.Sprintf("at: '2026-12-01T08:00:00Z', overlap: %q", valid)))))
+	}
+	for _, invalid := range []string{"", "1", "-1h", "1d", "1h ", "h", "1h\n"} {
+		histories = append(histories,
+			onCreate("the overlap "+invalid, refused(spec(fmt.Sprintf(`overlap: "%s"`, invalid)), overlap)),
+			onCreate("the overlap "+invalid+" of a request", refused(request(fmt.Sprintf(`at: '2026-12-01T08:00:00Z', overlap: "%s"`, invalid)), once)))
+	}
+	check(t, histories...)
 }
 
 // A user may paste a token where its hash, its hint or a name is expected. No error may repeat it, because the logs of pipelines keep errors.
@@ -528,6 +594,9 @@ func TestSchema_ErrorsDoNotRepeatAToken(t *testing.T) {
 			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {name: %q}", token+"_")},
 			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {key: %q}", token+"/")},
 			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {ttl: %q}", token)},
+			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {}, rotation: {overlap: %q}", token)},
+			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {}, rotation: {interval: %q}", token)},
+			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {}, rotation: {request: {at: '2026-12-01T08:00:00Z', overlap: %q}}", token)},
 			{minted, fmt.Sprintf("appName: %q, readAccess: true, secret: {}", token+"\n")},
 			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {labels: {a: %q}}", token+"=")},
 			{minted, fmt.Sprintf("appName: a, readAccess: true, secret: {labels: {%q: a}}", token+"=")},
@@ -604,7 +673,7 @@ func TestSchema_TokenHintNeedsATokenHash(t *testing.T) {
 		onUpdate("added without a hash", accepted("{appName: a, readAccess: true}"),
 			refused("{appName: a, readAccess: true, tokenHint: sq_KnIr}", withoutHash)),
 		onUpdate("not removed with its hash", accepted(hinted("sq_KnIr")),
-			refused("{appName: a, readAccess: true, tokenHint: sq_KnIr}", tokenHashImmutable, withoutHash)),
+			refused("{appName: a, readAccess: true, tokenHint: sq_KnIr}", tokenHashPresenceImmutable, withoutHash)),
 		onUpdate("added, changed, removed and added again", accepted(unhinted),
 			accepted(hinted("sq_KnIr")),
 			accepted(hinted("other")),
@@ -622,8 +691,8 @@ func TestSchema_SecretAndTokenHashAreMutuallyExclusive(t *testing.T) {
 	check(t,
 		onCreate("both", refused(withBoth, both)),
 		onUpdate("a secret added to the hash", accepted(onlyHash), refused(withBoth, secretPresenceImmutable, both)),
-		onUpdate("a hash added to the secret", accepted(onlySecret), refused(withBoth, tokenHashImmutable, both)),
-		onUpdate("the hash in place of the secret", accepted(onlySecret), refused(onlyHash, secretPresenceImmutable, tokenHashImmutable)),
+		onUpdate("a hash added to the secret", accepted(onlySecret), refused(withBoth, tokenHashPresenceImmutable, both)),
+		onUpdate("the hash in place of the secret", accepted(onlySecret), refused(onlyHash, secretPresenceImmutable, tokenHashPresenceImmutable)),
 	)
 }
 
@@ -754,7 +823,7 @@ func TestSchema_FieldsRemovedFromAnAppliedManifest(t *testing.T) {
 			[]string{secretNameImmutable}},
 		{"secret.ttl", "{appName: a, readAccess: true, secret: {ttl: 1h}}", "{appName: a, readAccess: true, secret: {}}", nil},
 		{"tokenHash", "{appName: a, readAccess: true, tokenHash: '" + hashA + "'}", "{appName: a, readAccess: true}",
-			[]string{tokenHashImmutable}},
+			[]string{tokenHashPresenceImmutable}},
 		{"expiresAt", "{appName: a, readAccess: true, expiresAt: '2999-01-01T00:00:00Z'}", "{appName: a, readAccess: true}", nil},
 		{"the only right", "{appName: a, readAccess: true}", "{appName: a}",
 			[]string{noAccess}},
