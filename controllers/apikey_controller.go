@@ -56,6 +56,7 @@ type APIKeyReconciler struct {
 	Queue priorityqueue.PriorityQueue[reconcile.Request]
 
 	backoffs  backoffs
+	rotations rotations
 	firstKeys apikey.FirstKeys
 }
 
@@ -142,6 +143,7 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 	if err := r.getAfterWrite(ctx, request.NamespacedName, key); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.backoffs.forget(request.NamespacedName)
+			r.rotations.forget(request.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -153,6 +155,9 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 	}
 	before := key.DeepCopy()
 	result, reconcileErr := r.reconcileByState(ctx, key)
+	if errors.Is(reconcileErr, errClaimWritten) {
+		before, reconcileErr = key.DeepCopy(), nil // nothing has changed since
+	}
 	var writeErr error
 	if !isConflict(reconcileErr) { // otherwise the controller reads the key and its Secret again first
 		writeErr = r.writeStatus(ctx, before, key)
@@ -190,7 +195,7 @@ func (r *APIKeyReconciler) requeueInBackoff(
 	}
 	before := key.DeepCopy()
 	if active && apikey.IsIssued(key) {
-		describeIssued(key)
+		r.describeIssued(key)
 	}
 	observeGeneration(key)
 	if err := r.writeStatus(ctx, before, key); err != nil {
@@ -225,7 +230,7 @@ func (r *APIKeyReconciler) requeue(
 	case err != nil:
 		r.backOff(before, failedCall)
 		result = ctrl.Result{}
-	case apikey.IsIssued(key) || apikey.IsRetired(key):
+	case (apikey.IsIssued(key) && !apikey.IsRotationPending(key, r.Now())) || apikey.IsRetired(key):
 		r.backoffs.forget(client.ObjectKeyFromObject(key))
 	}
 	result.Priority = new(r.priorityOfRequeue(key))
@@ -241,6 +246,8 @@ func (r *APIKeyReconciler) reconcileEnded(ctx context.Context, key *v1alpha1.API
 	} else if readyReason(key) == v1alpha1.ReasonExpired {
 		state = apikey.StateExpired // even if its owner deactivates it later
 	}
+	key.Status.NextRotationAt = nil
+	r.rotations.forget(client.ObjectKeyFromObject(key))
 	setEnded(key, state)
 	if !isFinal {
 		return ctrl.Result{}, nil
@@ -249,31 +256,56 @@ func (r *APIKeyReconciler) reconcileEnded(ctx context.Context, key *v1alpha1.API
 	return ctrl.Result{}, err
 }
 
-// reconcileIssued updates the status of an issued key, and deletes its Secret when that is due.
-func (r *APIKeyReconciler) reconcileIssued(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
-	describeIssued(key)
-	if r.secretIsDue(key) {
-		if !r.isClockTrusted(ctx, key, actionHandOver) {
-			return ctrl.Result{RequeueAfter: clockDelay}, nil
-		}
-		name := key.Status.SecretName
-		deleted, err := r.deleteSecret(ctx, key)
-		if err != nil {
-			return ctrl.Result{}, err
-		}
-		if deleted {
-			r.recordSecretDeleted(key, name)
-		}
+// reconcileIssued updates the status of an issued key, does what is due, and rotates its token.
+func (r *APIKeyReconciler) reconcileIssued(ctx context.Context, key *v1alpha1.APIKey) (result ctrl.Result, err error) {
+	r.trackRotation(key)
+	r.describeIssued(key)
+	retry, err := r.meetDeadlines(ctx, key)
+	if err != nil {
+		return ctrl.Result{}, err
 	}
-	return ctrl.Result{RequeueAfter: r.untilNextDeadline(key)}, nil
+	if apikey.IsRotationPending(key, r.Now()) {
+		result, err = r.rotate(ctx, key)
+	}
+	result.RequeueAfter = earliest(result.RequeueAfter, retry, r.untilNextDeadline(key))
+	return result, err
 }
 
-// describeIssued updates the status of an issued key to describe its spec.
-func describeIssued(key *v1alpha1.APIKey) {
+// meetDeadlines drops the records of the tokens that have ended, and deletes the Secret when that is due. It returns the delay before the
+// next attempt if the clock cannot be trusted.
+func (r *APIKeyReconciler) meetDeadlines(ctx context.Context, key *v1alpha1.APIKey) (retry time.Duration, err error) {
+	action := actionHandOver
+	switch {
+	case r.isTokenEnded(key):
+		action = actionRotate
+	case !r.secretIsDue(key):
+		return 0, nil
+	}
+	if !r.isClockTrusted(ctx, key, action) {
+		return clockDelay, nil
+	}
+	apikey.DropEnded(key, r.Now())
+	if !r.secretIsDue(key) {
+		return 0, nil
+	}
+	name := key.Status.SecretName
+	deleted, err := r.deleteSecret(ctx, key)
+	if deleted {
+		r.recordSecretDeleted(key, name)
+	}
+	return 0, err
+}
+
+// describeIssued updates the status of an issued key to describe its spec. It leaves the conditions of a rotation as they are.
+func (r *APIKeyReconciler) describeIssued(key *v1alpha1.APIKey) {
 	if newest := apikey.NewestToken(key); key.Spec.TokenHash != "" && newest.Hash == key.Spec.TokenHash {
 		newest.Hint = key.Spec.TokenHint
 	}
-	setIssued(key)
+	r.describeRotation(key)
+	if !apikey.IsRotationPending(key, r.Now()) {
+		setIssued(key)
+	}
+	observeGeneration(key)
 }
 
 // filterUnchanged returns a predicate that accepts the keys that are new, have changed or need a reconcile. When a controller starts, or
@@ -292,12 +324,17 @@ func (r *APIKeyReconciler) filterUnchanged() predicate.Predicate {
 func (r *APIKeyReconciler) needsReconcile(object client.Object) bool {
 	key := object.(*v1alpha1.APIKey)
 	if key.IsUnreadable(decisiveFields...) || apikey.StateOf(key, r.Now()) != apikey.StateActive || !apikey.IsIssued(key) ||
-		r.untilNextDeadline(key) != 0 {
+		r.hasDueWork(key) || r.untilNextDeadline(key) != 0 {
 		return true
 	}
 	described := key.DeepCopy()
-	describeIssued(described)
+	r.describeIssued(described)
 	return !equality.Semantic.DeepEqual(key.Status, described.Status)
+}
+
+// hasDueWork reports whether the controller must do something with an issued key now, even if its status describes its spec.
+func (r *APIKeyReconciler) hasDueWork(key *v1alpha1.APIKey) bool {
+	return r.secretIsDue(key) || r.isTokenEnded(key) || apikey.IsRotationPending(key, r.Now())
 }
 
 // writeStatus writes the status if it has changed, or if a claim was written since the key was read. The write fails with a conflict if

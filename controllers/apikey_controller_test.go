@@ -49,7 +49,7 @@ func TestFilterUnchanged_AcceptsUnchangedKeysThatNeedAReconcile(t *testing.T) {
 		key := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Generation: 1, ResourceVersion: "7"}}
 		key.Status.Tokens = []v1alpha1.TokenRecord{{NotBefore: &metav1.Time{Time: now}}}
 		key.Status.SecretName = "key-token"
-		describeIssued(key)
+		r.describeIssued(key)
 		test.change(key)
 		former := key.DeepCopy()
 		if got := r.filterUnchanged().Create(event.CreateEvent{Object: key}); got != test.want {

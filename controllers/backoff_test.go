@@ -537,14 +537,14 @@ func expiresIn(d time.Duration) func(*v1alpha1.APIKey) {
 func issued(hash string) func(*v1alpha1.APIKey) {
 	return func(key *v1alpha1.APIKey) {
 		key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: hash, NotBefore: new(metav1.Now())}}
-		describeIssued(key)
+		setIssued(key)
 	}
 }
 
 func claimed(hash string, at *metav1.Time) func(*v1alpha1.APIKey) {
 	return func(key *v1alpha1.APIKey) {
 		key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: hash, ClaimedAt: at}}
-		setPending(key, "Handing over the token.")
+		(&APIKeyReconciler{}).setPending(key, "Handing over the token.")
 	}
 }
 

@@ -43,12 +43,29 @@ func isConflict(err error) bool {
 	return apierrors.IsConflict(err) && !refusals.MatchString(err.Error())
 }
 
-// secretRefused returns the conflict that names the webhook, policy or quota that refused the Secret.
-func secretRefused(name string, err error) *apikey.Conflict {
+// secretWriteError returns the error of a call that writes the key's Secret: the conflict that names what refused it, or a writeError if
+// the call may have had an effect. It returns other errors of calls without an effect as they are.
+func secretWriteError(key *v1alpha1.APIKey, err error) error {
+	switch {
+	case err == nil, apierrors.IsAlreadyExists(err), isConflict(err):
+		return err
+	case wasRefused(err):
+		return secretRefused(key, err)
+	default:
+		return &writeError{secret: secretName(key), failure: failureOf(err)}
+	}
+}
+
+// secretRefused returns the conflict that names the webhook, policy or quota that refused the key's Secret.
+func secretRefused(key *v1alpha1.APIKey, err error) *apikey.Conflict {
+	action := "create"
+	if apikey.IsIssued(key) {
+		action = "update"
+	}
 	return &apikey.Conflict{
 		Reason: v1alpha1.ReasonSecretRefused,
-		Message: fmt.Sprintf("Secret %q was refused (%s): allow the controller to create it. %s",
-			name, refusalOf(err), retriesWithBackoff),
+		Message: fmt.Sprintf("Secret %q was refused (%s): allow the controller to %s it. %s",
+			secretName(key), refusalOf(err), action, retriesWithBackoff),
 	}
 }
 

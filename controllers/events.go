@@ -16,34 +16,51 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // Actions of events.
 const (
 	actionIssue    = "Issue"
 	actionHandOver = "HandOver"
+	actionRotate   = "Rotate"
 	actionEnd      = "End"
 )
 
 // recordTransition records a new reason of the key's Ready condition as an event, a log line and a metric. Call it after the status was
 // written.
 func (r *APIKeyReconciler) recordTransition(ctx context.Context, before, key *v1alpha1.APIKey) {
+	r.recordRotation(before, key)
 	reason := readyReason(key)
 	if reason == readyReason(before) && isStalled(key) == isStalled(before) {
 		return
 	}
 	log.FromContext(ctx).Info("The state of the key changed", "uid", key.UID, "reason", reason)
 	switch {
-	case reason == v1alpha1.ReasonIssued:
+	case reason == v1alpha1.ReasonIssued && !apikey.IsIssued(before):
 		issuedTotal.Inc()
 		r.recordEvent(key, corev1.EventTypeNormal, reason, actionIssue, readyMessage(key))
 	case slices.Contains(endReasons, reason):
 		endedTotal.WithLabelValues(reason).Inc()
 		r.recordEvent(key, corev1.EventTypeNormal, reason, actionEnd, readyMessage(key))
 	case isStalled(key) && slices.Contains(conflictReasons, reason):
+		action := actionIssue
+		if apikey.IsIssued(key) {
+			action = actionRotate
+		}
 		conflictsTotal.WithLabelValues(reason).Inc()
-		r.recordEvent(key, corev1.EventTypeWarning, reason, actionIssue, readyMessage(key))
+		r.recordEvent(key, corev1.EventTypeWarning, reason, action, readyMessage(key))
 	}
+}
+
+// recordRotation records that another token is the key's newest one.
+func (r *APIKeyReconciler) recordRotation(before, key *v1alpha1.APIKey) {
+	former, newest := apikey.NewestToken(before), apikey.NewestToken(key)
+	if former == nil || newest == nil || former.Hash == newest.Hash {
+		return
+	}
+	rotatedTotal.Inc()
+	r.recordEvent(key, corev1.EventTypeNormal, "Rotated", actionRotate, rotationNote(key, former.Hash))
 }
 
 // recordSecretDeleted records that the controller deleted the one-time Secret after its ttl.
@@ -58,12 +75,16 @@ func (r *APIKeyReconciler) recordClockWarning(key *v1alpha1.APIKey, action strin
 		fmt.Sprintf("The controller delays this action and retries every %s, because it cannot trust its clock: %v.", clockDelay, reason))
 }
 
-// recordReissue records that the controller mints a token although the status records a hash. No Secret has the token of that hash, so it
-// was never handed over.
+// recordReissue records that the controller mints a token although the status has the claim of another one. At the first issue, no Secret
+// has that token, and it was never accepted. During a rotation it is accepted, and a client may have read it before the Secret was deleted.
 func (r *APIKeyReconciler) recordReissue(key *v1alpha1.APIKey) {
 	reissuedTotal.Inc()
-	r.recordEvent(key, corev1.EventTypeWarning, "Reissued", actionIssue,
-		"An earlier token of this key was never handed over and is void: the controller mints a new one.")
+	action, note := actionIssue, "An earlier token of this key was never handed over and is void: the controller mints a new one."
+	if apikey.IsIssued(key) {
+		action, note = actionRotate, "A controller stopped during the rotation, and its token is not in the Secret: "+
+			"the controller mints a new one. The other token is superseded, because a client may have it."
+	}
+	r.recordEvent(key, corev1.EventTypeWarning, "Reissued", action, note)
 }
 
 func (r *APIKeyReconciler) recordEvent(key *v1alpha1.APIKey, eventType, reason, action, note string) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	poll "k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -60,7 +61,11 @@ var (
 
 // issue hands over a token to a key that has none, or records the reason why it cannot.
 func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctrl.Result, error) {
-	err := r.claimAndHandOver(ctx, key)
+	return r.conclude(ctx, key, r.claimAndHandOver(ctx, key))
+}
+
+// conclude records the result of an attempt to hand over a token: that the token is accepted, or why it is not handed over yet.
+func (r *APIKeyReconciler) conclude(ctx context.Context, key *v1alpha1.APIKey, err error) (ctrl.Result, error) {
 	var conflict *apikey.Conflict
 	switch {
 	case err == nil:
@@ -72,7 +77,7 @@ func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctr
 	case errors.Is(err, errHandoverInProgress):
 		return r.awaitHandover(key), nil
 	case errors.Is(err, errClaimMayBeValid):
-		setPending(key, "Waiting until the controller's clock agrees with the API server's: an earlier handover may be in progress.")
+		r.setPending(key, "Waiting until the controller's clock agrees with the API server's: an earlier handover may be in progress.")
 		r.delay(key, clockDelay)
 		return ctrl.Result{RequeueAfter: clockDelay}, nil
 	case errors.Is(err, errFormerSecret):
@@ -81,7 +86,7 @@ func (r *APIKeyReconciler) issue(ctx context.Context, key *v1alpha1.APIKey) (ctr
 	case isConflict(err):
 		return ctrl.Result{}, err
 	default:
-		setPending(key, fmt.Sprintf("The controller could not hand over the token (%s) and retries.", failureOf(err)))
+		r.setPending(key, fmt.Sprintf("The controller could not hand over the token (%s) and retries.", failureOf(err)))
 		return ctrl.Result{}, err
 	}
 }
@@ -145,21 +150,22 @@ func (r *APIKeyReconciler) checkConflict(ctx context.Context, key *v1alpha1.APIK
 }
 
 // claim writes the hash of the key's token to its status, and returns the token if it minted one. Until the token is in the Secret, it
-// exists only in this variable. The key then has all fields of the API server's response, also those that trimKey removes.
+// exists only in the memory of this process. The key then has all fields of the API server's response, also those that trimKey removes.
 func (r *APIKeyReconciler) claim(ctx context.Context, key *v1alpha1.APIKey) (minted string, err error) {
 	claimed := key.DeepCopy()
 	if key.Spec.TokenHash != "" {
-		claimed.Status.Tokens = []v1alpha1.TokenRecord{{Hash: key.Spec.TokenHash, Hint: key.Spec.TokenHint}}
+		apikey.Claim(claimed, v1alpha1.TokenRecord{Hash: key.Spec.TokenHash, Hint: key.Spec.TokenHint}, r.timestamp())
 	} else {
 		minted = token.New()
-		claimed.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash(minted), Hint: token.Hint(minted), ClaimedAt: new(r.timestamp())}}
+		apikey.Claim(claimed, r.newClaim(claimed, minted), r.timestamp())
 		claimed.Status.SecretName = secretName(key)
+		claimed.Status.NextRotationAt = apikey.NextRotation(claimed)
 	}
-	setPending(claimed, "Handing over the token.")
+	r.setPending(claimed, "Handing over the token.")
 	if err := r.updateStatus(ctx, claimed); err != nil {
 		return "", err
 	}
-	if apikey.IsClaimed(key) && minted != "" {
+	if minted != "" && apikey.ClaimOf(key) != nil {
 		r.recordReissue(key)
 	}
 	*key = *claimed
@@ -207,48 +213,46 @@ func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, m
 	if minted == "" {
 		return nil
 	}
-	creation, cancel := context.WithTimeout(ctx, secretTimeout)
+	ctx, cancel := context.WithTimeout(ctx, secretTimeout)
 	defer cancel()
-	err := r.createSecret(creation, key, minted)
+	secret := newSecret(key, minted)
+	err := r.createSecret(ctx, key, secret)
 	if apierrors.IsAlreadyExists(err) {
 		// This call created it if the first response was lost and the client retried. Else another client did.
-		if done, err := r.wasHandedOver(ctx, key); done || err != nil {
-			return err
-		}
-		if err := r.clearSecretName(creation, key); err != nil {
-			return err
-		}
-		err = r.createSecret(creation, key, minted)
+		return r.replaceSecret(ctx, key, secret)
 	}
-	switch {
-	case err == nil:
-		return nil
-	case wasRefused(err):
-		return secretRefused(secretName(key), err)
-	default: // the Secret may exist: keep the claim until that is known
-		return &writeError{secret: secretName(key), failure: failureOf(err)}
-	}
+	return err // if the Secret may exist, the claim stays until that is known
 }
 
-// accept records that the token is accepted.
+// accept records that the claimed token is the newest one, and that it is accepted.
 func (r *APIKeyReconciler) accept(key *v1alpha1.APIKey) ctrl.Result {
-	claim := apikey.ClaimOf(key)
-	claim.NotBefore, claim.ClaimedAt = new(r.timestamp()), nil
+	if !apikey.IsIssued(key) {
+		apikey.HandleRequest(key, r.Now()) // a new key is not rotated at once
+	}
+	if apikey.ClaimOf(key) != nil {
+		apikey.FinishClaim(key, r.timestamp())
+	}
+	key.Status.NextRotationAt = apikey.NextRotation(key)
 	setIssued(key)
 	return ctrl.Result{RequeueAfter: r.untilNextDeadline(key)}
 }
 
-// stall drops the claim, if one exists, until a user has resolved the conflict. A new key is not stalled at once if another key has its app
-// name or hash: tools that rename a key create the new object, delete the old one, and fail if a key is stalled in between.
+// stall drops the claim, if one exists, until a user has resolved the conflict. A key is not stalled at once if another key has its app
+// name or hash. Tools that rename a key, or move its token, write one object before they delete the other one. They fail if a key is
+// stalled in between.
 func (r *APIKeyReconciler) stall(ctx context.Context, key *v1alpha1.APIKey, conflict *apikey.Conflict) ctrl.Result {
 	dropClaim(key)
-	wait := key.CreationTimestamp.Add(renameTimeout).Sub(r.Now())
+	wait := r.untilStalled(key)
 	if wait > 0 && apikey.IsOfHolder(conflict.Reason) {
-		setWaiting(key, conflict.Reason, conflict.Message)
+		r.setWaiting(key, conflict.Reason, conflict.Message)
 		r.enqueueExpired(ctx, client.ObjectKey{Namespace: key.Namespace, Name: conflict.Holder})
 		return ctrl.Result{RequeueAfter: soonest(wait, r.untilExpiry(key))}
 	}
-	setStalled(key, metav1.ConditionFalse, conflict.Reason, conflict.Message)
+	active := metav1.ConditionFalse
+	if apikey.IsIssued(key) {
+		active = metav1.ConditionTrue
+	}
+	setStalled(key, active, conflict.Reason, conflict.Message)
 	if waitsForSecret(key) {
 		return ctrl.Result{RequeueAfter: soonest(r.backOff(key, secretUnwritable), r.untilExpiry(key))}
 	}
@@ -256,17 +260,33 @@ func (r *APIKeyReconciler) stall(ctx context.Context, key *v1alpha1.APIKey, conf
 	return ctrl.Result{RequeueAfter: soonest(r.untilExpiry(key))} // enqueueConflicting enqueues the key when it can be issued
 }
 
+// untilStalled returns how long the key may still wait for another one without being stalled. The wait of a new key begins with its
+// creation, that of an issued key with its rotation.
+func (r *APIKeyReconciler) untilStalled(key *v1alpha1.APIKey) time.Duration {
+	since := key.CreationTimestamp.Time
+	if apikey.IsIssued(key) {
+		if isStalled(key) {
+			return 0
+		}
+		since = r.Now()
+		if rotating := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReconciling); rotating != nil {
+			since = rotating.LastTransitionTime.Time
+		}
+	}
+	return since.Add(renameTimeout).Sub(r.Now())
+}
+
 // withdraw drops the claim, if one exists, and retries with a backoff: no user needs to act.
 func (r *APIKeyReconciler) withdraw(key *v1alpha1.APIKey, why cause, waiting string) ctrl.Result {
 	dropClaim(key)
-	setPending(key, waiting)
+	r.setPending(key, waiting)
 	return ctrl.Result{RequeueAfter: r.backOff(key, why)}
 }
 
 // awaitHandover requeues the key for when its claim is void. If this controller wrote the claim, the status already has the reason.
 func (r *APIKeyReconciler) awaitHandover(key *v1alpha1.APIKey) ctrl.Result {
 	if !r.backoffs.isDeferred(client.ObjectKeyFromObject(key), r.phaseOf(key)) {
-		setPending(key, "Waiting for the end of an earlier handover.")
+		r.setPending(key, "Waiting for the end of an earlier handover.")
 	}
 	wait := r.untilClaimIsVoid(key)
 	r.delay(key, wait)

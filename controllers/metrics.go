@@ -4,6 +4,9 @@
 package controllers
 
 import (
+	"sync/atomic"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -44,15 +47,23 @@ var (
 	})
 	reissuedTotal = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "apikey_reissued_total",
-		Help: "Tokens minted for a key whose earlier token was never handed over.",
+		Help: "Tokens minted for a key whose earlier claim is void, because a controller stopped during the handover.",
 	})
+	rotatedTotal = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "apikey_rotated_total",
+		Help: "Tokens of issued API keys that were replaced by another one, minted or imported.",
+	})
+	rotationDelay = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "apikey_rotation_delay_seconds",
+		Help: "How long the oldest rotation that is not finished has been due, in seconds; 0 if there is none.",
+	}, delayOfOldestRotation)
 	endedTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "apikey_ended_total",
 		Help: "API keys that were deactivated or expired, by reason.",
 	}, []string{"reason"})
 	conflictsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "apikey_conflicts_total",
-		Help: "API keys that the controller cannot issue until a user acts, by reason.",
+		Help: "API keys that the controller cannot issue or rotate until a user acts, by reason.",
 	}, []string{"reason"})
 )
 
@@ -68,5 +79,17 @@ func RegisterMetrics(registry prometheus.Registerer) {
 	for _, object := range []string{writtenStatus, writtenSecret} {
 		writesTotal.WithLabelValues(object)
 	}
-	registry.MustRegister(writesTotal, retryingKeys, throttledKeys, issuedTotal, reissuedTotal, endedTotal, conflictsTotal)
+	registry.MustRegister(writesTotal, retryingKeys, throttledKeys, issuedTotal, reissuedTotal, rotatedTotal, rotationDelay, endedTotal,
+		conflictsTotal)
+}
+
+// oldestRotation is the time at which the oldest rotation was due that is not finished, or nil.
+var oldestRotation atomic.Pointer[time.Time]
+
+func delayOfOldestRotation() float64 {
+	due := oldestRotation.Load()
+	if due == nil {
+		return 0
+	}
+	return max(0, time.Since(*due).Seconds())
 }

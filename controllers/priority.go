@@ -19,6 +19,8 @@ import (
 
 // The priorities of keys in the queue, highest first.
 const (
+	// priorityHandover is the priority of keys whose new token this process must hand over within seconds.
+	priorityHandover = 300
 	// priorityNew is the priority of keys that can be issued: their owners wait for them.
 	priorityNew = 200
 	// priorityDeadline is the priority of issued keys whose one-time Secret is due for deletion.
@@ -57,11 +59,14 @@ func (r *APIKeyReconciler) priorityToIssue(key *v1alpha1.APIKey) int {
 
 // priorityOfRequeue returns the priority of the key at its next deadline.
 func (r *APIKeyReconciler) priorityOfRequeue(key *v1alpha1.APIKey) int {
+	if r.rotations.untilHandover(key, r.Now()) != never {
+		return priorityHandover
+	}
 	if due, ok := secretDeadline(key); ok && due.Sub(r.Now()) < r.untilExpiry(key) {
 		return priorityDeadline
 	}
 	if apikey.IsIssued(key) {
-		return priorityDeferred // the deadline is its expiry
+		return priorityDeferred // the deadline is its expiry, a rotation, or the end of a superseded token
 	}
 	return r.priorityOf(key)
 }

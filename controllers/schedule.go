@@ -8,6 +8,8 @@ import (
 	"math"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
@@ -27,13 +29,19 @@ func (r *APIKeyReconciler) isClockTrusted(ctx context.Context, key *v1alpha1.API
 	return err == nil
 }
 
-// untilNextDeadline returns the time until an issued key expires or its Secret is due for deletion, as a RequeueAfter.
+// untilNextDeadline returns, as a RequeueAfter, the time until an issued key expires, its Secret is due for deletion, a superseded token
+// ends, or a rotation is due. Deadlines in the past do not count.
 func (r *APIKeyReconciler) untilNextDeadline(key *v1alpha1.APIKey) time.Duration {
-	untilSecretIsDue := never
+	wait := soonest(r.untilExpiry(key))
 	if due, ok := secretDeadline(key); ok {
-		untilSecretIsDue = due.Sub(r.Now())
+		wait = earliest(wait, max(0, due.Sub(r.Now())))
 	}
-	return soonest(r.untilExpiry(key), untilSecretIsDue)
+	for _, deadline := range []*metav1.Time{apikey.NextEnd(key), apikey.NextRotation(key)} {
+		if deadline != nil {
+			wait = earliest(wait, max(0, deadline.Sub(r.Now())))
+		}
+	}
+	return wait
 }
 
 func (r *APIKeyReconciler) untilExpiry(key *v1alpha1.APIKey) time.Duration {
@@ -60,6 +68,17 @@ func (r *APIKeyReconciler) untilClaimIsVoid(key *v1alpha1.APIKey) time.Duration 
 func hasClaimTime(key *v1alpha1.APIKey) bool {
 	claim := apikey.ClaimOf(key)
 	return claim != nil && claim.ClaimedAt != nil
+}
+
+// earliest returns the shortest of the RequeueAfters. A RequeueAfter of 0 means none.
+func earliest(delays ...time.Duration) time.Duration {
+	shortest := never
+	for _, delay := range delays {
+		if delay > 0 {
+			shortest = min(shortest, delay)
+		}
+	}
+	return soonest(shortest)
 }
 
 // soonest returns the shortest duration as a RequeueAfter, which is 0 if all of them are never.

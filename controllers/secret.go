@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -93,9 +95,68 @@ func labelValueOf(name string) string {
 	return name[:maxLabelLength-len(suffix)] + suffix
 }
 
-func (r *APIKeyReconciler) createSecret(ctx context.Context, key *v1alpha1.APIKey, minted string) error {
+// createSecret creates the key's one-time Secret.
+func (r *APIKeyReconciler) createSecret(ctx context.Context, key *v1alpha1.APIKey, secret *corev1.Secret) error {
 	writesTotal.WithLabelValues(writtenSecret).Inc()
-	return r.Secrets.Create(ctx, newSecret(key, minted))
+	return secretWriteError(key, r.Secrets.Create(ctx, secret.DeepCopy()))
+}
+
+// replaceSecret creates the key's one-time Secret with the claimed token, or writes the token to the one that exists. It returns a conflict
+// if another Secret has the name.
+func (r *APIKeyReconciler) replaceSecret(ctx context.Context, key *v1alpha1.APIKey, secret *corev1.Secret) error {
+	current, err := r.readSecret(ctx, key)
+	switch {
+	case err != nil:
+		return err
+	case current == nil:
+		return r.createSecret(ctx, key, secret)
+	case apikey.RecordIn(key, current) == apikey.ClaimOf(key): // an earlier call wrote it
+		return nil
+	case holdsToken(current, key) && isUpdatable(current, key):
+		return r.updateSecret(ctx, key, current, secret)
+	case holdsToken(current, key):
+		if _, err := r.deleteExactly(ctx, current); err != nil {
+			return secretWriteError(key, err)
+		}
+	default:
+		if err := r.clearSecret(ctx, key, current); err != nil {
+			return err
+		}
+	}
+	return r.createSecret(ctx, key, secret)
+}
+
+// isUpdatable reports whether the controller may write another token to the key's Secret. Earlier versions of the controller wrote
+// immutable Secrets. `kubectl delete --cascade=orphan` removes the owner reference, without which a policy refuses the update.
+func isUpdatable(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
+	return !ptr.Deref(secret.Immutable, false) && metav1.IsControlledBy(secret, key)
+}
+
+// updateSecret writes the token of a Secret to the current one, and keeps everything else that it has. Pods and other tools continue to
+// read the same object.
+func (r *APIKeyReconciler) updateSecret(ctx context.Context, key *v1alpha1.APIKey, current, secret *corev1.Secret) error {
+	updated := current.DeepCopy()
+	for _, name := range []string{annotationKeyName, annotationKeyUID, annotationTokenHash} {
+		metav1.SetMetaDataAnnotation(&updated.ObjectMeta, name, secret.Annotations[name])
+	}
+	maps.Copy(updated.Data, secret.Data)
+	writesTotal.WithLabelValues(writtenSecret).Inc()
+	err := r.Secrets.Update(ctx, updated)
+	if isNotFound(err) { // it was deleted since it was read
+		return r.createSecret(ctx, key, secret)
+	}
+	return secretWriteError(key, err)
+}
+
+// deleteExactly deletes a Secret if it has not changed since it was read: it may hold another token then. It reports whether it deleted
+// the Secret; it returns no error if the Secret was gone.
+func (r *APIKeyReconciler) deleteExactly(ctx context.Context, secret *corev1.Secret) (deleted bool, err error) {
+	writesTotal.WithLabelValues(writtenSecret).Inc()
+	err = r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
+	if isNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // holdsToken reports whether the Secret holds a token of the key.
@@ -119,9 +180,14 @@ func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.AP
 		return nil
 	}
 	secret, err := r.readSecret(ctx, key)
-	if secret == nil || err != nil {
+	if secret == nil || err != nil || holdsToken(secret, key) {
 		return err
 	}
+	return r.clearSecret(ctx, key, secret)
+}
+
+// clearSecret deletes a Secret that holds no token of the key, if it is void.
+func (r *APIKeyReconciler) clearSecret(ctx context.Context, key *v1alpha1.APIKey, secret *corev1.Secret) error {
 	if deleted, err := r.deleteVoidSecret(ctx, key, secret); deleted || err != nil {
 		if uid, _ := writtenFor(secret, key); uid == key.UID && err == nil && !apikey.IsClaimed(key) { // else claim records it
 			r.recordReissue(key)
@@ -198,9 +264,7 @@ func (r *APIKeyReconciler) deleteVoidSecret(ctx context.Context, key *v1alpha1.A
 	if slices.ContainsFunc(holders, func(holder v1alpha1.APIKey) bool { return holder.UID != key.UID }) {
 		return false, nil // another key imported the token
 	}
-	writesTotal.WithLabelValues(writtenSecret).Inc()
-	err = r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
-	if err != nil && !isNotFound(err) {
+	if _, err := r.deleteExactly(ctx, secret); err != nil {
 		return false, fmt.Errorf("delete the void Secret %q: %w", secret.Name, err)
 	}
 	log.FromContext(ctx).Info("Deleted a Secret whose token was never accepted or whose key was deleted", "secret", secret.Name, "uid", uid)
@@ -276,12 +340,9 @@ func (r *APIKeyReconciler) deleteSecret(ctx context.Context, key *v1alpha1.APIKe
 		if err := r.checkUnchanged(ctx, key); err != nil {
 			return false, err
 		}
-		writesTotal.WithLabelValues(writtenSecret).Inc()
-		err := r.Secrets.Delete(ctx, secret, client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion})
-		if err != nil && !isNotFound(err) { // a conflict means that the Secret may hold another token now
+		if deleted, err = r.deleteExactly(ctx, secret); err != nil {
 			return false, fmt.Errorf("delete the one-time Secret %q: %w", secret.Name, err)
 		}
-		deleted = err == nil
 	default:
 		if deleted, err = r.deleteVoidSecret(ctx, key, secret); err != nil {
 			return false, err
@@ -306,10 +367,10 @@ func (r *APIKeyReconciler) readSecret(ctx context.Context, key *v1alpha1.APIKey)
 }
 
 // secretDeadline returns when the one-time Secret of an issued key is due for deletion. ok is false if the Secret has no ttl or was
-// deleted.
+// deleted, or if a rotation writes another token to it.
 func secretDeadline(key *v1alpha1.APIKey) (due time.Time, ok bool) {
 	newest := apikey.NewestToken(key)
-	if newest == nil || key.Status.SecretName == "" || key.Spec.Secret == nil || key.Spec.Secret.TTL == nil {
+	if newest == nil || apikey.ClaimOf(key) != nil || key.Status.SecretName == "" || key.Spec.Secret == nil || key.Spec.Secret.TTL == nil {
 		return time.Time{}, false
 	}
 	return newest.NotBefore.Add(key.Spec.Secret.TTL.Duration), true

@@ -14,24 +14,43 @@ import (
 
 // setPending records that the controller is working. A key whose Secret could not be written stays stalled until the next attempt is known
 // to have succeeded or failed.
-func setPending(key *v1alpha1.APIKey, message string) {
-	if waitsForSecret(key) {
+func (r *APIKeyReconciler) setPending(key *v1alpha1.APIKey, message string) {
+	switch {
+	case waitsForSecret(key):
+	case apikey.IsIssued(key):
+		r.setRotating(key, v1alpha1.ReasonRotating, message)
+	default:
+		setConditions(key, conditions{
+			ready: metav1.ConditionUnknown, active: metav1.ConditionFalse, reason: v1alpha1.ReasonPending, message: message,
+		})
+	}
+}
+
+// setWaiting records that the key waits for another key.
+func (r *APIKeyReconciler) setWaiting(key *v1alpha1.APIKey, reason, message string) {
+	if apikey.IsIssued(key) {
+		r.setRotating(key, reason, message)
 		return
 	}
-	setConditions(key, conditions{
-		ready: metav1.ConditionUnknown, active: metav1.ConditionFalse, reason: v1alpha1.ReasonPending, message: message,
-	})
+	setConditions(key, conditions{ready: metav1.ConditionUnknown, active: metav1.ConditionFalse, reason: reason, message: message})
+}
+
+// setRotating records that the key is accepted, and how far the rotation of its token is.
+func (r *APIKeyReconciler) setRotating(key *v1alpha1.APIKey, reason, message string) {
+	rotating := issuedConditions(key)
+	rotating.reconciling = &metav1.Condition{Reason: reason, Message: message, LastTransitionTime: r.timestamp()}
+	setConditions(key, rotating)
 }
 
 // setIssued records that the key is accepted.
-func setIssued(key *v1alpha1.APIKey) {
+func setIssued(key *v1alpha1.APIKey) { setConditions(key, issuedConditions(key)) }
+
+func issuedConditions(key *v1alpha1.APIKey) conditions {
 	message := "The token is accepted. It was handed over in a Secret."
 	if key.Spec.TokenHash != "" {
 		message = "The imported token is accepted."
 	}
-	setConditions(key, conditions{
-		ready: metav1.ConditionTrue, active: metav1.ConditionTrue, reason: v1alpha1.ReasonIssued, message: message,
-	})
+	return conditions{ready: metav1.ConditionTrue, active: metav1.ConditionTrue, reason: v1alpha1.ReasonIssued, message: message}
 }
 
 // setEnded records that the key is no longer accepted, as its spec declares.
@@ -53,16 +72,13 @@ func setStalled(key *v1alpha1.APIKey, active metav1.ConditionStatus, reason, mes
 	})
 }
 
-// setWaiting records that the key waits for another key.
-func setWaiting(key *v1alpha1.APIKey, reason, message string) {
-	setConditions(key, conditions{ready: metav1.ConditionUnknown, active: metav1.ConditionFalse, reason: reason, message: message})
-}
-
-// conditions are the conditions of a key. All have the same reason and message.
+// conditions are the conditions of a key. All have the same reason and message, except reconciling.
 type conditions struct {
 	ready, active   metav1.ConditionStatus
 	stalled         bool
 	reason, message string
+	// reconciling has another reason and message, and the time at which the rotation began if the key has no such condition yet.
+	reconciling *metav1.Condition
 }
 
 func setConditions(key *v1alpha1.APIKey, c conditions) {
@@ -74,6 +90,14 @@ func setConditions(key *v1alpha1.APIKey, c conditions) {
 	}
 	set(v1alpha1.ConditionReady, c.ready)
 	set(v1alpha1.ConditionActive, c.active)
+	if c.reconciling != nil {
+		reconciling := *c.reconciling
+		reconciling.Type, reconciling.Status = v1alpha1.ConditionReconciling, metav1.ConditionTrue
+		reconciling.ObservedGeneration = key.Generation
+		meta.SetStatusCondition(&key.Status.Conditions, reconciling)
+	} else {
+		meta.RemoveStatusCondition(&key.Status.Conditions, v1alpha1.ConditionReconciling)
+	}
 	if c.stalled {
 		set(v1alpha1.ConditionStalled, metav1.ConditionTrue)
 	} else {

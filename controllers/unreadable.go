@@ -21,7 +21,7 @@ import (
 
 var (
 	// recordedFields are the fields of the status that the controller cannot restore.
-	recordedFields = []string{"status.tokens", "status.secretName", "status.deactivatedAt"}
+	recordedFields = []string{"status.tokens", "status.secretName", "status.rotationHandled", "status.deactivatedAt"}
 
 	// decisiveFields are the fields that determine what the controller does.
 	decisiveFields = append([]string{"metadata.deletionTimestamp", "spec"}, recordedFields...)

@@ -1,0 +1,129 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"errors"
+	"maps"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
+)
+
+// rotations holds what this process knows about rotations that are not finished.
+type rotations struct {
+	mu        sync.Mutex
+	handovers map[client.ObjectKey]handover
+	dueSince  map[client.ObjectKey]time.Time
+}
+
+// handover is a token that this process has minted and claimed for a rotation.
+type handover struct {
+	hash   string
+	secret *corev1.Secret // has the token; nil if isEnded
+	// former is the status before the claim.
+	former *v1alpha1.APIKeyStatus
+	// due is the time at which the token is handed over, and end the time at which the process gives up.
+	due, end time.Time
+
+	// failure is the error of the last write of the Secret, or nil.
+	failure error
+	// mayBeWritten is true if a write of the Secret failed, and may have had an effect.
+	mayBeWritten bool
+	// isEnded is true if the token was handed over or refused. The result must still be recorded in the status.
+	isEnded bool
+}
+
+// schedule adds the handover of the key's claim. It also deletes the tokens that were not handed over in time.
+func (r *rotations) schedule(key *v1alpha1.APIKey, scheduled handover, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.handovers == nil {
+		r.handovers = map[client.ObjectKey]handover{}
+	}
+	maps.DeleteFunc(r.handovers, func(_ client.ObjectKey, other handover) bool { return !now.Before(other.end) })
+	r.handovers[client.ObjectKeyFromObject(key)] = scheduled
+}
+
+// handoverOf returns the handover of the key's claim, if this process wrote the claim and has not given up.
+func (r *rotations) handoverOf(key *v1alpha1.APIKey, now time.Time) (handover, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	scheduled, ok := r.handovers[client.ObjectKeyFromObject(key)]
+	claim := apikey.ClaimOf(key)
+	if !ok || claim == nil || claim.Hash != scheduled.hash || (!scheduled.isEnded && !now.Before(scheduled.end)) {
+		return handover{}, false
+	}
+	return scheduled, true
+}
+
+// untilHandover returns the time until the handover of the key's claim is due, or never.
+func (r *rotations) untilHandover(key *v1alpha1.APIKey, now time.Time) time.Duration {
+	scheduled, ok := r.handoverOf(key, now)
+	if !ok {
+		return never
+	}
+	return scheduled.due.Sub(now)
+}
+
+// record records the result of a write of the key's Secret in its handover, and returns that. It deletes the token if no further attempt
+// follows.
+func (r *rotations) record(key *v1alpha1.APIKey, scheduled handover, result error) handover {
+	scheduled.failure = result
+	scheduled.mayBeWritten = scheduled.mayBeWritten || errors.As(result, new(*writeError))
+	if result == nil || isSecretRefused(result) {
+		scheduled.isEnded, scheduled.secret = true, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.handovers[client.ObjectKeyFromObject(key)] = scheduled
+	return scheduled
+}
+
+// forgetHandover deletes the handover of the key.
+func (r *rotations) forgetHandover(key *v1alpha1.APIKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.handovers, client.ObjectKeyFromObject(key))
+}
+
+// setDueSince records since when a rotation of the key is due, for the metric. A later time than the recorded one has no effect.
+func (r *rotations) setDueSince(name client.ObjectKey, since time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dueSince == nil {
+		r.dueSince = map[client.ObjectKey]time.Time{}
+	}
+	if former, ok := r.dueSince[name]; !ok || since.Before(former) {
+		r.dueSince[name] = since
+		r.report()
+	}
+}
+
+// forget deletes all that is known about the rotation of the key.
+func (r *rotations) forget(name client.ObjectKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.handovers, name)
+	if _, ok := r.dueSince[name]; ok {
+		delete(r.dueSince, name)
+		r.report()
+	}
+}
+
+// report must be called with the lock held.
+func (r *rotations) report() {
+	var oldest *time.Time
+	for _, since := range r.dueSince {
+		if oldest == nil || since.Before(*oldest) {
+			oldest = &since
+		}
+	}
+	oldestRotation.Store(oldest)
+}
