@@ -119,6 +119,47 @@ func TestInvariant8_TheControllerWritesOnlySecretsOfKeys(t *testing.T) {
 	}
 }
 
+// A rotation writes another token to the Secret of a key.
+func TestInvariant8_TheControllerLeavesTheSecretOfAKeyToThatKey(t *testing.T) {
+	env := installed(t)
+	f := testenv.NewFixture(t, env)
+	key, another := f.CreateKey("frontend"), f.CreateKey("another")
+	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
+	ownedBy := func(key *v1alpha1.APIKey) []metav1.OwnerReference {
+		owner := *metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))
+		owner.BlockOwnerDeletion = new(false)
+		return []metav1.OwnerReference{owner}
+	}
+	for i, test := range []struct {
+		name       string
+		secretType corev1.SecretType
+		owners     []metav1.OwnerReference
+		change     func(*corev1.Secret)
+		allowed    bool
+	}{
+		{"another token", v1alpha1.SecretTypeToken, ownedBy(key), func(s *corev1.Secret) { s.Data = map[string][]byte{"token": nil} }, true},
+		{"another owner", v1alpha1.SecretTypeToken, ownedBy(key), func(s *corev1.Secret) { s.OwnerReferences = ownedBy(another) }, false},
+		{"no owner", v1alpha1.SecretTypeToken, ownedBy(key), func(s *corev1.Secret) { s.OwnerReferences = nil }, false},
+		{"an orphan gets an owner", v1alpha1.SecretTypeToken, nil, func(s *corev1.Secret) { s.OwnerReferences = ownedBy(key) }, false},
+		{"an orphan gets a token", v1alpha1.SecretTypeToken, nil, func(s *corev1.Secret) { s.Data = map[string][]byte{"token": nil} }, false},
+		{"a Secret of another type", corev1.SecretTypeOpaque, ownedBy(key), func(s *corev1.Secret) { s.Data = map[string][]byte{"token": nil} }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			secret := &corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: fmt.Sprint("updated-", i), OwnerReferences: test.owners},
+				Type:       test.secretType,
+			}
+			create(t, env.Client, secret)
+			test.change(secret)
+			denied := ""
+			if !test.allowed {
+				denied = fmt.Sprintf("secrets %q is forbidden: %s", secret.Name, secretsPolicy)
+			}
+			expectError(t, "update", controller.Update(t.Context(), secret), denied)
+		})
+	}
+}
+
 func TestInvariant8_TheControllerWritesOnlyItsCertificatesInItsNamespace(t *testing.T) {
 	env := installed(t)
 	controller := serviceAccount(t, env, systemNamespace, "apikey-controller")
