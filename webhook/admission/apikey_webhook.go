@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package admission serves the admission webhook of APIKeys. It warns, when a client creates a key, of what the controller would report
+// Package admission serves the admission webhook of APIKeys. It warns, when a client writes a key, of what the controller would report
 // later: an app name or a token hash that is in use. It also warns of risky declarations. It refuses no key: GitOps tools and Helm create
 // the key that replaces another one before they delete the other one, and they ask with a dry run first.
 package admission
@@ -14,6 +14,9 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -27,11 +30,15 @@ import (
 
 // Warnings.
 const (
-	// warningWaits follows the message of a conflict.
+	// warningWaits follows the message of a conflict, and warningKeepsToken that of the conflict of a key that has a token already.
 	warningWaits        = " Until then, this key is not accepted."
+	warningKeepsToken   = " Until then, the former token stays accepted."
 	warningSecretExists = "Secret %q exists, and changes of spec.secret.labels and spec.secret.annotations do not reach it: " +
 		"change the Secret too"
 	warningImportedHash = "spec.tokenHash is safe only for a token of at least 128 random bits: a guessable token can be found from its hash"
+	warningNoOverlap    = "spec.rotation.overlap is 0s: each rotation refuses the clients that still use the former token"
+	warningEndsAll      = "spec.rotation.request.overlap is 0s: the rotation refuses the clients that still use a former token"
+	warningHandled      = "spec.rotation.request.at is not later than status.rotationHandled (%s) and has no effect: set a later time"
 	warningExpired      = "spec.expiresAt is in the past: the key has expired, and an expired key cannot become valid again"
 )
 
@@ -56,15 +63,41 @@ func (v *APIKeyValidator) ValidateCreate(ctx context.Context, key *v1alpha1.APIK
 	return append(v.conflictWarning(ctx, key), v.declarationWarnings(key)...), nil
 }
 
-// ValidateUpdate warns of an expiry that an update moves into the past, and of changes that do not reach the Secret. App names and token
-// hashes are immutable.
-func (v *APIKeyValidator) ValidateUpdate(_ context.Context, before, key *v1alpha1.APIKey) (admission.Warnings, error) {
-	warnings := secretWarning(before, key)
+// ValidateUpdate warns of an expiry that an update moves into the past, of changes that do not reach the Secret, and of what it changes
+// about rotations. A replaced token hash gets the same warnings as that of a new key. App names are immutable.
+func (v *APIKeyValidator) ValidateUpdate(ctx context.Context, before, key *v1alpha1.APIKey) (admission.Warnings, error) {
+	warnings := append(secretWarning(before, key), rotationWarnings(before, key)...)
+	if before.Spec.TokenHash != key.Spec.TokenHash {
+		warnings = append(warnings, v.conflictWarning(ctx, key)...)
+		warnings = append(warnings, importWarning(key)...)
+	}
 	if !before.Spec.ExpiresAt.Equal(key.Spec.ExpiresAt) {
 		warnings = append(warnings, v.expiryWarning(key)...)
 	}
 	return warnings, nil
 }
+
+// rotationWarnings warns of a rotation that ends tokens at once, and of a request that has no effect, unless the key declared it before.
+func rotationWarnings(before, key *v1alpha1.APIKey) admission.Warnings {
+	former, current := ptr.Deref(before.Spec.Rotation, v1alpha1.Rotation{}), ptr.Deref(key.Spec.Rotation, v1alpha1.Rotation{})
+	var warnings admission.Warnings
+	if isZero(current.Overlap) && !isZero(former.Overlap) {
+		warnings = append(warnings, warningNoOverlap)
+	}
+	request := current.Request
+	if request == nil || equality.Semantic.DeepEqual(request, former.Request) {
+		return warnings
+	}
+	if isZero(request.Overlap) {
+		warnings = append(warnings, warningEndsAll)
+	}
+	if handled := key.Status.RotationHandled; handled != nil && !handled.Time.Before(request.At.Truncate(time.Second)) {
+		warnings = append(warnings, fmt.Sprintf(warningHandled, handled.UTC().Format(time.RFC3339)))
+	}
+	return warnings
+}
+
+func isZero(overlap *metav1.Duration) bool { return overlap != nil && overlap.Duration == 0 }
 
 func secretWarning(before, key *v1alpha1.APIKey) admission.Warnings {
 	former, current := before.Spec.Secret, key.Spec.Secret
@@ -92,19 +125,28 @@ func (v *APIKeyValidator) conflictWarning(ctx context.Context, key *v1alpha1.API
 		return nil
 	}
 	others = slices.DeleteFunc(others, func(other v1alpha1.APIKey) bool { return other.Name == key.Name })
-	if conflict := apikey.FindConflict(key, others); conflict != nil {
+	conflict := apikey.FindConflict(key, others)
+	switch {
+	case conflict == nil:
+		return nil
+	case apikey.IsIssued(key):
+		return admission.Warnings{conflict.Message + warningKeepsToken}
+	default:
 		return admission.Warnings{conflict.Message + warningWaits}
 	}
-	return nil
 }
 
 func (v *APIKeyValidator) declarationWarnings(key *v1alpha1.APIKey) admission.Warnings {
-	warnings := v.expiryWarning(key)
+	warnings := append(v.expiryWarning(key), importWarning(key)...)
+	return append(warnings, rotationWarnings(&v1alpha1.APIKey{}, key)...)
+}
+
+func importWarning(key *v1alpha1.APIKey) admission.Warnings {
 	// The hint of a minted token shows that it is random: a key that a client minted, or that another cluster exported, gets no warning.
-	if key.Spec.TokenHash != "" && !strings.HasPrefix(key.Spec.TokenHint, token.Prefix) {
-		warnings = append(warnings, warningImportedHash)
+	if key.Spec.TokenHash == "" || strings.HasPrefix(key.Spec.TokenHint, token.Prefix) {
+		return nil
 	}
-	return warnings
+	return admission.Warnings{warningImportedHash}
 }
 
 func (v *APIKeyValidator) expiryWarning(key *v1alpha1.APIKey) admission.Warnings {

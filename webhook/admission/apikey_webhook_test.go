@@ -260,6 +260,87 @@ func TestValidateUpdate_WarnsOfChangesThatDoNotReachTheSecret(t *testing.T) {
 	}
 }
 
+func TestValidateUpdate_WarnsOfRotations(t *testing.T) {
+	env := testenv.Shared(t)
+	startWebhook(t, env)
+	u := newUser(t, env)
+	const (
+		noOverlap = "spec.rotation.overlap is 0s: each rotation refuses the clients that still use the former token"
+		endsAll   = "spec.rotation.request.overlap is 0s: the rotation refuses the clients that still use a former token"
+		handled   = "spec.rotation.request.at is not later than status.rotationHandled (2027-01-01T00:00:00Z) and has no effect: set a later time"
+	)
+	request := func(second int) *v1alpha1.RotationRequest {
+		return &v1alpha1.RotationRequest{At: metav1.Date(2027, 1, 1, 0, 0, second, 0, time.UTC)}
+	}
+	zero := &metav1.Duration{}
+	key := u.key("frontend", func(key *v1alpha1.APIKey) { key.Spec.Rotation = &v1alpha1.Rotation{Overlap: zero} })
+	if err := u.Create(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{noOverlap}, u.takeWarnings()); diff != "" {
+		t.Errorf("warnings of the creation (-want +got):\n%s", diff)
+	}
+	key.Status.RotationHandled = new(request(0).At)
+	if err := u.Status().Update(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		rule     string
+		change   func(*v1alpha1.Rotation)
+		warnings []string
+	}{
+		{"the overlap stays", func(r *v1alpha1.Rotation) { r.Interval = &metav1.Duration{Duration: time.Hour} }, nil},
+		{"an overlap", func(r *v1alpha1.Rotation) { r.Overlap = &metav1.Duration{Duration: time.Second} }, nil},
+		{"no overlap", func(r *v1alpha1.Rotation) { r.Overlap = zero }, []string{noOverlap}},
+		{"a new request", func(r *v1alpha1.Rotation) { r.Request = request(1) }, nil},
+		{"a request without an overlap", func(r *v1alpha1.Rotation) { r.Request.Overlap = zero }, []string{endsAll}},
+		{"the request stays", func(r *v1alpha1.Rotation) { r.Interval = nil }, nil},
+		{"a request that was handled", func(r *v1alpha1.Rotation) { r.Request = request(0) }, []string{handled}},
+		{"no request", func(r *v1alpha1.Rotation) { r.Request = nil }, nil},
+	} {
+		step.change(key.Spec.Rotation)
+		if err := u.Update(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(step.warnings, u.takeWarnings()); diff != "" {
+			t.Errorf("%s: warnings (-want +got):\n%s", step.rule, diff)
+		}
+	}
+}
+
+func TestValidateUpdate_WarnsOfAReplacedTokenHash(t *testing.T) {
+	env := testenv.Shared(t)
+	startWebhook(t, env)
+	u := newUser(t, env)
+	key := u.key("frontend", withHashOf("a former token"), withHint("sq_form"))
+	issue(t, u, key)
+	waitForCache(t, u)
+	u.takeWarnings()
+	for _, step := range []struct {
+		rule     string
+		change   []func(*v1alpha1.APIKey)
+		warnings []string
+	}{
+		{"a minted token", []func(*v1alpha1.APIKey){withHashOf("another token"), withHint("sq_anot")}, nil},
+		{"an unknown token", []func(*v1alpha1.APIKey){withHashOf("a third token"), withHint("third")}, []string{
+			"spec.tokenHash is safe only for a token of at least 128 random bits: a guessable token can be found from its hash",
+		}},
+		{"the token of another key", []func(*v1alpha1.APIKey){withHashOf("last"), withHint("sq_last")}, []string{
+			`APIKey "last" already has this token hash: delete that key, or import another token. Until then, the former token stays accepted.`,
+		}},
+	} {
+		for _, change := range step.change {
+			change(key)
+		}
+		if err := u.Update(t.Context(), key, client.DryRunAll); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(step.warnings, u.takeWarnings()); diff != "" {
+			t.Errorf("%s: warnings (-want +got):\n%s", step.rule, diff)
+		}
+	}
+}
+
 // issue creates a key with the status of an issued one.
 func issue(t *testing.T, u *user, key *v1alpha1.APIKey) {
 	t.Helper()
