@@ -60,6 +60,7 @@ func TestArgoCDHealthCheck_DescribesEachState(t *testing.T) {
 		"refused":     {isFalse, v1alpha1.ReasonSecretRefused, 2, "Degraded: A message."},
 		"unreadable":  {isFalse, v1alpha1.ReasonUnreadable, 2, "Degraded: A message."},
 		"issued":      {isTrue, v1alpha1.ReasonIssued, 2, "Healthy: A message."},
+		"rotating":    {isTrue, v1alpha1.ReasonRotating, 2, "Progressing: A message."},
 		"changed":     {isTrue, v1alpha1.ReasonIssued, 1, "Progressing: Waiting for the controller"},
 		"deactivated": {isTrue, v1alpha1.ReasonDeactivated, 2, "Healthy: A message."},
 		"expired":     {isTrue, v1alpha1.ReasonExpired, 2, "Healthy: A message."},
@@ -69,6 +70,11 @@ func TestArgoCDHealthCheck_DescribesEachState(t *testing.T) {
 			if test.ready == isFalse { // a user must act
 				conditions = append(conditions, conditions[0])
 				conditions[1].Type, conditions[1].Status = v1alpha1.ConditionStalled, isTrue
+			}
+			if test.reason == v1alpha1.ReasonRotating { // the key stays ready
+				conditions = append(conditions, conditions[0])
+				conditions[0].Reason, conditions[0].Message = v1alpha1.ReasonIssued, "The token is accepted."
+				conditions[1].Type = v1alpha1.ConditionReconciling
 			}
 			object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&v1alpha1.APIKey{
 				ObjectMeta: metav1.ObjectMeta{Generation: 2},
@@ -98,6 +104,10 @@ func keysInEveryState() map[string]*v1alpha1.APIKey {
 					key.Status.Conditions = append(key.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionStalled, Status: stalled})
 				}
 				keys[fmt.Sprintf("observed=%d,ready=%s,stalled=%s", observed, ready, stalled)] = key
+				rotating := key.DeepCopy()
+				rotating.Status.Conditions = append(rotating.Status.Conditions,
+					metav1.Condition{Type: v1alpha1.ConditionReconciling, Status: metav1.ConditionTrue})
+				keys[fmt.Sprintf("observed=%d,ready=%s,stalled=%s,reconciling", observed, ready, stalled)] = rotating
 			}
 		}
 	}
