@@ -34,6 +34,7 @@ func (s *server) checkKeyWrite(by *process, former *v1alpha1.APIKey, written *ch
 	}
 	s.noteTTL(former)
 	s.noteTTL(key)
+	s.noteOverlap(key)
 	if !by.isController {
 		return
 	}
@@ -41,6 +42,20 @@ func (s *server) checkKeyWrite(by *process, former *v1alpha1.APIKey, written *ch
 	s.checkIssued(former, key)
 	s.checkEnd(former, key)
 	s.checkConditions(key)
+}
+
+// noteOverlap notes the shortest overlap that the key has ever declared.
+func (s *server) noteOverlap(key *v1alpha1.APIKey) {
+	rotation, overlap := rotationOf(key), 24*time.Hour
+	if rotation.Overlap != nil {
+		overlap = rotation.Overlap.Duration
+	}
+	if rotation.Request != nil && rotation.Request.Overlap != nil {
+		overlap = min(overlap, rotation.Request.Overlap.Duration)
+	}
+	if shortest, known := s.shortestOverlap[key.UID]; !known || overlap < shortest {
+		s.shortestOverlap[key.UID] = overlap
+	}
 }
 
 // checkNoPlaintext checks invariant 1 for keys.
@@ -59,7 +74,7 @@ func (s *server) checkClaims(by *process, former, key *v1alpha1.APIKey) {
 	deadline, _ := s.executing.deadline(s.simulation)
 	for _, record := range key.Status.Tokens {
 		if recordOf(former, record.Hash) == nil {
-			s.claims[claimID{key.UID, record.Hash}] = &claim{until: deadline, by: s.executing.sender}
+			s.claims[claimID{key.UID, record.Hash}] = &claim{until: deadline, by: s.executing.sender, isFirst: len(issuedRecords(former)) == 0}
 			added = true
 		}
 	}
@@ -89,38 +104,67 @@ func (s *server) checkClaims(by *process, former, key *v1alpha1.APIKey) {
 // checkIssued checks the tokens that are accepted from now on, and those that were.
 func (s *server) checkIssued(former, key *v1alpha1.APIKey) {
 	for _, record := range issuedRecords(former) {
-		switch current := recordOf(key, record.Hash); {
-		case current == nil:
-			s.violate("3: an issued token stays on record", "%s loses %s", describeName(key), s.labelOf(record.Hash))
-		case !current.NotBefore.Equal(record.NotBefore):
-			s.violate("3: an issued token stays on record", "the notBefore of %s of %s changes", s.labelOf(record.Hash), describeName(key))
-		}
+		s.checkRemains(former, key, record)
 	}
 	for _, record := range issuedRecords(key) {
-		if before := recordOf(former, record.Hash); before != nil && before.NotBefore != nil {
+		before := recordOf(former, record.Hash)
+		if before != nil && before.NotBefore != nil {
 			continue
 		}
+		s.acceptedAt[claimID{key.UID, record.Hash}] = s.now
 		s.checkNewlyIssued(former, key, record)
+		if len(issuedRecords(former)) > 0 {
+			s.checkRotation(former, key, record)
+		} else {
+			s.checkFirstToken(former, key, record)
+		}
 	}
 }
 
-func (s *server) checkNewlyIssued(former, key *v1alpha1.APIKey, record v1alpha1.TokenRecord) {
+// checkRemains checks that an accepted token stays on record until its owner wants it to end.
+func (s *server) checkRemains(former, key *v1alpha1.APIKey, record v1alpha1.TokenRecord) {
 	name, label := describeName(key), s.labelOf(record.Hash)
 	known := s.byHash[record.Hash]
+	current := recordOf(key, record.Hash)
+	isClaim := record.ClaimedAt != nil && record.NotAfter == nil
+	newest := key.Status.Tokens[0]
+	isSuperseded := newest.Hash != former.Status.Tokens[0].Hash
+	switch {
+	case current == nil && record.NotAfter != nil:
+		if s.clock().Add(clockTolerance).Before(record.NotAfter.Time) {
+			s.violate("3: a superseded token stays for its overlap", "%s loses %s before %s", name, label, record.NotAfter)
+		}
+	case current == nil && isClaim && (known == nil || known.handedOverAt == nil): // no client has it
+	case current == nil && isSuperseded && s.shortestOverlap[key.UID] == 0:
+	case current == nil:
+		s.violate("3: an issued token stays on record", "%s loses %s", name, label)
+	case current.NotAfter != nil && (record.NotAfter == nil || current.NotAfter.Before(record.NotAfter)):
+		if earliest := s.clock().Add(s.shortestOverlap[key.UID] - clockTolerance); record.NotAfter == nil && current.NotAfter.Time.Before(earliest) {
+			s.violate("3: a superseded token stays for its overlap", "%s of %s ends at %s", label, name, current.NotAfter)
+		}
+	case record.NotAfter != nil && current.NotAfter == nil && (key.Spec.TokenHash != record.Hash || newest.Hash != record.Hash):
+		s.violate("a superseded token ends", "%s of %s has no end any more", label, name)
+	case record.NotAfter != nil && current.NotAfter != nil && record.NotAfter.Before(current.NotAfter):
+		s.violate("a longer overlap changes no end", "%s of %s ends later", label, name)
+	}
+	if isClaim && (current == nil || current.ClaimedAt == nil || current.NotAfter != nil) && newest.Hash != record.Hash {
+		if claimed := s.claims[claimID{key.UID, record.Hash}]; claimed.by != s.executing.sender && s.now < claimed.until {
+			s.violate("3: a valid claim of another controller stays", "%s gives up the claim of %s on %s", s.executing.sender.name, claimed.by.name, name)
+		}
+	}
+}
+
+// checkNewlyIssued checks what holds for each token that is accepted.
+func (s *server) checkNewlyIssued(former, key *v1alpha1.APIKey, record v1alpha1.TokenRecord) {
+	name, label := describeName(key), s.labelOf(record.Hash)
 	switch {
 	case isEnded(key):
 		s.violate("5: an ended key is not issued", "%s is issued", name)
 	case key.Spec.TokenHash != "" && key.Spec.TokenHash != record.Hash:
 		s.violate("7: an imported key has the declared token", "%s is issued with %s", name, label)
-	case key.Spec.TokenHash == "" && (known == nil || known.handedOverAt == nil):
-		s.violate("3: a token is in its Secret before it is accepted", "%s is issued with %s", name, label)
-	case recordOf(former, record.Hash) == nil:
+	case key.Spec.TokenHash != "" && recordOf(former, record.Hash) == nil:
 		s.violate("2: a claim precedes the issue", "%s is issued with %s, which it has not claimed", name, label)
-	case len(issuedRecords(key)) > 1:
-		s.violate("3: an issued key is never minted again", "%s is issued with %s", name, label)
-	case record.ClaimedAt != nil:
-		s.violate("3: an issued token is not a claim", "%s is issued with %s, which has a claimedAt", name, label)
-	case key.Spec.TokenHash == "" && record.Hint != known.plaintext[:7], key.Spec.TokenHash != "" && record.Hint != key.Spec.TokenHint:
+	case key.Spec.TokenHash != "" && record.Hint != key.Spec.TokenHint:
 		s.violate("the hint is the start of the token", "%s has the hint %q", name, record.Hint)
 	}
 	for _, other := range s.listKeys() {
@@ -134,6 +178,57 @@ func (s *server) checkNewlyIssued(former, key *v1alpha1.APIKey, record v1alpha1.
 			s.violate("2: a token belongs to one key", "%s is issued with %s, which %s has", name, label, describeName(other))
 		}
 	}
+}
+
+// checkFirstToken checks the first token of a key.
+func (s *server) checkFirstToken(former, key *v1alpha1.APIKey, record v1alpha1.TokenRecord) {
+	name, label := describeName(key), s.labelOf(record.Hash)
+	known := s.byHash[record.Hash]
+	switch {
+	case record.ClaimedAt != nil:
+		s.violate("3: an issued token is not a claim", "%s is issued with %s, which has a claimedAt", name, label)
+	case key.Spec.TokenHash != "":
+	case known == nil || known.handedOverAt == nil:
+		s.violate("3: a token is in its Secret before it is accepted", "%s is issued with %s", name, label)
+	case recordOf(former, record.Hash) == nil:
+		s.violate("2: a claim precedes the issue", "%s is issued with %s, which it has not claimed", name, label)
+	case record.Hint != known.plaintext[:7]:
+		s.violate("the hint is the start of the token", "%s has the hint %q", name, record.Hint)
+	}
+}
+
+// checkRotation checks the acceptance of the new token of a rotation.
+func (s *server) checkRotation(former, key *v1alpha1.APIKey, record v1alpha1.TokenRecord) {
+	name, label := describeName(key), s.labelOf(record.Hash)
+	known := s.byHash[record.Hash]
+	last := key.Status.Tokens[len(key.Status.Tokens)-1]
+	switch {
+	case key.Spec.TokenHash != "":
+	case record.ClaimedAt == nil, last.Hash != record.Hash:
+		s.violate("a rotation accepts a claim first", "%s accepts %s, which is not a claim at the end of the list", name, label)
+	case known != nil && known.handedOverAt != nil:
+		s.violate("4: a new token is accepted before it is handed over", "%s accepts %s, which a Secret has", name, label)
+	case !s.isRotationDue(former, key):
+		s.violate("3: only a declared rotation makes another token", "%s accepts %s", name, label)
+	}
+}
+
+// isRotationDue reports whether the key declares a rotation that is due, or has a claim whose rotation is not finished.
+func (s *server) isRotationDue(former, key *v1alpha1.APIKey) bool {
+	now := s.clock().Add(clockTolerance)
+	for _, record := range issuedRecords(former) {
+		if record.ClaimedAt != nil && record.NotAfter == nil {
+			return true
+		}
+	}
+	rotation := rotationOf(key)
+	if request := rotation.Request; request != nil {
+		at, handled := request.At.Truncate(time.Second), former.Status.RotationHandled
+		if !now.Before(at) && (handled == nil || at.After(handled.Time)) {
+			return true
+		}
+	}
+	return rotation.Interval != nil && !now.Before(former.Status.Tokens[0].NotBefore.Add(rotation.Interval.Duration))
 }
 
 func sameAppName(a, b *v1alpha1.APIKey) bool {
@@ -195,11 +290,11 @@ func (s *server) checkSecretWrite(by *process, former, secret *corev1.Secret) {
 		s.checkSecretDeletion(by, former)
 		return
 	}
-	s.checkHandover(by, secret)
+	s.checkHandover(by, former, secret)
 }
 
 // checkHandover checks a Secret that hands over a token, with the policy apikey-secrets.
-func (s *server) checkHandover(by *process, secret *corev1.Secret) {
+func (s *server) checkHandover(by *process, former, secret *corev1.Secret) {
 	owner := metav1.GetControllerOf(secret)
 	isOwned := owner != nil && owner.Kind == "APIKey" && owner.APIVersion == v1alpha1.GroupVersion.String()
 	if secret.Type != v1alpha1.SecretTypeToken || !isOwned {
@@ -211,7 +306,33 @@ func (s *server) checkHandover(by *process, secret *corev1.Secret) {
 	if s.claims[claimID{owner.UID, known.hash}] == nil {
 		s.violate("3: a claim precedes the Secret", "%s writes %s, whose token no key has claimed", by.name, s.describeSecret(secret))
 	}
+	if former != nil && (s.tokenIn(former) == nil || former.Type != v1alpha1.SecretTypeToken) {
+		s.violate("8: a Secret of another party stays", "%s updates %s", by.name, s.describeSecret(former))
+	}
+	s.checkLead(by, owner.UID, secret, known)
 }
+
+// checkLead checks that the new token of a rotation is on record, and was accepted for long enough to be known to all authenticators.
+func (s *server) checkLead(by *process, owner types.UID, secret *corev1.Secret, known *knownToken) {
+	for _, key := range s.listKeys() {
+		if key.UID != owner || isEnded(key) || len(issuedRecords(key)) == 0 {
+			continue
+		}
+		record, accepted := recordOf(key, known.hash), s.acceptedAt[claimID{owner, known.hash}]
+		switch claimed := s.claims[claimID{owner, known.hash}]; {
+		case claimed == nil, claimed.isFirst: // the Secret of a first token is late
+		case record == nil:
+			s.violate("3: a token that is handed over is on record", "%s writes %s, which %s does not accept",
+				by.name, s.describeSecret(secret), describeName(key))
+		case s.now-accepted < minLead:
+			s.violate("4: a new token is accepted before it is handed over", "%s writes %s %s after its acceptance",
+				by.name, s.describeSecret(secret), s.now-accepted)
+		}
+	}
+}
+
+// minLead is the time before its handover for which a new token must be accepted.
+const minLead = 4 * time.Second
 
 // checkSecretDeletion checks that a controller deletes only Secrets whose token is not accepted, or whose ttl has passed. The deletion
 // depends on the key, which may have changed since the reconcile began.
@@ -227,11 +348,16 @@ func (s *server) checkSecretDeletion(by *process, secret *corev1.Secret) {
 		if key.Namespace != secret.Namespace || record == nil || isOver || key.Spec.TokenHash != "" {
 			continue
 		}
+		if isImmutable(secret) && record.ClaimedAt == nil && key.Status.Tokens[len(key.Status.Tokens)-1].ClaimedAt != nil {
+			continue // the Secret of an earlier version is replaced in a rotation
+		}
 		if record.NotBefore == nil || !s.isTTLOver(key, record.NotBefore.Time) {
 			s.violate("an unread Secret stays", "%s deletes %s, and %s is active", by.name, s.describeSecret(secret), describeName(key))
 		}
 	}
 }
+
+func isImmutable(secret *corev1.Secret) bool { return secret.Immutable != nil && *secret.Immutable }
 
 // noteTTL notes that the key declares its ttl, if it has one.
 func (s *server) noteTTL(key *v1alpha1.APIKey) {

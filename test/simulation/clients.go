@@ -31,7 +31,7 @@ func (s *simulation) act(remaining int) {
 
 // takeAction lets a client do something. The plainest action is none.
 func (s *simulation) takeAction() {
-	switch s.below(24) {
+	switch s.below(30) {
 	case 0:
 	case 1, 2:
 		s.createMinted()
@@ -64,6 +64,14 @@ func (s *simulation) takeAction() {
 		s.createUnconfirmed()
 	case 22:
 		s.sweep()
+	case 24, 25:
+		s.requestRotation()
+	case 26:
+		s.configureRotation()
+	case 27, 28:
+		s.replaceImport()
+	case 29:
+		s.change("withdraws the rotation of", func(key *v1alpha1.APIKey) { key.Spec.Rotation = nil })
 	case 23:
 		if s.chance(5) {
 			s.createCrowd()
@@ -194,6 +202,57 @@ func (s *simulation) deleteKey() {
 	_ = s.server.deleteKey(s.users, client.ObjectKeyFromObject(key), nil, policy)
 }
 
+// requestRotation requests a rotation, now or at another time.
+func (s *simulation) requestRotation() {
+	at := s.clock().Add(one(&s.choices, 0, 500*time.Millisecond, 10*time.Second, 40*time.Second, -time.Hour))
+	request := &v1alpha1.RotationRequest{At: metav1.NewTime(at), Overlap: s.chooseOverlap()}
+	s.change("requests a rotation of", func(key *v1alpha1.APIKey) {
+		if key.Spec.TokenHash == "" {
+			rotation := rotationOf(key)
+			rotation.Request = request
+			key.Spec.Rotation = &rotation
+		}
+	})
+}
+
+// configureRotation changes the interval, which is shorter than the schema permits, and the overlap.
+func (s *simulation) configureRotation() {
+	interval, overlap := one(&s.choices, 0, 200*time.Second), s.chooseOverlap()
+	s.change("configures the rotation of", func(key *v1alpha1.APIKey) {
+		rotation := rotationOf(key)
+		rotation.Overlap, rotation.Interval = overlap, nil
+		if key.Spec.TokenHash == "" && interval > 0 {
+			rotation.Interval = &metav1.Duration{Duration: interval}
+		}
+		key.Spec.Rotation = &rotation
+	})
+}
+
+func rotationOf(key *v1alpha1.APIKey) v1alpha1.Rotation {
+	if key.Spec.Rotation == nil {
+		return v1alpha1.Rotation{}
+	}
+	return *key.Spec.Rotation.DeepCopy()
+}
+
+func (s *simulation) chooseOverlap() *metav1.Duration {
+	overlap := one(&s.choices, -1, 0, 3*time.Second, 20*time.Second, time.Minute)
+	if overlap < 0 {
+		return nil
+	}
+	return &metav1.Duration{Duration: overlap}
+}
+
+// replaceImport rotates an imported key.
+func (s *simulation) replaceImport() {
+	imported := s.chooseImport()
+	s.change("replaces the token of", func(key *v1alpha1.APIKey) {
+		if key.Spec.TokenHash != "" {
+			key.Spec.TokenHash, key.Spec.TokenHint = imported.hash, imported.plaintext[:7]
+		}
+	})
+}
+
 // replaceKey deletes a key and creates another one with its name, as `kubectl replace --force` does.
 func (s *simulation) replaceKey() {
 	former := s.chooseKey()
@@ -241,6 +300,9 @@ func (s *simulation) writeForeignSecret() {
 		if current != nil {
 			secret = current.DeepCopy()
 			metav1.SetMetaDataLabel(&secret.ObjectMeta, "example.com/edited", "true")
+			if s.chance(50) {
+				secret.Immutable = new(true) // as earlier versions of the controller wrote it
+			}
 			s.log("user", func() string { return "labels " + s.describeSecret(secret) })
 			_, _ = s.server.updateSecret(s.users, secret)
 			return

@@ -36,6 +36,21 @@ func (k *knowledge) describeSpec(key *v1alpha1.APIKey) string {
 			text += " for " + key.Spec.Secret.TTL.Duration.String()
 		}
 	}
+	if rotation := key.Spec.Rotation; rotation != nil {
+		text += ", rotation"
+		if rotation.Overlap != nil {
+			text += " with overlap " + rotation.Overlap.Duration.String()
+		}
+		if rotation.Interval != nil {
+			text += " each " + rotation.Interval.Duration.String()
+		}
+		if rotation.Request != nil {
+			text += " at " + rotation.Request.At.UTC().Format("15:04:05.0")
+			if rotation.Request.Overlap != nil {
+				text += " with overlap " + rotation.Request.Overlap.Duration.String()
+			}
+		}
+	}
 	return text + ")"
 }
 
@@ -47,6 +62,8 @@ func (k *knowledge) describeStatus(key *v1alpha1.APIKey) string {
 		switch {
 		case record.NotBefore == nil:
 			part = "claims " + part
+		case record.ClaimedAt != nil && record.NotAfter == nil:
+			part = "accepts and claims " + part
 		case record.NotAfter != nil:
 			part += " until " + record.NotAfter.UTC().Format("15:04:05")
 		}

@@ -24,6 +24,10 @@ type knowledge struct {
 	lastWrite time.Duration
 	// ttls are those that a key declares or has declared, each with the time when it was last declared.
 	ttls map[types.UID]map[time.Duration]time.Duration
+	// acceptedAt is when the API server stored that a token is accepted.
+	acceptedAt map[claimID]time.Duration
+	// shortestOverlap is the shortest overlap that a key has ever declared.
+	shortestOverlap map[types.UID]time.Duration
 	// expectedEvents are the reasons of the events that a reconcile must record before its next request.
 	expectedEvents map[*task]string
 }
@@ -48,12 +52,15 @@ type claimID struct {
 type claim struct {
 	until time.Duration // the deadline of the reconcile that claimed
 	by    sender
+	// isFirst is true if the key had no token before.
+	isFirst bool
 }
 
 func newKnowledge() knowledge {
 	return knowledge{
 		byHash: map[string]*knownToken{}, claims: map[claimID]*claim{}, ttls: map[types.UID]map[time.Duration]time.Duration{},
 		expectedEvents: map[*task]string{},
+		acceptedAt: map[claimID]time.Duration{}, shortestOverlap: map[types.UID]time.Duration{},
 	}
 }
 

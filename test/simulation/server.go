@@ -283,6 +283,8 @@ func (s *server) updateSecret(by *process, secret *corev1.Secret) (*corev1.Secre
 		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Secret").GroupKind(), secret.Name, nil)
 	case s.refusals[secret.Namespace] != nil && by.isController:
 		return nil, s.refusals[secret.Namespace]
+	case current.Immutable != nil && *current.Immutable && !maps.EqualFunc(current.Data, secret.Data, slices.Equal):
+		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Secret").GroupKind(), secret.Name, nil)
 	}
 	secret = secret.DeepCopy()
 	secret.UID, secret.CreationTimestamp, secret.ResourceVersion = current.UID, current.CreationTimestamp, current.ResourceVersion

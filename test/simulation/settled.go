@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -86,19 +87,77 @@ func (s *server) unsettledEnd(key *v1alpha1.APIKey) string {
 }
 
 func (s *server) unsettledIssue(key *v1alpha1.APIKey) string {
-	if len(key.Status.Tokens) != 1 || key.Status.Tokens[0].ClaimedAt != nil {
-		return "an issued key has one token without a claim"
-	}
-	if problem := checkFinalConditions(key, metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued); problem != "" {
+	if problem := s.unsettledTokens(key); problem != "" {
 		return problem
 	}
 	if key.Spec.TokenHash != "" {
-		return ""
+		return s.unsettledImport(key)
 	}
+	if conditionOf(key, v1alpha1.ConditionStalled) == nil {
+		if problem := checkFinalConditions(key, metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, v1alpha1.ReasonRotating); problem != "" {
+			return problem
+		}
+	}
+	return s.unsettledSecret(key)
+}
+
+// unsettledTokens checks that the newest token is the first one, that the others end later, and that no rotation is due.
+func (s *server) unsettledTokens(key *v1alpha1.APIKey) string {
+	for i, record := range key.Status.Tokens {
+		switch {
+		case i == 0 && (record.NotBefore == nil || record.NotAfter != nil):
+			return "the first token is not the newest one"
+		case i > 0 && (record.NotBefore == nil || record.NotAfter == nil):
+			return "a claim remains, or a superseded token has no end"
+		case i > 0 && !record.NotAfter.After(s.clock().Add(-time.Second)):
+			return "a token that has ended is on record"
+		}
+	}
+	isFull := len(key.Status.Tokens) == maxTokens
+	isStuck := conditionOf(key, v1alpha1.ConditionStalled) != nil
+	if s.isRotationDue(key, key) && key.Spec.TokenHash == "" && !s.isRotationDueWithin(key, clockTolerance) && !isFull && !isStuck {
+		return "a rotation is due"
+	}
+	if isWorking := conditionOf(key, v1alpha1.ConditionReconciling) != nil; isWorking && !isFull {
+		return "a rotation is under way"
+	}
+	return ""
+}
+
+// maxTokens is the maximum number of tokens on record.
+const maxTokens = 5
+
+// isRotationDueWithin reports whether a rotation became due only just now, or will be soon.
+func (s *server) isRotationDueWithin(key *v1alpha1.APIKey, period time.Duration) bool {
+	next := key.Status.NextRotationAt
+	return next != nil && next.After(s.clock().Add(-period))
+}
+
+func (s *server) unsettledImport(key *v1alpha1.APIKey) string {
+	isDeclared := key.Status.Tokens[0].Hash == key.Spec.TokenHash
+	ready := conditionOf(key, v1alpha1.ConditionReady)
+	isTaken := s.anyOther(key, func(other *v1alpha1.APIKey) bool {
+		record := recordOf(other, key.Spec.TokenHash)
+		return other.Spec.TokenHash == key.Spec.TokenHash || record != nil && record.NotBefore != nil
+	})
+	switch {
+	case isDeclared:
+		return checkFinalConditions(key, metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued)
+	case isTaken && ready.Reason == v1alpha1.ReasonTokenHashConflict:
+		return checkFinalConditions(key, metav1.ConditionFalse, metav1.ConditionTrue, v1alpha1.ReasonTokenHashConflict)
+	case len(key.Status.Tokens) == maxTokens:
+		return ""
+	default:
+		return "the declared token is not accepted"
+	}
+}
+
+func (s *server) unsettledSecret(key *v1alpha1.APIKey) string {
+	newest := key.Status.Tokens[0]
 	secret := s.secretOf(key)
-	isHeld := secret != nil && s.tokenIn(secret) != nil && s.tokenIn(secret).hash == key.Status.Tokens[0].Hash
+	isHeld := secret != nil && s.tokenIn(secret) != nil && s.tokenIn(secret).hash == newest.Hash
 	isDue := key.Spec.Secret != nil && key.Spec.Secret.TTL != nil &&
-		s.clock().After(key.Status.Tokens[0].NotBefore.Add(key.Spec.Secret.TTL.Duration))
+		s.clock().After(newest.NotBefore.Add(key.Spec.Secret.TTL.Duration))
 	switch {
 	case isDue && key.Status.SecretName != "":
 		return "the ttl of the Secret has passed, and status.secretName is set"
