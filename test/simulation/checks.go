@@ -131,7 +131,8 @@ func (s *server) checkRemains(former, key *v1alpha1.APIKey, record v1alpha1.Toke
 	isSuperseded := newest.Hash != former.Status.Tokens[0].Hash
 	switch {
 	case current == nil && record.NotAfter != nil:
-		if s.clock().Add(clockTolerance).Before(record.NotAfter.Time) {
+		end := newest.NotBefore.Add(s.shortestOverlap[key.UID]) // if its owner has shortened the overlap
+		if now := s.clock().Add(clockTolerance); now.Before(record.NotAfter.Time) && now.Before(end) {
 			s.violate("3: a superseded token stays for its overlap", "%s loses %s before %s", name, label, record.NotAfter)
 		}
 	case current == nil && isClaim && (known == nil || known.handedOverAt == nil): // no client has it
@@ -139,7 +140,9 @@ func (s *server) checkRemains(former, key *v1alpha1.APIKey, record v1alpha1.Toke
 	case current == nil:
 		s.violate("3: an issued token stays on record", "%s loses %s", name, label)
 	case current.NotAfter != nil && (record.NotAfter == nil || current.NotAfter.Before(record.NotAfter)):
-		if earliest := s.clock().Add(s.shortestOverlap[key.UID] - clockTolerance); record.NotAfter == nil && current.NotAfter.Time.Before(earliest) {
+		// The reconcile may have begun that long before it sent the status.
+		begun := s.began.Add(s.executing.sent - controllers.ReconcileTimeout)
+		if earliest := begun.Add(s.shortestOverlap[key.UID] - clockTolerance); record.NotAfter == nil && current.NotAfter.Time.Before(earliest) {
 			s.violate("3: a superseded token stays for its overlap", "%s of %s ends at %s", label, name, current.NotAfter)
 		}
 	case record.NotAfter != nil && current.NotAfter == nil && (key.Spec.TokenHash != record.Hash || newest.Hash != record.Hash):
@@ -238,6 +241,9 @@ func sameAppName(a, b *v1alpha1.APIKey) bool {
 // checkEnd checks that an end is recorded once, and not before its time.
 func (s *server) checkEnd(former, key *v1alpha1.APIKey) {
 	before, after := former.Status.DeactivatedAt, key.Status.DeactivatedAt
+	if before == nil && after != nil {
+		s.ends[key.UID] = s.now
+	}
 	switch {
 	case before != nil && !before.Equal(after):
 		s.violate("5: the end of a key is final", "the deactivatedAt of %s changes", describeName(key))

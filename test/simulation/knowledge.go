@@ -24,6 +24,8 @@ type knowledge struct {
 	lastWrite time.Duration
 	// ttls are those that a key declares or has declared, each with the time when it was last declared.
 	ttls map[types.UID]map[time.Duration]time.Duration
+	// ends are the times when the API server stored the end of a key.
+	ends map[types.UID]time.Duration
 	// acceptedAt is when the API server stored that a token is accepted.
 	acceptedAt map[claimID]time.Duration
 	// shortestOverlap is the shortest overlap that a key has ever declared.
@@ -59,7 +61,7 @@ type claim struct {
 func newKnowledge() knowledge {
 	return knowledge{
 		byHash: map[string]*knownToken{}, claims: map[claimID]*claim{}, ttls: map[types.UID]map[time.Duration]time.Duration{},
-		expectedEvents: map[*task]string{},
+		ends: map[types.UID]time.Duration{}, expectedEvents: map[*task]string{},
 		acceptedAt: map[claimID]time.Duration{}, shortestOverlap: map[types.UID]time.Duration{},
 	}
 }

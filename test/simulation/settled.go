@@ -78,8 +78,9 @@ func (s *server) unsettledEnd(key *v1alpha1.APIKey) string {
 	if key.Status.SecretName != "" {
 		return "the key has ended, and status.secretName is set"
 	}
-	if secret := s.secretOf(key); secret != nil && s.tokenIn(secret) != nil && metav1.IsControlledBy(secret, key) {
-		if record := recordOf(key, s.tokenIn(secret).hash); record != nil && record.NotBefore != nil { // else it was stored late
+	if secret := s.secretOf(key); secret != nil && metav1.IsControlledBy(secret, key) {
+		known := s.tokenIn(secret)
+		if known != nil && recordOf(key, known.hash) != nil && *known.handedOverAt < s.ends[key.UID] { // else it was stored late
 			return "the key has ended, and its Secret exists"
 		}
 	}
