@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/controllers"
 )
 
 // unsettled returns why a key has not settled, or "". A settled key is issued, stalled for a reason that is true, or ended.
@@ -80,11 +81,18 @@ func (s *server) unsettledEnd(key *v1alpha1.APIKey) string {
 	}
 	if secret := s.secretOf(key); secret != nil && metav1.IsControlledBy(secret, key) {
 		known := s.tokenIn(secret)
-		if known != nil && recordOf(key, known.hash) != nil && *known.handedOverAt < s.ends[key.UID] { // else it was stored late
+		if known != nil && !s.isLate(key, known) {
 			return "the key has ended, and its Secret exists"
 		}
 	}
 	return ""
+}
+
+// isLate reports whether a Secret with the token was stored while or after the end of the key was recorded, for example because its controller
+// was paused. It stays until the key is deleted, and its token is refused.
+func (s *server) isLate(key *v1alpha1.APIKey, known *knownToken) bool {
+	record := recordOf(key, known.hash)
+	return record == nil || record.NotBefore == nil || *known.handedOverAt >= s.ends[key.UID]-controllers.ReconcileTimeout
 }
 
 func (s *server) unsettledIssue(key *v1alpha1.APIKey) string {
@@ -104,17 +112,18 @@ func (s *server) unsettledIssue(key *v1alpha1.APIKey) string {
 
 // unsettledTokens checks that the newest token is the first one, that the others end later, and that no rotation is due.
 func (s *server) unsettledTokens(key *v1alpha1.APIKey) string {
+	isFull := len(key.Status.Tokens) == maxTokens
 	for i, record := range key.Status.Tokens {
 		switch {
 		case i == 0 && (record.NotBefore == nil || record.NotAfter != nil):
 			return "the first token is not the newest one"
+		case i > 0 && record.ClaimedAt != nil && (isStalled(key) || isFull): // a Secret is in the way, or a token must end first
 		case i > 0 && (record.NotBefore == nil || record.NotAfter == nil):
 			return "a claim remains, or a superseded token has no end"
 		case i > 0 && !record.NotAfter.After(s.clock().Add(-time.Second)):
 			return "a token that has ended is on record"
 		}
 	}
-	isFull := len(key.Status.Tokens) == maxTokens
 	isStuck := conditionOf(key, v1alpha1.ConditionStalled) != nil
 	if s.isRotationDue(key, key) && key.Spec.TokenHash == "" && !s.isRotationDueWithin(key, clockTolerance) && !isFull && !isStuck {
 		return "a rotation is due"
