@@ -173,14 +173,18 @@ func ShortenOverlaps(key *v1alpha1.APIKey, now metav1.Time) {
 
 // overlapBy returns how long the tokens that this one supersedes stay accepted.
 func overlapBy(record *v1alpha1.TokenRecord, key *v1alpha1.APIKey) time.Duration {
-	switch {
-	case record.Overlap != nil:
+	if record.Overlap != nil {
 		return record.Overlap.Duration
-	case key.Spec.Rotation != nil && key.Spec.Rotation.Overlap != nil:
-		return key.Spec.Rotation.Overlap.Duration
-	default:
-		return DefaultOverlap
 	}
+	return OverlapOf(key)
+}
+
+// OverlapOf returns how long superseded tokens of the key stay accepted, unless the request for a rotation has another overlap.
+func OverlapOf(key *v1alpha1.APIKey) time.Duration {
+	if key.Spec.Rotation != nil && key.Spec.Rotation.Overlap != nil {
+		return key.Spec.Rotation.Overlap.Duration
+	}
+	return DefaultOverlap
 }
 
 // endOf returns the time, in whole seconds, at which the overlap ends that began when the record was issued.

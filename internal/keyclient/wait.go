@@ -25,6 +25,16 @@ import (
 // way to each other for a moment; if all clients gave up then, no key would get the app name.
 const conflictDuration = time.Second
 
+// goal is what a wait waits for.
+type goal struct {
+	// name completes "before", such as "it was accepted".
+	name string
+	// isReached reports whether the key has reached the goal.
+	isReached func(*v1alpha1.APIKey) bool
+	// missed returns the error when the context is done before the key in its last state has reached the goal.
+	missed func(key *v1alpha1.APIKey, cause error) error
+}
+
 // NotAcceptedError is the error of a wait that ended before the key was accepted.
 type NotAcceptedError struct {
 	// Name is the metadata.name of the key.
@@ -45,7 +55,7 @@ func (e *NotAcceptedError) Error() string {
 // Unwrap returns the cause.
 func (e *NotAcceptedError) Unwrap() error { return e.Cause }
 
-// EndedError is the error of a wait for a key that ended, or was deleted, before it was accepted.
+// EndedError is the error of a wait for a key that ended, or was deleted, before it was accepted or its token rotated.
 type EndedError struct{ message string }
 
 func (e *EndedError) Error() string { return e.message }
@@ -55,6 +65,15 @@ func (e *EndedError) Error() string { return e.message }
 // The error is an [*apikey.Conflict] when the owner must act first, an [*EndedError] when the key can never be accepted, and a
 // [*NotAcceptedError] when ctx is done first.
 func WaitUntilAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
+	return waitUntil(ctx, c, key, goal{name: "it was accepted", isReached: apikey.IsIssued,
+		missed: func(key *v1alpha1.APIKey, cause error) error {
+			return &NotAcceptedError{Name: key.Name, Message: readyMessage(key), Cause: cause}
+		},
+	})
+}
+
+// waitUntil waits until a key has reached a goal, and returns the key in its state then. The key must come from the API.
+func waitUntil(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, goal goal) (*v1alpha1.APIKey, error) {
 	watcher, err := watchtools.NewRetryWatcherWithContext(ctx, key.ResourceVersion, watcherOf(c, key))
 	if err != nil {
 		return nil, fmt.Errorf("watch APIKey %q: %w", key.Name, err)
@@ -65,10 +84,10 @@ func WaitUntilAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.AP
 	for {
 		switch {
 		case apikey.IsRetired(key):
-			return nil, &EndedError{fmt.Sprintf("APIKey %q ended before it was accepted: %s", key.Name, readyMessage(key))}
-		case apikey.IsIssued(key):
+			return nil, &EndedError{fmt.Sprintf("APIKey %q ended before %s: %s", key.Name, goal.name, readyMessage(key))}
+		case goal.isReached(key):
 			return key, nil
-		case !meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionStalled) && !apikey.WaitsForHolder(key):
+		case !hasConflict(key):
 			conflict, conflictLasted = nil, nil
 		case conflict == nil:
 			ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
@@ -77,26 +96,32 @@ func WaitUntilAccepted(ctx context.Context, c client.WithWatch, key *v1alpha1.AP
 		}
 		select {
 		case <-ctx.Done():
-			return nil, notAccepted(ctx, key, conflict)
+			return nil, missed(ctx, key, goal, conflict)
 		case <-conflictLasted:
 			return nil, conflict
 		case event, open := <-watcher.ResultChan():
 			if !open { // because ctx is done
-				return nil, notAccepted(ctx, key, conflict)
+				return nil, missed(ctx, key, goal, conflict)
 			}
-			if key, err = keyOf(event, key); err != nil {
+			if key, err = keyOf(event, key, goal); err != nil {
 				return nil, err
 			}
 		}
 	}
 }
 
-// notAccepted returns the error of a wait that ctx ended. It is the conflict, if there is one, even if it has not lasted yet.
-func notAccepted(ctx context.Context, key *v1alpha1.APIKey, conflict *apikey.Conflict) error {
+// hasConflict reports whether the controller waits for the owner to act, or for another key, since the last change of the spec.
+func hasConflict(key *v1alpha1.APIKey) bool {
+	return key.Status.ObservedGeneration >= key.Generation &&
+		(meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionStalled) || apikey.WaitsForHolder(key))
+}
+
+// missed returns the error of a wait that ctx ended. It is the conflict, if there is one, even if it has not lasted yet.
+func missed(ctx context.Context, key *v1alpha1.APIKey, goal goal, conflict *apikey.Conflict) error {
 	if conflict != nil {
 		return conflict
 	}
-	return &NotAcceptedError{Name: key.Name, Message: readyMessage(key), Cause: context.Cause(ctx)}
+	return goal.missed(key, context.Cause(ctx))
 }
 
 func watcherOf(c client.WithWatch, key *v1alpha1.APIKey) cache.WatcherWithContext {
@@ -106,13 +131,13 @@ func watcherOf(c client.WithWatch, key *v1alpha1.APIKey) cache.WatcherWithContex
 	}}
 }
 
-func keyOf(event watch.Event, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
+func keyOf(event watch.Event, key *v1alpha1.APIKey, goal goal) (*v1alpha1.APIKey, error) {
 	changed, ok := event.Object.(*v1alpha1.APIKey)
 	switch {
 	case !ok:
 		return nil, fmt.Errorf("watch APIKey %q: %w", key.Name, apierrors.FromObject(event.Object))
 	case event.Type == watch.Deleted:
-		return nil, &EndedError{fmt.Sprintf("APIKey %q was deleted before it was accepted", key.Name)}
+		return nil, &EndedError{fmt.Sprintf("APIKey %q was deleted before %s", key.Name, goal.name)}
 	default:
 		return changed, nil
 	}

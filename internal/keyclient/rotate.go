@@ -1,0 +1,279 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package keyclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
+)
+
+// RotateOptions describe a rotation.
+type RotateOptions struct {
+	// Overlap is how long the former token stays accepted. By default, it is that of the key.
+	Overlap *time.Duration
+	// Now returns the API server's time, as known after a response of it. See kubeapi.Clock.
+	Now func() time.Time
+}
+
+// RotateResult is the result of a rotation.
+type RotateResult struct {
+	// Key is the key after the rotation.
+	Key *v1alpha1.APIKey
+	// Token is the plaintext of the new token, which is stored nowhere. It is empty when the controller mints the token: the one-time Secret
+	// has it.
+	Token string
+	// Until is the time until which the former token is accepted. It is nil if the former token has ended.
+	Until *time.Time
+}
+
+// RotatingError is the error for a key whose token another client or the controller rotates.
+type RotatingError struct{ message string }
+
+func (e *RotatingError) Error() string { return e.message }
+
+// NotRotatedError is the error of a wait that ended before the rotation did.
+type NotRotatedError struct {
+	// Message is the last message of the key's Reconciling or Ready condition.
+	Message string
+	// Cause ended the wait: context.DeadlineExceeded, or the cause with which the caller cancelled the context.
+	Cause error
+
+	minted bool
+}
+
+func (e *NotRotatedError) Error() string {
+	what, advice := "the new token was not accepted", "check that the controller is running"
+	if e.minted {
+		what, advice = "the rotation has not ended", "check that the controller, which will finish it, is running"
+	}
+	if errors.Is(e.Cause, context.DeadlineExceeded) {
+		return fmt.Sprintf("%s in time: %s (last status: %s)", what, advice, e.Message)
+	}
+	return fmt.Sprintf("%s before the wait ended: %v", what, e.Cause)
+}
+
+// Unwrap returns the cause.
+func (e *NotRotatedError) Unwrap() error { return e.Cause }
+
+// ErrNotIssued is the error for a key that has no token yet.
+var ErrNotIssued = errors.New("the key is not issued yet")
+
+// Rotate rotates the token of a key, and waits until the new token is accepted. For a key with spec.tokenHash, it mints the token and sends
+// only the hash. For any other key, it requests the rotation, and waits until the one-time Secret has the new token. The key is as its
+// caller has last read it: of concurrent calls one succeeds. The client must not read from a cache.
+//
+// The error is ErrAlreadyInactive for a key that has ended, ErrNotIssued for a key without a token, a [*RotatingError] when another
+// rotation is under way, an [*OutcomeUnknownError] when the change may have been made, an [*apikey.Conflict] when the owner must act first,
+// and a [*NotRotatedError] when ctx is done first. Rotate then declares the former token of an imported key again, because the new one is
+// lost; a [*LostTokenError] says that this failed. A rotation that was requested goes on.
+func Rotate(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, options RotateOptions) (*RotateResult, error) {
+	rotate := requestRotation
+	if key.Spec.TokenHash != "" {
+		rotate = replaceToken
+	}
+	result, err := rotate(ctx, c, key, options)
+	if err != nil {
+		return nil, fmt.Errorf("rotate APIKey %q: %w", key.Name, err)
+	}
+	return result, nil
+}
+
+// requestRotation rotates the token of a key by a request to the controller, which mints the new one.
+func requestRotation(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, options RotateOptions) (*RotateResult, error) {
+	requested, err := Update(ctx, c, key.Namespace, key.Name, key.UID, func(current *v1alpha1.APIKey) error {
+		if err := checkRotatable(key, current, options.Now()); err != nil {
+			return err
+		}
+		request := &v1alpha1.RotationRequest{At: requestTime(current, options.Now()), Overlap: durationOf(options.Overlap)}
+		rotationOf(current).Request = request
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	at := requested.Spec.Rotation.Request.At
+	rotated, err := waitUntilRotated(ctx, c, requested, func(key *v1alpha1.APIKey) bool {
+		handled := key.Status.RotationHandled
+		return handled != nil && !handled.Before(&at) && apikey.ClaimOf(key) == nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newRotateResult(rotated, "", apikey.NewestToken(requested).Hash), nil
+}
+
+// requestTime returns the time of a request for a rotation now. The controller acts only upon a request that is later than the last one.
+// The clocks of two API servers may differ.
+func requestTime(key *v1alpha1.APIKey, now time.Time) metav1.Time {
+	at := metav1.NewTime(now.Truncate(time.Second))
+	for _, earlier := range []*metav1.Time{key.Status.RotationHandled, apikey.NewestToken(key).NotBefore} {
+		if earlier != nil && !earlier.Before(&at) {
+			at = metav1.NewTime(earlier.Add(time.Second))
+		}
+	}
+	return at
+}
+
+// replaceToken rotates the token of a key by another spec.tokenHash.
+func replaceToken(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, options RotateOptions) (*RotateResult, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	minted := token.New()
+	var former *v1alpha1.APIKey
+	changed, err := updateUncancelled(ctx, c, key, func(current *v1alpha1.APIKey) error {
+		if err := checkRotatable(key, current, options.Now()); err != nil {
+			return err
+		}
+		former = current.DeepCopy()
+		current.Spec.TokenHash, current.Spec.TokenHint = token.Hash(minted), token.Hint(minted)
+		if options.Overlap != nil {
+			rotationOf(current).Overlap = durationOf(options.Overlap)
+		}
+		return nil
+	})
+	if unknown := (*OutcomeUnknownError)(nil); errors.As(err, &unknown) {
+		return nil, errors.Join(err, restoreToken(ctx, c, former, token.Hash(minted)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	rotated, err := waitUntilRotated(ctx, c, changed, func(key *v1alpha1.APIKey) bool {
+		return apikey.IsIssued(key) && apikey.NewestToken(key).Hash == token.Hash(minted)
+	})
+	if err != nil {
+		return nil, errors.Join(err, restoreToken(ctx, c, former, token.Hash(minted)))
+	}
+	rotated = restoreOverlap(ctx, c, former, rotated)
+	return newRotateResult(rotated, minted, apikey.NewestToken(former).Hash), nil
+}
+
+// restoreToken declares the former token of a key again, even when ctx is done, unless the key declares another token than the lost one.
+func restoreToken(ctx context.Context, c client.WithWatch, former *v1alpha1.APIKey, lost string) error {
+	errReplaced := errors.New("the key declares another token")
+	_, err := updateUncancelled(ctx, c, former, func(current *v1alpha1.APIKey) error {
+		if current.Spec.TokenHash != lost {
+			return errReplaced
+		}
+		current.Spec.TokenHash, current.Spec.TokenHint = former.Spec.TokenHash, former.Spec.TokenHint
+		current.Spec.Rotation = former.Spec.Rotation
+		return nil
+	})
+	switch {
+	case err == nil, errors.Is(err, errReplaced), errors.Is(err, ErrNotFound), errors.Is(err, ErrAlreadyInactive):
+		return nil
+	default:
+		return &LostTokenError{Name: former.Name, Err: err}
+	}
+}
+
+// LostTokenError is the error when a key may have a new token that is lost, because declaring the former one again has failed.
+type LostTokenError struct {
+	Name string
+	// Err of the change.
+	Err error
+}
+
+func (e *LostTokenError) Error() string {
+	return fmt.Sprintf("APIKey %q may have a new token, which is lost, and the former token may end: rotate the key again: %v", e.Name, e.Err)
+}
+
+// Unwrap returns the error of the change.
+func (e *LostTokenError) Unwrap() error { return e.Err }
+
+// restoreOverlap declares the former overlap of a key again, if it was shortened for a rotation. The end of the former token is on record,
+// and stays. If the overlap was extended, that end is later than the former overlap allows, so the overlap stays. It stays on an error too.
+func restoreOverlap(ctx context.Context, c client.WithWatch, former, rotated *v1alpha1.APIKey) *v1alpha1.APIKey {
+	if apikey.OverlapOf(rotated) >= apikey.OverlapOf(former) {
+		return rotated
+	}
+	restored, err := updateUncancelled(ctx, c, rotated, func(current *v1alpha1.APIKey) error {
+		current.Spec.Rotation = former.Spec.Rotation
+		return nil
+	})
+	if err != nil {
+		return rotated
+	}
+	return restored
+}
+
+// updateUncancelled is [Update] without the cancellation of ctx: a request that is cancelled may still have its effect.
+func updateUncancelled(
+	ctx context.Context, c client.Client, key *v1alpha1.APIKey, change func(*v1alpha1.APIKey) error,
+) (*v1alpha1.APIKey, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	return Update(ctx, c, key.Namespace, key.Name, key.UID, change)
+}
+
+// checkRotatable returns the reason why the token of a key in its current state cannot be rotated. The caller has seen it earlier.
+func checkRotatable(seen, current *v1alpha1.APIKey, now time.Time) error {
+	switch former := apikey.NewestToken(seen); {
+	case !apikey.IsIssued(current):
+		return fmt.Errorf("%w: %s", ErrNotIssued, readyMessage(current))
+	case former != nil && former.Hash != apikey.NewestToken(current).Hash:
+		return &RotatingError{"another client has rotated the token at the same time: rotate it again only if that is intended"}
+	case apikey.IsRotationPending(current, requestTime(current, now).Time) && !canReplaceHash(current):
+		return &RotatingError{"the token is being rotated already: wait until that has ended (status: " + rotationMessage(current) + ")"}
+	default:
+		return nil
+	}
+}
+
+// canReplaceHash reports whether the key declares a token hash that it cannot get.
+func canReplaceHash(key *v1alpha1.APIKey) bool { return key.Spec.TokenHash != "" && hasConflict(key) }
+
+// waitUntilRotated waits until a rotation has ended.
+func waitUntilRotated(
+	ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, isRotated func(*v1alpha1.APIKey) bool,
+) (*v1alpha1.APIKey, error) {
+	return waitUntil(ctx, c, key, goal{name: "its token was rotated", isReached: isRotated,
+		missed: func(key *v1alpha1.APIKey, cause error) error {
+			return &NotRotatedError{Message: rotationMessage(key), Cause: cause, minted: key.Spec.TokenHash == ""}
+		},
+	})
+}
+
+// rotationMessage returns the message of the status about the rotation.
+func rotationMessage(key *v1alpha1.APIKey) string {
+	if reconciling := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReconciling); reconciling != nil {
+		return reconciling.Message
+	}
+	return readyMessage(key)
+}
+
+func newRotateResult(key *v1alpha1.APIKey, minted, former string) *RotateResult {
+	result := &RotateResult{Key: key, Token: minted}
+	for _, record := range key.Status.Tokens {
+		if record.Hash == former && record.NotAfter != nil && apikey.NewestToken(key).NotBefore.Before(record.NotAfter) {
+			result.Until = &record.NotAfter.Time
+		}
+	}
+	return result
+}
+
+// rotationOf returns the spec.rotation of a key, which it adds if it is absent.
+func rotationOf(key *v1alpha1.APIKey) *v1alpha1.Rotation {
+	if key.Spec.Rotation == nil {
+		key.Spec.Rotation = &v1alpha1.Rotation{}
+	}
+	return key.Spec.Rotation
+}
+
+func durationOf(d *time.Duration) *metav1.Duration {
+	if d == nil {
+		return nil
+	}
+	return &metav1.Duration{Duration: *d}
+}
