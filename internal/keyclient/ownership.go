@@ -4,10 +4,12 @@
 package keyclient
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -46,6 +48,40 @@ func ManagedBy(object metav1.Object) string {
 	default:
 		return ""
 	}
+}
+
+// HashDeclaredBy returns what sets the spec.tokenHash of a key back after a user has changed it: the tool of ManagedBy, "kubectl apply", or
+// another field manager that applies it. It returns "" if nothing does.
+func HashDeclaredBy(key *v1alpha1.APIKey) string {
+	if tool := ManagedBy(key); tool != "" {
+		return tool
+	}
+	if _, applied := key.Annotations[corev1.LastAppliedConfigAnnotation]; applied {
+		return kubectlApply
+	}
+	for _, entry := range key.ManagedFields {
+		switch {
+		case entry.Operation != metav1.ManagedFieldsOperationApply || !ownsTokenHash(entry):
+		case entry.Manager == "kubectl": // apply --server-side
+			return kubectlApply
+		default:
+			return entry.Manager
+		}
+	}
+	return ""
+}
+
+const kubectlApply = "kubectl apply"
+
+func ownsTokenHash(entry metav1.ManagedFieldsEntry) bool {
+	var owned struct {
+		Spec map[string]any `json:"f:spec"`
+	}
+	if entry.FieldsV1 == nil || json.Unmarshal(entry.FieldsV1.GetRawBytes(), &owned) != nil {
+		return false
+	}
+	_, owns := owned.Spec["f:tokenHash"]
+	return owns
 }
 
 // isWrittenByArgoCD reports whether Argo CD has written fields of the object. It may be configured to set only the label

@@ -47,6 +47,32 @@ func TestManagedBy_NamesTheToolOfAnObject(t *testing.T) {
 	}
 }
 
+func TestHashDeclaredBy_NamesWhatWouldSetTheHashBack(t *testing.T) {
+	const ownsHash, ownsOther = `{"f:spec":{"f:tokenHash":{}}}`, `{"f:metadata":{"f:labels":{"f:tokenHash":{}}},"f:spec":{"f:active":{}}}`
+	for name, test := range map[string]struct {
+		metadata metav1.ObjectMeta
+		want     string
+	}{
+		"created by the CLI":  {fieldsOf("apikey-cli", metav1.ManagedFieldsOperationUpdate, ownsHash), ""},
+		"a tool with marks":   {metav1.ObjectMeta{Labels: map[string]string{"kustomize.toolkit.fluxcd.io/name": "apps"}}, "Flux"},
+		"kubectl apply":       {metav1.ObjectMeta{Annotations: map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "{}"}}, "kubectl apply"},
+		"server-side apply":   {fieldsOf("kubectl", metav1.ManagedFieldsOperationApply, ownsHash), "kubectl apply"},
+		"another tool":        {fieldsOf("terraform", metav1.ManagedFieldsOperationApply, ownsHash), "terraform"},
+		"another tool's spec": {fieldsOf("terraform", metav1.ManagedFieldsOperationApply, ownsOther), ""},
+	} {
+		if got := keyclient.HashDeclaredBy(&v1alpha1.APIKey{ObjectMeta: test.metadata}); got != test.want {
+			t.Errorf("%s: declared by %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// fieldsOf returns the metadata of an object whose fields a manager owns.
+func fieldsOf(manager string, operation metav1.ManagedFieldsOperationType, fields string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{
+		{Manager: manager, Operation: operation, FieldsV1: metav1.NewFieldsV1(fields)},
+	}}
+}
+
 func TestDeclaredMetadata_LeavesOutTheMarksOfTools(t *testing.T) {
 	key := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{
 		Labels: map[string]string{

@@ -35,6 +35,9 @@ type RotateResult struct {
 	Token string
 	// Until is the time until which the former token is accepted. It is nil if the former token has ended.
 	Until *time.Time
+
+	// former is an imported key before the rotation, with spec.rotation as its owner declares it.
+	former *v1alpha1.APIKey
 }
 
 // RotatingError is the error for a key whose token another client or the controller rotates.
@@ -83,10 +86,14 @@ func Rotate(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, optio
 		rotate = replaceToken
 	}
 	result, err := rotate(ctx, c, key, options)
-	if err != nil {
-		return nil, fmt.Errorf("rotate APIKey %q: %w", key.Name, err)
+	if err == nil {
+		return result, nil
 	}
-	return result, nil
+	err = fmt.Errorf("rotate APIKey %q: %w", key.Name, err)
+	if result != nil {
+		err = errors.Join(err, UndoRotation(ctx, c, result))
+	}
+	return nil, err
 }
 
 // requestRotation rotates the token of a key by a request to the controller, which mints the new one.
@@ -110,7 +117,7 @@ func requestRotation(ctx context.Context, c client.WithWatch, key *v1alpha1.APIK
 	if err != nil {
 		return nil, err
 	}
-	return newRotateResult(rotated, "", apikey.NewestToken(requested).Hash), nil
+	return &RotateResult{Key: rotated, Until: endOf(apikey.NewestToken(requested).Hash, rotated)}, nil
 }
 
 // requestTime returns the time of a request for a rotation now. The controller acts only upon a request that is later than the last one.
@@ -125,45 +132,49 @@ func requestTime(key *v1alpha1.APIKey, now time.Time) metav1.Time {
 	return at
 }
 
-// replaceToken rotates the token of a key by another spec.tokenHash.
+// replaceToken rotates the token of a key by another spec.tokenHash. If it returns an error and a result, the key may have the new hash.
 func replaceToken(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, options RotateOptions) (*RotateResult, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	minted := token.New()
-	var former *v1alpha1.APIKey
+	result := &RotateResult{Token: token.New()}
 	changed, err := updateUncancelled(ctx, c, key, func(current *v1alpha1.APIKey) error {
 		if err := checkRotatable(key, current, options.Now()); err != nil {
 			return err
 		}
-		former = current.DeepCopy()
-		current.Spec.TokenHash, current.Spec.TokenHint = token.Hash(minted), token.Hint(minted)
+		result.former = current.DeepCopy()
+		current.Spec.TokenHash, current.Spec.TokenHint = token.Hash(result.Token), token.Hint(result.Token)
 		if options.Overlap != nil {
 			rotationOf(current).Overlap = durationOf(options.Overlap)
 		}
 		return nil
 	})
-	if unknown := (*OutcomeUnknownError)(nil); errors.As(err, &unknown) {
-		return nil, errors.Join(err, restoreToken(ctx, c, former, token.Hash(minted)))
-	}
-	if err != nil {
+	switch unknown := (*OutcomeUnknownError)(nil); {
+	case errors.As(err, &unknown):
+		return result, err
+	case err != nil:
 		return nil, err
 	}
 	rotated, err := waitUntilRotated(ctx, c, changed, func(key *v1alpha1.APIKey) bool {
-		return apikey.IsIssued(key) && apikey.NewestToken(key).Hash == token.Hash(minted)
+		return apikey.IsIssued(key) && apikey.NewestToken(key).Hash == token.Hash(result.Token)
 	})
 	if err != nil {
-		return nil, errors.Join(err, restoreToken(ctx, c, former, token.Hash(minted)))
+		return result, err
 	}
-	rotated = restoreOverlap(ctx, c, former, rotated)
-	return newRotateResult(rotated, minted, apikey.NewestToken(former).Hash), nil
+	result.Key = restoreOverlap(ctx, c, result.former, rotated)
+	result.Until = endOf(apikey.NewestToken(result.former).Hash, result.Key)
+	return result, nil
 }
 
-// restoreToken declares the former token of a key again, even when ctx is done, unless the key declares another token than the lost one.
-func restoreToken(ctx context.Context, c client.WithWatch, former *v1alpha1.APIKey, lost string) error {
-	errReplaced := errors.New("the key declares another token")
+// UndoRotation declares the former token of an imported key again, even when ctx is done. The caller of Rotate calls it if it cannot hand
+// over the new token. It does nothing if the key has ended, or declares yet another token. An error is a [*LostTokenError].
+func UndoRotation(ctx context.Context, c client.Client, result *RotateResult) error {
+	if result.Token == "" {
+		return nil
+	}
+	former, errReplaced := result.former, errors.New("the key declares another token")
 	_, err := updateUncancelled(ctx, c, former, func(current *v1alpha1.APIKey) error {
-		if current.Spec.TokenHash != lost {
+		if current.Spec.TokenHash != token.Hash(result.Token) {
 			return errReplaced
 		}
 		current.Spec.TokenHash, current.Spec.TokenHint = former.Spec.TokenHash, former.Spec.TokenHint
@@ -234,7 +245,14 @@ func checkRotatable(seen, current *v1alpha1.APIKey, now time.Time) error {
 // canReplaceHash reports whether the key declares a token hash that it cannot get.
 func canReplaceHash(key *v1alpha1.APIKey) bool { return key.Spec.TokenHash != "" && hasConflict(key) }
 
-// waitUntilRotated waits until a rotation has ended.
+// WaitUntilRotated waits until the key has no rotation that is due or under way, and returns the key in its state then. The function now is
+// as in RotateOptions. The errors are those of [Rotate].
+func WaitUntilRotated(
+	ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, now func() time.Time,
+) (*v1alpha1.APIKey, error) {
+	return waitUntilRotated(ctx, c, key, func(key *v1alpha1.APIKey) bool { return !apikey.IsRotationPending(key, now()) })
+}
+
 func waitUntilRotated(
 	ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, isRotated func(*v1alpha1.APIKey) bool,
 ) (*v1alpha1.APIKey, error) {
@@ -253,14 +271,15 @@ func rotationMessage(key *v1alpha1.APIKey) string {
 	return readyMessage(key)
 }
 
-func newRotateResult(key *v1alpha1.APIKey, minted, former string) *RotateResult {
-	result := &RotateResult{Key: key, Token: minted}
-	for _, record := range key.Status.Tokens {
+// endOf returns the time until which the former token of a rotated key is accepted, or nil if it has ended.
+func endOf(former string, key *v1alpha1.APIKey) *time.Time {
+	for i := range key.Status.Tokens {
+		record := &key.Status.Tokens[i]
 		if record.Hash == former && record.NotAfter != nil && apikey.NewestToken(key).NotBefore.Before(record.NotAfter) {
-			result.Until = &record.NotAfter.Time
+			return &record.NotAfter.Time
 		}
 	}
-	return result
+	return nil
 }
 
 // rotationOf returns the spec.rotation of a key, which it adds if it is absent.
