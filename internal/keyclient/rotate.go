@@ -69,17 +69,22 @@ func (e *NotRotatedError) Error() string {
 // Unwrap returns the cause.
 func (e *NotRotatedError) Unwrap() error { return e.Cause }
 
-// ErrNotIssued is the error for a key that has no token yet.
-var ErrNotIssued = errors.New("the key is not issued yet")
+var (
+	// ErrNotIssued is the error for a key that has no token yet.
+	ErrNotIssued = errors.New("the key is not issued yet")
+
+	// ErrBootstrapKey is the error for a key whose token a console reads from a file.
+	ErrBootstrapKey = errors.New("it is the bootstrap key of a console: to rotate it, delete the key file and restart that console")
+)
 
 // Rotate rotates the token of a key, and waits until the new token is accepted. For a key with spec.tokenHash, it mints the token and sends
 // only the hash. For any other key, it requests the rotation, and waits until the one-time Secret has the new token. The key is as its
 // caller has last read it: of concurrent calls one succeeds. The client must not read from a cache.
 //
-// The error is ErrAlreadyInactive for a key that has ended, ErrNotIssued for a key without a token, a [*RotatingError] when another
-// rotation is under way, an [*OutcomeUnknownError] when the change may have been made, an [*apikey.Conflict] when the owner must act first,
-// and a [*NotRotatedError] when ctx is done first. Rotate then declares the former token of an imported key again, because the new one is
-// lost; a [*LostTokenError] says that this failed. A rotation that was requested goes on.
+// The error is ErrAlreadyInactive, ErrNotIssued or ErrBootstrapKey for a key that cannot be rotated, and a [*RotatingError] when another
+// rotation is under way. It is an [*OutcomeUnknownError] when the change may have been made, an [*apikey.Conflict] when the owner must act
+// first, and a [*NotRotatedError] when ctx is done first. After these, Rotate declares the former token of an imported key again, because
+// the new one is lost; a [*LostTokenError] means that this failed. The controller finishes a rotation that was requested.
 func Rotate(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, options RotateOptions) (*RotateResult, error) {
 	rotate := requestRotation
 	if key.Spec.TokenHash != "" {
@@ -120,7 +125,7 @@ func requestRotation(ctx context.Context, c client.WithWatch, key *v1alpha1.APIK
 	return &RotateResult{Key: rotated, Until: endOf(apikey.NewestToken(requested).Hash, rotated)}, nil
 }
 
-// requestTime returns the time of a request for a rotation now. The controller acts only upon a request that is later than the last one.
+// requestTime returns the time of a request for a rotation now. The controller handles only a request that is later than the last one.
 // The clocks of two API servers may differ.
 func requestTime(key *v1alpha1.APIKey, now time.Time) metav1.Time {
 	at := metav1.NewTime(now.Truncate(time.Second))
@@ -231,6 +236,8 @@ func updateUncancelled(
 // checkRotatable returns the reason why the token of a key in its current state cannot be rotated. The caller has seen it earlier.
 func checkRotatable(seen, current *v1alpha1.APIKey, now time.Time) error {
 	switch former := apikey.NewestToken(seen); {
+	case current.Labels[v1alpha1.LabelBootstrap] == "true":
+		return ErrBootstrapKey
 	case !apikey.IsIssued(current):
 		return fmt.Errorf("%w: %s", ErrNotIssued, readyMessage(current))
 	case former != nil && former.Hash != apikey.NewestToken(current).Hash:
