@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -25,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/kubeapi"
 )
 
 // fieldOwner is the field manager of what this program writes. Flux takes over the fields of managers whose name begins with "kubectl". It
@@ -49,6 +52,8 @@ func newCluster(flags *pflag.FlagSet) *cluster {
 // session is the connection of a command to a cluster, and its output.
 type session struct {
 	client.WithWatch
+	// now returns the API server's time, as known after a response of it. The clock of a laptop may be wrong.
+	now         func() time.Time
 	namespace   string
 	warnings    interface{ WarningCount() int }
 	out, errOut io.Writer
@@ -88,12 +93,17 @@ func (c *cluster) connect(command *cobra.Command) (*session, error) {
 			return nil, err
 		}
 	}
+	clock, err := kubeapi.NewClock(config, time.Now, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
 	connection, err := client.NewWithWatch(config, client.Options{Scheme: scheme, Mapper: newMapper(), FieldOwner: fieldOwner})
 	if err != nil {
 		return nil, err
 	}
 	return &session{
-		WithWatch: connection, namespace: namespace, warnings: warnings, out: command.OutOrStdout(), errOut: command.ErrOrStderr(),
+		WithWatch: connection, now: clock.Now, namespace: namespace, warnings: warnings,
+		out: command.OutOrStdout(), errOut: command.ErrOrStderr(),
 	}, nil
 }
 

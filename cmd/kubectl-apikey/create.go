@@ -7,9 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -216,24 +214,13 @@ func (o *createOptions) completeExpiry(flags *pflag.FlagSet, now time.Time) erro
 	return nil
 }
 
-var errTokenNotPrinted = errors.New("this --output does not print the token: choose one that does, such as jsonpath={.token}, or " +
-	"use --secret")
-
 // checkTokenIsPrinted prints a sample key, and returns an error if the output does not contain its token.
 func (o *createOptions) checkTokenIsPrinted() error {
-	printer, err := o.flags.ToPrinter() // another one, because a YAML printer writes a separator before its second object
-	if err != nil {
-		return err
+	err := checkTokenIsPrinted(o.flags, o.printed(o.sample()))
+	if errors.Is(err, errTokenNotPrinted) {
+		err = fmt.Errorf("%w, or use --secret", err)
 	}
-	sample := o.sample()
-	var text strings.Builder
-	if err := printObject(printer, &text, sample); err != nil {
-		return err
-	}
-	if !strings.Contains(text.String(), sample.Token) {
-		return errTokenNotPrinted
-	}
-	return nil
+	return err
 }
 
 // sample returns a key with the fields that the created key will have.
@@ -312,7 +299,7 @@ func (o *createOptions) printOrDelete(ctx context.Context, s *session, created *
 
 func (o *createOptions) print(s *session, created *keyclient.CreateResult) error {
 	if o.printer != nil {
-		return printObject(o.printer, s.out, created)
+		return o.printed(created).print(o.printer, s.out)
 	}
 	headline := "API Key created successfully!"
 	if !o.wait {
@@ -328,14 +315,6 @@ func (o *createOptions) print(s *session, created *keyclient.CreateResult) error
 	return printDetails(s.out, headline, created.Key, handover...)
 }
 
-func printObject(printer printers.ResourcePrinter, out io.Writer, created *keyclient.CreateResult) error {
-	object, err := toUnstructured(created.Key)
-	if err != nil {
-		return err
-	}
-	if created.Token != "" {
-		object.SetKind(createdKind)
-		object.Object["token"] = created.Token
-	}
-	return printer.PrintObj(object, out)
+func (o *createOptions) printed(created *keyclient.CreateResult) printedKey {
+	return printedKey{key: created.Key, token: created.Token, kindWithToken: createdKind}
 }

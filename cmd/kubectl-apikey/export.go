@@ -39,7 +39,9 @@ or are not issued are left out.
 
 The labels and annotations by which tools such as Argo CD, Flux and Helm recognize their objects are left out: a tool would prune the
 copies. The label that allows a key to manage other keys is left out too: set it again where it is needed. The bootstrap key of a console
-is exported only if you name it.`,
+is exported only if you name it.
+
+Of a key that was rotated, only the newest token is exported. The command names the others that are still accepted.`,
 		Example: `  # Save the keys of a namespace
   kubectl apikey export -n shop >keys.yaml
 
@@ -143,12 +145,40 @@ func (o *exportOptions) print(s *session, keys []*v1alpha1.APIKey) error {
 	if err != nil {
 		return err
 	}
-	if err := o.printList(s, list); err != nil || managers == 0 {
+	if err := o.printList(s, list); err != nil {
 		return err
+	}
+	for _, key := range keys {
+		if err := printLeftOut(s, key); err != nil {
+			return err
+		}
+	}
+	if managers == 0 {
+		return nil
 	}
 	_, err = fmt.Fprintf(s.errOut, "Left out the label %s of %d keys: set it again on those that may create and deactivate other keys.\n",
 		v1alpha1.LabelManager, managers)
 	return err
+}
+
+// printLeftOut names the tokens of a key that are accepted, and are not exported.
+func printLeftOut(s *session, key *v1alpha1.APIKey) error {
+	newest := apikey.NewestToken(key)
+	for _, record := range key.Status.Tokens {
+		var end string
+		switch {
+		case record.Hash == newest.Hash || record.NotBefore == nil || (record.NotAfter != nil && !time.Now().Before(record.NotAfter.Time)):
+			continue
+		case record.NotAfter == nil:
+			end = "it is being handed over: export the key again later"
+		default:
+			end = "it was superseded, and ends at " + timestamp(record.NotAfter.Time)
+		}
+		if _, err := fmt.Fprintf(s.errOut, "Left out the token %s of APIKey %q: %s.\n", cmp.Or(record.Hint, none), key.Name, end); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (o *exportOptions) printList(s *session, list *unstructured.UnstructuredList) error {
@@ -169,7 +199,7 @@ func manifestOf(key *v1alpha1.APIKey) *v1alpha1.APIKey {
 	labels, annotations := keyclient.DeclaredMetadata(key)
 	delete(labels, v1alpha1.LabelManager)
 	newest := apikey.NewestToken(key)
-	return &v1alpha1.APIKey{
+	manifest := &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Labels: labels, Annotations: annotations},
 		Spec: v1alpha1.APIKeySpec{
 			AppName:     key.Spec.AppName,
@@ -180,4 +210,8 @@ func manifestOf(key *v1alpha1.APIKey) *v1alpha1.APIKey {
 			TokenHint:   newest.Hint,
 		},
 	}
+	if key.Spec.Rotation != nil && key.Spec.Rotation.Overlap != nil { // the other fields are only for tokens that the controller mints
+		manifest.Spec.Rotation = &v1alpha1.Rotation{Overlap: key.Spec.Rotation.Overlap}
+	}
+	return manifest
 }

@@ -228,7 +228,8 @@ func tableOf(keys []*v1alpha1.APIKey, now time.Time) *metav1.Table {
 	const wide = 1
 	table := &metav1.Table{ColumnDefinitions: []metav1.TableColumnDefinition{
 		{Name: "ID"}, {Name: "App Name"}, {Name: "Active"}, {Name: "Read"}, {Name: "Write"}, {Name: "Created"}, {Name: "Updated"},
-		{Name: "Expires", Priority: wide}, {Name: "Hint", Priority: wide}, {Name: "Reason", Priority: wide}, {Name: "Name", Priority: wide},
+		{Name: "Expires", Priority: wide}, {Name: "Next Rotation", Priority: wide}, {Name: "Hint", Priority: wide},
+		{Name: "Reason", Priority: wide}, {Name: "Name", Priority: wide},
 	}}
 	for _, key := range keys {
 		table.Rows = append(table.Rows, metav1.TableRow{
@@ -236,7 +237,7 @@ func tableOf(keys []*v1alpha1.APIKey, now time.Time) *metav1.Table {
 			Cells: []any{
 				string(key.UID), key.Spec.AppName, keyclient.IsActive(key, now), key.Spec.ReadAccess, key.Spec.WriteAccess,
 				timestamp(key.CreationTimestamp.Time), timestamp(keyclient.UpdatedAt(key)),
-				expiry(key), hint(key), reason(key), key.Name,
+				orNone(key.Spec.ExpiresAt), orNone(key.Status.NextRotationAt), hint(key), reason(key), key.Name,
 			},
 		})
 	}
@@ -245,11 +246,11 @@ func tableOf(keys []*v1alpha1.APIKey, now time.Time) *metav1.Table {
 
 const none = "<none>"
 
-func expiry(key *v1alpha1.APIKey) string {
-	if key.Spec.ExpiresAt == nil {
+func orNone(at *metav1.Time) string {
+	if at == nil {
 		return none
 	}
-	return timestamp(key.Spec.ExpiresAt.Time)
+	return timestamp(at.Time)
 }
 
 func hint(key *v1alpha1.APIKey) string {

@@ -60,8 +60,8 @@ func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:         "kubectl-apikey",
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl apikey"},
-		Short:       "Create, list, deactivate, reveal and export API keys",
-		Long: `Create, list, deactivate, reveal and export API keys.
+		Short:       "Create, list, rotate, deactivate, reveal and export API keys",
+		Long: `Create, list, rotate, deactivate, reveal and export API keys.
 
 The commands work on the APIKeys of a namespace, with your kubeconfig and your RBAC permissions. They need no API key.`,
 		Version:       version.String(),
@@ -77,6 +77,7 @@ The commands work on the APIKeys of a namespace, with your kubeconfig and your R
 		newCreateCommand(cluster),
 		newListCommand(cluster),
 		newCountCommand(cluster),
+		newRotateCommand(cluster),
 		newDeactivateCommand(cluster),
 		newRevealCommand(cluster),
 		newExportCommand(cluster),

@@ -94,7 +94,7 @@ type result struct {
 
 // command returns a command. Commands that wait for the controller get a longer timeout than the default.
 func (t *terminal) command(args ...string) *exec.Cmd {
-	if waits := args[0] == "create" || args[0] == "reveal"; waits && !strings.Contains(strings.Join(args, " "), "--timeout") {
+	if waits := slices.Contains([]string{"create", "reveal", "rotate"}, args[0]); waits && !strings.Contains(strings.Join(args, " "), "--timeout") {
 		args = append(slices.Clone(args), "--timeout="+framework.Timeout.String())
 	}
 	command := exec.CommandContext(t.Context(), program, args...)
@@ -319,6 +319,14 @@ func TestUsageErrors(t *testing.T) {
 		"export partner -l team=blue",
 		"deactivate",
 		"reveal",
+		"rotate",
+		"rotate partner other",
+		"rotate partner --overlap=soon",
+		"rotate partner --overlap=5",
+		"rotate partner --overlap=-1h",
+		"rotate partner --timeout=0s",
+		"rotate partner -o pretty",
+		"renew",
 		"remove",
 		"get",
 		"lst",

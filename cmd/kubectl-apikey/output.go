@@ -13,6 +13,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/printers"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
@@ -89,6 +91,43 @@ func toList(
 		list.Items = append(list.Items, *object)
 	}
 	return list, nil
+}
+
+// printedKey is a key that a command prints in a format of kubectl, with its token, unless that is empty.
+type printedKey struct {
+	key           *v1alpha1.APIKey
+	token         string
+	kindWithToken string
+}
+
+func (p printedKey) print(printer printers.ResourcePrinter, out io.Writer) error {
+	object, err := toUnstructured(p.key)
+	if err != nil {
+		return err
+	}
+	if p.token != "" {
+		object.SetKind(p.kindWithToken)
+		object.Object["token"] = p.token
+	}
+	return printer.PrintObj(object, out)
+}
+
+var errTokenNotPrinted = errors.New("this --output does not print the token: choose one that does, such as jsonpath={.token}")
+
+// checkTokenIsPrinted prints a sample key, and returns an error if the output does not contain its token.
+func checkTokenIsPrinted(flags *genericclioptions.PrintFlags, sample printedKey) error {
+	printer, err := flags.ToPrinter() // another one, because a YAML printer writes a separator before its second object
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	if err := sample.print(printer, &text); err != nil {
+		return err
+	}
+	if !strings.Contains(text.String(), sample.token) {
+		return errTokenNotPrinted
+	}
+	return nil
 }
 
 // checkNotClosed returns an error if out was closed when the process started. The Go runtime has then opened /dev/null in its place, and

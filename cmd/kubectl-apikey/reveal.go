@@ -37,7 +37,7 @@ func newRevealCommand(cluster *cluster) *cobra.Command {
 		Long: `Print the token that the controller has generated for a key.
 
 The command deletes the one-time Secret before it prints the token: if several users run it, one of them gets the token. The token
-cannot be printed again.`,
+cannot be printed again. During a rotation, the command waits for the new token.`,
 		Example: `  # Print the token of the key partner
   kubectl apikey reveal partner
 
@@ -62,7 +62,7 @@ func (o *revealOptions) run(ctx context.Context, s *session, args []string) erro
 	if err != nil {
 		return err
 	}
-	key, err := o.waitUntilIssued(ctx, s, keys[0])
+	key, err := o.waitUntilHandedOver(ctx, s, keys[0])
 	if err != nil {
 		return err
 	}
@@ -76,22 +76,30 @@ func (o *revealOptions) run(ctx context.Context, s *session, args []string) erro
 	return printToken(ctx, s, key, taken)
 }
 
-// waitUntilIssued returns the key once the controller has handed over its token.
-func (o *revealOptions) waitUntilIssued(ctx context.Context, s *session, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
+// waitUntilHandedOver returns the key once the controller has handed over its newest token.
+func (o *revealOptions) waitUntilHandedOver(ctx context.Context, s *session, key *v1alpha1.APIKey) (*v1alpha1.APIKey, error) {
+	issued := apikey.IsIssued(key)
 	switch {
 	case key.Spec.TokenHash != "":
 		return nil, fmt.Errorf("APIKey %q has no Secret, because the controller has not generated its token: ask the user who created "+
-			"the key for the token", key.Name)
+			"the key for the token, or rotate it: kubectl apikey rotate %s", key.Name, key.Name)
 	case apikey.IsRetired(key):
 		return nil, fmt.Errorf("APIKey %q has ended, and its token is not accepted: create another key", key.Name)
-	case apikey.IsIssued(key):
+	case issued && (!o.wait || !apikey.IsRotationPending(key, s.now())):
 		return key, nil
 	case !o.wait:
 		return nil, fmt.Errorf("APIKey %q is not issued yet: try again later, or omit --wait=false", key.Name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	return keyclient.WaitUntilAccepted(ctx, s, key)
+	if !issued {
+		return keyclient.WaitUntilAccepted(ctx, s, key)
+	}
+	rotated, err := keyclient.WaitUntilRotated(ctx, s, key, s.now)
+	if err != nil {
+		return nil, fmt.Errorf("the token of APIKey %q is being rotated (to print the one in its Secret, use --wait=false): %w", key.Name, err)
+	}
+	return rotated, nil
 }
 
 // takenToken is a token with its one-time Secret, which is deleted.
@@ -183,16 +191,21 @@ func readToken(ctx context.Context, s *session, key *v1alpha1.APIKey) (secret *c
 		return nil, "", err
 	}
 	token, ok := apikey.TokenIn(key, secret)
-	if !ok {
+	switch {
+	case !ok:
 		return nil, "", fmt.Errorf("the Secret %q does not contain the token of APIKey %q: another party has changed it; if no client has "+
-			"the token, deactivate the key and create another", secret.Name, key.Name)
+			"the token, delete the Secret and rotate the key", secret.Name, key.Name)
+	case apikey.RecordIn(key, secret).NotAfter != nil:
+		return nil, "", fmt.Errorf("the Secret %q contains a superseded token of APIKey %q: another party has changed it; rotate the key",
+			secret.Name, key.Name)
+	default:
+		return secret, token, nil
 	}
-	return secret, token, nil
 }
 
 func errNoSecret(key *v1alpha1.APIKey) error {
 	return fmt.Errorf("the token of APIKey %q was already revealed, or the ttl of its Secret has passed; if no client has the token, "+
-		"deactivate the key and create another", key.Name)
+		"rotate it: kubectl apikey rotate %s", key.Name, key.Name)
 }
 
 // printToken prints a token. If that fails, it creates the Secret again.
@@ -203,7 +216,7 @@ func printToken(ctx context.Context, s *session, key *v1alpha1.APIKey, taken *ta
 	advice := fmt.Sprintf("Save the token now: it was shown only once. Its Secret %q is deleted.", taken.secret.Name)
 	if taken.shared {
 		advice += fmt.Sprintf("\nThe response to the deletion was lost. Another user may have deleted the Secret and have the token too: if you "+
-			"cannot exclude that, deactivate APIKey %q and create another.", key.Name)
+			"cannot exclude that, end it: kubectl apikey rotate %s --overlap=0s", key.Name)
 	}
 	_, err := fmt.Fprintf(s.errOut, "\n%s\n", advice)
 	return err
@@ -223,8 +236,7 @@ func restoreSecret(ctx context.Context, s *session, key *v1alpha1.APIKey, secret
 		Data:      secret.Data,
 	})
 	if err != nil {
-		return fmt.Errorf("the Secret %q is deleted and could not be created again; deactivate APIKey %q and create another key: %w",
-			secret.Name, key.Name, err)
+		return fmt.Errorf("the Secret %q is deleted and could not be created again; rotate APIKey %q: %w", secret.Name, key.Name, err)
 	}
 	return fmt.Errorf("the Secret %q was created again: run the command again", secret.Name)
 }

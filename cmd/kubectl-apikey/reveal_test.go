@@ -101,7 +101,7 @@ func TestReveal_PrintsTheTokenIfTheResponseToTheDeletionIsLost(t *testing.T) {
 	lost := func(http.ResponseWriter) { panic(http.ErrAbortHandler) }
 	badGateway := func(w http.ResponseWriter) { http.Error(w, "bad gateway", http.StatusBadGateway) }
 	shared := "\nThe response to the deletion was lost. Another user may have deleted the Secret and have the token too: if you cannot exclude " +
-		"that, deactivate APIKey \"partner\" and create another."
+		"that, end it: kubectl apikey rotate partner --overlap=0s"
 	for name, test := range map[string]struct {
 		reaches func(deletion int) bool     // the API server
 		answer  func(w http.ResponseWriter) // of the proxy
