@@ -68,7 +68,8 @@ func demo(ctx context.Context, w workspace) (err error) {
 // tour is a series of commands and requests that shows the life of a key.
 type tour struct {
 	*stack
-	token        string // of the key that kubectl creates
+	token        string // the newest one of the key that kubectl creates
+	formerToken  string
 	bootstrapKey string
 	created      struct{ ID, Token string } // the key that the REST API creates
 }
@@ -82,6 +83,9 @@ func (t *tour) run(ctx context.Context) error {
 		{"The controller has minted a token. The one-time Secret holds it; the APIKey holds only its hash.", t.readToken},
 		{"A gateway checks a request that reads. It is granted.", t.checkRead},
 		{"It checks a request that writes. It is denied: 401.", t.checkWrite},
+		{"Rotate the token. The former one stays accepted for 10 seconds after the rotation.", t.rotate},
+		{"The Secret has the new token. Gateways accept both.", t.checkBoth},
+		{"After the overlap, a read with the former token is denied: 401.", t.checkFormer},
 		{"Deactivate the key. That is final.", t.deactivate},
 		{"The gateway checks the same read again. It is denied: 401.", t.checkReadAfterEnd},
 		{"Without kubectl: the console has created a bootstrap key, in a file that only its owner can read.", t.readBootstrapKey},
@@ -132,8 +136,10 @@ func (t *tour) readToken(ctx context.Context) error {
 	return nil
 }
 
-func (t *tour) checkRead(ctx context.Context) error {
-	return t.check(ctx, "shop", http.MethodGet, t.token, expectation{status: http.StatusOK, header: map[string]string{
+func (t *tour) checkRead(ctx context.Context) error { return t.checkReadWith(ctx, t.token) }
+
+func (t *tour) checkReadWith(ctx context.Context, key string) error {
+	return t.check(ctx, "shop", http.MethodGet, key, expectation{status: http.StatusOK, header: map[string]string{
 		"X-Auth-App": "Frontend%20App", "X-Auth-Namespace": "shop", "X-Auth-Access": "read",
 	}})
 }
@@ -141,6 +147,31 @@ func (t *tour) checkRead(ctx context.Context) error {
 func (t *tour) checkWrite(ctx context.Context) error {
 	return t.check(ctx, "shop", http.MethodPost, t.token,
 		expectation{status: http.StatusUnauthorized, message: "API key does not have write access"})
+}
+
+// rotate requests a rotation, as kubectl apikey rotate does, and waits until the former token has an end.
+func (t *tour) rotate(ctx context.Context) error {
+	request := fmt.Sprintf(`{"spec": {"rotation": {"request": {"at": %q, "overlap": "10s"}}}}`, time.Now().UTC().Format(time.RFC3339))
+	if _, err := t.kubectl(ctx, "", "patch", "apikey", "frontend", "--namespace", "shop", "--type=merge", "--patch", request); err != nil {
+		return err
+	}
+	_, err := t.kubectl(ctx, "", "wait", "apikey", "frontend", "--namespace", "shop", "--for=jsonpath={.status.tokens[1].notAfter}")
+	return err
+}
+
+func (t *tour) checkBoth(ctx context.Context) error {
+	t.formerToken = t.token
+	if err := t.checkReadWith(ctx, t.formerToken); err != nil {
+		return err
+	}
+	if err := t.readToken(ctx); err != nil {
+		return err
+	}
+	return t.checkRead(ctx)
+}
+
+func (t *tour) checkFormer(ctx context.Context) error {
+	return t.check(ctx, "shop", http.MethodGet, t.formerToken, expectation{status: http.StatusUnauthorized})
 }
 
 func (t *tour) deactivate(ctx context.Context) error {
