@@ -36,6 +36,8 @@ var fluxCases = map[string]func(*fluxFixture){
 	"deleting a Kustomization prunes its keys":                   (*fluxFixture).testDelete,
 	"a key deactivated by the CLI stays so, and is healthy":      (*fluxFixture).testDeactivatedByCLI,
 	"a key deactivated by kubectl stays so, and Git must follow": (*fluxFixture).testDeactivatedByKubectl,
+	"a rotation by the CLI stays":                                (*fluxFixture).testRotatedByCLI,
+	"a forced rotation of an imported key is taken back":         (*fluxFixture).testRotatedByForce,
 	"a Kustomization with force recreates a refused key":         (*fluxFixture).testForce,
 	"an immutable field of Git is refused by name":               (*fluxFixture).testImmutable,
 }
@@ -258,6 +260,32 @@ func (f *fluxFixture) testDeactivatedByKubectl() {
 
 	f.mustSync(map[string]string{"frontend.yaml": f.manifest("frontend", app, "active: false")})
 	f.expectStill("frontend")
+}
+
+func (f *fluxFixture) testRotatedByCLI() {
+	f.mustSync(map[string]string{"frontend.yaml": f.manifest("frontend", app, "rotation: {interval: 2160h}")})
+	f.expectIssued("frontend")
+	f.kubectlAPIKey("rotate", "frontend")
+	rotated := f.GetKey("frontend")
+	f.expectStill("frontend")
+	rotation := f.GetKey("frontend").Spec.Rotation
+	if rotation.Request == nil || rotation.Interval.Duration != 2160*time.Hour || len(rotated.Status.Tokens) != 2 {
+		f.Errorf("Flux changed spec.rotation to %+v, or the key was not rotated: %+v", rotation, rotated.Status)
+	}
+}
+
+// The new token ends after the overlap. Therefore the CLI wants --force, and asks for a change of the manifest.
+func (f *fluxFixture) testRotatedByForce() {
+	f.mustSync(map[string]string{"imported.yaml": f.manifest("imported", app, "tokenHash: "+importedHash, "tokenHint: legacy-")})
+	f.kubectlAPIKey("rotate", "imported", "--force")
+	rotated := f.GetKey("imported")
+	f.mustReconcile()
+	framework.Eventually(f, "the token of Git is the newest one again", func() bool {
+		tokens := f.GetKey("imported").Status.Tokens
+		return len(tokens) == 2 && tokens[0].Hash == importedHash && tokens[0].NotAfter == nil &&
+			tokens[1].Hash == rotated.Status.Tokens[0].Hash && tokens[1].NotAfter != nil
+	})
+	f.expectReady("imported", metav1.ConditionTrue, v1alpha1.ReasonIssued)
 }
 
 // A recreated key with tokenHash is valid again, although it was revoked. Therefore the documentation advises against force.
