@@ -54,8 +54,8 @@ func newConsoleCommand() *cobra.Command {
 	flags.StringVar(&c.namespace, "namespace", "",
 		"The namespace of the keys that the console manages and accepts; defaults to the namespace of the pod.")
 	flags.StringVar(&c.managers, "managers", string(api.WriteAccessManages),
-		"Which keys may create, change and deactivate keys: write-access for all keys with write access, or labelled for those of an APIKey "+
-			"with the label "+v1alpha1.LabelManager+"=true, which cannot grant an access that they lack.")
+		"Which keys may create, change, rotate and deactivate keys: write-access for all keys with write access, or labelled for those of an "+
+			"APIKey with the label "+v1alpha1.LabelManager+"=true, which cannot grant an access that they lack.")
 	flags.StringVar(&c.keyFile, "api-key-file", keyFileFromEnvironment(),
 		"File of the bootstrap key, which is created if it does not exist; empty disables it, and $"+keyFileVariable+" overrides the default "+
 			defaultKeyFile+".")

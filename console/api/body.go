@@ -29,6 +29,7 @@ const maxBodyLength = 64 << 10
 const (
 	exampleBody   = `{"app_name": "Frontend App", "read_access": true, "write_access": false}`
 	exampleUpdate = `{"write_access": true, "expires_at": null}`
+	exampleRotate = `{"overlap": "24h"}`
 )
 
 var (
@@ -46,13 +47,23 @@ type createRequest struct {
 	expiresAt   *metav1.Time
 }
 
-// fieldNames maps the names that the fields of a body may have, in snake_case and in camelCase, to those in snake_case.
-var fieldNames = map[string]string{
-	"app_name": "app_name", "appName": "app_name",
-	"read_access": "read_access", "readAccess": "read_access",
-	"write_access": "write_access", "writeAccess": "write_access",
-	"expires_at": "expires_at", "expiresAt": "expires_at",
+// fieldSet is the fields that a body may have.
+type fieldSet struct {
+	// names maps the names of the fields, in snake_case and in camelCase, to those in snake_case.
+	names map[string]string
+	// description lists the fields for errors.
+	description string
 }
+
+var (
+	fieldsOfKey = fieldSet{map[string]string{
+		"app_name": "app_name", "appName": "app_name",
+		"read_access": "read_access", "readAccess": "read_access",
+		"write_access": "write_access", "writeAccess": "write_access",
+		"expires_at": "expires_at", "expiresAt": "expires_at",
+	}, "a key has app_name, read_access, write_access and expires_at"}
+	fieldsOfRotation = fieldSet{map[string]string{"overlap": "overlap"}, "a rotation has overlap"}
+)
 
 // parseCreateRequest reads a createRequest from the body of a request that arrives at the time now.
 func parseCreateRequest(w http.ResponseWriter, r *http.Request, now time.Time) (*createRequest, *envelope.Response) {
@@ -60,7 +71,7 @@ func parseCreateRequest(w http.ResponseWriter, r *http.Request, now time.Time) (
 	if failure != nil {
 		return nil, failure
 	}
-	f := parseFields(object)
+	f := parseFields(object, fieldsOfKey)
 	parsed := &createRequest{
 		appName:     f.text("app_name"),
 		readAccess:  f.flag("read_access"),
@@ -84,7 +95,7 @@ func parseUpdateRequest(w http.ResponseWriter, r *http.Request, now time.Time) (
 	if failure != nil {
 		return nil, failure
 	}
-	f := parseFields(object)
+	f := parseFields(object, fieldsOfKey)
 	parsed := &updateRequest{
 		readAccess:  f.optionalFlag("read_access"),
 		writeAccess: f.optionalFlag("write_access"),
@@ -99,6 +110,22 @@ func parseUpdateRequest(w http.ResponseWriter, r *http.Request, now time.Time) (
 		f.addProblem("The body changes nothing: give read_access, write_access or expires_at.")
 	}
 	return parsed, f.failure()
+}
+
+// maxOverlap is the longest overlap that the schema of an APIKey allows.
+const maxOverlap = 999_999 * time.Hour
+
+// parseRotateRequest reads the overlap from the body of a request to rotate a key. It is nil if the body has none, or if there is no body.
+func parseRotateRequest(w http.ResponseWriter, r *http.Request) (overlap *time.Duration, failure *envelope.Response) {
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	object, failure := parseObject(w, r, exampleRotate)
+	if failure != nil {
+		return nil, failure
+	}
+	f := parseFields(object, fieldsOfRotation)
+	return f.overlap(), f.failure()
 }
 
 // parseObject reads a body that is one JSON object. An example of it is for errors.
@@ -140,12 +167,12 @@ type fields struct {
 }
 
 // parseFields returns the fields of an object by their names in snake_case.
-func parseFields(object map[string]any) *fields {
+func parseFields(object map[string]any, known fieldSet) *fields {
 	f := &fields{values: make(map[string]any, len(object))}
 	for _, given := range slices.Sorted(maps.Keys(object)) {
-		name, known := fieldNames[given]
-		if !known {
-			f.addProblem("The field %.100q is unknown: a key has app_name, read_access, write_access and expires_at.", given)
+		name, ok := known.names[given]
+		if !ok {
+			f.addProblem("The field %.100q is unknown: %s.", given, known.description)
 			continue
 		}
 		if _, repeated := f.values[name]; repeated {
@@ -197,6 +224,20 @@ func (f *fields) optionalFlag(name string) *bool {
 	value, ok := f.values[name].(bool)
 	if !ok {
 		f.addProblem("%s must be true or false, without quotes.", name)
+	}
+	return &value
+}
+
+// overlap returns an optional duration in whole seconds, which must not be null.
+func (f *fields) overlap() *time.Duration {
+	given, ok := f.values["overlap"]
+	if !ok {
+		return nil
+	}
+	text, _ := given.(string)
+	value, err := time.ParseDuration(text)
+	if err != nil || value < 0 || value > maxOverlap || value%time.Second != 0 {
+		f.addProblem("overlap must be a duration in whole seconds, such as 0s, 90m or 24h, of at most %.0fh.", maxOverlap.Hours())
 	}
 	return &value
 }

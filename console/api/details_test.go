@@ -32,12 +32,21 @@ type keyDetails struct {
 		LastTransitionTime time.Time `json:"last_transition_time"`
 	} `json:"conditions"`
 	Imported      bool               `json:"imported"`
+	Tokens        []keyToken         `json:"tokens"`
 	Secret        map[string]*string `json:"secret"`
 	SecretName    *string            `json:"secret_name"`
 	DeactivatedAt *time.Time         `json:"deactivated_at"`
 	CreatedBy     *string            `json:"created_by"`
 	ManagedBy     *string            `json:"managed_by"`
+	HashDeclared  *string            `json:"hash_declared_by"`
 	Manifest      string             `json:"manifest"`
+}
+
+// keyToken is a token of a key in a response.
+type keyToken struct {
+	Hint      *string    `json:"hint"`
+	IssuedAt  time.Time  `json:"issued_at"`
+	ExpiresAt *time.Time `json:"expires_at"`
 }
 
 // callerKey is the key of the caller in a response.
@@ -307,12 +316,14 @@ func TestCamelCase_IsBesideSnakeCaseBelowV1Alone(t *testing.T) {
 	f := newFixture(t)
 	for base, want := range map[string][]string{
 		"/api/v1": nil,
-		"/v1":     {"appName", "createdAt", "expiresAt", "isActive", "readAccess", "updatedAt", "writeAccess"},
+		"/v1":     {"appName", "createdAt", "expiresAt", "isActive", "nextRotationAt", "readAccess", "updatedAt", "writeAccess"},
 	} {
 		for _, path := range []string{"/api-keys/self", "/api-keys/" + string(f.reader.Key.UID), "/api-keys?limit=1"} {
 			text := f.call("GET "+base+path, f.reader.Token).body
 			var camel []string
-			for _, name := range []string{"appName", "createdAt", "expiresAt", "isActive", "readAccess", "updatedAt", "writeAccess"} {
+			for _, name := range []string{
+				"appName", "createdAt", "expiresAt", "isActive", "nextRotationAt", "readAccess", "updatedAt", "writeAccess",
+			} {
 				quoted, _ := json.Marshal(name)
 				if strings.Contains(text, string(quoted)+":") {
 					camel = append(camel, name)

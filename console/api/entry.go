@@ -27,9 +27,11 @@ type entry struct {
 	updatedAt  int64                    // in seconds since 1970
 	generation int64
 	validity   apikey.Validity
+	rotation   int64 // when the next one is due, in seconds since 1970; 0 if none is declared
 
 	readAccess, writeAccess bool
 	claimed, issued         bool
+	rotating                bool // a rotation has begun, or is due at any time
 	stalled                 bool
 	unconfirmed             bool
 	manager, bootstrap      bool // the labels of the key
@@ -52,10 +54,14 @@ func newEntry(key *v1alpha1.APIKey) *entry {
 		writeAccess: key.Spec.WriteAccess,
 		claimed:     apikey.IsClaimed(key),
 		issued:      apikey.IsIssued(key),
+		rotating:    apikey.IsRotationPending(key, time.Time{}),
 		unconfirmed: keyclient.IsUnconfirmed(key),
 		stalled:     stalled != nil && stalled.Status == metav1.ConditionTrue,
 		manager:     key.Labels[v1alpha1.LabelManager] == "true",
 		bootstrap:   key.Labels[v1alpha1.LabelBootstrap] == "true",
+	}
+	if next := apikey.NextRotation(key); next != nil {
+		e.rotation = next.Unix()
 	}
 	shown := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
 	if e.stalled {
@@ -139,6 +145,20 @@ func (e *entry) expiresAt() *time.Time {
 		return nil
 	}
 	return new(inUTC(e.validity.ExpiresAt))
+}
+
+// nextRotationAt returns when the next rotation is due, or nil.
+func (e *entry) nextRotationAt(now time.Time) *time.Time {
+	if e.rotation == 0 || e.endedAt(now) {
+		return nil
+	}
+	return new(inUTC(e.rotation))
+}
+
+// rotatingAt reports whether the token is being rotated, or must be rotated, at the instant now.
+func (e *entry) rotatingAt(now time.Time) bool {
+	next := e.nextRotationAt(now)
+	return !e.endedAt(now) && (e.rotating || (next != nil && !now.Before(*next)))
 }
 
 func inUTC(seconds int64) time.Time { return time.Unix(seconds, 0).UTC() }

@@ -37,6 +37,9 @@ var (
 	changeNotSeen = unavailable("The key is changed, but this server has not seen that within %s: it may check the key as before for a while "+
 		"longer.", writeTimeout)
 
+	tokenLost = unavailable("The new token may be accepted, and is lost: the Kubernetes API did not confirm the change. The former token " +
+		"may end after the overlap: rotate the key again.")
+
 	unreachableForRead  = unavailable("The Kubernetes API cannot be reached: try again.")
 	unreachableForWrite = unavailable("The Kubernetes API cannot be reached, and nothing was changed: try again.")
 	outcomeUnknown      = unavailable("The Kubernetes API did not confirm the change, which may have taken effect: " +
@@ -50,6 +53,15 @@ var (
 	cannotChange    = envelope.NewError(http.StatusConflict, "The key has ended, which is final, and cannot be changed: create another key.")
 	ownKey          = envelope.NewError(http.StatusConflict,
 		"This is the key that authenticates the request: to deactivate it, add force=true to the query.")
+	notIssued = envelope.NewError(http.StatusConflict,
+		"The key is not issued yet, so it has no token to rotate: see its state.")
+	alreadyRotating = envelope.NewError(http.StatusConflict,
+		"A rotation of this key is under way, or has just ended, and only its own response has the new token. Wait until it has ended. "+
+			"If you do not have the new token then, rotate the key again.")
+	bootstrapKeyRotates = envelope.NewError(http.StatusConflict,
+		"This is the bootstrap key of a console: to rotate it, delete the key file and restart that console.")
+	ownTokenEnds = envelope.NewError(http.StatusConflict,
+		"This is the key that authenticates the request, and its token would end at once: to rotate it, add force=true to the query.")
 	ownKeyLoses = envelope.NewError(http.StatusConflict,
 		"This is the key that authenticates the request: to take access or time from it, add force=true to the query.")
 )

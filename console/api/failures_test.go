@@ -47,6 +47,7 @@ func (f *fixture) refusesWrites(text string) {
 	f.assertRefused("PATCH "+existing, patchBody, text)
 	f.assertRefused("POST /v1/api-keys", readOnly, text)
 	f.assertRefused("DELETE "+existing, "", text)
+	f.assertRefused("POST "+existing+"/rotate", "", text)
 	if keys := f.keys(); len(keys) != 0 {
 		f.Errorf("the keys are %v", keys)
 	}
@@ -338,11 +339,27 @@ func TestOutages_TheResponseSaysWhetherSomethingWasChanged(t *testing.T) {
 			console.call("POST /v1/api-keys", f.writer.Token, readOnly).assertError(t, c.status, c.post)
 			console.call("PATCH "+existing, f.writer.Token, patchBody).assertError(t, c.status, c.patch)
 			console.call("DELETE "+existing, f.writer.Token).assertError(t, c.status, c.patch)
+			console.call("POST "+existing+"/rotate", f.writer.Token).assertError(t, c.status, c.patch)
 			if keys := f.keys(); len(keys) != 0 {
 				t.Errorf("the keys are %v", keys)
 			}
 		})
 	}
+}
+
+// The API server has made each change, but the console does not know.
+func TestOutages_ATokenThatIsLostIsReported(t *testing.T) {
+	f := newFixture(t)
+	c := f.failingTransport(func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
+		response, err := next.RoundTrip(r)
+		if err != nil || r.Method != http.MethodPatch {
+			return response, err
+		}
+		return nil, errors.Join(io.ErrUnexpectedEOF, response.Body.Close())
+	})
+	c.call("POST /v1/api-keys/"+string(f.reader.Key.UID)+"/rotate", f.writer.Token).assertError(t, 503, "The new token may be accepted, and is "+
+		"lost: the Kubernetes API did not confirm the change. The former token may end after the overlap: rotate the key again.")
+	f.assertAccepted("the former token", f.reader.Token, true)
 }
 
 // A server that is not the API server, such as one whose certificate is not trusted, gets no request.

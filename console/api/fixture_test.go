@@ -173,22 +173,24 @@ func (f *fixture) keys() []v1alpha1.APIKey {
 
 // apiKey is a key in a response.
 type apiKey struct {
-	ID          string     `json:"id"`
-	Name        string     `json:"name"`
-	AppName     string     `json:"app_name"`
-	Token       string     `json:"token"`
-	Hint        *string    `json:"hint"`
-	ReadAccess  bool       `json:"read_access"`
-	WriteAccess bool       `json:"write_access"`
-	IsActive    bool       `json:"is_active"`
-	State       string     `json:"state"`
-	Reason      *string    `json:"reason"`
-	Message     *string    `json:"message"`
-	Manager     bool       `json:"manager"`
-	Bootstrap   bool       `json:"bootstrap"`
-	CreatedAt   time.Time  `json:"created_at"`
-	UpdatedAt   time.Time  `json:"updated_at"`
-	ExpiresAt   *time.Time `json:"expires_at"`
+	ID             string     `json:"id"`
+	Name           string     `json:"name"`
+	AppName        string     `json:"app_name"`
+	Token          string     `json:"token"`
+	Hint           *string    `json:"hint"`
+	ReadAccess     bool       `json:"read_access"`
+	WriteAccess    bool       `json:"write_access"`
+	IsActive       bool       `json:"is_active"`
+	State          string     `json:"state"`
+	Reason         *string    `json:"reason"`
+	Message        *string    `json:"message"`
+	Manager        bool       `json:"manager"`
+	Bootstrap      bool       `json:"bootstrap"`
+	CreatedAt      time.Time  `json:"created_at"`
+	UpdatedAt      time.Time  `json:"updated_at"`
+	ExpiresAt      *time.Time `json:"expires_at"`
+	Rotating       bool       `json:"rotating"`
+	NextRotationAt *time.Time `json:"next_rotation_at"`
 
 	*CamelCase // of responses below /v1
 }
@@ -204,20 +206,23 @@ type deactivatedKey struct {
 
 // CamelCase has the names of the Squirrel backend.
 type CamelCase struct {
-	AppName     string     `json:"appName"`
-	ReadAccess  bool       `json:"readAccess"`
-	WriteAccess bool       `json:"writeAccess"`
-	IsActive    bool       `json:"isActive"`
-	CreatedAt   time.Time  `json:"createdAt"`
-	UpdatedAt   time.Time  `json:"updatedAt"`
-	ExpiresAt   *time.Time `json:"expiresAt"`
+	AppName        string     `json:"appName"`
+	ReadAccess     bool       `json:"readAccess"`
+	WriteAccess    bool       `json:"writeAccess"`
+	IsActive       bool       `json:"isActive"`
+	CreatedAt      time.Time  `json:"createdAt"`
+	UpdatedAt      time.Time  `json:"updatedAt"`
+	ExpiresAt      *time.Time `json:"expiresAt"`
+	NextRotationAt *time.Time `json:"nextRotationAt"`
 }
 
 // below returns the key as responses below a base path contain it.
 func (k apiKey) below(base string) apiKey {
 	k.CamelCase = nil
 	if base == "/v1" {
-		k.CamelCase = &CamelCase{k.AppName, k.ReadAccess, k.WriteAccess, k.IsActive, k.CreatedAt, k.UpdatedAt, k.ExpiresAt}
+		k.CamelCase = &CamelCase{
+			k.AppName, k.ReadAccess, k.WriteAccess, k.IsActive, k.CreatedAt, k.UpdatedAt, k.ExpiresAt, k.NextRotationAt,
+		}
 	}
 	return k
 }
@@ -282,6 +287,12 @@ func (r response) assertError(t testing.TB, status int, message string) {
 // payload returns the payload of a successful response.
 func payload[P any](t testing.TB, r response) P {
 	t.Helper()
+	return payloadOf[P](t, r, http.StatusOK)
+}
+
+// payloadOf returns the payload of a successful response with this status.
+func payloadOf[P any](t testing.TB, r response, status int) P {
+	t.Helper()
 	var content struct {
 		ErrorCode    int
 		ErrorMessage *string
@@ -289,7 +300,7 @@ func payload[P any](t testing.TB, r response) P {
 	}
 	decoder := json.NewDecoder(strings.NewReader(r.body))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&content); r.status != http.StatusOK || err != nil || content.ErrorCode != 0 || content.ErrorMessage != nil {
+	if err := decoder.Decode(&content); r.status != status || err != nil || content.ErrorCode != 0 || content.ErrorMessage != nil {
 		t.Fatalf("the response is %d %s (%v)", r.status, r.body, err)
 	}
 	return content.Payload

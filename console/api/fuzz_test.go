@@ -72,6 +72,28 @@ func FuzzParseUpdateRequest(f *testing.F) {
 	})
 }
 
+func FuzzParseRotateRequest(f *testing.F) {
+	for _, body := range []string{
+		exampleRotate, ``, `{}`, `{"overlap": null}`, `{"overlap": "0"}`, `{"overlap": "-1h"}`, `{"overlap": "1.5s"}`, `{"overlap": "999999h1s"}`,
+		`{"overlap": "1h", "overlap": "2h"}`, `{"at": "now"}`, `[]`,
+	} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(string(body)))
+		r.Header.Set("Content-Type", "application/json")
+		overlap, failure := parseRotateRequest(httptest.NewRecorder(), r)
+		switch {
+		case failure != nil:
+			if !slices.Contains([]int{400, 413, 422}, failure.Status) {
+				t.Errorf("the status is %d", failure.Status)
+			}
+		case overlap != nil && (*overlap < 0 || *overlap%time.Second != 0 || *overlap > maxOverlap):
+			t.Errorf("parsed as %s", overlap)
+		}
+	})
+}
+
 func FuzzPosition(f *testing.F) {
 	f.Add(formatPosition(keyclient.Position{CreatedAt: 1774651396, CreatedAtNanos: 5, Name: "web-shop"}), int64(-1), int64(7), "a/b")
 	f.Add("MTIzNA==", int64(0), int64(0), "")

@@ -34,7 +34,7 @@ type Options struct {
 	Version string
 	// ServiceURL is the URL of the services that accept the keys, as GET / reports it. It is optional.
 	ServiceURL string
-	// Managers selects the keys that may create, change and deactivate keys.
+	// Managers selects the keys that may create, change, rotate and deactivate keys.
 	Managers Managers
 	// Authenticator checks the key of each request.
 	Authenticator *authn.Authenticator

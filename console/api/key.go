@@ -10,59 +10,66 @@ type apiKey struct {
 	ID      string `json:"id"`
 	Name    string `json:"name"`
 	AppName string `json:"app_name"`
-	// Token is set in the response to a creation only.
-	Token       string     `json:"token,omitempty"`
-	Hint        *string    `json:"hint"`
-	ReadAccess  bool       `json:"read_access"`
-	WriteAccess bool       `json:"write_access"`
-	IsActive    bool       `json:"is_active"`
-	State       string     `json:"state"`
-	Reason      *string    `json:"reason"`
-	Message     *string    `json:"message"`
-	Manager     bool       `json:"manager"`
-	Bootstrap   bool       `json:"bootstrap"`
-	CreatedAt   time.Time  `json:"created_at"`
-	UpdatedAt   time.Time  `json:"updated_at"`
-	ExpiresAt   *time.Time `json:"expires_at"`
+	// Token is set in the response to a creation or a rotation only.
+	Token          string     `json:"token,omitempty"`
+	Hint           *string    `json:"hint"`
+	ReadAccess     bool       `json:"read_access"`
+	WriteAccess    bool       `json:"write_access"`
+	IsActive       bool       `json:"is_active"`
+	State          string     `json:"state"`
+	Reason         *string    `json:"reason"`
+	Message        *string    `json:"message"`
+	Manager        bool       `json:"manager"`
+	Bootstrap      bool       `json:"bootstrap"`
+	CreatedAt      time.Time  `json:"created_at"`
+	UpdatedAt      time.Time  `json:"updated_at"`
+	ExpiresAt      *time.Time `json:"expires_at"`
+	Rotating       bool       `json:"rotating"`
+	NextRotationAt *time.Time `json:"next_rotation_at"`
 
 	*camelCase // nil unless the client expects it
 }
 
-// camelCase has the fields of an apiKey under the names that the Squirrel backend gives them.
+// camelCase has the fields of an apiKey under names in camelCase, as the Squirrel backend returns them.
 type camelCase struct {
-	AppName     string     `json:"appName"`
-	ReadAccess  bool       `json:"readAccess"`
-	WriteAccess bool       `json:"writeAccess"`
-	IsActive    bool       `json:"isActive"`
-	CreatedAt   time.Time  `json:"createdAt"`
-	UpdatedAt   time.Time  `json:"updatedAt"`
-	ExpiresAt   *time.Time `json:"expiresAt"`
+	AppName        string     `json:"appName"`
+	ReadAccess     bool       `json:"readAccess"`
+	WriteAccess    bool       `json:"writeAccess"`
+	IsActive       bool       `json:"isActive"`
+	CreatedAt      time.Time  `json:"createdAt"`
+	UpdatedAt      time.Time  `json:"updatedAt"`
+	ExpiresAt      *time.Time `json:"expiresAt"`
+	NextRotationAt *time.Time `json:"nextRotationAt"`
 }
 
 // keyAt returns a key as the response to a request contains it at the instant now.
 func (r *request) keyAt(e *entry, now time.Time) apiKey {
 	shown := e.conditionAt(now)
 	k := apiKey{
-		ID:          e.id,
-		Name:        e.Name,
-		AppName:     e.appName,
-		ReadAccess:  e.readAccess,
-		WriteAccess: e.writeAccess,
-		IsActive:    e.activeAt(now),
-		State:       e.stateAt(now),
-		Reason:      nullable(shown.reason),
-		Message:     nullable(shown.message),
-		Manager:     e.manager,
-		Bootstrap:   e.bootstrap,
-		CreatedAt:   inUTC(e.CreatedAt),
-		UpdatedAt:   inUTC(e.updatedAt),
-		ExpiresAt:   e.expiresAt(),
+		ID:             e.id,
+		Name:           e.Name,
+		AppName:        e.appName,
+		ReadAccess:     e.readAccess,
+		WriteAccess:    e.writeAccess,
+		IsActive:       e.activeAt(now),
+		State:          e.stateAt(now),
+		Reason:         nullable(shown.reason),
+		Message:        nullable(shown.message),
+		Manager:        e.manager,
+		Bootstrap:      e.bootstrap,
+		CreatedAt:      inUTC(e.CreatedAt),
+		UpdatedAt:      inUTC(e.updatedAt),
+		ExpiresAt:      e.expiresAt(),
+		Rotating:       e.rotatingAt(now),
+		NextRotationAt: e.nextRotationAt(now),
 	}
 	if e.hint != "" {
 		k.Hint = &e.hint
 	}
 	if r.expectsCamelCase() {
-		k.camelCase = &camelCase{k.AppName, k.ReadAccess, k.WriteAccess, k.IsActive, k.CreatedAt, k.UpdatedAt, k.ExpiresAt}
+		k.camelCase = &camelCase{
+			k.AppName, k.ReadAccess, k.WriteAccess, k.IsActive, k.CreatedAt, k.UpdatedAt, k.ExpiresAt, k.NextRotationAt,
+		}
 	}
 	return k
 }

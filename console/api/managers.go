@@ -12,7 +12,7 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-// Managers selects the keys that may create, change and deactivate keys. All of them need write access.
+// Managers selects the keys that may create, change, rotate and deactivate keys. All of them need write access.
 type Managers string
 
 const (
@@ -29,8 +29,11 @@ var noReadToGrant = envelope.NewError(http.StatusForbidden,
 var noReadToExtend = envelope.NewError(http.StatusForbidden,
 	"This key has no read access, so it may neither give another key read access nor let one that has it expire later: use a key with both.")
 
-// denyManagement returns nil if a key may create, change and deactivate keys, or else the response. The labels are in the KeyCache, because
-// the Keyring holds only what checks need.
+var noReadToRotate = envelope.NewError(http.StatusForbidden,
+	"This key has no read access, so it may not rotate the token of a key that has it: use a key with both.")
+
+// denyManagement returns nil if a key may create, change, rotate and deactivate keys, or else the response. The labels are in the KeyCache,
+// because the Keyring holds only what checks need.
 func (h *Handler) denyManagement(key *authn.Key) *envelope.Response {
 	if key.Access&authn.Write == 0 {
 		return h.denials.For(authn.Verdict{Decision: authn.Forbidden, Reason: authn.ReasonNoWriteAccess})
@@ -42,8 +45,9 @@ func (h *Handler) denyManagement(key *authn.Key) *envelope.Response {
 	case e == nil: // the key was deleted after the check
 		return h.denials.For(authn.Verdict{Decision: authn.Unauthenticated})
 	case !e.manager:
-		return envelope.NewError(http.StatusForbidden, fmt.Sprintf("This key may not create, change or deactivate keys: use a key that may, "+
-			"or allow it for this one: kubectl label apikey %s --namespace=%s %s=true --overwrite", key.Name, key.Namespace, v1alpha1.LabelManager))
+		return envelope.NewError(http.StatusForbidden, fmt.Sprintf("This key may not create, change, rotate or deactivate keys: use a key "+
+			"that may, or allow it for this one: kubectl label apikey %s --namespace=%s %s=true --overwrite",
+			key.Name, key.Namespace, v1alpha1.LabelManager))
 	default:
 		return nil
 	}

@@ -46,7 +46,7 @@ func (c *console) awaitStatus(f *fixture, methodAndPath, token string, status in
 
 // notManager returns the error for a key that may not manage keys.
 func (f *fixture) notManager(key *keyclient.CreateResult) string {
-	return "This key may not create, change or deactivate keys: use a key that may, or allow it for this one: " +
+	return "This key may not create, change, rotate or deactivate keys: use a key that may, or allow it for this one: " +
 		"kubectl label apikey " + key.Key.Name + " --namespace=" + f.Namespace + " keys.squirrel.dev/manager=true --overwrite"
 }
 

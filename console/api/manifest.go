@@ -27,7 +27,8 @@ type manifestMetadata struct {
 
 // manifestOf returns the YAML text of a manifest that declares a key like this one. Its token is another one, because the hash is left out.
 // Like kubectl apikey export, it leaves out the marks of deployment tools, and the labels that let a key manage others. It leaves out
-// "active: true", the default: in Git, it would demand that a deactivated key becomes active again.
+// "active: true", the default: in Git, it would demand that a deactivated key becomes active again. It leaves out a request for a rotation,
+// which has an effect once.
 func manifestOf(key *v1alpha1.APIKey) string {
 	labels, _ := keyclient.DeclaredMetadata(key)
 	delete(labels, v1alpha1.LabelManager)
@@ -37,6 +38,7 @@ func manifestOf(key *v1alpha1.APIKey) string {
 	if ptr.Deref(spec.Active, true) {
 		spec.Active = nil
 	}
+	spec.Rotation = withoutRequest(spec.Rotation)
 	text, err := yaml.Marshal(manifest{
 		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "APIKey"},
 		Metadata: manifestMetadata{key.Name, key.Namespace, labels},
@@ -46,4 +48,14 @@ func manifestOf(key *v1alpha1.APIKey) string {
 		panic(err) // an APIKey can be encoded
 	}
 	return string(text)
+}
+
+// withoutRequest returns a rotation without its request, or nil if nothing else is declared.
+func withoutRequest(declared *v1alpha1.Rotation) *v1alpha1.Rotation {
+	rotation := ptr.Deref(declared, v1alpha1.Rotation{})
+	rotation.Request = nil
+	if rotation == (v1alpha1.Rotation{}) {
+		return nil
+	}
+	return &rotation
 }

@@ -75,7 +75,13 @@ func itemIn(document *openapi3.T, path string) (string, *openapi3.PathItem) {
 		case item != nil:
 			return below, item
 		}
-		if id, ok := strings.CutPrefix(below, "/api-keys/"); ok && id != "" && !strings.Contains(id, "/") {
+		id, ok := strings.CutPrefix(below, "/api-keys/")
+		id, rotates := strings.CutSuffix(id, "/rotate")
+		switch {
+		case !ok || id == "" || strings.Contains(id, "/"):
+		case rotates:
+			return below, document.Paths.Value("/api-keys/{id}/rotate")
+		default:
 			return below, document.Paths.Value("/api-keys/{id}")
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/envelope"
 	"squirrel.dev/apikey-operator/internal/keyclient"
 	"squirrel.dev/apikey-operator/webhook/authn"
@@ -78,14 +79,16 @@ func (h *Handler) count(_ http.ResponseWriter, r *request) *envelope.Response {
 // keyDetails is a key with the parts that lists leave out.
 type keyDetails struct {
 	apiKey
-	Conditions    []keyCondition `json:"conditions"`
-	Imported      bool           `json:"imported"`
-	Secret        *keySecret     `json:"secret"`
-	SecretName    *string        `json:"secret_name"`
-	DeactivatedAt *time.Time     `json:"deactivated_at"`
-	CreatedBy     *string        `json:"created_by"`
-	ManagedBy     *string        `json:"managed_by"`
-	Manifest      string         `json:"manifest"`
+	Conditions     []keyCondition `json:"conditions"`
+	Imported       bool           `json:"imported"`
+	Tokens         []keyToken     `json:"tokens"`
+	Secret         *keySecret     `json:"secret"`
+	SecretName     *string        `json:"secret_name"`
+	DeactivatedAt  *time.Time     `json:"deactivated_at"`
+	CreatedBy      *string        `json:"created_by"`
+	ManagedBy      *string        `json:"managed_by"`
+	HashDeclaredBy *string        `json:"hash_declared_by"`
+	Manifest       string         `json:"manifest"`
 }
 
 type keyCondition struct {
@@ -94,6 +97,13 @@ type keyCondition struct {
 	Reason             string    `json:"reason"`
 	Message            string    `json:"message"`
 	LastTransitionTime time.Time `json:"last_transition_time"`
+}
+
+// keyToken is a token that was handed over and is still accepted. ExpiresAt is the end of the overlap, if another token superseded it.
+type keyToken struct {
+	Hint      *string    `json:"hint"`
+	IssuedAt  time.Time  `json:"issued_at"`
+	ExpiresAt *time.Time `json:"expires_at"`
 }
 
 // keySecret is the declaration of the one-time Secret.
@@ -120,14 +130,17 @@ func (h *Handler) get(_ http.ResponseWriter, r *request) *envelope.Response {
 }
 
 func (r *request) detailsOf(key *v1alpha1.APIKey) *keyDetails {
+	now := time.Now()
 	d := &keyDetails{
-		apiKey:     r.keyAt(newEntry(key), time.Now()),
-		Conditions: make([]keyCondition, len(key.Status.Conditions)),
-		Imported:   key.Spec.TokenHash != "",
-		SecretName: nullable(key.Status.SecretName),
-		CreatedBy:  nullable(key.Annotations[createdBy]),
-		ManagedBy:  nullable(keyclient.ManagedBy(key)),
-		Manifest:   manifestOf(key),
+		apiKey:         r.keyAt(newEntry(key), now),
+		Conditions:     make([]keyCondition, len(key.Status.Conditions)),
+		Imported:       key.Spec.TokenHash != "",
+		Tokens:         tokensAt(key, now),
+		SecretName:     nullable(key.Status.SecretName),
+		CreatedBy:      nullable(key.Annotations[createdBy]),
+		ManagedBy:      nullable(keyclient.ManagedBy(key)),
+		HashDeclaredBy: nullable(hashDeclaredBy(key)),
+		Manifest:       manifestOf(key),
 	}
 	for i, c := range key.Status.Conditions {
 		d.Conditions[i] = keyCondition{c.Type, string(c.Status), c.Reason, hideHashes(c.Message), c.LastTransitionTime.UTC()}
@@ -142,6 +155,29 @@ func (r *request) detailsOf(key *v1alpha1.APIKey) *keyDetails {
 		d.DeactivatedAt = new(ended.UTC())
 	}
 	return d
+}
+
+// tokensAt returns the tokens of a key that are accepted at the instant now, the newest one first. It leaves out a token that a rotation is
+// handing over: no client has it yet.
+func tokensAt(key *v1alpha1.APIKey, now time.Time) []keyToken {
+	tokens := []keyToken{}
+	if !keyclient.IsActive(key, now) {
+		return tokens
+	}
+	newest, claim := apikey.NewestToken(key), apikey.ClaimOf(key)
+	for i := range key.Status.Tokens {
+		record := &key.Status.Tokens[i]
+		isHandedOver := record.NotBefore != nil && (record != claim || record == newest)
+		if !isHandedOver || (record.NotAfter != nil && !now.Before(record.NotAfter.Time)) {
+			continue
+		}
+		accepted := keyToken{Hint: nullable(record.Hint), IssuedAt: record.NotBefore.UTC()}
+		if record.NotAfter != nil {
+			accepted.ExpiresAt = new(record.NotAfter.UTC())
+		}
+		tokens = append(tokens, accepted)
+	}
+	return tokens
 }
 
 // callerKey is the key that authenticates a request, and what it may do here.

@@ -48,6 +48,7 @@ var routes = []*route{
 	{name: "getOwnKey", method: http.MethodGet, path: "/api-keys/self", anyAccess: true, handle: (*Handler).self},
 	{name: "getKey", method: http.MethodGet, path: "/api-keys/{id}", handle: (*Handler).get},
 	{name: "updateKey", method: http.MethodPatch, path: "/api-keys/{id}", manages: true, handle: (*Handler).update},
+	{name: "rotateKey", method: http.MethodPost, path: "/api-keys/{id}/rotate", manages: true, handle: (*Handler).rotate},
 	{name: "deactivateKey", method: http.MethodDelete, path: "/api-keys/{id}", manages: true, handle: (*Handler).deactivate},
 }
 
