@@ -4,7 +4,7 @@
 // The page: it shows one of the views, and connects them.
 
 import { Client, ProxyError } from "./api.js";
-import { createDialog, tokenDialog } from "./create.js";
+import { createDialog } from "./create.js";
 import { deactivateDialog } from "./deactivate.js";
 import { Detail } from "./detail.js";
 import { editDialog } from "./edit.js";
@@ -15,6 +15,7 @@ import { refreshWhileVisible } from "./refresh.js";
 import { parseRoute } from "./route.js";
 import { changesKey, migrateKey, settingsView, storedKey } from "./settings.js";
 import { Table } from "./table.js";
+import { tokenDialog } from "./token.js";
 import { byId, setText, showError, toast } from "./ui.js";
 
 const views = {
