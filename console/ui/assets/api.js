@@ -4,7 +4,7 @@
 // The client of the REST API. Its URLs are relative to the page, so that a proxy may serve both below a path prefix.
 
 const pageSize = 1000; // keys in a response
-const timeout = 30_000; // ms; creating a key takes up to 10 s
+const timeout = 30_000; // ms; creating or rotating a key takes up to 20 s
 const maxRetryDelay = 5_000; // ms
 
 /** The path of the page, which ends with a slash. Consoles below different paths of a host have different ones. */
@@ -88,6 +88,15 @@ export class Client {
   /** Changes the access or the expiry of a key, and returns it. To take any from the API key of this client, force must be true. */
   async update(id, changes, force) {
     return (await this.#send("PATCH", urlOf(`api-keys/${encodeURIComponent(id)}?force=${force}`), { body: changes })).payload;
+  }
+
+  /**
+   * Rotates the token of a key, and returns the key with its new token, or with the Secret to which the controller writes that. The former
+   * token is accepted for the overlap, such as 24h. To end the token of this client, or to rotate a key although a deployment tool may
+   * revert that, force must be true.
+   */
+  async rotate(id, overlap, force) {
+    return (await this.#send("POST", urlOf(`api-keys/${encodeURIComponent(id)}/rotate?force=${force}`), { body: { overlap } })).payload;
   }
 
   /** Deactivates a key and returns it. The API key of this client can be deactivated only with force. */

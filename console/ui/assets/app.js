@@ -12,8 +12,9 @@ import { setUpShortcuts } from "./keyboard.js";
 import { Key, KeyList } from "./keylist.js";
 import { listProblem, manageProblem } from "./ownkey.js";
 import { refreshWhileVisible } from "./refresh.js";
+import { rotateDialog } from "./rotate.js";
 import { parseRoute } from "./route.js";
-import { changesKey, migrateKey, settingsView, storedKey } from "./settings.js";
+import { changesKey, migrateKey, replaceKey, settingsView, storedKey } from "./settings.js";
 import { Table } from "./table.js";
 import { tokenDialog } from "./token.js";
 import { byId, setText, showError, toast } from "./ui.js";
@@ -63,8 +64,18 @@ const openEditDialog = editDialog({
   onDone: (key) => keyChanged(key, `${key.app_name} was changed.`),
   onStale: load,
 });
-const table = new Table(list, openDeactivateDialog);
-const detail = new Detail({ onEdit: openEditDialog, onDeactivate: (key) => openDeactivateDialog(new Key(key)) });
+const openRotateDialog = rotateDialog({
+  rotate: (id, overlap, force) => write((current) => current.rotate(id, overlap, force)),
+  isOwnKey: (key) => key.id === ownKey?.id,
+  serviceURL: () => description.service_url,
+  onRotated: useNewToken,
+  onDone: (key) => keyChanged(key, `${key.app_name} ${key.rotating ? "will get" : "has"} a new token.`),
+  onStale: load,
+});
+const table = new Table(list, { onRotate: rotateKey, onDeactivate: openDeactivateDialog });
+const detail = new Detail({
+  onEdit: openEditDialog, onRotate: openRotateDialog, onDeactivate: (key) => openDeactivateDialog(new Key(key)),
+});
 const updateSettings = settingsView({
   onStored: () => {
     if (route.view === "settings") history.replaceState(null, "", "#keys");
@@ -121,7 +132,7 @@ function requireKey(reason) {
   keyProblem = reason;
   showOwnKey(null);
   draft ||= byId("create").open;
-  for (const id of ["create", "edit", "deactivate"]) byId(id).close(); // but not the token, which is nowhere else
+  for (const id of ["create", "edit", "rotate", "deactivate"]) byId(id).close(); // but not the token, which is nowhere else
   loading.abort();
   clearKeys();
   showView();
@@ -245,6 +256,29 @@ async function loadDetail(signal) {
 
 function createKey() {
   if (ownKey?.may_manage !== false) openCreateDialog();
+}
+
+/** Opens the dialog that rotates the token of a key of the list, once the details of the key are loaded. */
+async function rotateKey({ id }) {
+  const problem = byId("list-error");
+  setText(problem);
+  try {
+    const key = await write((current) => current.key(id, AbortSignal.timeout(checkTimeout)));
+    if (key && view === "keys" && !document.querySelector("dialog[open]")) openRotateDialog(key);
+  } catch (error) {
+    if (error.status !== 404) return showError(problem, error);
+    toast("This key does not exist any more.");
+    load();
+  }
+}
+
+/** Continues with the new token if it is that of the page. */
+function useNewToken({ id }, token) {
+  if (!token || id !== ownKey?.id) return;
+  loading.abort(); // its former token may have ended
+  replaceKey(token);
+  apiKey = token;
+  client = new Client(apiKey, showRetry);
 }
 
 /**

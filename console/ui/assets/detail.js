@@ -3,11 +3,11 @@
 
 // The view of one key.
 
-import { Key } from "./keylist.js";
+import { Key, secretOf } from "./keylist.js";
 import { keyFragment } from "./route.js";
 import { marks, showState } from "./table.js";
 import { fromNow, timeElement } from "./time.js";
-import { byId, copy, copyManually, morph, setText, toast } from "./ui.js";
+import { byId, code, copy, copyManually, morph, setText, toast } from "./ui.js";
 
 const managerLabel = "keys.squirrel.dev/manager";
 
@@ -40,15 +40,20 @@ const conditionMeanings = {
     Unknown: "The controller is working on the key.",
   },
   Active: { True: "Authenticators accept the token.", False: "Authenticators refuse the token." },
+  Reconciling: { True: "The token is being rotated." },
   Stalled: { True: "The controller waits until a user acts.", False: "No user needs to act." },
 };
 
-/** The view of one key. onEdit and onDeactivate are called with the key, as the API returned it, when the user clicks their buttons. */
+/** The buttons of the view, and the keys for which it has them. */
+const buttons = { "edit-key": (key) => !key.ended, "rotate-key": (key) => key.canRotate, "deactivate-key": (key) => !key.ended };
+
+/** The view of one key. The functions are called with the key, as the API returned it, when the user clicks their buttons. */
 export class Detail {
   #key = null; // of the API
 
-  constructor({ onEdit, onDeactivate }) {
+  constructor({ onEdit, onRotate, onDeactivate }) {
     byId("edit-key").addEventListener("click", () => onEdit(this.#key));
+    byId("rotate-key").addEventListener("click", () => onRotate(this.#key));
     byId("deactivate-key").addEventListener("click", () => onDeactivate(this.#key));
     byId("detail").addEventListener("click", ({ target }) => {
       const button = target.closest("[data-action=copy]");
@@ -65,7 +70,7 @@ export class Detail {
     this.#key = null;
     byId("detail-name").textContent = appName || "API key";
     byId("detail-content").hidden = true;
-    for (const id of ["detail-state", "edit-key", "deactivate-key"]) byId(id).hidden = true;
+    for (const id of ["detail-state", ...Object.keys(buttons)]) byId(id).hidden = true;
     byId("detail-marks").replaceChildren();
     keepFocus(focused);
   }
@@ -81,7 +86,7 @@ export class Detail {
     byId("detail-state").hidden = false;
     showState(byId("detail-state"), shown.state);
     byId("detail-marks").replaceChildren(...marks(shown, self));
-    for (const id of ["edit-key", "deactivate-key"]) byId(id).hidden = shown.ended || !self.may_manage;
+    for (const [id, isOffered] of Object.entries(buttons)) byId(id).hidden = !isOffered(shown) || !self.may_manage;
     morph(byId("detail-content"), content(key, shown, creator, self));
     keepFocus(focused);
   }
@@ -106,6 +111,11 @@ function content(key, shown, creator, { namespace }) {
   set("name", key.name);
   set("id", key.id);
   set("hint", key.hint ? code(`${key.hint}…`) : key.imported || shown.ended ? "The start of the token is not recorded" : "Not minted yet");
+  const [, ...formerTokens] = key.tokens;
+  content.querySelector("[data-row=former]").hidden = formerTokens.length === 0;
+  content.querySelector("[data-field=former]").append(...formerTokens.map(formerTokenRow));
+  content.querySelector("[data-row=rotation]").hidden = !key.rotating && !key.next_rotation_at;
+  set("rotation", ...key.rotating ? ["Under way"] : key.next_rotation_at ? instant(key.next_rotation_at) : []);
   set("access", shown.access);
   set("expires", ...key.expires_at ? instant(key.expires_at) : ["Never"]);
   set("created", ...instant(key.created_at));
@@ -129,6 +139,12 @@ function instant(text) {
   return [timeElement(time), " ", distance];
 }
 
+function formerTokenRow({ hint, expires_at: end }) {
+  const row = document.createElement("li");
+  row.append(hint ? code(`${hint}…`) : "Unknown start", " accepted until ", ...instant(end));
+  return row;
+}
+
 function creatorOf({ created_by: id, bootstrap }, creator) {
   if (!id) return [bootstrap ? "The console, from its key file" : "kubectl, a manifest or another tool"];
   const link = document.createElement("a");
@@ -139,12 +155,16 @@ function creatorOf({ created_by: id, bootstrap }, creator) {
 
 /** Returns where the token of a key is. */
 function handover(key, { ended }) {
-  if (key.bootstrap) return ["The token is in the key file of the console. The cluster holds only its hash, and there is no Secret."];
-  if (key.imported) {
-    return ["The client that created the key received the token. The cluster holds only its hash, and there is no Secret."];
+  if (key.bootstrap) {
+    return ["The token is in the key file of the console. The cluster holds only its hash, and there is no Secret. To rotate the token, " +
+      "delete the file and restart the console."];
   }
-  const { name, key: entry = "token", ttl } = key.secret ?? {};
-  const secret = code(key.secret_name ?? name ?? `${key.name}-token`);
+  if (key.imported) {
+    return ["The client that created the key, or rotated it last, received the token. The cluster holds only its hash, and there is no " +
+      "Secret."];
+  }
+  const { name, key: entry, ttl } = secretOf(key);
+  const secret = code(name);
   if (key.secret_name) {
     const ends = ttl ? `, the key ends, or ${ttl.replace(/(?<=[hm])0[ms]/g, "")} have passed` : " or the key ends";
     return ["The controller wrote the token to the Secret ", secret, ", under ", code(entry),
@@ -153,7 +173,7 @@ function handover(key, { ended }) {
   if (ended) return ["There is no Secret: the controller deletes it when a key ends."];
   if (key.state === "active") {
     return ["The Secret ", secret, " is deleted: a user revealed the token, or the ttl of the Secret has passed. The token cannot be " +
-      "shown again."];
+      "shown again. A rotation writes a new token to a new Secret of this name."];
   }
   return ["The controller will write the token to the Secret ", secret, ", under ", code(entry), "."];
 }
@@ -172,11 +192,12 @@ function conditionRow({ type, status, reason, message, last_transition_time: sin
 }
 
 /** Returns the commands that are useful for a key, with what they do. */
-function commands(key, { ended }, namespace) {
+function commands(key, { ended, canRotate }, namespace) {
   const on = `${key.name} --namespace=${namespace}`;
   const all = [["Show the object and its events", `kubectl describe apikey ${on}`]];
   if (ended) return all;
   if (key.secret_name) all.push(["Print the token once, and delete its Secret", `kubectl apikey reveal ${on}`]);
+  if (canRotate) all.push(["Rotate the token", `kubectl apikey rotate ${on}`]);
   if (key.manager) all.push(["Remove the label of a manager", `kubectl label apikey ${on} ${managerLabel}-`]);
   else if (key.write_access) all.push(["Add the label of a manager", `kubectl label apikey ${on} ${managerLabel}=true --overwrite`]);
   all.push(["Deactivate the key for good", `kubectl apikey deactivate ${on}`]);
@@ -189,12 +210,6 @@ function commandRow([purpose, command]) {
   row.querySelector("code").textContent = command;
   row.querySelector("button .visually-hidden").textContent = `Copy the command: ${purpose}`;
   return row;
-}
-
-function code(text) {
-  const element = document.createElement("code");
-  element.textContent = text;
-  return element;
 }
 
 async function copyFrom(element) { toast(await copy(element) ? "Copied." : copyManually); }

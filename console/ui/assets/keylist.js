@@ -78,6 +78,11 @@ export const hintLength = 7;
 /** Returns the access of a key in words. */
 export function accessText(read, write) { return [read && "Read", write && "Write"].filter(Boolean).join(" + "); }
 
+/** Returns the Secret that hands over the token of a key with its details: its name, the key of the token in it, and its ttl. */
+export function secretOf({ name, secret, secret_name }) {
+  return { name: secret_name ?? secret?.name ?? `${name}-token`, key: secret?.key ?? "token", ttl: secret?.ttl };
+}
+
 /** A key as the page shows it. */
 export class Key {
   constructor(key) {
@@ -106,6 +111,9 @@ export class Key {
 
   /** The key was deactivated or has expired, which is final. */
   get ended() { return this.state === "expired" || this.state === "deactivated"; }
+
+  /** The token of the key can be rotated. A bootstrap key gets another token from its key file. */
+  get canRotate() { return this.state === "active" && !this.bootstrap; }
 
   /** The reason why the key is not issued, or why a user must act. */
   get problem() {

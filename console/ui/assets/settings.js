@@ -41,6 +41,9 @@ function store(key, sessionOnly) {
   if (former) write(places.former, null);
 }
 
+/** Replaces the API key by its new token, after a rotation. */
+export function replaceKey(token) { store(token, placeOfKey() === places.session); }
+
 /** Moves the API key, which this console has accepted, from the entry of a former version to that of this console. */
 export function migrateKey() {
   if (!unstored && placeOfKey() === places.former) store(read(places.former), false);

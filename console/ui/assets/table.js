@@ -16,7 +16,7 @@ const number = new Intl.NumberFormat("en");
 /** A token as the controller or a console generates it. */
 const token = /sq_[\w-]{43}|\b[0-9a-f]{64}\b/g;
 
-/** Shows a KeyList. onDeactivate is called with a key when the user clicks its Deactivate button. */
+/** Shows a KeyList. onRotate and onDeactivate are called with a key when the user clicks its buttons. */
 export class Table {
   #list;
   #self = null; // the key of the page, once it is known
@@ -26,7 +26,7 @@ export class Table {
   #loading = false;
   #typing; // timer
 
-  constructor(list, onDeactivate) {
+  constructor(list, { onRotate, onDeactivate }) {
     this.#list = list;
     this.#setUpSearch();
     this.#setUpFilters();
@@ -34,9 +34,10 @@ export class Table {
     for (const button of document.querySelectorAll("[data-page]")) {
       button.addEventListener("click", () => this.#goTo(button));
     }
+    const actions = { rotate: onRotate, deactivate: onDeactivate };
     byId("rows").addEventListener("click", ({ target }) => {
-      const button = target.closest("[data-action=deactivate]");
-      if (button) onDeactivate(list.get(button.closest("tr").dataset.id));
+      const button = target.closest("button");
+      if (button) actions[button.dataset.action](list.get(button.closest("tr").dataset.id));
     });
   }
 
@@ -210,9 +211,13 @@ function row(key, self) {
   part("created").replaceChildren(timeElement(key.created));
   part("updated").replaceChildren(timeElement(key.updated));
   part("expires").firstElementChild.append(...expiry(key));
-  const deactivate = part("action").firstElementChild;
-  if (self?.may_manage && !key.ended) deactivate.ariaLabel = `Deactivate ${key.appName}`;
-  else deactivate.remove();
+  const offer = (action, label, isOffered) => {
+    const button = part("action").querySelector(`[data-action=${action}]`);
+    if (self?.may_manage && isOffered) button.ariaLabel = label;
+    else button.remove();
+  };
+  offer("rotate", `Rotate the token of ${key.appName}`, key.canRotate);
+  offer("deactivate", `Deactivate ${key.appName}`, !key.ended);
   return row;
 }
 

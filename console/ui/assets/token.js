@@ -3,11 +3,16 @@
 
 // The dialog that shows the token of a key once.
 
+import { timeElement } from "./time.js";
 import { byId, copy, copyManually, resist, setText } from "./ui.js";
 
-/** Shows a token until the user closes the dialog. Nothing but the dialog holds the token, and nothing does afterwards. */
+/**
+ * Shows the token of a key that was created or rotated, until the user closes the dialog. Nothing but the dialog holds the token, and
+ * nothing does afterwards.
+ */
 export function showToken(token, key, serviceURL, onClose) {
   byId("token").querySelector("[data-name]").textContent = key.app_name;
+  setText(byId("token-former"), "former_token_expires_at" in key && formerToken(key));
   byId("token-text").textContent = token;
   byId("token-env").textContent = `${variableName(key.app_name)}=${token}`;
   byId("token-use").textContent = curlCommand(key, serviceURL ?? "https://your-service.example/");
@@ -15,6 +20,12 @@ export function showToken(token, key, serviceURL, onClose) {
   byId("no-service-url").hidden = Boolean(serviceURL);
   byId("token").addEventListener("close", onClose, { once: true });
   byId("token").showModal();
+}
+
+/** Returns until when the former token of a key is accepted after a rotation. */
+export function formerToken({ former_token_expires_at: end }) {
+  if (!end) return "The former token is no longer accepted.";
+  return `The former token is accepted until ${timeElement(Date.parse(end)).textContent}.`;
 }
 
 const maxNameLength = 60; // of variables and files: file systems limit names, and a line must be readable

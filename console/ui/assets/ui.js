@@ -7,9 +7,16 @@ import { ProxyError } from "./api.js";
 
 export function byId(id) { return document.getElementById(id); }
 
+/** Returns a code element with a text. */
+export function code(text) {
+  const element = document.createElement("code");
+  element.textContent = text;
+  return element;
+}
+
 /** Sets the text of an element. Without a text, it hides the element. */
 export function setText(element, text) {
-  element.textContent = text ?? "";
+  element.textContent = text || "";
   element.hidden = !text;
 }
 
