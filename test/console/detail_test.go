@@ -68,9 +68,10 @@ func detailShowsAKey(f *fixture) {
 		f.Errorf("the title is %q", title)
 	}
 	p.sees("Authenticators accept this key.")
-	p.sees("The client that created the key received the token. The cluster holds only its hash, and there is no Secret.")
+	p.sees("The client that created the key, or rotated it last, received the token. The cluster holds only its hash, and there is no Secret.")
 	on := partner.Object + " --namespace=" + f.Namespace
-	if diff := cmp.Diff([]string{"kubectl describe apikey " + on, "kubectl apikey deactivate " + on}, p.commands()); diff != "" {
+	commands := []string{"kubectl describe apikey " + on, "kubectl apikey rotate " + on, "kubectl apikey deactivate " + on}
+	if diff := cmp.Diff(commands, p.commands()); diff != "" {
 		f.Errorf("the commands differ (-want +got):\n%s", diff)
 	}
 	if manifest := p.manifest(); !strings.Contains(manifest, "  appName: Partner\n") || strings.Contains(manifest, "sha256:") {
@@ -129,7 +130,7 @@ func detailShowsTheHandover(f *fixture) {
 		"the key ends, or 1h have passed.")
 	on := "shop --namespace=" + f.Namespace
 	want := []string{
-		"kubectl describe apikey " + on, "kubectl apikey reveal " + on,
+		"kubectl describe apikey " + on, "kubectl apikey reveal " + on, "kubectl apikey rotate " + on,
 		"kubectl label apikey " + on + " keys.squirrel.dev/manager=true --overwrite", "kubectl apikey deactivate " + on,
 	}
 	if diff := cmp.Diff(want, p.commands()); diff != "" {

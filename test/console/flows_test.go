@@ -720,6 +720,22 @@ func keyboardReachesAllControls(f *fixture) {
 	p.row("Keyboard App")
 	p.eventually("the focus is on the button that opened the dialog", func() bool { return p.focused() == "button Create key" })
 
+	p.tabTo("button", "Rotate the token of Keyboard App")
+	p.press(kb.Enter)
+	p.eventually("the choice has the focus", func() bool { return p.focused() == "combobox "+acceptFormer })
+	p.press(kb.ArrowDown)
+	p.tabTo("button", "Rotate")
+	p.press(kb.Enter)
+	p.sees("Token of Keyboard App")
+	p.tabTo("button", "Copy token")
+	p.press(kb.Enter)
+	p.sees("Copied.")
+	p.tabTo("button", "Close")
+	p.press(kb.Enter)
+	p.eventually("the focus is on the button that opened the dialog", func() bool {
+		return p.focused() == "button Rotate the token of Keyboard App"
+	})
+
 	p.tabTo("searchbox", search)
 	p.write("old")
 	p.eventually("the table shows one key", func() bool { return len(p.rows()) == 1 })

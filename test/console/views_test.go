@@ -96,6 +96,16 @@ func viewsAreAccessible(name string, width, height int64) func(*fixture) {
 		check("the own key")
 		p.click("button", "Cancel")
 
+		p.click("button", "Rotate the token of CI pipeline")
+		view("rotate")
+		p.choose(acceptFormer, "not at all: it has leaked")
+		p.click("button", "Rotate")
+		p.sees("The former token is no longer accepted.")
+		p.hideToken()
+		check("the new token of a key")
+		p.click("button", "Close")
+		p.click("button", "Close without copying")
+
 		p.click("button", "Create key")
 		p.fill("textbox", "App name", "Billing export")
 		p.click("button", "Create")
