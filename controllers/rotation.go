@@ -147,6 +147,19 @@ func (r *APIKeyReconciler) checkRotationIsDue(ctx context.Context, key *v1alpha1
 	return nil
 }
 
+// checkAccepted returns a conflict if the API server's record of the key does not accept the token any more: a restore of etcd may have undone
+// the claim. The Secret would then hold a token that is refused.
+func (r *APIKeyReconciler) checkAccepted(ctx context.Context, key *v1alpha1.APIKey, hash string) error {
+	current, err := r.readAgain(ctx, key)
+	if err != nil {
+		return err
+	}
+	if claim := apikey.ClaimOf(current); claim == nil || claim.Hash != hash {
+		return errKeyChanged(key)
+	}
+	return nil
+}
+
 // handOverLater writes the token of a scheduled handover to the one-time Secret. It removes the claim if the token was not handed over for
 // certain. If that is not known, the claim stays: the handover counts as one of another controller.
 func (r *APIKeyReconciler) handOverLater(ctx context.Context, key *v1alpha1.APIKey, scheduled handover) error {
@@ -154,6 +167,9 @@ func (r *APIKeyReconciler) handOverLater(ctx context.Context, key *v1alpha1.APIK
 		return errHandoverScheduled
 	}
 	if !scheduled.isEnded {
+		if err := r.checkAccepted(ctx, key, scheduled.hash); err != nil {
+			return err
+		}
 		ctx, cancel := context.WithTimeout(ctx, min(secretTimeout, scheduled.end.Sub(r.Now())))
 		defer cancel()
 		scheduled = r.rotations.record(key, scheduled, r.replaceSecret(ctx, key, scheduled.secret))
