@@ -327,6 +327,7 @@ func (s *server) checkLead(by *process, owner types.UID, secret *corev1.Secret, 
 		record, accepted := recordOf(key, known.hash), s.acceptedAt[claimID{owner, known.hash}]
 		switch claimed := s.claims[claimID{owner, known.hash}]; {
 		case claimed == nil, claimed.isFirst: // the Secret of a first token is late
+		case s.restoredAt > s.executing.sent-controllers.ReconcileTimeout: // which may have undone the acceptance since it was checked
 		case record == nil:
 			s.violate("3: a token that is handed over is on record", "%s writes %s, which %s does not accept",
 				by.name, s.describeSecret(secret), describeName(key))

@@ -35,7 +35,9 @@ type server struct {
 	uids      int
 	refusals  map[string]error // of one-time Secrets, by namespace
 	restores  int
-	watchers  []*watcher
+	// restoredAt is the time of the last restore. It is negative before the first one.
+	restoredAt time.Duration
+	watchers   []*watcher
 }
 
 // state is what a backup contains.
@@ -93,7 +95,7 @@ const (
 
 func newServer(s *simulation) *server {
 	empty := state{revision: 1, keys: map[types.NamespacedName]*v1alpha1.APIKey{}, secrets: map[types.NamespacedName]*corev1.Secret{}}
-	return &server{simulation: s, state: empty, compacted: empty.clone(), refusals: map[string]error{}}
+	return &server{simulation: s, restoredAt: -time.Hour, state: empty, compacted: empty.clone(), refusals: map[string]error{}}
 }
 
 // initialize sets what the API server sets at a creation.
@@ -413,6 +415,7 @@ func (s *server) restore(backup *state) {
 	s.revision = former + 1000
 	s.compacted, s.changes = s.clone(), nil
 	s.restores++
+	s.restoredAt = s.now
 	for _, w := range s.watchers {
 		w.interrupt()
 	}
