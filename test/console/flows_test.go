@@ -619,8 +619,9 @@ func deactivateOnlyTheChosenKey(f *fixture) {
 		f.Error("another key is deactivated")
 	}
 
-	f.deactivate("Other App", other) // by another user
 	p.click("button", "Deactivate Other App")
+	p.find("dialog", "Deactivate Other App?")
+	f.deactivate("Other App", other) // by another user
 	p.click("button", "Deactivate")
 	p.sees("This key has already ended.")
 	p.expectError("409 " + keysCall + "/" + p.row("Other App").ID)

@@ -169,6 +169,7 @@ func rotateNamesProblems(f *fixture) {
 	p.click("button", "Cancel")
 
 	p.click("button", "Rotate the token of Old App")
+	p.find("dialog", "Rotate the token of Old App")
 	f.deactivate("Old App", issued) // by another user
 	p.click("button", "Rotate")
 	p.sees("The key has ended, which is final, and cannot be changed: create another key.")
