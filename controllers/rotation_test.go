@@ -973,3 +973,32 @@ func TestReconcile_AWrongClockStartsNoRotationAndEndsNoToken(t *testing.T) {
 	rotated := f.waitForToken(key)
 	f.assertRecords(rotated, newest(hashOf(rotated)), superseded(hashOf(key)))
 }
+
+// The controller claims for many keys at a low priority, and hands over what it has claimed at the highest one. So no token is late.
+func TestInvariant10_KeysThatRotateAtOnceDoNotDelayANewKey(t *testing.T) {
+	f := newFixture(t)
+	stop := f.startController(nil)
+	const count = 60
+	var creations sync.WaitGroup
+	for i := range count {
+		creations.Go(func() { f.CreateKey(fmt.Sprint("old-", i), interval(2*time.Hour), overlap(time.Hour)) })
+	}
+	creations.Wait()
+	before := make([]*v1alpha1.APIKey, count)
+	for i := range count {
+		before[i] = f.WaitForReady(fmt.Sprint("old-", i), v1alpha1.ReasonIssued)
+	}
+	stop()
+	f.clock.advance(2 * time.Hour)
+	f.startController(nil) // which finds that all of them are due
+	f.waitForClaim("old-0")
+	f.issue("new")
+	if !slices.ContainsFunc(f.Keys(), func(key v1alpha1.APIKey) bool { return apikey.IsRotationPending(&key, f.clock.Now()) }) {
+		t.Error("the new key was issued only after the rotations")
+	}
+	for i := range count {
+		key := f.waitForToken(before[i])
+		f.assertRecords(key, newest(hashOf(key)), superseded(hashOf(before[i])))
+		f.assertHandedOver(key, nil)
+	}
+}
