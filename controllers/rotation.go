@@ -147,8 +147,8 @@ func (r *APIKeyReconciler) checkRotationIsDue(ctx context.Context, key *v1alpha1
 	return nil
 }
 
-// checkAccepted returns a conflict if the API server's record of the key does not accept the token any more: a restore of etcd may have undone
-// the claim. The Secret would then hold a token that is refused.
+// checkAccepted returns a conflict if the key does not accept the token any more: a restore of etcd may have undone the claim. The Secret
+// would then hold a token that is refused.
 func (r *APIKeyReconciler) checkAccepted(ctx context.Context, key *v1alpha1.APIKey, hash string) error {
 	current, err := r.readAgain(ctx, key)
 	if err != nil {

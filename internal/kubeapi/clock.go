@@ -194,8 +194,8 @@ func (r *reading) isUsable(now time.Time) bool {
 	return r != nil && now.Sub(r.received) <= maxReadingAge
 }
 
-// isPrecise reports whether the reading is usable, and gives the time to about a second. The longer a round trip takes, the less is known of
-// when the API server responded.
+// isPrecise reports whether the reading is usable, and gives the time to about a second. The longer a round trip takes, the less is known
+// of when the API server responded.
 func (r *reading) isPrecise(now time.Time) bool {
 	return r.isUsable(now) && r.received.Sub(r.sent) <= maxRoundTrip
 }

@@ -152,7 +152,8 @@ func (s *server) checkRemains(former, key *v1alpha1.APIKey, record v1alpha1.Toke
 	}
 	if isClaim && (current == nil || current.ClaimedAt == nil || current.NotAfter != nil) && newest.Hash != record.Hash {
 		if claimed := s.claims[claimID{key.UID, record.Hash}]; claimed.by != s.executing.sender && s.now < claimed.until {
-			s.violate("3: a valid claim of another controller stays", "%s gives up the claim of %s on %s", s.executing.sender.name, claimed.by.name, name)
+			s.violate("3: a valid claim of another controller stays", "%s gives up the claim of %s on %s",
+				s.executing.sender.name, claimed.by.name, name)
 		}
 	}
 }

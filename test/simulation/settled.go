@@ -88,8 +88,8 @@ func (s *server) unsettledEnd(key *v1alpha1.APIKey) string {
 	return ""
 }
 
-// isLate reports whether a Secret with the token was stored while or after the end of the key was recorded, for example because its controller
-// was paused. It stays until the key is deleted, and its token is refused.
+// isLate reports whether a Secret with the token was stored while or after the end of the key was recorded, for example because its
+// controller was paused. It stays until the key is deleted, and its token is refused.
 func (s *server) isLate(key *v1alpha1.APIKey, known *knownToken) bool {
 	record := recordOf(key, known.hash)
 	return record == nil || record.NotBefore == nil || *known.handedOverAt >= s.ends[key.UID]-controllers.ReconcileTimeout
@@ -102,8 +102,9 @@ func (s *server) unsettledIssue(key *v1alpha1.APIKey) string {
 	if key.Spec.TokenHash != "" {
 		return s.unsettledImport(key)
 	}
-	if conditionOf(key, v1alpha1.ConditionStalled) == nil {
-		if problem := checkFinalConditions(key, metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, v1alpha1.ReasonRotating); problem != "" {
+	if !isStalled(key) {
+		reasons := []string{v1alpha1.ReasonIssued, v1alpha1.ReasonRotating}
+		if problem := checkFinalConditions(key, metav1.ConditionTrue, metav1.ConditionTrue, reasons...); problem != "" {
 			return problem
 		}
 	}
