@@ -135,6 +135,9 @@ func (s *simulation) heal() {
 	s.log("simulation", text("ends all disturbances"))
 	s.profile.slowCalls, s.profile.slowWatches, s.profile.pauses, s.profile.faults = 0, 0, 0, 0
 	s.profile.elected = true
+	if s.server.restores > 0 {
+		s.leader.crash() // users restart the controllers after a restore, as the documentation says
+	}
 	for _, c := range s.controllers {
 		switch s.healProcess(c.process); {
 		case c != s.leader:
