@@ -62,6 +62,12 @@ func expires(in time.Duration) func(*v1alpha1.APIKeySpec) {
 	}
 }
 
+// expiresAtTheEndOfDay lets a key expire at the end of a day after this one. The page says the same of it at any time of this day.
+func expiresAtTheEndOfDay(days int) func(*v1alpha1.APIKeySpec) {
+	now := time.Now().UTC() // as in the browser
+	return expires(time.Date(now.Year(), now.Month(), now.Day()+days, 23, 59, 59, 0, time.UTC).Sub(now))
+}
+
 // mint creates a key whose token the controller mints, with a name.
 func (f *fixture) mint(name, appName string, change ...func(*v1alpha1.APIKeySpec)) {
 	f.Helper()
@@ -472,8 +478,8 @@ func (f *fixture) countActive() (count int) {
 }
 
 func tableIgnoresTheClockOfTheBrowser(f *fixture) {
-	f.createKey("Tomorrow", expires(day+time.Hour))
-	f.createKey("Next week", expires(6*day+time.Hour))
+	f.createKey("Tomorrow", expiresAtTheEndOfDay(1))
+	f.createKey("Next week", expiresAtTheEndOfDay(6))
 	f.awaitActive(3)
 	p := open(f, f.url)
 	p.shiftClock(2 * day)
