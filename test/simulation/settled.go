@@ -148,8 +148,7 @@ func (s *server) unsettledImport(key *v1alpha1.APIKey) string {
 	isDeclared := key.Status.Tokens[0].Hash == key.Spec.TokenHash
 	ready := conditionOf(key, v1alpha1.ConditionReady)
 	isTaken := s.anyOther(key, func(other *v1alpha1.APIKey) bool {
-		record := recordOf(other, key.Spec.TokenHash)
-		return other.Spec.TokenHash == key.Spec.TokenHash || record != nil && record.NotBefore != nil
+		return other.Spec.TokenHash == key.Spec.TokenHash || recordOf(other, key.Spec.TokenHash) != nil
 	})
 	switch {
 	case isDeclared:
