@@ -87,10 +87,15 @@ func newSimulation(c choices, recording bool) *simulation {
 	return s
 }
 
+// maxEvents is the maximum number of events of a run. Runs have about 500, and those with many keys some thousands.
+const maxEvents = 100_000
+
 // run makes the run until each key has settled, or an invariant is violated.
 func (s *simulation) run() {
 	for s.violation == nil && !s.over && s.next() {
-		s.counts.events++
+		if s.counts.events++; s.counts.events > maxEvents {
+			s.violate("10: no key is reconciled without end", "the run has %d events", s.counts.events)
+		}
 	}
 	s.endTasks()
 }
