@@ -146,6 +146,10 @@ test-load: build kube check-go ## Test the latency of a new key while 10 000 key
 test-outages: kube check-go ## Measure the delay of revocations after many kinds of outages of the Kubernetes API. Takes about 4 minutes.
 	go test -race -count=1 -timeout=15m -parallel=40 -tags=outages -v -run=TestRevocationsTakeEffectInTime ./test/faults # the tests mostly wait
 
+.PHONY: test-mutants
+test-mutants: check-go ## Test that the simulation finds each of many faults in the product. Takes about 4 minutes.
+	go test -count=1 -timeout=30m -parallel=2 -tags=mutants -v ./test/simulation/mutants # -parallel=2: each simulation uses all processors
+
 .PHONY: test-gateways
 test-gateways: kube bin/images/caddy check-go ## Test the configurations of docs/gateways with real gateways. Downloads them.
 	hack/debian nginx apache2-bin libapache2-mod-oauth2 curl haproxy node-express nodejs python3-fastapi python3-httpx python3-uvicorn
