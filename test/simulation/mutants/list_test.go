@@ -18,30 +18,45 @@ var mutants = []mutant{
 		wrong: ``,
 	},
 	{
+		name:  "the recheck does not wait until the cache has the claim",
+		file:  "controllers/issue.go",
+		right: `if err := r.waitForClaim(ctx, key); err != nil {`,
+		wrong: `if err := ctx.Err(); err != nil {`,
+	},
+	{
+		name: "the recheck finds no claim",
+		file: "controllers/issue.go",
+		right: `	if apikey.FindConflictingClaim(key, others) != nil {
+		return errConflictingClaim
+	}
+`,
+		wrong: ``,
+	},
+	{
 		name:  "the Secret is written before the claim",
 		file:  "controllers/issue.go",
-		right: `	setPending(claimed, "Handing over the token.")`,
+		right: `	r.setPending(claimed, "Handing over the token.")`,
 		wrong: `	if err := r.handOver(ctx, claimed, minted); err != nil {
 		return "", err
 	}`,
 	},
 	{
 		name:  "a minted token gets its notBefore with the claim, before the Secret",
-		file:  "controllers/issue.go",
-		right: `ClaimedAt: new(r.timestamp())}}`,
-		wrong: `ClaimedAt: new(r.timestamp()), NotBefore: new(r.timestamp())}}`,
+		file:  "controllers/rotation.go",
+		right: `ClaimedAt: new(r.timestamp())}`,
+		wrong: `ClaimedAt: new(r.timestamp()), NotBefore: new(r.timestamp())}`,
 	},
 	{
 		name:  "an imported token gets its notBefore with the claim, before the recheck",
 		file:  "controllers/issue.go",
-		right: `Hint: key.Spec.TokenHint}}`,
-		wrong: `Hint: key.Spec.TokenHint, NotBefore: new(r.timestamp())}}`,
+		right: `Hint: key.Spec.TokenHint}`,
+		wrong: `Hint: key.Spec.TokenHint, NotBefore: new(r.timestamp())}`,
 	},
 	{
 		name:  "a claim has no time",
-		file:  "controllers/issue.go",
-		right: `, ClaimedAt: new(r.timestamp())}}`,
-		wrong: `}}`,
+		file:  "controllers/rotation.go",
+		right: `, ClaimedAt: new(r.timestamp())}`,
+		wrong: `}`,
 	},
 	{
 		name:  "the claim lifetime is shorter than a reconcile",
@@ -58,12 +73,6 @@ var mutants = []mutant{
 		return err // done`,
 	},
 	{
-		name:  "the clock is not checked before a claim is replaced",
-		file:  "controllers/issue.go",
-		right: `clockErr := r.CheckClock(ctx)`,
-		wrong: `var clockErr error`,
-	},
-	{
 		name: "a claim whose handover may be in progress is replaced",
 		file: "controllers/issue.go",
 		right: `	if err := r.checkClaimIsVoid(ctx, key); err != nil {
@@ -75,8 +84,11 @@ var mutants = []mutant{
 	{
 		name:  "a lost response to the creation of the Secret drops the claim",
 		file:  "controllers/issue.go",
-		right: `case wasRefused(err):`,
-		wrong: `case err != nil:`,
+		right: `	return err // if the Secret may exist, the claim stays until that is known`,
+		wrong: `	if err != nil {
+		dropClaim(key)
+	}
+	return err`,
 	},
 	{
 		name:  "an existing Secret of the right name counts as created",
@@ -92,12 +104,6 @@ var mutants = []mutant{
 		wrong: `if err := r.updateStatus(ctx, claimed); err != nil && !isConflict(err) {`,
 	},
 	{
-		name:  "a second token is minted without an event",
-		file:  "controllers/issue.go",
-		right: `if apikey.IsClaimed(key) && minted != "" {`,
-		wrong: `if apikey.IsIssued(key) && minted != "" {`,
-	},
-	{
 		name: "a stalled key keeps its claim",
 		file: "controllers/issue.go",
 		right: `	dropClaim(key)
@@ -108,20 +114,14 @@ var mutants = []mutant{
 		name: "of two conflicting claims, neither is withdrawn",
 		file: "controllers/issue.go",
 		right: `	dropClaim(key)
-	setPending(key, waiting)`,
-		wrong: `	setPending(key, waiting)`,
+	r.setPending(key, waiting)`,
+		wrong: `	r.setPending(key, waiting)`,
 	},
 	{
 		name:  "a dropped claim leaves the name of its Secret in the status",
 		file:  "controllers/issue.go",
 		right: `	key.Status.SecretName = ""`,
 		wrong: ``,
-	},
-	{
-		name:  "a refused Secret is final: the controller does not write it again",
-		file:  "controllers/issue.go",
-		right: `soonest(r.backOff(key, secretUnwritable), r.untilExpiry(key))`,
-		wrong: `soonest(r.untilExpiry(key))`,
 	},
 	{
 		name:  "a stalled key has no timer for its expiry",
@@ -142,44 +142,20 @@ var mutants = []mutant{
 	{
 		name:  "any Secret of the right name counts as handed over",
 		file:  "controllers/secret.go",
-		right: `return secret != nil && holdsToken(secret, key), err`,
+		right: `return secret != nil && apikey.RecordIn(key, secret) == claim, err`,
 		wrong: `return secret != nil, err`,
 	},
 	{
-		name:  "the deletion of a void Secret ignores its UID and resource version",
+		name:  "the deletion of a Secret ignores its UID and resource version",
 		file:  "controllers/secret.go",
 		right: `client.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion}`,
 		wrong: `client.Preconditions{}`,
-	},
-	{
-		name:  "a Secret is deleted although its key was replaced by another one of the same name",
-		file:  "controllers/secret.go",
-		right: `if current.UID != key.UID {`,
-		wrong: `if current == nil {`,
 	},
 	{
 		name:  "a void Secret is deleted without reading the key again",
 		file:  "controllers/secret.go",
 		right: ` || slices.Contains(apikey.HashesOf(current), hash) {`,
 		wrong: ` {`,
-	},
-	{
-		name:  "a Secret is deleted after its ttl without reading the key again, whose ttl may have changed",
-		file:  "controllers/secret.go",
-		right: `if err := r.checkUnchanged(ctx, key); err != nil {`,
-		wrong: `if err := ctx.Err(); err != nil {`,
-	},
-	{
-		name:  "a Secret that another key of this app owns counts as void",
-		file:  "controllers/secret.go",
-		right: `annotations[annotationKeyName] != key.Name || `,
-		wrong: ``,
-	},
-	{
-		name:  "the deletion of a one-time Secret ignores its UID",
-		file:  "controllers/secret.go",
-		right: `client.Preconditions{UID: &secret.UID})`,
-		wrong: `client.Preconditions{})`,
 	},
 	{
 		name:  "a foreign Secret of the right name is deleted with the key's end",
@@ -199,6 +175,107 @@ var mutants = []mutant{
 		file:  "controllers/secret.go",
 		right: `[]metav1.OwnerReference{owner}`,
 		wrong: `[]metav1.OwnerReference{owner}[:0]`,
+	},
+
+	// How a token is rotated.
+	{
+		name:  "a new token is handed over as soon as it is accepted",
+		file:  "controllers/rotation.go",
+		right: `due: r.Now().Add(acceptanceDelay), `,
+		wrong: `due: r.Now(), `,
+	},
+	{
+		name: "the claim of a rotation is not accepted",
+		file: "controllers/rotation.go",
+		right: `		claim.NotBefore = new(r.timestamp())
+`,
+		wrong: ``,
+	},
+	{
+		name: "a request for a rotation is handled again and again",
+		file: "controllers/rotation.go",
+		right: `		apikey.HandleRequest(key, r.Now())
+	}
+	return claim`,
+		wrong: `	}
+	return claim`,
+	},
+	{
+		name:  "a rotation does not wait until it is due",
+		file:  "internal/apikey/rotation.go",
+		right: `(next != nil && !now.Before(next.Time))`,
+		wrong: `next != nil`,
+	},
+	{
+		name: "the claim of a rotation whose handover may be in progress is replaced",
+		file: "controllers/rotation.go",
+		right: `	if err := r.checkClaimIsVoid(ctx, key); err != nil {
+		return err
+	}
+`,
+		wrong: ``,
+	},
+	{
+		name:  "a process hands over the new token although the claim may be void",
+		file:  "controllers/rotations.go",
+		right: ` || (!scheduled.isEnded && !now.Before(scheduled.end)) {`,
+		wrong: ` {`,
+	},
+	{
+		name: "an accepted claim is removed when a write of its Secret fails",
+		file: "controllers/rotation.go",
+		right: `	case !isSecretRefused(err):
+		return err
+	case scheduled.mayBeWritten:
+		r.rotations.forgetHandover(key)
+		return errHandoverInProgress
+`,
+		wrong: `	case err == nil:
+		return nil
+`,
+	},
+	{
+		name:  "an accepted claim is dropped, although a client may have its token",
+		file:  "internal/apikey/tokens.go",
+		right: `claim != nil && claim.NotBefore == nil {`,
+		wrong: `claim != nil {`,
+	},
+	{
+		name:  "the overlap of a rotation counts as 0",
+		file:  "internal/apikey/rotation.go",
+		right: `	return OverlapOf(key)`,
+		wrong: `	return 0`,
+	},
+	{
+		name:  "a superseded token has no end",
+		file:  "internal/apikey/rotation.go",
+		right: `record.NotAfter == nil || (overlap == 0`,
+		wrong: `record.NotAfter != nil && (overlap == 0`,
+	},
+	{
+		name:  "a rotation drops the former token at once",
+		file:  "internal/apikey/rotation.go",
+		right: `{newest}, superseded...)`,
+		wrong: `{newest}, superseded[:0]...)`,
+	},
+	{
+		name:  "a longer overlap extends the end of a superseded token",
+		file:  "internal/apikey/rotation.go",
+		right: `		if end.Before(record.NotAfter) {`,
+		wrong: `		if !end.Equal(record.NotAfter) {`,
+	},
+	{
+		name:  "the token of a superseded claim ends at once",
+		file:  "internal/apikey/rotation.go",
+		right: `max(overlapBy(former, key), minClaimOverlap)`,
+		wrong: `0`,
+	},
+	{
+		name: "records of tokens that have ended are not dropped",
+		file: "controllers/apikey_controller.go",
+		right: `	apikey.DropEnded(key, r.Now())
+`,
+		wrong: ``,
 	},
 
 	// The status.
@@ -254,12 +331,6 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name:  "an issued key without a Secret is issued again",
-		file:  "controllers/apikey_controller.go",
-		right: `case apikey.IsIssued(key):`,
-		wrong: `case apikey.IsIssued(key) && key.Status.SecretName != "":`,
-	},
-	{
 		name:  "Stalled stays when a user has acted",
 		file:  "controllers/status.go",
 		right: `meta.RemoveStatusCondition(&key.Status.Conditions, v1alpha1.ConditionStalled)`,
@@ -286,29 +357,22 @@ var mutants = []mutant{
 		wrong: `key.Status.DeactivatedAt = nil`,
 	},
 	{
-		name:  "the Secret of an expired key is deleted before its end is recorded",
-		file:  "controllers/apikey_controller.go",
-		right: `if !isFinal {`,
-		wrong: `if !isFinal && ctx.Err() != nil {`,
-	},
-	{
 		name:  "an ended key keeps its Secret",
 		file:  "controllers/apikey_controller.go",
 		right: `_, err := r.deleteSecret(ctx, key)`,
 		wrong: `err := ctx.Err()`,
 	},
 	{
-		name: "after a restart, issued keys have no timers",
-		file: "controllers/apikey_controller.go",
-		right: ` ||
-		r.untilNextDeadline(key) != 0 {`,
+		name:  "after a restart, issued keys have no timers",
+		file:  "controllers/apikey_controller.go",
+		right: ` || r.untilNextDeadline(key) != 0 {`,
 		wrong: ` {`,
 	},
 	{
 		name:  "an issued key has no timer for its expiry",
 		file:  "controllers/schedule.go",
-		right: `return soonest(r.untilExpiry(key), untilSecretIsDue)`,
-		wrong: `return soonest(untilSecretIsDue)`,
+		right: `wait := soonest(r.untilExpiry(key))`,
+		wrong: `wait := soonest(never)`,
 	},
 	{
 		name:  "an issued key has no timer for the ttl of its Secret",
@@ -397,10 +461,15 @@ var mutants = []mutant{
 		wrong: `key.Spec.AppName == other.Spec.AppName`,
 	},
 	{
-		name:  "the hash of a retired key may be imported again",
-		file:  "internal/apikey/conflict.go",
-		right: `return key.UID != other.UID && slices.ContainsFunc`,
-		wrong: `return key.UID != other.UID && !IsRetired(other) && slices.ContainsFunc`,
+		name: "the hash of a retired key may be imported again",
+		file: "internal/apikey/conflict.go",
+		right: `	isDeclared := key.Spec.TokenHash == hash
+`,
+		wrong: `	if IsRetired(key) {
+		return holdNone
+	}
+	isDeclared := key.Spec.TokenHash == hash
+`,
 	},
 	{
 		name:  "the hash of a minted token may be imported",
@@ -489,16 +558,16 @@ var mutants = []mutant{
 		wrong: `(`,
 	},
 	{
-		name:  "a claim counts as issued",
-		file:  "internal/apikey/validity.go",
-		right: `return IsClaimed(key) && key.Status.Tokens[0].NotBefore != nil`,
-		wrong: `return IsClaimed(key)`,
+		name:  "a claimed hash counts as accepted",
+		file:  "internal/apikey/conflict.go",
+		right: `case at >= 0 && key.Status.Tokens[at].NotBefore != nil, `,
+		wrong: `case at >= 0, `,
 	},
 	{
 		name:  "a Secret with another token counts as handed over",
 		file:  "internal/apikey/handover.go",
-		right: `token.Hash(plaintext) != key.Status.Tokens[0].Hash`,
-		wrong: `token.Hash(plaintext) == ""`,
+		right: `record.Hash == hash {`,
+		wrong: `record.Hash != "" || hash == "" {`,
 	},
 
 	// The authenticator's Keyring.
@@ -632,8 +701,6 @@ var mutants = []mutant{
 		wrong: `missingAccess(request.Access &^ request.Access)`,
 	},
 
-	// Keys that a console creates.
-
 	// The clock.
 	{
 		name: "the controller uses its own clock although the API server's differs",
@@ -644,16 +711,5 @@ var mutants = []mutant{
 		wrong: `		return local
 	}
 	return local`,
-	},
-	{
-		name: "a clock is trusted although the API server's time is unknown",
-		file: "internal/kubeapi/clock.go",
-		right: `	if !c.last.Load().isPrecise(time.Now()) {
-		if err := c.request(ctx); err != nil {
-			return fmt.Errorf("the API server's time is not known: %w", err)
-		}
-	}
-`,
-		wrong: ``,
 	},
 }
