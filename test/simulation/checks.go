@@ -128,6 +128,7 @@ func (s *server) checkRemains(former, key *v1alpha1.APIKey, record v1alpha1.Toke
 	current := recordOf(key, record.Hash)
 	isClaim := record.ClaimedAt != nil && record.NotAfter == nil
 	newest := key.Status.Tokens[0]
+	isRestored := key.Spec.TokenHash == record.Hash && newest.Hash == record.Hash
 	isSuperseded := newest.Hash != former.Status.Tokens[0].Hash
 	switch {
 	case current == nil && record.NotAfter != nil:
@@ -145,7 +146,7 @@ func (s *server) checkRemains(former, key *v1alpha1.APIKey, record v1alpha1.Toke
 		if earliest := begun.Add(s.shortestOverlap[key.UID] - clockTolerance); record.NotAfter == nil && current.NotAfter.Time.Before(earliest) {
 			s.violate("3: a superseded token stays for its overlap", "%s of %s ends at %s", label, name, current.NotAfter)
 		}
-	case record.NotAfter != nil && current.NotAfter == nil && current.NotBefore != nil && (key.Spec.TokenHash != record.Hash || newest.Hash != record.Hash):
+	case record.NotAfter != nil && current.NotAfter == nil && current.NotBefore != nil && !isRestored:
 		s.violate("a superseded token ends", "%s of %s has no end any more", label, name)
 	case record.NotAfter != nil && current.NotAfter != nil && record.NotAfter.Before(current.NotAfter):
 		s.violate("a longer overlap changes no end", "%s of %s ends later", label, name)

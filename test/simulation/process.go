@@ -147,6 +147,7 @@ type call struct {
 	task     *task
 	sender   sender
 	sent     time.Duration
+	restores int // before it was sent
 	err      error
 	date     time.Time // when the API server executed it
 	complete bool
@@ -175,7 +176,7 @@ func (p *process) send(request *call) {
 		if trace := httptrace.ContextClientTrace(request.ctx); trace != nil && trace.WroteHeaders != nil {
 			trace.WroteHeaders()
 		}
-		request.sent = p.now
+		request.sent, request.restores = p.now, p.server.restores
 		p.transmit(request, p.fate())
 	})
 }
@@ -223,6 +224,10 @@ func (p *process) transmit(request *call, what fate) {
 
 // arrive executes the request at the API server.
 func (p *process) arrive(request *call, what fate) {
+	if request.restores != p.server.restores { // the API servers were stopped for the restore
+		p.failConnection(request)
+		return
+	}
 	request.date = p.simulation.clock()
 	p.executing = request
 	defer func() { p.executing = nil }()

@@ -87,7 +87,8 @@ func (c *campaign) end(s *simulation) (isFirstViolation bool) {
 
 func (c *campaign) summary() string {
 	elapsed := time.Since(c.started)
-	return fmt.Sprintf("%d runs from seed %d on, in %s (%.0f a second): %d events, %d requests, %d failed requests, %d disturbances, %d actions of clients",
+	return fmt.Sprintf("%d runs from seed %d on, in %s (%.0f a second): "+
+		"%d events, %d requests, %d failed requests, %d disturbances, %d actions of clients",
 		c.runs, *first, elapsed.Round(time.Second), float64(c.runs)/elapsed.Seconds(),
 		c.counts.events, c.counts.requests, c.counts.faults, c.counts.disturbances, c.counts.actions)
 }
