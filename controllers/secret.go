@@ -180,10 +180,17 @@ func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.AP
 		return nil
 	}
 	secret, err := r.readSecret(ctx, key)
-	if secret == nil || err != nil || holdsToken(secret, key) {
+	if secret == nil || err != nil {
 		return err
 	}
-	return r.clearSecret(ctx, key, secret)
+	switch record := apikey.RecordIn(key, secret); {
+	case record == nil:
+		return r.clearSecret(ctx, key, secret)
+	case record == apikey.ClaimOf(key): // its controller has written it since wasHandedOver read the Secret
+		return errKeyChanged(key)
+	default:
+		return nil
+	}
 }
 
 // clearSecret deletes a Secret that holds no token of the key, if it is void.

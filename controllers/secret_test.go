@@ -113,6 +113,27 @@ func TestInvariant3_ASecretWhoseTokenMayBeAcceptedIsNotReplaced(t *testing.T) {
 	}
 }
 
+func TestInvariant3_ASecretThatIsWrittenAsItsClaimBecomesVoidIsAccepted(t *testing.T) {
+	f := newFixture(t)
+	key := f.CreateKey("frontend")
+	handedOver := f.late(key)
+	f.claim(key, handedOver.Annotations["keys.squirrel.dev/token-hash"], time.Now().Add(-time.Minute))
+	var createOnce sync.Once
+	f.startController(func(next http.RoundTripper) http.RoundTripper {
+		return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+			response, err := send()
+			if call == "GET secret" { // which did not find it
+				createOnce.Do(func() { f.Create(handedOver) })
+			}
+			return response, err
+		}}
+	})
+	f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
+	if secret := f.Secret("frontend-token"); secret.UID != handedOver.UID {
+		f.Error("the Secret that was handed over was replaced")
+	}
+}
+
 func TestReconcile_AChangedSecretIsNeverReplaced(t *testing.T) {
 	for name, edit := range map[string]func(*corev1.Secret){
 		"another token":            func(s *corev1.Secret) { s.Data["token"] = []byte(token.New()) },
