@@ -169,7 +169,7 @@ func (s *server) unsettledSecret(key *v1alpha1.APIKey) string {
 	isDue := key.Spec.Secret != nil && key.Spec.Secret.TTL != nil &&
 		s.clock().After(newest.NotBefore.Add(key.Spec.Secret.TTL.Duration))
 	switch {
-	case isStalled(key): // the ttl is checked when its rotation has finished
+	case isStalled(key), key.Status.Tokens[len(key.Status.Tokens)-1].ClaimedAt != nil: // the ttl is checked when the rotation has finished
 	case isDue && key.Status.SecretName != "":
 		return "the ttl of the Secret has passed, and status.secretName is set"
 	case isDue && isHeld && metav1.IsControlledBy(secret, key):
