@@ -52,7 +52,7 @@ func secretWriteError(key *v1alpha1.APIKey, err error) error {
 	case wasRefused(err):
 		return secretRefused(key, err)
 	default:
-		return &writeError{secret: secretName(key), failure: failureOf(err)}
+		return &writeError{secret: apikey.SecretName(key), failure: failureOf(err)}
 	}
 }
 
@@ -65,7 +65,7 @@ func secretRefused(key *v1alpha1.APIKey, err error) *apikey.Conflict {
 	return &apikey.Conflict{
 		Reason: v1alpha1.ReasonSecretRefused,
 		Message: fmt.Sprintf("Secret %q was refused (%s): allow the controller to %s it. %s",
-			secretName(key), refusalOf(err), action, retriesWithBackoff),
+			apikey.SecretName(key), refusalOf(err), action, retriesWithBackoff),
 	}
 }
 

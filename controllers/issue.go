@@ -82,7 +82,7 @@ func (r *APIKeyReconciler) conclude(ctx context.Context, key *v1alpha1.APIKey, e
 		return ctrl.Result{RequeueAfter: clockDelay}, nil
 	case errors.Is(err, errFormerSecret):
 		return r.withdraw(key, formerSecret,
-			fmt.Sprintf("Waiting for the deletion of Secret %q, which belongs to a key that was deleted or has ended.", secretName(key))), nil
+			fmt.Sprintf("Waiting for the deletion of Secret %q, which belongs to a key that was deleted or has ended.", apikey.SecretName(key))), nil
 	case isConflict(err):
 		return ctrl.Result{}, err
 	default:
@@ -158,7 +158,7 @@ func (r *APIKeyReconciler) claim(ctx context.Context, key *v1alpha1.APIKey) (min
 	} else {
 		minted = token.New()
 		apikey.Claim(claimed, r.newClaim(claimed, minted), r.timestamp())
-		claimed.Status.SecretName = secretName(key)
+		claimed.Status.SecretName = apikey.SecretName(key)
 		claimed.Status.NextRotationAt = apikey.NextRotation(claimed)
 	}
 	r.setPending(claimed, "Handing over the token.")

@@ -40,14 +40,6 @@ const (
 	labelKeyName   = "keys.squirrel.dev/apikey"
 )
 
-// secretName returns the name of the key's one-time Secret.
-func secretName(key *v1alpha1.APIKey) string {
-	if key.Spec.Secret != nil && key.Spec.Secret.Name != "" {
-		return key.Spec.Secret.Name
-	}
-	return key.Name + "-token"
-}
-
 // newSecret returns the one-time Secret that hands over the minted token. The key owns it, so that it is deleted with the key.
 func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 	owner := *metav1.NewControllerRef(key, v1alpha1.GroupVersion.WithKind("APIKey"))
@@ -63,7 +55,7 @@ func newSecret(key *v1alpha1.APIKey, minted string) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:       key.Namespace,
-			Name:            secretName(key),
+			Name:            apikey.SecretName(key),
 			Labels:          labels,
 			Annotations:     annotations,
 			OwnerReferences: []metav1.OwnerReference{owner},
@@ -362,12 +354,12 @@ func (r *APIKeyReconciler) deleteSecret(ctx context.Context, key *v1alpha1.APIKe
 // readSecret reads the key's Secret from the API server, or returns nil if it does not exist.
 func (r *APIKeyReconciler) readSecret(ctx context.Context, key *v1alpha1.APIKey) (*corev1.Secret, error) {
 	secret := &corev1.Secret{}
-	err := r.Secrets.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: secretName(key)}, secret)
+	err := r.Secrets.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: apikey.SecretName(key)}, secret)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("read the Secret %q: %w", secretName(key), err)
+		return nil, fmt.Errorf("read the Secret %q: %w", apikey.SecretName(key), err)
 	default:
 		return secret, nil
 	}

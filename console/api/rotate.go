@@ -4,7 +4,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -128,7 +127,7 @@ func (h *Handler) acceptsToken(token string) bool {
 func (h *Handler) rotateMinted(
 	ctx context.Context, r *request, key *v1alpha1.APIKey, options keyclient.RotateOptions,
 ) *envelope.Response {
-	payload := rotatedKey{HandedTo: &secretEntry{SecretName: secretNameOf(key), Key: apikey.SecretKey(key)}}
+	payload := rotatedKey{HandedTo: &secretEntry{SecretName: apikey.SecretName(key), Key: apikey.SecretKey(key)}}
 	var e *entry
 	rotated, err := keyclient.Rotate(ctx, h.Client, key, options)
 	switch {
@@ -147,15 +146,6 @@ func (h *Handler) rotateMinted(
 	response := envelope.NewPayload(payload)
 	response.Status = http.StatusAccepted
 	return response
-}
-
-// secretNameOf returns the name of the Secret that hands over the token of a key.
-func secretNameOf(key *v1alpha1.APIKey) string {
-	declared := ""
-	if key.Spec.Secret != nil {
-		declared = key.Spec.Secret.Name
-	}
-	return cmp.Or(key.Status.SecretName, declared, key.Name+"-token")
 }
 
 // rotateFailed returns the response to a failed rotation.

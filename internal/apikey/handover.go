@@ -21,6 +21,14 @@ func SecretKey(key *v1alpha1.APIKey) string {
 	return defaultSecretKey
 }
 
+// SecretName returns the name of the key's one-time Secret.
+func SecretName(key *v1alpha1.APIKey) string {
+	if key.Spec.Secret != nil && key.Spec.Secret.Name != "" {
+		return key.Spec.Secret.Name
+	}
+	return key.Name + "-token"
+}
+
 // TokenIn returns the key's token in the Secret, if the Secret contains one that the status records. A user can forge the owner reference
 // and the type of a Secret, but not a token with a recorded hash. The owner reference may be missing: `kubectl delete --cascade=orphan`
 // removes it.
