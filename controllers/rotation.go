@@ -104,8 +104,8 @@ func (r *APIKeyReconciler) replaceMintedToken(ctx context.Context, key *v1alpha1
 	if err := r.checkClaimIsVoid(ctx, key); err != nil {
 		return err
 	}
-	if err := r.checkRotationIsDue(ctx, key); err != nil {
-		return err
+	if !r.isClockTrusted(ctx, key, actionRotate) { // the former token ends by the same clock
+		return errRotationMayBeEarly
 	}
 	if !apikey.HasRoomForClaim(key) {
 		return errTooManyTokens
@@ -137,14 +137,6 @@ func (r *APIKeyReconciler) newClaim(key *v1alpha1.APIKey, minted string) v1alpha
 		apikey.HandleRequest(key, r.Now())
 	}
 	return claim
-}
-
-// checkRotationIsDue returns errRotationMayBeEarly while the clock cannot be trusted. The former token ends by the same clock.
-func (r *APIKeyReconciler) checkRotationIsDue(ctx context.Context, key *v1alpha1.APIKey) error {
-	if !r.isClockTrusted(ctx, key, actionRotate) {
-		return errRotationMayBeEarly
-	}
-	return nil
 }
 
 // checkAccepted returns a conflict if the key does not accept the token any more: a restore of etcd may have undone the claim. The Secret
@@ -223,11 +215,8 @@ func (r *APIKeyReconciler) isTokenEnded(key *v1alpha1.APIKey) bool {
 
 // rotationNote returns the note of the event that a key has another token.
 func rotationNote(key *v1alpha1.APIKey, superseded string) string {
-	for i := range key.Status.Tokens {
-		record := &key.Status.Tokens[i]
-		if record.Hash == superseded && record.NotAfter != nil && record.NotAfter.After(apikey.NewestToken(key).NotBefore.Time) {
-			return fmt.Sprintf("The key has a new token. The former one is accepted until %s.", record.NotAfter.UTC().Format(time.RFC3339))
-		}
+	if until := apikey.SupersededUntil(key, superseded); until != nil {
+		return fmt.Sprintf("The key has a new token. The former one is accepted until %s.", until.UTC().Format(time.RFC3339))
 	}
 	return "The key has a new token. The former one is no longer accepted."
 }

@@ -164,10 +164,11 @@ func (o *exportOptions) print(s *session, keys []*v1alpha1.APIKey) error {
 // printLeftOut names the tokens of a key that are accepted, and are not exported.
 func printLeftOut(s *session, key *v1alpha1.APIKey) error {
 	newest := apikey.NewestToken(key)
-	for _, record := range key.Status.Tokens {
+	for i := range key.Status.Tokens {
+		record := &key.Status.Tokens[i]
 		var end string
 		switch {
-		case record.Hash == newest.Hash || record.NotBefore == nil || (record.NotAfter != nil && !time.Now().Before(record.NotAfter.Time)):
+		case record.Hash == newest.Hash || record.NotBefore == nil || apikey.HasEnded(record, time.Now()):
 			continue
 		case record.NotAfter == nil:
 			end = "it is being handed over: export the key again later"

@@ -168,7 +168,7 @@ func tokensAt(key *v1alpha1.APIKey, now time.Time) []keyToken {
 	for i := range key.Status.Tokens {
 		record := &key.Status.Tokens[i]
 		isHandedOver := record.NotBefore != nil && (record != claim || record == newest)
-		if !isHandedOver || (record.NotAfter != nil && !now.Before(record.NotAfter.Time)) {
+		if !isHandedOver || apikey.HasEnded(record, now) {
 			continue
 		}
 		accepted := keyToken{Hint: nullable(record.Hint), IssuedAt: record.NotBefore.UTC()}

@@ -206,6 +206,23 @@ func NextEnd(key *v1alpha1.APIKey) *metav1.Time {
 // DropEnded drops the records of the tokens that have ended.
 func DropEnded(key *v1alpha1.APIKey, now time.Time) {
 	key.Status.Tokens = slices.DeleteFunc(slices.Clone(key.Status.Tokens), func(record v1alpha1.TokenRecord) bool {
-		return record.NotAfter != nil && !now.Before(record.NotAfter.Time)
+		return HasEnded(&record, now)
 	})
+}
+
+// HasEnded reports whether the token of a record was superseded and has ended at the time now.
+func HasEnded(record *v1alpha1.TokenRecord, now time.Time) bool {
+	return record.NotAfter != nil && !now.Before(record.NotAfter.Time)
+}
+
+// SupersededUntil returns the time until which the token of the hash stays accepted that the newest token superseded. It is nil if the
+// rotation ended the token at once, or if the token is not on record.
+func SupersededUntil(key *v1alpha1.APIKey, hash string) *metav1.Time {
+	for i := range key.Status.Tokens {
+		record := &key.Status.Tokens[i]
+		if record.Hash == hash && record.NotAfter != nil && NewestToken(key).NotBefore.Before(record.NotAfter) {
+			return record.NotAfter
+		}
+	}
+	return nil
 }

@@ -280,11 +280,8 @@ func rotationMessage(key *v1alpha1.APIKey) string {
 
 // endOf returns the time until which the former token of a rotated key is accepted, or nil if it has ended.
 func endOf(former string, key *v1alpha1.APIKey) *time.Time {
-	for i := range key.Status.Tokens {
-		record := &key.Status.Tokens[i]
-		if record.Hash == former && record.NotAfter != nil && apikey.NewestToken(key).NotBefore.Before(record.NotAfter) {
-			return &record.NotAfter.Time
-		}
+	if until := apikey.SupersededUntil(key, former); until != nil {
+		return &until.Time
 	}
 	return nil
 }
