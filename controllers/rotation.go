@@ -54,7 +54,7 @@ func (r *APIKeyReconciler) rotate(ctx context.Context, key *v1alpha1.APIKey) (ct
 	case errors.Is(err, errTooManyTokens):
 		r.setRotating(key, v1alpha1.ReasonRotating, fmt.Sprintf("Waiting until %s, when a superseded token ends: a key has at most %d tokens. "+
 			"To rotate earlier, shorten spec.rotation.overlap.", apikey.NextEnd(key).UTC().Format(time.RFC3339), apikey.MaxTokens))
-		return ctrl.Result{RequeueAfter: r.untilNextDeadline(key)}, nil
+		return ctrl.Result{}, nil // reconcileIssued requeues the key for its next deadline
 	case errors.Is(err, errRotationMayBeEarly):
 		r.setPending(key, "Waiting until the controller's clock agrees with the API server's: the rotation may not be due yet.")
 		return ctrl.Result{RequeueAfter: clockDelay}, nil
@@ -155,10 +155,10 @@ func (r *APIKeyReconciler) checkAccepted(ctx context.Context, key *v1alpha1.APIK
 // handOverLater writes the token of a scheduled handover to the one-time Secret. It removes the claim if the token was not handed over for
 // certain. If that is not known, the claim stays: the handover counts as one of another controller.
 func (r *APIKeyReconciler) handOverLater(ctx context.Context, key *v1alpha1.APIKey, scheduled handover) error {
-	if !scheduled.isEnded && r.Now().Before(scheduled.due) {
+	if !scheduled.isEnded() && r.Now().Before(scheduled.due) {
 		return errHandoverScheduled
 	}
-	if !scheduled.isEnded {
+	if !scheduled.isEnded() {
 		if err := r.checkAccepted(ctx, key, scheduled.hash); err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ type rotations struct {
 // handover is a token that this process has minted and claimed for a rotation.
 type handover struct {
 	hash   string
-	secret *corev1.Secret // has the token; nil if isEnded
+	secret *corev1.Secret // has the token; nil if it was handed over or refused
 	// former is the status before the claim.
 	former *v1alpha1.APIKeyStatus
 	// due is the time at which the token is handed over, and end the time at which the process gives up.
@@ -36,9 +36,10 @@ type handover struct {
 	failure error
 	// mayBeWritten is true if a write of the Secret failed, and may have had an effect.
 	mayBeWritten bool
-	// isEnded is true if the token was handed over or refused. The result must still be recorded in the status.
-	isEnded bool
 }
+
+// isEnded reports whether the token was handed over or refused. The result must still be recorded in the status.
+func (h *handover) isEnded() bool { return h.secret == nil }
 
 // schedule adds the handover of the key's claim. It also deletes the tokens that were not handed over in time.
 func (r *rotations) schedule(key *v1alpha1.APIKey, scheduled handover, now time.Time) {
@@ -57,7 +58,7 @@ func (r *rotations) handoverOf(key *v1alpha1.APIKey, now time.Time) (handover, b
 	defer r.mu.Unlock()
 	scheduled, ok := r.handovers[client.ObjectKeyFromObject(key)]
 	claim := apikey.ClaimOf(key)
-	if !ok || claim == nil || claim.Hash != scheduled.hash || (!scheduled.isEnded && !now.Before(scheduled.end)) {
+	if !ok || claim == nil || claim.Hash != scheduled.hash || (!scheduled.isEnded() && !now.Before(scheduled.end)) {
 		return handover{}, false
 	}
 	return scheduled, true
@@ -78,7 +79,7 @@ func (r *rotations) record(key *v1alpha1.APIKey, scheduled handover, result erro
 	scheduled.failure = result
 	scheduled.mayBeWritten = scheduled.mayBeWritten || errors.As(result, new(*writeError))
 	if result == nil || isSecretRefused(result) {
-		scheduled.isEnded, scheduled.secret = true, nil
+		scheduled.secret = nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

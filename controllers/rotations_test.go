@@ -49,7 +49,7 @@ func TestInvariant1_TokensOfRotationsLeaveTheMemory(t *testing.T) {
 		if r.record(key(name), scheduled, result); tokens() != 0 {
 			t.Errorf("%s: the token is still in the memory", name)
 		}
-		if scheduled, ok := r.handoverOf(key(name), start.Add(time.Hour)); !ok || !scheduled.isEnded {
+		if scheduled, ok := r.handoverOf(key(name), start.Add(time.Hour)); !ok || !scheduled.isEnded() {
 			t.Errorf("%s: the result is not known any more", name)
 		}
 	}

@@ -218,7 +218,7 @@ var mutants = []mutant{
 	{
 		name:  "a process hands over the new token although the claim may be void",
 		file:  "controllers/rotations.go",
-		right: ` || (!scheduled.isEnded && !now.Before(scheduled.end)) {`,
+		right: ` || (!scheduled.isEnded() && !now.Before(scheduled.end)) {`,
 		wrong: ` {`,
 	},
 	{
