@@ -9,9 +9,11 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/controllers"
@@ -88,7 +90,7 @@ func (s *server) checkClaims(by *process, former, key *v1alpha1.APIKey) {
 				by.name, dropped.by.name, describeName(key), dropped.until)
 		}
 		secret := s.secrets[types.NamespacedName{Namespace: key.Namespace, Name: nameOfSecret(key)}]
-		if secret == nil || secret.Type != v1alpha1.SecretTypeToken || !isController(secret, key) {
+		if secret == nil || secret.Type != v1alpha1.SecretTypeToken || !mayBeOf(secret, key) {
 			continue
 		}
 		if handed := s.tokenIn(secret); handed != nil && handed.hash == record.Hash && *handed.handedOverAt < dropped.until {
@@ -271,8 +273,7 @@ func (s *server) checkConditions(key *v1alpha1.APIKey) {
 }
 
 func isStalled(key *v1alpha1.APIKey) bool {
-	stalled := conditionOf(key, v1alpha1.ConditionStalled)
-	return stalled != nil && stalled.Status == metav1.ConditionTrue
+	return meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionStalled)
 }
 
 func isOfHolder(reason string) bool {
@@ -280,12 +281,7 @@ func isOfHolder(reason string) bool {
 }
 
 func conditionOf(key *v1alpha1.APIKey, conditionType string) *metav1.Condition {
-	for i := range key.Status.Conditions {
-		if key.Status.Conditions[i].Type == conditionType {
-			return &key.Status.Conditions[i]
-		}
-	}
-	return nil
+	return meta.FindStatusCondition(key.Status.Conditions, conditionType)
 }
 
 // checkSecretWrite checks each write of a Secret at the API server.
@@ -357,7 +353,7 @@ func (s *server) checkSecretDeletion(by *process, secret *corev1.Secret) {
 		if key.Namespace != secret.Namespace || record == nil || isOver || key.Spec.TokenHash != "" {
 			continue
 		}
-		if isImmutable(secret) && record.ClaimedAt == nil && key.Status.Tokens[len(key.Status.Tokens)-1].ClaimedAt != nil {
+		if ptr.Deref(secret.Immutable, false) && record.ClaimedAt == nil && key.Status.Tokens[len(key.Status.Tokens)-1].ClaimedAt != nil {
 			continue // the Secret of an earlier version is replaced in a rotation
 		}
 		if record.NotBefore == nil || !s.isTTLOver(key, record.NotBefore.Time) {
@@ -365,8 +361,6 @@ func (s *server) checkSecretDeletion(by *process, secret *corev1.Secret) {
 		}
 	}
 }
-
-func isImmutable(secret *corev1.Secret) bool { return secret.Immutable != nil && *secret.Immutable }
 
 // noteTTL notes that the key declares its ttl, if it has one.
 func (s *server) noteTTL(key *v1alpha1.APIKey) {

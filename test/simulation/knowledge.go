@@ -158,14 +158,14 @@ func (s *server) forgetAfterRestore() {
 	for _, key := range s.keys {
 		for _, record := range key.Status.Tokens {
 			if record.NotBefore == nil {
-				delete(s.claims, claimID{key.UID, record.Hash})
 				s.claims[claimID{key.UID, record.Hash}] = &claim{}
 			}
 		}
 	}
 }
 
-func isController(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
+// mayBeOf reports whether the Secret belongs to the key, or has lost its owner.
+func mayBeOf(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
 	owner := metav1.GetControllerOf(secret)
 	return owner == nil || owner.UID == key.UID
 }

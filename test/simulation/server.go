@@ -4,6 +4,7 @@
 package simulation
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -451,12 +452,6 @@ func inOrder(keys map[types.NamespacedName]*v1alpha1.APIKey) []*v1alpha1.APIKey 
 
 func sortedNames[T any](objects map[types.NamespacedName]T) []types.NamespacedName {
 	return slices.SortedFunc(maps.Keys(objects), func(a, b types.NamespacedName) int {
-		if a.Namespace != b.Namespace {
-			return int(a.Namespace[0]) - int(b.Namespace[0])
-		}
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 }
