@@ -99,9 +99,8 @@ func (o *rotateOptions) run(ctx context.Context, s *session, args []string) erro
 		return err
 	}
 	key := keys[0]
-	declaredBy := ""
+	declaredBy := keyclient.HashDeclaredBy(key)
 	if key.Spec.TokenHash != "" {
-		declaredBy = keyclient.HashDeclaredBy(key)
 		if err := o.checkTokenIsPrinted(s, key); err != nil {
 			return fmt.Errorf("rotate APIKey %q: %w", key.Name, err)
 		}

@@ -139,7 +139,7 @@ func (r *request) detailsOf(key *v1alpha1.APIKey) *keyDetails {
 		SecretName:     nullable(key.Status.SecretName),
 		CreatedBy:      nullable(key.Annotations[createdBy]),
 		ManagedBy:      nullable(keyclient.ManagedBy(key)),
-		HashDeclaredBy: nullable(hashDeclaredBy(key)),
+		HashDeclaredBy: nullable(keyclient.HashDeclaredBy(key)),
 		Manifest:       manifestOf(key),
 	}
 	for i, c := range key.Status.Conditions {

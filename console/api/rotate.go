@@ -67,7 +67,7 @@ func (h *Handler) rotate(w http.ResponseWriter, r *request) *envelope.Response {
 // returns the response.
 func (h *Handler) refuseRotation(key *v1alpha1.APIKey, manager *authn.Key, overlap *time.Duration, force bool) *envelope.Response {
 	e := newEntry(key)
-	declaredBy := hashDeclaredBy(key)
+	declaredBy := keyclient.HashDeclaredBy(key)
 	switch {
 	case e.endedAt(time.Now()):
 		return cannotChange
@@ -83,14 +83,6 @@ func (h *Handler) refuseRotation(key *v1alpha1.APIKey, manager *authn.Key, overl
 	default:
 		return nil
 	}
-}
-
-// hashDeclaredBy returns what would set the former token of an imported key back after a rotation, or "".
-func hashDeclaredBy(key *v1alpha1.APIKey) string {
-	if key.Spec.TokenHash == "" {
-		return ""
-	}
-	return keyclient.HashDeclaredBy(key)
 }
 
 // rotateImported rotates the token of an imported key. The response has the new token. It comes once this server accepts that.

@@ -51,8 +51,11 @@ func ManagedBy(object metav1.Object) string {
 }
 
 // HashDeclaredBy returns what sets the spec.tokenHash of a key back after a user has changed it: the tool of ManagedBy, "kubectl apply", or
-// another field manager that applies it. It returns "" if nothing does.
+// another field manager that applies it. It returns "" if nothing does, or if the controller mints the token.
 func HashDeclaredBy(key *v1alpha1.APIKey) string {
+	if key.Spec.TokenHash == "" {
+		return ""
+	}
 	if tool := ManagedBy(key); tool != "" {
 		return tool
 	}

@@ -60,8 +60,11 @@ func TestHashDeclaredBy_NamesWhatWouldSetTheHashBack(t *testing.T) {
 		"another tool":        {fieldsOf("terraform", metav1.ManagedFieldsOperationApply, ownsHash), "terraform"},
 		"another tool's spec": {fieldsOf("terraform", metav1.ManagedFieldsOperationApply, ownsOther), ""},
 	} {
-		if got := keyclient.HashDeclaredBy(&v1alpha1.APIKey{ObjectMeta: test.metadata}); got != test.want {
+		if got := keyclient.HashDeclaredBy(&v1alpha1.APIKey{ObjectMeta: test.metadata, Spec: v1alpha1.APIKeySpec{TokenHash: "sha256:"}}); got != test.want {
 			t.Errorf("%s: declared by %q, want %q", name, got, test.want)
+		}
+		if got := keyclient.HashDeclaredBy(&v1alpha1.APIKey{ObjectMeta: test.metadata}); got != "" {
+			t.Errorf("%s: the hash of a minted token is declared by %q", name, got)
 		}
 	}
 }
