@@ -161,7 +161,7 @@ var mutants = []mutant{
 		name:  "a foreign Secret of the right name is deleted with the key's end",
 		file:  "controllers/secret.go",
 		right: `	case holdsToken(secret, key):`,
-		wrong: `	case secretName(key) == secret.Name:`,
+		wrong: `	case apikey.SecretName(key) == secret.Name:`,
 	},
 	{
 		name: "the name of a deleted Secret stays in the status",
