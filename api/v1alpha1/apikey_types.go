@@ -27,6 +27,7 @@ import (
 // +kubebuilder:printcolumn:name="Hint",type=string,JSONPath=`.status.tokens[0].hint`
 // +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.spec.expiresAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Last used",type=date,priority=1,JSONPath=`.status.tokens[0].lastUsedAt`
 // +kubebuilder:printcolumn:name="Secret",type=string,priority=1,JSONPath=`.status.secretName`
 // +kubebuilder:validation:XValidation:rule="has(self.spec.tokenHash) || (has(self.spec.secret) && has(self.spec.secret.name)) || size(self.metadata.name) <= 247",message="metadata.name is longer than 247 characters, which leaves no room for the Secret's default name (<metadata.name>-token): shorten it or set spec.secret.name"
 type APIKey struct {
@@ -284,6 +285,11 @@ type TokenRecord struct {
 	// notAfter is the time at which a superseded token expires. The controller then removes the record.
 	// +optional
 	NotAfter *metav1.Time `json:"notAfter,omitempty"`
+
+	// lastUsedAt is a time at which an authenticator accepted the token. It is not updated at each use: the last use may be up to a day
+	// later, or up to an hour while the key has a superseded token. It is absent if no use was seen.
+	// +optional
+	LastUsedAt *metav1.Time `json:"lastUsedAt,omitempty"`
 
 	// overlap is the spec.rotation.request.overlap of the rotation that issued this token: how long the token that it superseded stays
 	// accepted.

@@ -217,6 +217,10 @@ func (in *TokenRecord) DeepCopyInto(out *TokenRecord) {
 		in, out := &in.NotAfter, &out.NotAfter
 		*out = (*in).DeepCopy()
 	}
+	if in.LastUsedAt != nil {
+		in, out := &in.LastUsedAt, &out.LastUsedAt
+		*out = (*in).DeepCopy()
+	}
 	if in.Overlap != nil {
 		in, out := &in.Overlap, &out.Overlap
 		*out = new(v1.Duration)
