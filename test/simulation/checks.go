@@ -325,7 +325,6 @@ func (s *server) checkLead(by *process, owner types.UID, secret *corev1.Secret, 
 		record, accepted := recordOf(key, known.hash), s.acceptedAt[claimID{owner, known.hash}]
 		switch claimed := s.claims[claimID{owner, known.hash}]; {
 		case claimed == nil, claimed.isFirst: // the Secret of a first token is late
-		case s.mayDependOnLostState(): // such as the acceptance
 		case record == nil:
 			s.violate("3: a token that is handed over is on record", "%s writes %s, which %s does not accept",
 				by.name, s.describeSecret(secret), describeName(key))
@@ -334,12 +333,6 @@ func (s *server) checkLead(by *process, owner types.UID, secret *corev1.Secret, 
 				by.name, s.describeSecret(secret), s.now-accepted)
 		}
 	}
-}
-
-// mayDependOnLostState reports whether the reconcile that sent the request that is executed may have read a state that a restore has undone
-// since.
-func (s *server) mayDependOnLostState() bool {
-	return s.restoredAt > s.executing.sent-controllers.ReconcileTimeout
 }
 
 // minLead is the time before its handover for which a new token must be accepted.
@@ -361,9 +354,6 @@ func (s *server) checkSecretDeletion(by *process, secret *corev1.Secret) {
 		}
 		if ptr.Deref(secret.Immutable, false) && record.ClaimedAt == nil && key.Status.Tokens[len(key.Status.Tokens)-1].ClaimedAt != nil {
 			continue // the Secret of an earlier version is replaced in a rotation
-		}
-		if s.mayDependOnLostState() { // such as the end of the key
-			continue
 		}
 		if record.NotBefore == nil || !s.isTTLOver(key, record.NotBefore.Time) {
 			s.violate("an unread Secret stays", "%s deletes %s, and %s is active", by.name, s.describeSecret(secret), describeName(key))

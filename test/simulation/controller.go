@@ -116,7 +116,7 @@ const renewPeriod = 20 * time.Second
 
 // readClock lets the clock read the response to a request that no task sends.
 func (c *controller) readClock() {
-	if c.partitioned {
+	if c.isCutOff() {
 		return
 	}
 	request, err := http.NewRequestWithContext(context.WithValue(background, callKey{}, prompt), http.MethodGet, "http://simulation/", nil)

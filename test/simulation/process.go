@@ -33,6 +33,9 @@ type process struct {
 // clock returns the time of the process's own clock.
 func (p *process) clock() time.Time { return p.simulation.clock().Add(p.skew) }
 
+// isCutOff reports whether the process cannot reach an API server.
+func (p *process) isCutOff() bool { return p.partitioned || p.server.isStopped() }
+
 // after adds an event of the process. It does not happen if the process crashes before.
 func (p *process) after(delay time.Duration, run func()) { p.at(p.now+max(delay, 0), run) }
 
@@ -207,7 +210,7 @@ var fateNames = [numberOfFates]string{
 }
 
 func (p *process) transmit(request *call, what fate) {
-	if p.partitioned {
+	if p.isCutOff() {
 		what = fateRequestLost
 	}
 	p.log(p.name, func() string { return request.name() + fateNames[what] })
@@ -244,7 +247,7 @@ func (p *process) arrive(request *call, what fate) {
 		err = request.execute()
 	}
 	switch {
-	case what == fateResponseLost, p.partitioned:
+	case what == fateResponseLost, p.isCutOff():
 		p.failConnection(request)
 		return
 	case what == fateFailedLate && err == nil:

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/controllers"
 )
 
 // server is the Kubernetes API: its objects, their revisions, the events of watches, the garbage collector, and what admission refuses.
@@ -404,6 +405,10 @@ func (s *server) takeBackup() *state {
 	s.log("API server", text("takes a backup"))
 	return s.clone()
 }
+
+// isStopped reports whether the API servers are stopped for a restore. They are for longer than a reconcile takes, as the documentation
+// says: no reconcile then acts on what it read before.
+func (s *server) isStopped() bool { return s.now < s.restoredAt+controllers.ReconcileTimeout }
 
 // restore returns to the backup, with revisions that are higher than all before, as the documentation of etcd recommends for Kubernetes.
 func (s *server) restore(backup *state) {

@@ -35,7 +35,7 @@ const watchRetryDelay = time.Second
 // list reads all keys in a consistent list, and then watches.
 func (w *watcher) list() {
 	w.after(w.networkDelay(), func() {
-		if w.partitioned {
+		if w.isCutOff() {
 			w.after(watchRetryDelay, w.list)
 			return
 		}
@@ -45,7 +45,7 @@ func (w *watcher) list() {
 		}
 		keys := w.server.listKeysAt(revision)
 		w.after(w.watchDelay(), func() {
-			if w.partitioned || w.server.restores != restores {
+			if w.isCutOff() || w.server.restores != restores {
 				w.after(watchRetryDelay, w.list)
 				return
 			}
@@ -69,7 +69,7 @@ func (w *watcher) chooseRevision() int64 {
 
 // connect watches from the position.
 func (w *watcher) connect() {
-	if w.partitioned {
+	if w.isCutOff() {
 		w.after(watchRetryDelay, w.connect)
 		return
 	}
@@ -99,7 +99,7 @@ func (w *watcher) expect() {
 }
 
 func (w *watcher) deliver() {
-	if w.partitioned {
+	if w.isCutOff() {
 		w.interrupt()
 		return
 	}
@@ -124,7 +124,7 @@ func (w *watcher) interrupt() {
 
 // receiveBookmark is called once a minute, as the API server sends bookmarks.
 func (w *watcher) receiveBookmark() {
-	if next, ok := w.server.changeAfter(w.position); w.connected && !w.partitioned && ok && next == nil {
+	if next, ok := w.server.changeAfter(w.position); w.connected && !w.isCutOff() && ok && next == nil {
 		w.position = w.server.revision
 		w.bookmark()
 	}
