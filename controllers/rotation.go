@@ -53,7 +53,8 @@ func (r *APIKeyReconciler) rotate(ctx context.Context, key *v1alpha1.APIKey) (ct
 		return untilHandover, nil
 	case errors.Is(err, errTooManyTokens):
 		r.setRotating(key, v1alpha1.ReasonRotating, fmt.Sprintf("Waiting until %s, when a superseded token ends: a key has at most %d tokens. "+
-			"To rotate earlier, shorten spec.rotation.overlap.", apikey.NextEnd(key).UTC().Format(time.RFC3339), apikey.MaxTokens))
+			"To rotate earlier, shorten spec.rotation.overlap. After a leak, rotate with an overlap of 0s, which does not wait.",
+			apikey.NextEnd(key).UTC().Format(time.RFC3339), apikey.MaxTokens))
 		return ctrl.Result{}, nil // reconcileIssued requeues the key for its next deadline
 	case errors.Is(err, errRotationMayBeEarly):
 		r.setPending(key, "Waiting until the controller's clock agrees with the API server's: the rotation may not be due yet.")
@@ -80,7 +81,7 @@ func (r *APIKeyReconciler) replaceImportedToken(ctx context.Context, key *v1alph
 	if apikey.RestoreToken(key, key.Spec.TokenHash, r.timestamp()) {
 		return nil
 	}
-	if !apikey.HasRoomForClaim(key) {
+	if !apikey.HasRoomForClaim(key, r.Now()) {
 		return errTooManyTokens
 	}
 	if err := r.checkConflict(ctx, key); err != nil {
@@ -107,7 +108,7 @@ func (r *APIKeyReconciler) replaceMintedToken(ctx context.Context, key *v1alpha1
 	if !r.isClockTrusted(ctx, key, actionRotate) { // the former token ends by the same clock
 		return errRotationMayBeEarly
 	}
-	if !apikey.HasRoomForClaim(key) {
+	if !apikey.HasRoomForClaim(key, r.Now()) {
 		return errTooManyTokens
 	}
 	if err := r.clearSecretName(ctx, key); err != nil {
@@ -192,7 +193,7 @@ func (r *APIKeyReconciler) trackRotation(key *v1alpha1.APIKey) {
 	switch next := apikey.NextRotation(key); {
 	case !apikey.IsRotationPending(key, now):
 		r.rotations.forget(name)
-	case !apikey.HasRoomForClaim(key) && apikey.ClaimOf(key) == nil:
+	case !apikey.HasRoomForClaim(key, now) && apikey.ClaimOf(key) == nil:
 		r.rotations.forget(name)
 	case next != nil && next.Time.Before(now):
 		r.rotations.setDueSince(name, next.Time)

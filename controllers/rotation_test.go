@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -54,6 +55,9 @@ func interval(d time.Duration) func(*v1alpha1.APIKey) {
 func requestAt(at time.Time) func(*v1alpha1.APIKey) {
 	return rotation(func(r *v1alpha1.Rotation) { r.Request = &v1alpha1.RotationRequest{At: metav1.NewTime(at)} })
 }
+
+// withoutOverlap ends all former tokens with the requested rotation.
+func withoutOverlap(key *v1alpha1.APIKey) { key.Spec.Rotation.Request.Overlap = &metav1.Duration{} }
 
 // issue creates a key and waits until it is issued.
 func (f *fixture) issue(name string, change ...func(*v1alpha1.APIKey)) *v1alpha1.APIKey {
@@ -342,7 +346,7 @@ func TestReconcile_FinishesARotationWhoseRequestWasRemoved(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)
 	before := f.issue("frontend")
-	f.request("frontend", rotation(func(r *v1alpha1.Rotation) { r.Request.Overlap = &metav1.Duration{} }))
+	f.request("frontend", withoutOverlap)
 	f.waitForClaim("frontend")
 	f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.Rotation = nil })
 	key := f.rotate(before)
@@ -368,7 +372,8 @@ func TestReconcile_RotatesTwiceWithinTheOverlapAndWaitsWhenTheListIsFull(t *test
 	}
 	end := key.Status.Tokens[apikey.MaxTokens-1].NotAfter.UTC()
 	f.request("frontend")
-	full := fmt.Sprintf("Waiting until %s, when a superseded token ends: a key has at most 5 tokens. To rotate earlier, shorten spec.rotation.overlap.",
+	full := fmt.Sprintf("Waiting until %s, when a superseded token ends: a key has at most 5 tokens. "+
+		"To rotate earlier, shorten spec.rotation.overlap. After a leak, rotate with an overlap of 0s, which does not wait.",
 		end.Format(time.RFC3339))
 	framework.Eventually(f, "the rotation waits", func() bool {
 		return meta.IsStatusConditionTrue(f.GetKey("frontend").Status.Conditions, v1alpha1.ConditionReconciling)
@@ -384,6 +389,94 @@ func TestReconcile_RotatesTwiceWithinTheOverlapAndWaitsWhenTheListIsFull(t *test
 		t.Error("the status has the token that has ended")
 	}
 	f.assertHandedOver(rotated, nil)
+}
+
+// fillTokens rotates a minted key until its list of tokens is full.
+func (f *fixture) fillTokens(name string) *v1alpha1.APIKey {
+	f.Helper()
+	key := f.issue(name)
+	for range apikey.MaxTokens - 1 {
+		f.request(name)
+		key = f.rotate(key)
+	}
+	return key
+}
+
+// A leaked token must not stay accepted because the list is full. The rotation begins at once, although another one waits.
+func TestReconcile_ARequestWithoutOverlapDoesNotWaitForAFullList(t *testing.T) {
+	f := newFixture(t)
+	f.startController(nil)
+	before := f.fillTokens("frontend")
+	f.request("frontend")
+	framework.Eventually(f, "the rotation waits", func() bool {
+		return meta.IsStatusConditionTrue(f.GetKey("frontend").Status.Conditions, v1alpha1.ConditionReconciling)
+	})
+	f.clock.advance(time.Second) // a request of the same second would be the same
+	f.request("frontend", withoutOverlap)
+	claimed := f.waitForClaim("frontend")
+	hash := apikey.ClaimOf(claimed).Hash
+	kept := before.Status.Tokens[:apikey.MaxTokens-1]
+	f.assertRecords(claimed, newest(kept[0].Hash), superseded(kept[1].Hash), superseded(kept[2].Hash), superseded(kept[3].Hash), acceptedClaim(hash))
+	key := f.rotate(before)
+	if hashOf(key) != hash {
+		t.Error("the newest token is not the one that was claimed")
+	}
+	f.assertHandedOver(key, nil)
+	for _, record := range key.Status.Tokens[1:] {
+		if record.NotAfter.After(f.clock.Now()) {
+			t.Errorf("a former token is accepted until %v", record.NotAfter)
+		}
+	}
+}
+
+// The full list loses no other token when the rotation is tried again.
+func TestReconcile_ARefusedRotationWithoutOverlapDropsOneToken(t *testing.T) {
+	f := newFixture(t)
+	var refuse atomic.Bool
+	f.startController(refuseUpdates(&refuse))
+	before := f.fillTokens("frontend")
+	kept := recordsOf(before)[:apikey.MaxTokens-1]
+	refuse.Store(true)
+	f.request("frontend", withoutOverlap)
+	refused := f.reachHandover("frontend")
+	f.assertRecords(f.WaitForReady("frontend", v1alpha1.ReasonSecretRefused), kept...)
+	f.clock.advance(maxBackoff)
+	f.touch("frontend", "retry")
+	claimed := f.waitForClaim("frontend", refused)
+	f.assertRecords(claimed, append(slices.Clone(kept), acceptedClaim(apikey.ClaimOf(claimed).Hash))...)
+	refuse.Store(false)
+	key := f.rotate(before)
+	f.assertHandedOver(key, nil)
+	for _, record := range key.Status.Tokens[1:] {
+		if record.NotAfter.After(f.clock.Now()) {
+			t.Errorf("a former token is accepted until %v", record.NotAfter)
+		}
+	}
+}
+
+// An imported key has no requests: its owner declares the overlap and the new hash at once.
+func TestReconcile_AnImportedTokenWithoutOverlapDoesNotWaitForAFullList(t *testing.T) {
+	f := newFixture(t)
+	f.startController(nil)
+	key := f.issue("frontend", tokenHash(token.Hash("0")))
+	for i := range apikey.MaxTokens - 1 {
+		former := key
+		f.UpdateKey("frontend", tokenHash(token.Hash(strconv.Itoa(i+1))))
+		key = f.waitForToken(former)
+	}
+	f.UpdateKey("frontend", tokenHash(token.Hash("waits")))
+	framework.Eventually(f, "the rotation waits", func() bool {
+		return meta.IsStatusConditionTrue(f.GetKey("frontend").Status.Conditions, v1alpha1.ConditionReconciling)
+	})
+	f.UpdateKey("frontend", func(key *v1alpha1.APIKey) {
+		tokenHash(token.Hash("last"))(key)
+		overlap(0)(key)
+	})
+	last := f.waitForToken(key)
+	if hashOf(last) != token.Hash("last") {
+		t.Error("the declared token is not the newest one")
+	}
+	framework.Eventually(f, "the former tokens are dropped", func() bool { return len(f.GetKey("frontend").Status.Tokens) == 1 })
 }
 
 func TestReconcile_AShorterOverlapEndsSupersededTokensEarlier(t *testing.T) {

@@ -211,7 +211,8 @@ func TestRotate_AKeyHasAtMostFiveTokens(t *testing.T) {
 	}
 	before := f.object(created.ID)
 	want := fmt.Sprintf("The new token was not accepted within 10s, and the former one stays (status: Waiting until %s, when a superseded token "+
-		"ends: a key has at most 5 tokens. To rotate earlier, shorten spec.rotation.overlap.). Check that the controller is running, and try again.",
+		"ends: a key has at most 5 tokens. To rotate earlier, shorten spec.rotation.overlap. After a leak, rotate with an overlap of 0s, which does not wait.). "+
+		"Check that the controller is running, and try again.",
 		apikey.NextEnd(before).UTC().Format(time.RFC3339))
 	f.call("POST /v1/api-keys/"+created.ID+"/rotate", f.writer.Token).assertError(t, 503, want)
 	if diff := cmp.Diff(before.Spec, f.object(created.ID).Spec); diff != "" {

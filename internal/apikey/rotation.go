@@ -79,17 +79,30 @@ func requestedRotation(key *v1alpha1.APIKey) *metav1.Time {
 	return &at
 }
 
-// HasRoomForClaim reports whether the claim of another token can be recorded.
-func HasRoomForClaim(key *v1alpha1.APIKey) bool {
+// HasRoomForClaim reports whether the claim of another token can be recorded at the time now. A rotation with an overlap of 0 has room at
+// any time: it ends all former tokens, and [Claim] drops one of them some seconds earlier.
+func HasRoomForClaim(key *v1alpha1.APIKey, now time.Time) bool {
 	records := len(key.Status.Tokens)
 	if claim := ClaimOf(key); claim != nil && claim.NotBefore == nil {
 		records-- // it will be replaced
 	}
-	return records < MaxTokens
+	return records < MaxTokens || nextOverlap(key, now) == 0
+}
+
+// nextOverlap returns the overlap of the rotation that is due or not finished.
+func nextOverlap(key *v1alpha1.APIKey, now time.Time) time.Duration {
+	var next v1alpha1.TokenRecord
+	if claim := ClaimOf(key); claim != nil {
+		next.Overlap = claim.Overlap
+	}
+	if request := DueRequest(key, now); request != nil && request.Overlap != nil {
+		next.Overlap = request.Overlap
+	}
+	return overlapBy(&next, key)
 }
 
 // Claim records the claim of another token. It drops an earlier claim. If that is accepted, a client may have its token: then it becomes a
-// superseded token, and the new claim gets its overlap unless it has one.
+// superseded token, and the new claim gets its overlap unless it has one. With an overlap of 0, a full list loses a superseded token.
 func Claim(key *v1alpha1.APIKey, record v1alpha1.TokenRecord, now metav1.Time) {
 	DropClaim(key)
 	if former := ClaimOf(key); former != nil {
@@ -102,7 +115,31 @@ func Claim(key *v1alpha1.APIKey, record v1alpha1.TokenRecord, now metav1.Time) {
 		removeClaim(key)
 		key.Status.Tokens = slices.Insert(key.Status.Tokens, min(1, len(key.Status.Tokens)), superseded) // behind the newest token
 	}
+	if len(key.Status.Tokens) == MaxTokens && overlapBy(&record, key) == 0 {
+		dropSuperseded(key)
+	}
 	key.Status.Tokens = append(key.Status.Tokens, record)
+}
+
+// dropSuperseded drops the superseded token that ends first. A superseded claim is the last choice: a client may have read its token just
+// now, and the Secret may hold it.
+func dropSuperseded(key *v1alpha1.APIKey) {
+	first := -1
+	for i := range key.Status.Tokens {
+		if key.Status.Tokens[i].NotAfter != nil && (first < 0 || isDroppedBefore(&key.Status.Tokens[i], &key.Status.Tokens[first])) {
+			first = i
+		}
+	}
+	if first >= 0 {
+		key.Status.Tokens = slices.Delete(slices.Clone(key.Status.Tokens), first, first+1)
+	}
+}
+
+func isDroppedBefore(a, b *v1alpha1.TokenRecord) bool {
+	if isClaimA, isClaimB := a.ClaimedAt != nil, b.ClaimedAt != nil; isClaimA != isClaimB {
+		return isClaimB
+	}
+	return a.NotAfter.Before(b.NotAfter)
 }
 
 // RemoveClaim removes the claim. If it is accepted, its token must not have been handed over.

@@ -4,12 +4,14 @@
 package apikey_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
@@ -115,6 +117,14 @@ func TestChangesOfTokenRecords(t *testing.T) {
 	overlap := func(d time.Duration) v1alpha1.Rotation { return v1alpha1.Rotation{Overlap: lasting(d)} }
 	finish := func(key *v1alpha1.APIKey) { apikey.FinishClaim(key, at(100)) }
 	claim := func(key *v1alpha1.APIKey) { apikey.Claim(key, recordOf(hashC, claimedIn(100), issuedAt(100)), at(100)) }
+	hash1, hash2, hash3 := token.Hash("1"), token.Hash("2"), token.Hash("3")
+	claimAtOnce := func(key *v1alpha1.APIKey) {
+		apikey.Claim(key, recordOf(hashC, claimedIn(100), issuedAt(100), withOverlap(0)), at(100))
+	}
+	full := func(last v1alpha1.TokenRecord) *v1alpha1.APIKey {
+		return rotated(v1alpha1.Rotation{}, recordOf(hashA, issuedAt(90)), recordOf(hash1, issuedAt(0), endsAt(201)),
+			recordOf(hash2, issuedAt(0), endsAt(202)), recordOf(hash3, issuedAt(0), endsAt(203)), last)
+	}
 	restore := func(key *v1alpha1.APIKey) {
 		if !apikey.RestoreToken(key, hashB, at(100)) {
 			key.Status.Tokens = nil
@@ -159,6 +169,18 @@ func TestChangesOfTokenRecords(t *testing.T) {
 		{"a superseded claim stays accepted for an hour", rotated(overlap(2*time.Hour), recordOf(hashA, issuedAt(0)),
 			recordOf(hashB, claimedIn(90), issuedAt(90), withOverlap(0))), claim,
 			tokens{recordOf(hashA, issuedAt(0)), recordOf(hashB, claimedIn(90), issuedAt(100), endsAt(100+hour)),
+				recordOf(hashC, claimedIn(100), issuedAt(100), withOverlap(0))}},
+		{"a claim with an overlap of 0 drops the superseded token of a full list that ends first", full(recordOf(hashB, issuedAt(0), endsAt(200))), claimAtOnce,
+			tokens{recordOf(hashA, issuedAt(90)), recordOf(hash1, issuedAt(0), endsAt(201)), recordOf(hash2, issuedAt(0), endsAt(202)),
+				recordOf(hash3, issuedAt(0), endsAt(203)), recordOf(hashC, claimedIn(100), issuedAt(100), withOverlap(0))}},
+		{"such a claim drops a superseded claim last", full(recordOf(hashB, claimedIn(0), issuedAt(0), endsAt(200))), claimAtOnce,
+			tokens{recordOf(hashA, issuedAt(90)), recordOf(hash2, issuedAt(0), endsAt(202)), recordOf(hash3, issuedAt(0), endsAt(203)),
+				recordOf(hashB, claimedIn(0), issuedAt(0), endsAt(200)), recordOf(hashC, claimedIn(100), issuedAt(100), withOverlap(0))}},
+		{"such a claim supersedes an accepted claim of a full list", full(recordOf(hashB, claimedIn(0), issuedAt(0))), claimAtOnce,
+			tokens{recordOf(hashA, issuedAt(90)), recordOf(hashB, claimedIn(0), issuedAt(100), endsAt(100+day)), recordOf(hash2, issuedAt(0), endsAt(202)),
+				recordOf(hash3, issuedAt(0), endsAt(203)), recordOf(hashC, claimedIn(100), issuedAt(100), withOverlap(0))}},
+		{"such a claim drops nothing of a list with room", rotated(v1alpha1.Rotation{}, recordOf(hashA, issuedAt(0)), recordOf(hashB, issuedAt(-10), endsAt(200))),
+			claimAtOnce, tokens{recordOf(hashA, issuedAt(0)), recordOf(hashB, issuedAt(-10), endsAt(200)),
 				recordOf(hashC, claimedIn(100), issuedAt(100), withOverlap(0))}},
 
 		{"a former token", rotated(overlap(time.Hour), recordOf(hashA, issuedAt(0)), recordOf(hashB, issuedAt(-10), endsAt(120))), restore,
@@ -209,20 +231,34 @@ func TestChangesOfTokenRecords(t *testing.T) {
 func TestHasRoomForClaimAndNextEnd(t *testing.T) {
 	superseded := func(end float64) v1alpha1.TokenRecord { return recordOf(hashB, issuedAt(0), endsAt(end)) }
 	newest, claim, accepted := recordOf(hashA, issuedAt(0)), recordOf(hashC), recordOf(hashC, issuedAt(0), claimedIn(0))
+	four := []v1alpha1.TokenRecord{newest, superseded(3), superseded(1), superseded(2)}
+	with := func(last v1alpha1.TokenRecord) []v1alpha1.TokenRecord { return append(slices.Clone(four), last) }
+	request := func(minutes float64, overlap *metav1.Duration) v1alpha1.Rotation {
+		return v1alpha1.Rotation{Request: &v1alpha1.RotationRequest{At: at(minutes), Overlap: overlap}}
+	}
 	for _, test := range []struct {
-		rule   string
-		tokens []v1alpha1.TokenRecord
-		room   bool
-		end    *metav1.Time
+		rule     string
+		declared v1alpha1.Rotation
+		tokens   []v1alpha1.TokenRecord
+		room     bool
+		end      *metav1.Time
 	}{
-		{"no token", nil, true, nil},
-		{"four tokens", []v1alpha1.TokenRecord{newest, superseded(3), superseded(1), superseded(2)}, true, new(at(1))},
-		{"four tokens and a claim", []v1alpha1.TokenRecord{newest, superseded(3), superseded(2), superseded(1), claim}, true, new(at(1))},
-		{"four tokens and an accepted claim", []v1alpha1.TokenRecord{newest, superseded(3), superseded(2), superseded(1), accepted}, false, new(at(1))},
-		{"five tokens", []v1alpha1.TokenRecord{newest, superseded(4), superseded(3), superseded(2), superseded(1)}, false, new(at(1))},
+		{"no token", v1alpha1.Rotation{}, nil, true, nil},
+		{"four tokens", v1alpha1.Rotation{}, four, true, new(at(1))},
+		{"four tokens and a claim", v1alpha1.Rotation{}, with(claim), true, new(at(1))},
+		{"four tokens and an accepted claim", v1alpha1.Rotation{}, with(accepted), false, new(at(1))},
+		{"five tokens", v1alpha1.Rotation{}, with(superseded(4)), false, new(at(1))},
+		{"five tokens, and a due request with an overlap of 0", request(5, lasting(0)), with(superseded(4)), true, new(at(1))},
+		{"five tokens, and a due request with an overlap", request(5, lasting(1)), with(superseded(4)), false, new(at(1))},
+		{"five tokens, and a due request without an overlap", request(5, nil), with(superseded(4)), false, new(at(1))},
+		{"five tokens, and a request with an overlap of 0 that is not due", request(6, lasting(0)), with(superseded(4)), false, new(at(1))},
+		{"five tokens, and an overlap of 0", v1alpha1.Rotation{Overlap: lasting(0)}, with(superseded(4)), true, new(at(1))},
+		{"four tokens and an accepted claim, and a due request with an overlap of 0", request(5, lasting(0)), with(accepted), true, new(at(1))},
+		{"four tokens and the accepted claim of a request with an overlap of 0", v1alpha1.Rotation{},
+			with(recordOf(hashC, issuedAt(0), claimedIn(0), withOverlap(0))), true, new(at(1))},
 	} {
-		key := rotated(v1alpha1.Rotation{}, test.tokens...)
-		if got := apikey.HasRoomForClaim(key); got != test.room {
+		key := rotated(test.declared, test.tokens...)
+		if got := apikey.HasRoomForClaim(key, at(5).Time); got != test.room {
 			t.Errorf("%s: HasRoomForClaim = %t, want %t", test.rule, got, test.room)
 		}
 		if diff := cmp.Diff(test.end, apikey.NextEnd(key)); diff != "" {
