@@ -104,7 +104,7 @@ func Rotate(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, optio
 // requestRotation rotates the token of a key by a request to the controller, which mints the new one.
 func requestRotation(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, options RotateOptions) (*RotateResult, error) {
 	requested, err := Update(ctx, c, key.Namespace, key.Name, key.UID, func(current *v1alpha1.APIKey) error {
-		if err := checkRotatable(key, current, options.Now()); err != nil {
+		if err := checkRotatable(key, current, options); err != nil {
 			return err
 		}
 		request := &v1alpha1.RotationRequest{At: requestTime(current, options.Now()), Overlap: durationOf(options.Overlap)}
@@ -144,7 +144,7 @@ func replaceToken(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey,
 	}
 	result := &RotateResult{Token: token.New()}
 	changed, err := updateUncancelled(ctx, c, key, func(current *v1alpha1.APIKey) error {
-		if err := checkRotatable(key, current, options.Now()); err != nil {
+		if err := checkRotatable(key, current, options); err != nil {
 			return err
 		}
 		result.former = current.DeepCopy()
@@ -234,7 +234,9 @@ func updateUncancelled(
 }
 
 // checkRotatable returns the reason why the token of a key in its current state cannot be rotated. The caller has seen it earlier.
-func checkRotatable(seen, current *v1alpha1.APIKey, now time.Time) error {
+func checkRotatable(seen, current *v1alpha1.APIKey, options RotateOptions) error {
+	now := options.Now()
+	endsWait := options.Overlap != nil && *options.Overlap == 0 && waitsForRoom(current, now)
 	switch former := apikey.NewestToken(seen); {
 	case current.Labels[v1alpha1.LabelBootstrap] == "true":
 		return ErrBootstrapKey
@@ -242,11 +244,16 @@ func checkRotatable(seen, current *v1alpha1.APIKey, now time.Time) error {
 		return fmt.Errorf("%w: %s", ErrNotIssued, readyMessage(current))
 	case former != nil && former.Hash != apikey.NewestToken(current).Hash:
 		return &RotatingError{"another client has rotated the token at the same time: rotate it again only if that is intended"}
-	case apikey.IsRotationPending(current, requestTime(current, now).Time) && !canReplaceHash(current):
+	case apikey.IsRotationPending(current, requestTime(current, now).Time) && !canReplaceHash(current) && !endsWait:
 		return &RotatingError{"the token is being rotated already: wait until that has ended (status: " + rotationMessage(current) + ")"}
 	default:
 		return nil
 	}
+}
+
+// waitsForRoom reports whether the rotation that is due waits until a superseded token ends. A rotation without overlap does not wait.
+func waitsForRoom(key *v1alpha1.APIKey, now time.Time) bool {
+	return apikey.ClaimOf(key) == nil && !apikey.HasRoomForClaim(key, now)
 }
 
 // canReplaceHash reports whether the key declares a token hash that it cannot get.

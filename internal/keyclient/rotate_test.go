@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -158,6 +160,49 @@ func TestRotate_RefusesAKeyThatIsBeingRotated(t *testing.T) {
 			t.Errorf("the error is %v, want %s", err, want)
 		}
 	}
+}
+
+// The token has leaked, and another rotation waits until a superseded token ends.
+func TestRotate_WithoutOverlapReplacesARotationThatWaits(t *testing.T) {
+	for name, test := range map[string]struct {
+		kind  func(*keyclient.CreateOptions)
+		start func(*v1alpha1.APIKey)
+	}{
+		"imported": {func(*keyclient.CreateOptions) {}, func(key *v1alpha1.APIKey) { key.Spec.TokenHash = token.Hash("waits") }},
+		"minted": {minted, func(key *v1alpha1.APIKey) {
+			key.Spec.Rotation = &v1alpha1.Rotation{Request: &v1alpha1.RotationRequest{At: metav1.NewTime(key.Status.Tokens[0].NotBefore.Add(time.Second))}}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixtureWithController(t)
+			key := f.create("Frontend App", test.kind).Key
+			framework.Must(t, f.fillTokens(key))
+			f.UpdateKey(key.Name, test.start)
+			var waiting *v1alpha1.APIKey
+			framework.Eventually(t, "the rotation waits", func() bool {
+				waiting = f.GetKey(key.Name)
+				return meta.IsStatusConditionTrue(waiting.Status.Conditions, v1alpha1.ConditionReconciling)
+			})
+			if _, err := keyclient.Rotate(t.Context(), f.Env.Client, waiting, rotateOptions(time.Hour)); !errors.As(err, new(*keyclient.RotatingError)) {
+				t.Errorf("with an overlap, the error is %v", err)
+			}
+			rotated := f.rotate(waiting, 0)
+			if rotated.Until != nil || newestHash(rotated.Key) == newestHash(waiting) {
+				t.Errorf("the leaked token is accepted until %v", rotated.Until)
+			}
+		})
+	}
+}
+
+// fillTokens adds superseded tokens to the status of a key until its list of tokens is full.
+func (f *fixture) fillTokens(key *v1alpha1.APIKey) error {
+	full := f.GetKey(key.Name)
+	for i := range apikey.MaxTokens - 1 {
+		full.Status.Tokens = append(full.Status.Tokens, v1alpha1.TokenRecord{
+			Hash: token.Hash(strconv.Itoa(i)), NotBefore: full.Status.Tokens[0].NotBefore, NotAfter: new(metav1.NewTime(time.Now().Add(time.Hour))),
+		})
+	}
+	return f.Env.Client.Status().Update(f.Context(), full)
 }
 
 func TestRotate_ReplacesARequestForLater(t *testing.T) {
