@@ -229,13 +229,19 @@ func (s *server) isRotationDue(former, key *v1alpha1.APIKey) bool {
 		}
 	}
 	rotation := rotationOf(key)
-	if request := rotation.Request; request != nil {
-		at, handled := request.At.Truncate(time.Second), former.Status.RotationHandled
-		if !now.Before(at) && (handled == nil || at.After(handled.Time)) {
-			return true
-		}
+	if s.isRequestDue(rotation.Request, former.Status.RotationHandled) {
+		return true
 	}
 	return rotation.Interval != nil && !now.Before(former.Status.Tokens[0].NotBefore.Add(rotation.Interval.Duration))
+}
+
+// isRequestDue reports whether a request is later than the one that was handled, and has come.
+func (s *server) isRequestDue(request *v1alpha1.RotationRequest, handled *metav1.Time) bool {
+	if request == nil {
+		return false
+	}
+	at := request.At.Truncate(time.Second)
+	return !s.clock().Add(clockTolerance).Before(at) && (handled == nil || at.After(handled.Time))
 }
 
 func sameAppName(a, b *v1alpha1.APIKey) bool {

@@ -31,7 +31,7 @@ func (s *simulation) act(remaining int) {
 
 // takeAction lets a client do something. The plainest action is none.
 func (s *simulation) takeAction() {
-	switch s.below(30) {
+	switch s.below(31) {
 	case 0:
 	case 1, 2:
 		s.createMinted()
@@ -72,6 +72,8 @@ func (s *simulation) takeAction() {
 		s.replaceImport()
 	case 29:
 		s.change("withdraws the rotation of", func(key *v1alpha1.APIKey) { key.Spec.Rotation = nil })
+	case 30:
+		s.fillTokens()
 	case 23:
 		if s.chance(5) {
 			s.createCrowd()
@@ -213,6 +215,33 @@ func (s *simulation) requestRotation() {
 			key.Spec.Rotation = &rotation
 		}
 	})
+}
+
+// fillTokens requests rotations of a key, each when the one before has probably ended, until its list of tokens is full. The last request
+// has another overlap, which may be 0.
+func (s *simulation) fillTokens() {
+	key := s.chooseKey()
+	if key == nil || key.Spec.TokenHash != "" {
+		return
+	}
+	last := one(&s.choices, &metav1.Duration{}, nil)
+	for i := range maxTokens {
+		s.after(time.Duration(i)*10*time.Second, func() {
+			current := s.server.keys[client.ObjectKeyFromObject(key)]
+			if current == nil {
+				return
+			}
+			requested := current.DeepCopy()
+			rotation := rotationOf(current)
+			rotation.Request = &v1alpha1.RotationRequest{At: metav1.NewTime(s.clock())}
+			if i == maxTokens-1 {
+				rotation.Request.Overlap = last
+			}
+			requested.Spec.Rotation = &rotation
+			s.log("user", func() string { return "requests a rotation of " + s.describeSpec(requested) })
+			_, _ = s.server.updateSpec(s.users, requested)
+		})
+	}
 }
 
 // configureRotation changes the interval, which is shorter than the schema permits, and the overlap.

@@ -113,7 +113,7 @@ func (s *server) unsettledIssue(key *v1alpha1.APIKey) string {
 
 // unsettledTokens checks that the newest token is the first one, that the others end later, and that no rotation is due.
 func (s *server) unsettledTokens(key *v1alpha1.APIKey) string {
-	isFull := len(key.Status.Tokens) == maxTokens
+	isFull := len(key.Status.Tokens) == maxTokens && !s.endsFormerTokens(key)
 	for i, record := range key.Status.Tokens {
 		switch {
 		case i == 0 && (record.NotBefore == nil || record.NotAfter != nil):
@@ -137,6 +137,20 @@ func (s *server) unsettledTokens(key *v1alpha1.APIKey) string {
 
 // maxTokens is the maximum number of tokens on record.
 const maxTokens = 5
+
+// endsFormerTokens reports whether the rotation that is due, or not finished, has an overlap of 0. It does not wait for the end of a token.
+func (s *server) endsFormerTokens(key *v1alpha1.APIKey) bool {
+	rotation := rotationOf(key)
+	overlaps := []*metav1.Duration{rotation.Overlap}
+	if last := key.Status.Tokens[len(key.Status.Tokens)-1]; last.ClaimedAt != nil && last.NotAfter == nil && last.Overlap != nil {
+		overlaps = append(overlaps, last.Overlap)
+	}
+	if s.isRequestDue(rotation.Request, key.Status.RotationHandled) && rotation.Request.Overlap != nil {
+		overlaps = append(overlaps, rotation.Request.Overlap)
+	}
+	overlap := overlaps[len(overlaps)-1]
+	return overlap != nil && overlap.Duration == 0
+}
 
 // isRotationDueWithin reports whether a rotation became due only just now, or will be soon.
 func (s *server) isRotationDueWithin(key *v1alpha1.APIKey, period time.Duration) bool {

@@ -241,6 +241,18 @@ var mutants = []mutant{
 		wrong: `claim != nil {`,
 	},
 	{
+		name:  "a rotation without overlap waits until a superseded token ends",
+		file:  "internal/apikey/rotation.go",
+		right: `return records < MaxTokens || nextOverlap(key, now) == 0`,
+		wrong: `return records < MaxTokens`,
+	},
+	{
+		name:  "a rotation with an overlap drops a superseded token",
+		file:  "internal/apikey/rotation.go",
+		right: `== MaxTokens && overlapBy(&record, key) == 0 {`,
+		wrong: `== MaxTokens-1 {`,
+	},
+	{
 		name:  "the overlap of a rotation counts as 0",
 		file:  "internal/apikey/rotation.go",
 		right: `	return OverlapOf(key)`,
