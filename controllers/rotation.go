@@ -26,6 +26,10 @@ const (
 	// handoverTimeout is the time from the claim after which its process does not hand over the token any more. It is shorter than
 	// claimLifetime by the difference of the clocks, as ReconcileTimeout is.
 	handoverTimeout = ReconcileTimeout
+
+	// minHandoverTime is the time that must remain for the handover after acceptanceDelay. If the write of the claim took too long for that,
+	// the controller renews the claim.
+	minHandoverTime = 2 * time.Second
 )
 
 var (
@@ -156,6 +160,9 @@ func (r *APIKeyReconciler) checkAccepted(ctx context.Context, key *v1alpha1.APIK
 // handOverLater writes the token of a scheduled handover to the one-time Secret. It removes the claim if the token was not handed over for
 // certain. If that is not known, the claim stays: the handover counts as one of another controller.
 func (r *APIKeyReconciler) handOverLater(ctx context.Context, key *v1alpha1.APIKey, scheduled handover) error {
+	if scheduled.isShort() {
+		return r.renewClaim(ctx, key, scheduled)
+	}
 	if !scheduled.isEnded() && r.Now().Before(scheduled.due) {
 		return errHandoverScheduled
 	}
@@ -179,6 +186,20 @@ func (r *APIKeyReconciler) handOverLater(ctx context.Context, key *v1alpha1.APIK
 		key.Status.NextRotationAt = apikey.NextRotation(key)
 		return err
 	}
+}
+
+// renewClaim writes another claimedAt, so that this process has more time for the handover. The write fails if another controller has
+// replaced the claim.
+func (r *APIKeyReconciler) renewClaim(ctx context.Context, key *v1alpha1.APIKey, scheduled handover) error {
+	begun, renewed := r.Now(), key.DeepCopy()
+	apikey.ClaimOf(renewed).ClaimedAt = new(r.timestamp())
+	if err := r.updateStatus(ctx, renewed); err != nil {
+		return err
+	}
+	*key = *renewed
+	scheduled.end = begun.Add(handoverTimeout)
+	r.rotations.schedule(key, scheduled, begun)
+	return errClaimWritten
 }
 
 // isSecretRefused reports whether the error means that the token was not written to the Secret, and will not be before something changes.

@@ -824,6 +824,39 @@ func TestReconcile_AHandoverThatIsLateIsGivenUp(t *testing.T) {
 	f.assertHandedOver(key, nil)
 }
 
+// The API server takes long to store the claim, or to send the response. The token of the claim is not lost.
+func TestInvariant3_ASlowClaimIsHandedOver(t *testing.T) {
+	for _, took := range []time.Duration{acceptanceDelay - time.Second, acceptanceDelay + time.Second, claimLifetime - acceptanceDelay - time.Second} {
+		t.Run(took.String(), func(t *testing.T) {
+			f := newFixture(t)
+			var slowOnce sync.Once
+			var isSlow atomic.Bool
+			f.startController(func(next http.RoundTripper) http.RoundTripper {
+				return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+					response, err := send()
+					if call == "PUT status" && isSlow.Load() {
+						slowOnce.Do(func() { f.clock.advance(took) })
+					}
+					return response, err
+				}}
+			})
+			before := f.issue("frontend")
+			secret := f.Secret("frontend-token")
+			isSlow.Store(true)
+			f.request("frontend")
+			claimed := apikey.ClaimOf(f.waitForClaim("frontend"))
+			framework.Eventually(f, "the claim is renewed", func() bool {
+				renewed := apikey.ClaimOf(f.GetKey("frontend"))
+				return renewed.Hash == claimed.Hash && claimed.NotBefore.Before(renewed.ClaimedAt)
+			})
+			f.reachHandover("frontend")
+			key := f.waitForToken(before)
+			f.assertRecords(key, newest(claimed.Hash), superseded(hashOf(before)))
+			f.assertHandedOver(key, secret)
+		})
+	}
+}
+
 // The response to the update is lost, and the update had its effect or not.
 func TestInvariant3_OneTokenOfARotationIfAResponseIsLost(t *testing.T) {
 	for _, arrives := range []bool{true, false} {

@@ -41,6 +41,9 @@ type handover struct {
 // isEnded reports whether the token was handed over or refused. The result must still be recorded in the status.
 func (h *handover) isEnded() bool { return h.secret == nil }
 
+// isShort reports whether too little time remains for the handover after it is due, because the write of the claim took long.
+func (h *handover) isShort() bool { return h.end.Sub(h.due) < minHandoverTime }
+
 // schedule adds the handover of the key's claim. It also deletes the tokens that were not handed over in time.
 func (r *rotations) schedule(key *v1alpha1.APIKey, scheduled handover, now time.Time) {
 	r.mu.Lock()
@@ -64,11 +67,14 @@ func (r *rotations) handoverOf(key *v1alpha1.APIKey, now time.Time) (handover, b
 	return scheduled, true
 }
 
-// untilHandover returns the time until the handover of the key's claim is due, or never.
+// untilHandover returns the time until the handover of the key's claim is due, or until the claim must be renewed, or never.
 func (r *rotations) untilHandover(key *v1alpha1.APIKey, now time.Time) time.Duration {
 	scheduled, ok := r.handoverOf(key, now)
 	if !ok {
 		return never
+	}
+	if scheduled.isShort() {
+		return 0
 	}
 	return scheduled.due.Sub(now)
 }
