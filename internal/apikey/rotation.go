@@ -184,7 +184,9 @@ func moveToFront(key *v1alpha1.APIKey, at int, now metav1.Time) {
 	key.Status.Tokens = append([]v1alpha1.TokenRecord{newest}, superseded...)
 }
 
-// ShortenOverlaps lets superseded tokens end earlier if the overlap was shortened since. They do not end later if it was extended.
+// ShortenOverlaps lets superseded tokens end earlier if the overlap was shortened since. They do not end later if it was extended. The next
+// newer record may not be the one that superseded the token, because that may have ended first. Its overlap counts therefore only if it is
+// longer than the key's.
 func ShortenOverlaps(key *v1alpha1.APIKey, now metav1.Time) {
 	successor := NewestToken(key)
 	for i := range key.Status.Tokens {
@@ -196,7 +198,7 @@ func ShortenOverlaps(key *v1alpha1.APIKey, now metav1.Time) {
 		if record.ClaimedAt != nil { // a superseded claim
 			end = endOf(record, max(overlapBy(record, key), minClaimOverlap))
 		} else {
-			end = endOf(successor, overlapBy(successor, key))
+			end = endOf(successor, max(overlapBy(successor, key), OverlapOf(key)))
 			successor = record
 		}
 		if end.Before(&now) {
