@@ -123,6 +123,19 @@ func (s *server) checkIssued(former, key *v1alpha1.APIKey) {
 	}
 }
 
+// successorOf returns the next newer token of a superseded one.
+func successorOf(key *v1alpha1.APIKey, superseded v1alpha1.TokenRecord) (successor v1alpha1.TokenRecord) {
+	for _, record := range key.Status.Tokens {
+		if record.Hash == superseded.Hash {
+			break
+		}
+		if record.ClaimedAt == nil {
+			successor = record
+		}
+	}
+	return successor
+}
+
 // checkRemains checks that an accepted token stays on record until its owner wants it to end.
 func (s *server) checkRemains(former, key *v1alpha1.APIKey, record v1alpha1.TokenRecord) {
 	name, label := describeName(key), s.labelOf(record.Hash)
@@ -134,7 +147,7 @@ func (s *server) checkRemains(former, key *v1alpha1.APIKey, record v1alpha1.Toke
 	isSuperseded := newest.Hash != former.Status.Tokens[0].Hash
 	switch {
 	case current == nil && record.NotAfter != nil:
-		end := newest.NotBefore.Add(s.shortestOverlap[key.UID]) // if its owner has shortened the overlap
+		end := successorOf(former, record).NotBefore.Add(s.shortestOverlap[key.UID]) // if its owner has shortened the overlap
 		if now := s.clock().Add(clockTolerance); now.Before(record.NotAfter.Time) && now.Before(end) {
 			s.violate("3: a superseded token stays for its overlap", "%s loses %s before %s", name, label, record.NotAfter)
 		}
