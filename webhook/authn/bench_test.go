@@ -19,6 +19,7 @@ func BenchmarkDecide(b *testing.B) {
 			minted, keyring := keys.Mint(count), authn.NewKeyring()
 			framework.Must(b, keys.Fill(keyring, minted))
 			authenticator := authn.NewAuthenticator(keyring, time.Hour, time.Now)
+			go func() { _ = authenticator.CountMinutes(b.Context()) }()
 			requests := make([]authn.Request, count)
 			for i := range minted {
 				requests[i] = authn.Request{

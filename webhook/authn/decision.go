@@ -17,6 +17,7 @@ type Authenticator struct {
 	keys         KeySource
 	maxStaleness time.Duration
 	now          func() time.Time
+	minute       minuteCounter
 }
 
 // KeySource is a Keyring with the keys of all namespaces that are served, or Keyrings with one for each namespace.
@@ -59,6 +60,7 @@ func (a *Authenticator) Decide(request Request) Verdict {
 	if reason := missingAccess(request.Access &^ entry.Access); reason != "" {
 		return Verdict{Decision: Forbidden, Reason: reason, Key: &entry.Key}
 	}
+	entry.lastUse.moveForward(a.minute.now())
 	return Verdict{Decision: Granted, Key: &entry.Key}
 }
 

@@ -16,13 +16,14 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// Key has the parts of an APIKey, and of the token that was presented, that a verdict returns. It never changes.
+// Key has the parts of an APIKey, and of the token that was presented, that a verdict returns. They never change.
 type Key struct {
 	// The fields that a decision reads come first: see entry.
 
 	deactivated, ended bool // as in apikey.Validity
 	// Access that the key gives.
-	Access Access
+	Access  Access
+	lastUse lastUse // of the token; the only field that changes
 	// Namespace of the APIKey. The key is accepted in this one alone.
 	Namespace string
 	endsAt    int64 // end of the token, not later than that of its key, in seconds since 1970, or apikey.NeverExpires
@@ -41,11 +42,16 @@ type Key struct {
 // ExpiresAt returns when the token expires, in seconds since 1970, or apikey.NeverExpires.
 func (k *Key) ExpiresAt() int64 { return k.endsAt }
 
-// entry is a token that was handed over, and its key. It never changes. The first of its two cache lines holds all that a decision to
-// grant reads.
+// entry is a token that was handed over, and its key. Only its last use changes. The first of its two cache lines holds all that a decision
+// to grant reads and writes.
 type entry struct {
 	digest token.Digest
 	Key
+}
+
+// isSameToken reports whether both entries are of one token of one APIKey.
+func (e *entry) isSameToken(other *entry) bool {
+	return e.digest == other.digest && e.UID == other.UID && e.Namespace == other.Namespace
 }
 
 // parsedKey has the parts of an APIKey that the store holds: an entry for each token that was handed over.

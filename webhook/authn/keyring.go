@@ -79,6 +79,7 @@ func (k *Keyring) Replace(objects []any, _ string) error {
 	}
 	k.writing.Lock()
 	defer k.writing.Unlock()
+	replacement.copyLastUses(k.store.Load())
 	k.store.Store(replacement)
 	k.synced.Store(true)
 	k.seen()

@@ -53,6 +53,20 @@ func newStoreOf(objects []any) (*store, error) {
 	return s, nil
 }
 
+// copyLastUses copies the last use of each token that both stores have.
+func (s *store) copyLastUses(from *store) {
+	for old := range from.byToken.all() {
+		if old.lastUse.load() == 0 {
+			continue
+		}
+		for e := range s.byToken.find(s.tokenHash(old.Namespace, &old.digest)) {
+			if e.isSameToken(old) {
+				e.lastUse.moveForward(old.lastUse.load())
+			}
+		}
+	}
+}
+
 // lookup returns the entry of a token in a namespace, or nil, and the reason to refuse the token now, or "". The controller issues no
 // two keys of a namespace with one token. If two have one nevertheless, lookup prefers an accepted one.
 func (s *store) lookup(namespace string, digest *token.Digest, now func() time.Time) (found *entry, refusal Reason) {
@@ -89,6 +103,9 @@ func (s *store) replace(old []*entry, entries []entry) {
 		var same *entry
 		if at := slices.IndexFunc(old, func(e *entry) bool { return e.digest == entries[i].digest }); at >= 0 {
 			same = old[at]
+			if same.isSameToken(&entries[i]) {
+				entries[i].lastUse.moveForward(same.lastUse.load())
+			}
 			old = slices.Delete(old, at, at+1)
 		}
 		s.put(same, &entries[i])
