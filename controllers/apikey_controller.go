@@ -58,6 +58,8 @@ type APIKeyReconciler struct {
 	backoffs  backoffs
 	rotations rotations
 	firstKeys apikey.FirstKeys
+	lastUses  lastUses
+	used      chan event.GenericEvent // keys for which lastUses has a use
 }
 
 // ClientOptions returns the options of the manager's client. Before it issues a key, the controller lists the conflicting keys again after
@@ -90,6 +92,7 @@ func NewAPIKeyReconciler(mgr manager.Manager, clock *kubeapi.Clock) (*APIKeyReco
 		Events:     NewEventRecorder(mgr),
 		Now:        clock.Now,
 		CheckClock: clock.Check,
+		used:       make(chan event.GenericEvent),
 	}, nil
 }
 
@@ -98,6 +101,7 @@ func (r *APIKeyReconciler) SetupWithManager(mgr manager.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named(controllerName).
 		Watches(&v1alpha1.APIKey{}, r.EventHandler()).
+		WatchesRawSource(r.usedKeys()).
 		WithOptions(r.options(mgr.GetLogger())).
 		Complete(r)
 }
@@ -144,6 +148,7 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 		if apierrors.IsNotFound(err) {
 			r.backoffs.forget(request.NamespacedName)
 			r.rotations.forget(request.NamespacedName)
+			r.lastUses.forget(request.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -247,6 +252,7 @@ func (r *APIKeyReconciler) reconcileEnded(ctx context.Context, key *v1alpha1.API
 		state = apikey.StateExpired // even if its owner deactivates it later
 	}
 	key.Status.NextRotationAt = nil
+	r.mergeLastUses(key)
 	r.rotations.forget(client.ObjectKeyFromObject(key))
 	setEnded(key, state)
 	if !isFinal {
@@ -260,6 +266,7 @@ func (r *APIKeyReconciler) reconcileEnded(ctx context.Context, key *v1alpha1.API
 func (r *APIKeyReconciler) reconcileIssued(ctx context.Context, key *v1alpha1.APIKey) (result ctrl.Result, err error) {
 	r.trackRotation(key)
 	r.describeIssued(key)
+	r.mergeLastUses(key)
 	retry, err := r.meetDeadlines(ctx, key)
 	if err != nil {
 		return ctrl.Result{}, err

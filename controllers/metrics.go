@@ -61,10 +61,20 @@ var (
 		Name: "apikey_ended_total",
 		Help: "API keys that were deactivated or expired, by reason.",
 	}, []string{"reason"})
+	usageCollectionsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apikey_usage_collections_total",
+		Help: "Collections of the last uses of tokens from authenticators, by result.",
+	}, []string{"result"})
 	conflictsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "apikey_conflicts_total",
 		Help: "API keys that the controller cannot issue or rotate until a user acts, by reason.",
 	}, []string{"reason"})
+)
+
+// Values of the label result of usageCollectionsTotal.
+const (
+	collectionSucceeded = "success"
+	collectionFailed    = "failure"
 )
 
 // RegisterMetrics adds the controller's metrics to a registry. It creates all counters with the value 0: Prometheus detects no increase of
@@ -79,8 +89,11 @@ func RegisterMetrics(registry prometheus.Registerer) {
 	for _, object := range []string{writtenStatus, writtenSecret} {
 		writesTotal.WithLabelValues(object)
 	}
+	for _, result := range []string{collectionSucceeded, collectionFailed} {
+		usageCollectionsTotal.WithLabelValues(result)
+	}
 	registry.MustRegister(writesTotal, retryingKeys, throttledKeys, issuedTotal, reissuedTotal, rotatedTotal, rotationDelay, endedTotal,
-		conflictsTotal)
+		conflictsTotal, usageCollectionsTotal)
 }
 
 // oldestRotation is the time at which the oldest rotation was due that is not finished, or nil.

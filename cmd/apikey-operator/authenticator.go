@@ -33,6 +33,7 @@ type authenticator struct {
 	defaultNamespace         string
 	maxStaleness             time.Duration
 	insufficientAccessStatus int
+	usage                    usageServerFlags
 }
 
 func newAuthenticatorCommand() *cobra.Command {
@@ -55,6 +56,7 @@ func newAuthenticatorCommand() *cobra.Command {
 		authn.MinStaleness))
 	flags.IntVar(&a.insufficientAccessStatus, "insufficient-access-status", http.StatusUnauthorized,
 		"The HTTP status of the response to a valid key that lacks the required access: 401 or 403.")
+	a.usage.register(flags)
 	return command
 }
 
@@ -64,6 +66,7 @@ func (a *authenticator) validate() error {
 		validateAddressOrOff("grpc-listen-address", a.grpcListenAddress),
 		validateNamespaces("namespaces", a.namespaces),
 		validateNamespace("default-namespace", a.defaultNamespace),
+		a.usage.validate(),
 	); err != nil {
 		return err
 	}
@@ -94,6 +97,9 @@ func (a *authenticator) run(ctx context.Context) error {
 	servers.AddRunnable(func(ctx context.Context) error { return watch(ctx, kubernetes) })
 	authenticator := authn.NewAuthenticator(keys, a.maxStaleness, time.Now)
 	a.addGatewayServers(servers, tlsConfig, keys, authenticator)
+	if err := a.usage.addServer(servers, tlsConfig, kubernetes, authenticator); err != nil {
+		return err
+	}
 	a.server.operations.addServers(servers, authenticator.Ready)
 	return servers.Run(ctx)
 }

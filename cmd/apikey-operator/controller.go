@@ -54,6 +54,7 @@ type controller struct {
 	mintCertificates     bool
 	consoleNamespaces    []string
 	caLifetime           time.Duration
+	usage                usageClientFlags
 
 	// Set by run.
 	servers     *serving.Process
@@ -61,6 +62,7 @@ type controller struct {
 	clock       *kubeapi.Clock
 	certificate getCertificate // of the admission webhook
 	manager     ctrl.Manager
+	reconciler  *controllers.APIKeyReconciler
 }
 
 func newControllerCommand() *cobra.Command {
@@ -89,6 +91,7 @@ func newControllerCommand() *cobra.Command {
 	flags.DurationVar(&c.caLifetime, "ca-lifetime", certs.DefaultLifetime, fmt.Sprintf(
 		"The lifetime of a certificate authority, at least %s: its successor is created after two thirds of it and signs after another twelfth, "+
 			"which is also the lifetime of the serving certificates.", certs.MinLifetime))
+	c.usage.register(flags)
 	return command
 }
 
@@ -99,6 +102,7 @@ func (c *controller) validate() error {
 		validateNamespace("system-namespace", c.systemNamespace),
 		validateNamespaces("namespaces", c.namespaces),
 		validateNamespaces("console-namespaces", c.consoleNamespaces),
+		c.usage.validate(),
 	); err != nil {
 		return err
 	}
@@ -156,6 +160,7 @@ func (c *controller) run(ctx context.Context) error {
 		c.createManager,
 		c.addIndex,
 		c.addReconciler,
+		c.addUsageCollector,
 		c.addCertificateRotation,
 		c.addWebhook,
 		c.addServers,
@@ -219,14 +224,13 @@ func (c *controller) addIndex(ctx context.Context) error {
 	return apikey.Index(ctx, c.manager.GetFieldIndexer())
 }
 
-func (c *controller) addReconciler(context.Context) error {
+func (c *controller) addReconciler(context.Context) (err error) {
 	controllers.RegisterMetrics(metrics.Registry)
 	c.clock.RegisterMetrics(metrics.Registry)
-	reconciler, err := controllers.NewAPIKeyReconciler(c.manager, c.clock)
-	if err != nil {
+	if c.reconciler, err = controllers.NewAPIKeyReconciler(c.manager, c.clock); err != nil {
 		return err
 	}
-	return reconciler.SetupWithManager(c.manager)
+	return c.reconciler.SetupWithManager(c.manager)
 }
 
 func (c *controller) addCertificateRotation(context.Context) error {

@@ -59,7 +59,7 @@ func (f *operationsFlags) validate() error {
 // addServers adds the servers of probes and monitoring.
 func (f *operationsFlags) addServers(servers *serving.Process, ready func() error) {
 	if f.metricsAddress != off {
-		servers.AddOperationsServer("metrics", f.metricsAddress, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+		servers.AddOperationsServer("metrics", f.metricsAddress, nil, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
 	}
 	if f.healthAddress != off {
 		servers.AddHealth(f.healthAddress, ready)

@@ -122,10 +122,10 @@ func (p *Process) AddGRPCServer(
 	p.add(name, address, tlsConfig, p.clients, engine)
 }
 
-// AddOperationsServer adds a plain HTTP server for probes and monitoring. It has its own limit of connections, so that the clients of the
-// other servers cannot displace it.
-func (p *Process) AddOperationsServer(name, address string, handler http.Handler) {
-	p.add(name, address, nil, newPool(maxOperationsConnections), newHTTPEngine(handler, p.engineOptionsOf(name)))
+// AddOperationsServer adds an HTTP server for probes, monitoring or other processes of the operator. It has its own limit of connections, so
+// that the clients of the other servers cannot displace it. See AddServer for the parameters.
+func (p *Process) AddOperationsServer(name, address string, tlsConfig *tls.Config, handler http.Handler) {
+	p.add(name, address, tlsConfig, newPool(maxOperationsConnections), newHTTPEngine(handler, p.engineOptionsOf(name)))
 }
 
 func (p *Process) engineOptionsOf(server string) engineOptions {
@@ -151,7 +151,7 @@ func (p *Process) AddHealth(address string, ready func() error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, nil) })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, ready()) })
-	p.AddOperationsServer("health", address, mux)
+	p.AddOperationsServer("health", address, nil, mux)
 }
 
 // unlessDraining returns a readiness check that fails while the process drains.

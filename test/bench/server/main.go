@@ -78,7 +78,7 @@ func run(ctx context.Context) error {
 	})
 	changing := &changes{keyring: keyring, keys: minted}
 	servers.AddRunnable(changing.run)
-	servers.AddOperationsServer("operations", *operations, operationsHandler(changing))
+	servers.AddOperationsServer("operations", *operations, nil, operationsHandler(changing))
 	return servers.Run(ctx)
 }
 

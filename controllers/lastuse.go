@@ -1,0 +1,116 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"squirrel.dev/apikey-operator/api/v1alpha1"
+)
+
+// The last use of a token is recorded again only when it is this much later. So a key that is always in use costs one write a day.
+const (
+	lastUseResolution = 24 * time.Hour
+	// overlapResolution is the resolution while the key has a superseded token: its owner waits until clients use it no more.
+	overlapResolution = time.Hour
+)
+
+// lastUses holds the last uses of tokens that the status of their key does not have yet.
+type lastUses struct {
+	mu    sync.Mutex
+	byKey map[client.ObjectKey]map[string]time.Time // by hash
+}
+
+// note notes a use, unless a later one of the token is noted.
+func (u *lastUses) note(name client.ObjectKey, hash string, at time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.byKey == nil {
+		u.byKey = map[client.ObjectKey]map[string]time.Time{}
+	}
+	byHash := u.byKey[name]
+	if byHash == nil {
+		byHash = make(map[string]time.Time, 1)
+		u.byKey[name] = byHash
+	}
+	if at.After(byHash[hash]) {
+		byHash[hash] = at
+	}
+}
+
+func (u *lastUses) of(name client.ObjectKey, hash string) time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.byKey[name][hash]
+}
+
+func (u *lastUses) forget(name client.ObjectKey) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.byKey, name)
+}
+
+// NoteUse notes that a token of a key was used. If the status does not show that yet, at its resolution, NoteUse enqueues the key. It
+// ignores a key that was deleted or never had the token. It returns an error if the context ends.
+func (r *APIKeyReconciler) NoteUse(ctx context.Context, name client.ObjectKey, hash string, at time.Time) error {
+	key := &v1alpha1.APIKey{}
+	if err := r.Get(ctx, name, key, client.DisableReadYourWritesConsistency); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if key.IsUnreadable(decisiveFields...) || !isUseDue(key, hash, at) {
+		return nil
+	}
+	r.lastUses.note(name, hash, at)
+	select {
+	case r.used <- event.GenericEvent{Object: key}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// usedKeys returns the source of the keys of NoteUse. Their reconcile can wait.
+func (r *APIKeyReconciler) usedKeys() source.Source {
+	return source.Channel(r.used, handler.Funcs{GenericFunc: func(_ context.Context, e event.GenericEvent, queue requestQueue) {
+		add(queue, client.ObjectKeyFromObject(e.Object), priorityDeferred)
+	}})
+}
+
+// mergeLastUses records the uses that are noted. When the status has them, it forgets them.
+func (r *APIKeyReconciler) mergeLastUses(key *v1alpha1.APIKey) {
+	name, merged := client.ObjectKeyFromObject(key), false
+	for i := range key.Status.Tokens {
+		record := &key.Status.Tokens[i]
+		if at := r.lastUses.of(name, record.Hash); isUseDue(key, record.Hash, at) {
+			record.LastUsedAt, merged = new(metav1.NewTime(at.Truncate(time.Second))), true
+		}
+	}
+	if !merged {
+		r.lastUses.forget(name)
+	}
+}
+
+// isUseDue reports whether a use is so much later than the recorded one that it must be recorded.
+func isUseDue(key *v1alpha1.APIKey, hash string, at time.Time) bool {
+	resolution := lastUseResolution
+	for i := range key.Status.Tokens {
+		if key.Status.Tokens[i].NotAfter != nil {
+			resolution = overlapResolution
+		}
+	}
+	for i := range key.Status.Tokens {
+		if record := &key.Status.Tokens[i]; record.Hash == hash {
+			return !at.IsZero() && (record.LastUsedAt == nil || at.Sub(record.LastUsedAt.Time) >= resolution)
+		}
+	}
+	return false
+}
