@@ -60,6 +60,11 @@ app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- end }}
 
+{{/* Whether the controller records the last use of tokens, for which authenticators need a permission for the cluster. */}}
+{{- define "apikey-operator.recordsLastUse" -}}
+{{- if and .Values.lastUse.enabled (eq .Values.scope "all") }}true{{ end }}
+{{- end }}
+
 {{/* Whether the controller issues the certificate of the console. */}}
 {{- define "apikey-operator.mintsForConsole" -}}
 {{- if and .Values.console.enabled (ne .Values.scope "cluster") (eq .Values.certificates.source "minted") (eq .Values.console.certificateSecret "apikey-console-tls") -}}
