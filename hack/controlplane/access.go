@@ -53,18 +53,28 @@ func (p *ControlPlane) UserConfig(user string, groups ...string) (*rest.Config, 
 	return config, nil
 }
 
-// ServiceAccountConfig returns a client configuration of a ServiceAccount. Its token does not expire before the certificates.
+// ServiceAccountConfig returns a client configuration of a ServiceAccount.
 func (p *ControlPlane) ServiceAccountConfig(ctx context.Context, namespace, name string) (*rest.Config, error) {
-	request := &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: new(int64(certificateLifetime / time.Second))},
-	}
-	token, err := p.clients.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
+	token, err := p.ServiceAccountToken(ctx, namespace, name)
 	if err != nil {
-		return nil, fmt.Errorf("create a token of the ServiceAccount %s/%s: %w", namespace, name, err)
+		return nil, err
 	}
 	config := p.anonymousConfig()
-	config.BearerToken = token.Status.Token
+	config.BearerToken = token
 	return config, nil
+}
+
+// ServiceAccountToken returns a token of a ServiceAccount, for the Kubernetes API unless it is for other audiences. The token does not expire
+// before the certificates.
+func (p *ControlPlane) ServiceAccountToken(ctx context.Context, namespace, name string, audiences ...string) (string, error) {
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		Audiences: audiences, ExpirationSeconds: new(int64(certificateLifetime / time.Second)),
+	}}
+	token, err := p.clients.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("create a token of the ServiceAccount %s/%s: %w", namespace, name, err)
+	}
+	return token.Status.Token, nil
 }
 
 func (p *ControlPlane) anonymousConfig() *rest.Config {

@@ -21,12 +21,15 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/hack/process"
+	usagereport "squirrel.dev/apikey-operator/internal/usage"
 )
 
 const (
 	systemNamespace  = "apikey-system"
 	consoleNamespace = metav1.NamespaceDefault // as in config/overlays/console
 	controllerLease  = "controller.keys.squirrel.dev"
+
+	controllerAccount = "apikey-controller"
 )
 
 // The preferred ports, so that addresses stay the same between runs.
@@ -34,6 +37,7 @@ const (
 	authenticatorPort = 9180 + iota
 	authenticatorGRPCPort
 	authenticatorHealthPort
+	authenticatorUsagePort
 	controllerHealthPort
 	webhookPort
 	consolePort
@@ -51,6 +55,7 @@ type stack struct {
 	processes  []*process.Process
 	authURL    string
 	authGRPC   string // host and port
+	usageURL   string
 	consoleURL string
 	apiKeyFile string // of the console's bootstrap key
 }
@@ -64,8 +69,8 @@ func (s *stack) start(ctx context.Context) error {
 	}{
 		{"Starting a Kubernetes control plane", s.startControlPlane},
 		{"Installing the APIKey resource, roles and policies", s.installConfiguration},
-		{"Starting the controller", s.startController},
 		{"Starting the authenticator", s.startAuthenticator},
+		{"Starting the controller", s.startController},
 		{"Starting the console", s.startConsole},
 		{"Issuing and checking a key", s.probe},
 	}
@@ -124,6 +129,7 @@ func (s *stack) installConfiguration(ctx context.Context) error {
 	for _, source := range [][]string{
 		{"--filename", s.config("default", "namespace.yaml")},
 		{"--kustomize", s.config("rbac")},
+		{"--filename", s.config("components", "last-use", "rbac.yaml")},
 		{"--kustomize", s.config("users")},
 		{"--kustomize", s.config("policies")},
 		{"--filename", s.config("overlays", "console", "rbac.yaml")},
@@ -139,6 +145,10 @@ func (s *stack) startController(ctx context.Context) error {
 	if err := s.removeLease(ctx); err != nil {
 		return err
 	}
+	usageToken, err := s.writeUsageToken(ctx)
+	if err != nil {
+		return err
+	}
 	return s.startOnFreePorts(func(ports []int) error {
 		health, webhook := address(ports[0]), address(ports[1])
 		certDir := filepath.Join(s.dir, "webhook")
@@ -149,8 +159,20 @@ func (s *stack) startController(ctx context.Context) error {
 			"--system-namespace="+systemNamespace,
 			"--webhook-listen-address="+webhook,
 			"--webhook-cert-dir="+certDir,
+			"--usage-endpoints="+s.usageURL,
+			"--usage-token-file="+usageToken,
 		)
 	}, controllerHealthPort, webhookPort)
+}
+
+// writeUsageToken writes the token with which the controller reads the last uses of tokens from the authenticator, and returns its file.
+func (s *stack) writeUsageToken(ctx context.Context) (string, error) {
+	token, err := s.plane.ServiceAccountToken(ctx, systemNamespace, controllerAccount, usagereport.Audience)
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(s.dir, "usage.token")
+	return file, os.WriteFile(file, []byte(token), 0o600)
 }
 
 // removeLease deletes the lease of a controller that was killed, so that the next controller does not wait for its expiry. The old
@@ -162,15 +184,17 @@ func (s *stack) removeLease(ctx context.Context) error {
 
 func (s *stack) startAuthenticator(ctx context.Context) error {
 	return s.startOnFreePorts(func(ports []int) error {
-		listen, health := address(ports[0]), address(ports[2])
-		s.authURL, s.authGRPC = "http://"+listen, address(ports[1])
+		listen, health, usage := address(ports[0]), address(ports[2]), address(ports[3])
+		s.authURL, s.authGRPC, s.usageURL = "http://"+listen, address(ports[1]), "http://"+usage
 		return s.startProcess(ctx, systemNamespace, "authenticator", health,
 			"--listen-address="+listen,
 			"--grpc-listen-address="+s.authGRPC,
 			"--plaintext",
 			"--shutdown-delay=0s",
+			"--usage-listen-address="+usage,
+			"--usage-reader="+systemNamespace+"/"+controllerAccount,
 		)
-	}, authenticatorPort, authenticatorGRPCPort, authenticatorHealthPort)
+	}, authenticatorPort, authenticatorGRPCPort, authenticatorHealthPort, authenticatorUsagePort)
 }
 
 // startConsole starts the console with a bootstrap key that is accepted.

@@ -135,7 +135,7 @@ func TestValues_ChangeNothingElse(t *testing.T) {
 			console + "gone", "NetworkPolicy/apikey-console: gone", "Role/apikey-console: gone", "RoleBinding/apikey-console: gone",
 			"Service/apikey-console: gone", "ServiceAccount/apikey-console: gone"}},
 		{"lastUse: {enabled: false}", []string{
-			"Service/apikey-authenticator-usage: gone", "ClusterRole/apikey-authenticator: less",
+			"Service/apikey-authenticator-usage: gone", "ClusterRole/apikey-authenticator-usage: gone", "ClusterRoleBinding/apikey-authenticator-usage: gone",
 			networkPolicy + "-spec.ingress[2].from[0].podSelector.matchLabels.app.kubernetes.io/component=controller",
 			networkPolicy + "-spec.ingress[2].from[0].podSelector.matchLabels.app.kubernetes.io/name=apikey-operator",
 			networkPolicy + "-spec.ingress[2].ports[0].port=usage", networkPolicy + "-spec.ingress[2].ports[0].protocol=TCP",

@@ -13,6 +13,7 @@ import (
 
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 
@@ -57,10 +58,12 @@ func TestCertManagerOverlay_IssuesTheServingCertificates(t *testing.T) {
 			readRendered(t, "Deployment", test.deployment, &deployment)
 			readRendered(t, "Certificate", test.certificate, &certificate)
 			pod := deployment.Spec.Template.Spec
-			g.Expect(pod.Volumes).To(HaveLen(1))
-			g.Expect(pod.Volumes[0].Secret.SecretName).To(Equal(certificate.Spec.SecretName))
+			serving := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Secret != nil })
+			g.Expect(pod.Volumes[serving].Secret.SecretName).To(Equal(certificate.Spec.SecretName))
 			g.Expect(certificate.Spec.DNSNames).To(ContainElement(test.service))
-			isMounted := func(arg string) bool { return strings.Contains(arg, "="+pod.Containers[0].VolumeMounts[0].MountPath) }
+			isMounted := func(arg string) bool {
+				return strings.Contains(arg, "="+pod.Containers[0].VolumeMounts[serving].MountPath)
+			}
 			g.Expect(slices.ContainsFunc(pod.Containers[0].Args, isMounted)).To(BeTrue(), "a flag names the mounted directory: %v", pod.Containers[0].Args)
 
 			args := slices.Concat(pod.Containers[0].Args, []string{"--help"})

@@ -26,12 +26,13 @@ import (
 const (
 	all        = "all"
 	prometheus = "pods of namespaces with metrics=enabled"
+	controller = "pods of the controller"
 )
 
 // The health ports are missing: only the kubelet uses them, and NetworkPolicies do not apply to it.
 func TestNetworkPolicies_AllowTheseClients(t *testing.T) {
 	want := map[string]map[string]string{
-		"apikey-authenticator": {"https": all, "grpc": all, "metrics": prometheus},
+		"apikey-authenticator": {"https": all, "grpc": all, "metrics": prometheus, "usage": controller},
 		"apikey-console":       {"https": all, "metrics": prometheus},
 		"apikey-controller":    {"webhook": all, "metrics": prometheus},
 	}
@@ -64,6 +65,7 @@ func TestServices_NameTheirPortsLikeThePods(t *testing.T) {
 func TestServices_NameTheProtocolOfPortsThatReceiveKeys(t *testing.T) {
 	want := map[string]string{
 		"apikey-authenticator https": "https", "apikey-authenticator grpc": "https", "apikey-console https": "https",
+		"apikey-authenticator-usage usage":  "",
 		"apikey-controller-webhook webhook": "", "apikey-metrics metrics": "",
 	}
 	got := map[string]string{}
@@ -147,11 +149,16 @@ func allowedClients(t *testing.T, rule networkingv1.NetworkPolicyIngressRule) st
 	labeled := []networkingv1.NetworkPolicyPeer{{
 		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"metrics": "enabled"}},
 	}}
+	ofController := []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{
+		"app.kubernetes.io/name": "apikey-operator", "app.kubernetes.io/component": "controller",
+	}}}}
 	switch {
 	case len(rule.From) == 0:
 		return all
 	case cmp.Equal(labeled, rule.From):
 		return prometheus
+	case cmp.Equal(ofController, rule.From):
+		return controller
 	default:
 		t.Fatalf("got an unexpected peer: %+v", rule.From)
 		return ""

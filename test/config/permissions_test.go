@@ -81,7 +81,7 @@ func readPermissions(t *testing.T) *permissions {
 	p := &permissions{}
 	roles := map[rbacv1.RoleRef]*role{}
 	var bindings []*rbacv1.RoleBinding // ClusterRoleBindings have no namespace
-	for _, m := range manifests(t, "rbac", "users", "policies", "overlays/console") {
+	for _, m := range manifests(t, "rbac", "components/last-use", "users", "policies", "overlays/console") {
 		switch m.kind {
 		case "ServiceAccount":
 			object := decode[corev1.ServiceAccount](t, m)
