@@ -31,6 +31,7 @@ const (
 // written.
 func (r *APIKeyReconciler) recordTransition(ctx context.Context, before, key *v1alpha1.APIKey) {
 	r.recordRotation(before, key)
+	countLastUse(before, key)
 	reason := readyReason(key)
 	if reason == readyReason(before) && isStalled(key) == isStalled(before) {
 		return

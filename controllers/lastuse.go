@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
 // The last use of a token is recorded again only when it is this much later. So a key that is always in use costs one write a day.
@@ -101,16 +102,33 @@ func (r *APIKeyReconciler) mergeLastUses(key *v1alpha1.APIKey) {
 
 // isUseDue reports whether a use is so much later than the recorded one that it must be recorded.
 func isUseDue(key *v1alpha1.APIKey, hash string, at time.Time) bool {
-	resolution := lastUseResolution
-	for i := range key.Status.Tokens {
-		if key.Status.Tokens[i].NotAfter != nil {
-			resolution = overlapResolution
-		}
+	record := recordOf(key, hash)
+	if record == nil || at.IsZero() {
+		return false
 	}
+	resolution := lastUseResolution
+	if apikey.NextEnd(key) != nil {
+		resolution = overlapResolution
+	}
+	return record.LastUsedAt == nil || at.Sub(record.LastUsedAt.Time) >= resolution
+}
+
+func recordOf(key *v1alpha1.APIKey, hash string) *v1alpha1.TokenRecord {
 	for i := range key.Status.Tokens {
 		if record := &key.Status.Tokens[i]; record.Hash == hash {
-			return !at.IsZero() && (record.LastUsedAt == nil || at.Sub(record.LastUsedAt.Time) >= resolution)
+			return record
 		}
 	}
-	return false
+	return nil
+}
+
+// countLastUse counts a write of the status, if it has a later use of a token than before.
+func countLastUse(before, key *v1alpha1.APIKey) {
+	for i := range key.Status.Tokens {
+		record := &key.Status.Tokens[i]
+		if former := recordOf(before, record.Hash); former != nil && !record.LastUsedAt.Equal(former.LastUsedAt) {
+			lastUsesTotal.Inc()
+			return
+		}
+	}
 }

@@ -65,6 +65,10 @@ var (
 		Name: "apikey_usage_collections_total",
 		Help: "Collections of the last uses of tokens from authenticators, by result.",
 	}, []string{"result"})
+	lastUsesTotal = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "apikey_last_uses_recorded_total",
+		Help: "Writes of API key statuses that record a later use of a token.",
+	})
 	conflictsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "apikey_conflicts_total",
 		Help: "API keys that the controller cannot issue or rotate until a user acts, by reason.",
@@ -93,7 +97,7 @@ func RegisterMetrics(registry prometheus.Registerer) {
 		usageCollectionsTotal.WithLabelValues(result)
 	}
 	registry.MustRegister(writesTotal, retryingKeys, throttledKeys, issuedTotal, reissuedTotal, rotatedTotal, rotationDelay, endedTotal,
-		conflictsTotal, usageCollectionsTotal)
+		conflictsTotal, usageCollectionsTotal, lastUsesTotal)
 }
 
 // oldestRotation is the time at which the oldest rotation was due that is not finished, or nil.

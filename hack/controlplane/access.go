@@ -64,8 +64,8 @@ func (p *ControlPlane) ServiceAccountConfig(ctx context.Context, namespace, name
 	return config, nil
 }
 
-// ServiceAccountToken returns a token of a ServiceAccount, for the Kubernetes API unless it is for other audiences. The token does not expire
-// before the certificates.
+// ServiceAccountToken returns a token of a ServiceAccount, for the Kubernetes API unless it is for other audiences. The token does not
+// expire before the certificates.
 func (p *ControlPlane) ServiceAccountToken(ctx context.Context, namespace, name string, audiences ...string) (string, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		Audiences: audiences, ExpirationSeconds: new(int64(certificateLifetime / time.Second)),

@@ -62,8 +62,8 @@ func (c *minuteCounter) now() uint32 { return c.count.Load() }
 
 func (c *minuteCounter) advance() { c.count.Add(1) }
 
-// lastUse is the minute of the last granted check of a token, or 0. It is not an atomic.Uint32, which must not be copied: an entry is copied
-// before the Keyring holds it, and does not change until then.
+// lastUse is the minute of the last granted check of a token, or 0. It is not an atomic.Uint32, which must not be copied: an entry is
+// copied before the Keyring holds it, and does not change until then.
 type lastUse uint32
 
 func (u *lastUse) load() uint32 { return atomic.LoadUint32((*uint32)(u)) }

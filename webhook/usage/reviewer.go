@@ -42,7 +42,8 @@ const (
 var (
 	unauthorized = envelope.NewError(http.StatusUnauthorized,
 		"This report is for the controller: send a ServiceAccount token of the audience "+usage.Audience+" as a bearer token.")
-	forbidden   = envelope.NewError(http.StatusForbidden, "This report is for the controller: its ServiceAccount is another one (--usage-reader).")
+	forbidden = envelope.NewError(http.StatusForbidden,
+		"This report is for the controller: its ServiceAccount is another one (--usage-reader).")
 	busy        = envelope.NewError(http.StatusTooManyRequests, "Too many tokens are being reviewed: retry later.")
 	unavailable = envelope.NewError(http.StatusServiceUnavailable, "The Kubernetes API cannot review the token: retry later.")
 )
