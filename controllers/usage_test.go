@@ -188,7 +188,7 @@ func TestCollect_LogsFailuresAndNotesNothingItCannotDate(t *testing.T) {
 		{"the token is refused", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) },
 			nil, `msg="Cannot collect the last uses of tokens from an authenticator; retrying" authenticator=ADDRESS ` +
 				`err="the authenticator responded 403 Forbidden: no\n"`},
-		{"the report is no JSON", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
+		{"the report is not JSON", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
 			nil, `err="the report of an authenticator cannot be read: jsontext: invalid character '<' at start of value"`},
 		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://example.com/", http.StatusFound)
