@@ -29,3 +29,10 @@ func UpdatedAt(key *v1alpha1.APIKey) time.Time {
 	}
 	return updated
 }
+
+// IsImported reports whether a user has declared the hash of a token that exists elsewhere. [Create] declares the hash of a token that it
+// mints, and marks the key.
+func IsImported(key *v1alpha1.APIKey) bool {
+	_, created := key.Annotations[annotationCreatedAt]
+	return key.Spec.TokenHash != "" && !created
+}

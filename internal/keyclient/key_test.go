@@ -59,3 +59,32 @@ func TestUpdatedAt_ChangesWithADeactivation(t *testing.T) {
 		t.Error("the controller has not written the status")
 	}
 }
+
+func TestIsImported_UnlessCreateMintedTheToken(t *testing.T) {
+	f := newFixture(t)
+	for name, test := range map[string]struct {
+		key  *v1alpha1.APIKey
+		want bool
+	}{
+		"minted by the controller":           {f.Key("minted"), false},
+		"minted by Create":                   {newKey(f.options("Frontend App")), false},
+		"created, minted by the controller":  {newKey(f.options("Frontend App", func(o *keyclient.CreateOptions) { o.Secret = &v1alpha1.TokenSecret{} })), false},
+		"a declared hash":                    {f.Key("imported", func(key *v1alpha1.APIKey) { key.Spec.TokenHash = "sha256:" }), true},
+		"a copy of a key without annotation": {copyOf(newKey(f.options("Frontend App"))), true},
+	} {
+		if got := keyclient.IsImported(test.key); got != test.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+func newKey(options keyclient.CreateOptions) *v1alpha1.APIKey {
+	key, _ := keyclient.NewKey(options)
+	return key
+}
+
+// copyOf returns a key as 'kubectl apikey export' prints it.
+func copyOf(key *v1alpha1.APIKey) *v1alpha1.APIKey {
+	key.Labels, key.Annotations = keyclient.DeclaredMetadata(key)
+	return key
+}

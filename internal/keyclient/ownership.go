@@ -56,6 +56,29 @@ func HashDeclaredBy(key *v1alpha1.APIKey) string {
 	if key.Spec.TokenHash == "" {
 		return ""
 	}
+	return fieldDeclaredBy(key, "f:tokenHash")
+}
+
+// DeclaredBy returns what may create a key again after it was deleted: the tool of ManagedBy, "kubectl apply", another field manager that
+// applies it, or the label or annotation that is the mark of another deployment tool. It returns "" if nothing does.
+func DeclaredBy(key *v1alpha1.APIKey) string {
+	if tool := fieldDeclaredBy(key, "f:appName"); tool != "" { // a required field
+		return tool
+	}
+	for _, names := range []map[string]string{key.Labels, key.Annotations} {
+		for _, name := range slices.Sorted(maps.Keys(names)) {
+			if isOfTool(name) {
+				return "the tool of " + name
+			}
+		}
+	}
+	return ""
+}
+
+const kubectlApply = "kubectl apply"
+
+// fieldDeclaredBy returns what declares a field of the spec, which is named as in metav1.FieldsV1.
+func fieldDeclaredBy(key *v1alpha1.APIKey, field string) string {
 	if tool := ManagedBy(key); tool != "" {
 		return tool
 	}
@@ -64,7 +87,7 @@ func HashDeclaredBy(key *v1alpha1.APIKey) string {
 	}
 	for _, entry := range key.ManagedFields {
 		switch {
-		case entry.Operation != metav1.ManagedFieldsOperationApply || !ownsTokenHash(entry):
+		case entry.Operation != metav1.ManagedFieldsOperationApply || !ownsField(entry, field):
 		case entry.Manager == "kubectl": // apply --server-side
 			return kubectlApply
 		default:
@@ -74,16 +97,14 @@ func HashDeclaredBy(key *v1alpha1.APIKey) string {
 	return ""
 }
 
-const kubectlApply = "kubectl apply"
-
-func ownsTokenHash(entry metav1.ManagedFieldsEntry) bool {
+func ownsField(entry metav1.ManagedFieldsEntry, field string) bool {
 	var owned struct {
 		Spec map[string]any `json:"f:spec"`
 	}
 	if entry.FieldsV1 == nil || json.Unmarshal(entry.FieldsV1.GetRawBytes(), &owned) != nil {
 		return false
 	}
-	_, owns := owned.Spec["f:tokenHash"]
+	_, owns := owned.Spec[field]
 	return owns
 }
 

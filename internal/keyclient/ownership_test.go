@@ -69,6 +69,32 @@ func TestHashDeclaredBy_NamesWhatWouldSetTheHashBack(t *testing.T) {
 	}
 }
 
+func TestDeclaredBy_NamesWhatWouldCreateTheKeyAgain(t *testing.T) {
+	const ownsSpec, ownsOther = `{"f:spec":{"f:appName":{},"f:readAccess":{}}}`, `{"f:metadata":{"f:labels":{"f:team":{}}},"f:spec":{"f:active":{}}}`
+	for name, test := range map[string]struct {
+		metadata metav1.ObjectMeta
+		want     string
+	}{
+		"created by the CLI":  {fieldsOf("apikey-cli", metav1.ManagedFieldsOperationUpdate, ownsSpec), ""},
+		"a user's labels":     {metav1.ObjectMeta{Labels: map[string]string{"team": "blue", "app.kubernetes.io/managed-by": "team-blue"}}, ""},
+		"a tool with marks":   {metav1.ObjectMeta{Annotations: map[string]string{"meta.helm.sh/release-name": "apps"}}, "Helm"},
+		"kubectl apply":       {metav1.ObjectMeta{Annotations: map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "{}"}}, "kubectl apply"},
+		"server-side apply":   {fieldsOf("kubectl", metav1.ManagedFieldsOperationApply, ownsSpec), "kubectl apply"},
+		"another tool":        {fieldsOf("terraform", metav1.ManagedFieldsOperationApply, ownsSpec), "terraform"},
+		"another tool's part": {fieldsOf("policies", metav1.ManagedFieldsOperationApply, ownsOther), ""},
+		"the mark of a label": {metav1.ObjectMeta{Labels: map[string]string{"kapp.k14s.io/association": "x", "kapp.k14s.io/app": "1"}}, "the tool of kapp.k14s.io/app"},
+		"the mark of an annotation": {
+			metav1.ObjectMeta{Annotations: map[string]string{"configmanagement.gke.io/managed": "enabled"}}, "the tool of configmanagement.gke.io/managed",
+		},
+	} {
+		for _, hash := range []string{"", "sha256:"} {
+			if got := keyclient.DeclaredBy(&v1alpha1.APIKey{ObjectMeta: test.metadata, Spec: v1alpha1.APIKeySpec{TokenHash: hash}}); got != test.want {
+				t.Errorf("%s: declared by %q, want %q", name, got, test.want)
+			}
+		}
+	}
+}
+
 // fieldsOf returns the metadata of an object whose fields a manager owns.
 func fieldsOf(manager string, operation metav1.ManagedFieldsOperationType, fields string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{
