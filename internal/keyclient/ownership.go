@@ -59,8 +59,8 @@ func HashDeclaredBy(key *v1alpha1.APIKey) string {
 	return fieldDeclaredBy(key, "f:tokenHash")
 }
 
-// DeclaredBy returns what may create a key again after it was deleted: the tool of ManagedBy, "kubectl apply", another field manager that
-// applies it, or the label or annotation that is the mark of another deployment tool. It returns "" if nothing does.
+// DeclaredBy returns what may create a key again after it was deleted: the tool of ManagedBy, "kubectl apply", or another field manager
+// that applies it. For other deployment tools, it names the label or annotation that is their mark. It returns "" if nothing does.
 func DeclaredBy(key *v1alpha1.APIKey) string {
 	if tool := fieldDeclaredBy(key, "f:appName"); tool != "" { // a required field
 		return tool
