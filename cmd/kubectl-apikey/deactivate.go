@@ -71,7 +71,9 @@ func (o *deactivateOptions) deactivate(ctx context.Context, s *session, key *v1a
 
 func (o *deactivateOptions) print(s *session, key *v1alpha1.APIKey) error {
 	if o.printer == nil {
-		return printDetails(s.out, "API Key deactivated successfully", key, [2]string{"Updated At", timestamp(keyclient.UpdatedAt(key))})
+		return printDetails(s.out, "API Key deactivated successfully", key,
+			[2]string{"Updated At", timestamp(keyclient.UpdatedAt(key))},
+			[2]string{"Last Used", lastUse(apikey.LastUsed(key), s.now())})
 	}
 	object, err := toUnstructured(key)
 	if err != nil {

@@ -84,23 +84,57 @@ func (s *session) keys(ctx context.Context, o selectOptions) ([]*v1alpha1.APIKey
 	return keys, err
 }
 
-// activeOption selects the keys that authenticators accept.
-type activeOption struct{ activeOnly bool }
-
-func (o *activeOption) register(flags *pflag.FlagSet) {
-	flags.BoolVarP(&o.activeOnly, "active-only", "a", false, "Select only the keys that authenticators accept.")
+// stateOptions are the flags that select keys by their state.
+type stateOptions struct {
+	activeOnly       bool
+	unused, expiring duration
+	flags            *pflag.FlagSet
 }
 
-func (o *activeOption) filter(keys []*v1alpha1.APIKey, now time.Time) []*v1alpha1.APIKey {
-	if !o.activeOnly {
-		return keys
+func (o *stateOptions) register(flags *pflag.FlagSet) {
+	o.flags = flags
+	flags.BoolVarP(&o.activeOnly, "active-only", "a", false, "Select only the keys that authenticators accept.")
+	flags.Var(&o.unused, "unused", "Select only the active keys that were not used for this time, at least 1d, such as 90d.")
+	flags.Var(&o.expiring, "expiring", "Select only the active keys that expire within this time, such as 30d.")
+	for _, name := range []string{"unused", "expiring"} {
+		flags.Lookup(name).DefValue = "" // not 0s
 	}
-	return slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !keyclient.IsActive(key, now) })
+}
+
+func (o *stateOptions) validate() error {
+	switch {
+	case o.flags.Changed("unused") && time.Duration(o.unused.Duration) < apikey.UnusedResolution:
+		return errors.New("--unused must be at least 1d, because the last use of a key is recorded once a day")
+	case o.flags.Changed("expiring") && o.expiring.Duration == 0:
+		return errors.New("--expiring must be greater than 0, such as 30d")
+	default:
+		return nil
+	}
+}
+
+func (o *stateOptions) filter(keys []*v1alpha1.APIKey, now time.Time) []*v1alpha1.APIKey {
+	return slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !o.selects(key, now) })
+}
+
+// selects reports whether a key has the state that the flags select. A key that is never used counts as unused since its newest token was
+// issued.
+func (o *stateOptions) selects(key *v1alpha1.APIKey, now time.Time) bool {
+	unused, expiring := o.flags.Changed("unused"), o.flags.Changed("expiring")
+	switch {
+	case (o.activeOnly || unused || expiring) && !keyclient.IsActive(key, now):
+		return false
+	case unused && apikey.UnusedSince(key).After(now.Add(-time.Duration(o.unused.Duration))):
+		return false
+	case expiring && (key.Spec.ExpiresAt == nil || key.Spec.ExpiresAt.After(now.Add(time.Duration(o.expiring.Duration)))):
+		return false
+	default:
+		return true
+	}
 }
 
 type listOptions struct {
 	selectOptions
-	activeOption
+	stateOptions
 	output  *get.PrintFlags
 	printer printers.ResourcePrinter
 }
@@ -113,12 +147,21 @@ func newListCommand(cluster *cluster) *cobra.Command {
 		Short:      "List keys",
 		Long: `List keys in the order of their creation, including deactivated and expired ones.
 
+The last use of a key may be up to a day later than the column LAST USED shows. <none> means that no use is on record: the key was never
+used, or not since its token was rotated. With --unused, such a key is selected if its token was issued that long ago.
+
+The API server's time counts, not that of your machine.
+
 To watch keys, use 'kubectl get apikeys --watch'.`,
 		Example: `  # List all keys of the namespace
   kubectl apikey list
 
   # List the active keys of all namespaces, with their names
   kubectl apikey list -a -A -o wide
+
+  # List the active keys that were not used for 90 days, and those that expire within 30 days
+  kubectl apikey list --unused=90d
+  kubectl apikey list --expiring=30d
 
   # List the keys of a team in the order of their app names
   kubectl apikey list -l team=blue --sort-by=.spec.appName
@@ -130,7 +173,7 @@ To watch keys, use 'kubectl get apikeys --watch'.`,
 		RunE:              cluster.run(o.run),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	o.activeOption.register(command.Flags())
+	o.stateOptions.register(command.Flags())
 	o.selectOptions.register(command.Flags())
 	o.output.HumanReadableFlags.ShowKind = nil // all are APIKeys
 	o.output.AddFlags(command)
@@ -155,7 +198,7 @@ func noArguments(command *cobra.Command, args []string) error {
 }
 
 func (o *listOptions) complete() (err error) {
-	if err := o.validate(); err != nil {
+	if err := errors.Join(o.selectOptions.validate(), o.stateOptions.validate()); err != nil {
 		return err
 	}
 	if o.allNamespaces {
@@ -173,11 +216,11 @@ func (o *listOptions) printsTable() bool {
 }
 
 func (o *listOptions) run(ctx context.Context, s *session, _ []string) error {
-	now := time.Now()
 	keys, err := s.keys(ctx, o.selectOptions)
 	if err != nil {
 		return err
 	}
+	now := s.now()
 	keys, err = o.sort(o.filter(keys, now))
 	switch {
 	case err != nil:
@@ -228,7 +271,7 @@ func tableOf(keys []*v1alpha1.APIKey, now time.Time) *metav1.Table {
 	const wide = 1
 	table := &metav1.Table{ColumnDefinitions: []metav1.TableColumnDefinition{
 		{Name: "ID"}, {Name: "App Name"}, {Name: "Active"}, {Name: "Read"}, {Name: "Write"}, {Name: "Created"}, {Name: "Updated"},
-		{Name: "Expires", Priority: wide}, {Name: "Next Rotation", Priority: wide}, {Name: "Hint", Priority: wide},
+		{Name: "Last Used"}, {Name: "Expires", Priority: wide}, {Name: "Next Rotation", Priority: wide}, {Name: "Hint", Priority: wide},
 		{Name: "Reason", Priority: wide}, {Name: "Name", Priority: wide},
 	}}
 	for _, key := range keys {
@@ -237,7 +280,7 @@ func tableOf(keys []*v1alpha1.APIKey, now time.Time) *metav1.Table {
 			Cells: []any{
 				string(key.UID), key.Spec.AppName, keyclient.IsActive(key, now), key.Spec.ReadAccess, key.Spec.WriteAccess,
 				timestamp(key.CreationTimestamp.Time), timestamp(keyclient.UpdatedAt(key)),
-				orNone(key.Spec.ExpiresAt), orNone(key.Status.NextRotationAt), hint(key), reason(key), key.Name,
+				age(apikey.LastUsed(key), now), orNone(key.Spec.ExpiresAt), orNone(key.Status.NextRotationAt), hint(key), reason(key), key.Name,
 			},
 		})
 	}
@@ -266,7 +309,7 @@ func reason(key *v1alpha1.APIKey) string {
 
 type countOptions struct {
 	selectOptions
-	activeOption
+	stateOptions
 }
 
 func newCountCommand(cluster *cluster) *cobra.Command {
@@ -276,13 +319,18 @@ func newCountCommand(cluster *cluster) *cobra.Command {
 		Short: "Print the number of keys",
 		Long:  "Print the number of keys, including deactivated and expired ones.",
 		Example: `  # Count the active keys of the namespace
-  kubectl apikey count -a`,
-		Args:              noArguments,
-		PreRunE:           func(*cobra.Command, []string) error { return o.validate() },
+  kubectl apikey count -a
+
+  # Count the active keys of all namespaces that were not used for 90 days
+  kubectl apikey count -A --unused=90d`,
+		Args: noArguments,
+		PreRunE: func(*cobra.Command, []string) error {
+			return errors.Join(o.selectOptions.validate(), o.stateOptions.validate())
+		},
 		RunE:              cluster.run(o.run),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	o.activeOption.register(command.Flags())
+	o.stateOptions.register(command.Flags())
 	o.selectOptions.register(command.Flags())
 	return command
 }
@@ -292,6 +340,6 @@ func (o *countOptions) run(ctx context.Context, s *session, _ []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(s.out, len(o.filter(keys, time.Now())))
+	_, err = fmt.Fprintln(s.out, len(o.filter(keys, s.now())))
 	return err
 }

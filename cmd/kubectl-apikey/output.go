@@ -11,8 +11,10 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	apiduration "k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
 
@@ -32,6 +34,22 @@ func accessOf(key *v1alpha1.APIKey) string {
 }
 
 func timestamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// age returns how long ago a time was, as in the tables of kubectl. The clock that recorded it may be ahead.
+func age(at *metav1.Time, now time.Time) string {
+	if at == nil {
+		return none
+	}
+	return apiduration.HumanDuration(max(0, now.Sub(at.Time)))
+}
+
+// lastUse returns the time of the last use on record, and how long ago it was.
+func lastUse(at *metav1.Time, now time.Time) string {
+	if at == nil {
+		return none
+	}
+	return fmt.Sprintf("%s (%s ago)", timestamp(at.Time), age(at, now))
+}
 
 // printDetails prints a headline, the details of a key, and more details.
 func printDetails(out io.Writer, headline string, key *v1alpha1.APIKey, more ...[2]string) error {

@@ -241,13 +241,7 @@ func TestRotate_DoesNotTrustTheLocalClock(t *testing.T) {
 	framework.Eventually(t, "the token is older than the clocks differ", func() bool {
 		return time.Since(apikey.NewestToken(before).NotBefore.Time) > 3*time.Second
 	})
-	const behind = time.Hour // as the program sees the API server's clock
-	terminal.throughProxy(func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Date", time.Now().Add(-behind).UTC().Format(http.TimeFormat)) // the proxy adds the other one behind it
-			next.ServeHTTP(w, r)
-		})
-	})
+	terminal.withServerTime(-time.Hour)
 	if got := terminal.run("rotate", "partner"); got.code != 0 {
 		t.Fatalf("rotate: %+v", got)
 	}
