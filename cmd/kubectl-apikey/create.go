@@ -144,12 +144,10 @@ generates the token.`,
 	for _, name := range []string{"expires-in", "secret-ttl", "labels"} {
 		flags.Lookup(name).DefValue = "" // not 0s or []
 	}
-	flags.StringVar(&o.dryRun, "dry-run", dryRunNone,
+	registerDryRun(command, &o.dryRun,
 		"Print the APIKey without creating it: none, client or server. With server, the API server validates the APIKey.")
-	flags.Lookup("dry-run").NoOptDefVal = dryRunClient
 	o.register(flags, "the key is accepted. A key that is not accepted is deleted")
 	o.addFlags(command)
-	completeFlag(command, "dry-run", dryRunNone, dryRunClient, dryRunServer)
 	return command
 }
 

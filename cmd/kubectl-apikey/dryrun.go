@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/spf13/cobra"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -21,12 +22,28 @@ const (
 	dryRunServer = "server"
 )
 
-func (o *createOptions) completeDryRun() (err error) {
-	operation := map[string]string{dryRunClient: "created (dry run)", dryRunServer: "created (server dry run)"}[o.dryRun]
-	if operation == "" {
+// registerDryRun adds the flag --dry-run to a command.
+func registerDryRun(command *cobra.Command, dryRun *string, usage string) {
+	command.Flags().StringVar(dryRun, "dry-run", dryRunNone, usage)
+	command.Flags().Lookup("dry-run").NoOptDefVal = dryRunClient
+	completeFlag(command, "dry-run", dryRunNone, dryRunClient, dryRunServer)
+}
+
+func validateDryRun(dryRun string) error {
+	if dryRun != dryRunNone && dryRunSuffixes[dryRun] == "" {
 		return fmt.Errorf("--dry-run must be %s, %s or %s", dryRunNone, dryRunClient, dryRunServer)
 	}
-	o.flags.NamePrintFlags.Operation = operation
+	return nil
+}
+
+// dryRunSuffixes are what kubectl prints behind an operation that a dry run has not made.
+var dryRunSuffixes = map[string]string{dryRunClient: " (dry run)", dryRunServer: " (server dry run)"}
+
+func (o *createOptions) completeDryRun() (err error) {
+	if err := validateDryRun(o.dryRun); err != nil {
+		return err
+	}
+	o.flags.NamePrintFlags.Operation = "created" + dryRunSuffixes[o.dryRun]
 	o.printer, err = o.flags.ToPrinter()
 	return err
 }

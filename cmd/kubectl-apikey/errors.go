@@ -72,5 +72,9 @@ func forbiddenMessage(err error) string {
 	case strings.Contains(user, " cannot get "), strings.Contains(user, " cannot list "), strings.Contains(user, " cannot watch "):
 		role = "apikey-viewer"
 	}
-	return fmt.Sprintf("no permission: user %s; the ClusterRole %s grants this", user, role)
+	message := fmt.Sprintf("no permission: user %s; the ClusterRole %s grants this", user, role)
+	if strings.HasSuffix(user, " at the cluster scope") {
+		message += "; for the keys of one namespace, use --namespace (-n) without --all-namespaces"
+	}
+	return message
 }

@@ -122,6 +122,7 @@ func TestKubectl_RunsAndCompletesThePlugin(t *testing.T) {
 		{"App a\nApp b\n:4\n", []string{"__complete", "apikey", "deactivate", "App"}},
 		{":4\n", []string{"__complete", "apikey", "export", ""}}, // no key is issued
 		{":4\n", []string{"__complete", "apikey", "create", ""}},
+		{":4\n", []string{"__complete", "apikey", "prune", ""}},
 		{terminal.namespace + "\n:4\n", []string{"__complete", "apikey", "list", "-n", terminal.namespace}},
 		{"embedded\n:4\n", []string{"__complete", "apikey", "list", "--context", ""}},
 		{"embedded\n:4\n", []string{"__complete", "apikey", "list", "--cluster", "e"}},
@@ -130,6 +131,7 @@ func TestKubectl_RunsAndCompletesThePlugin(t *testing.T) {
 		{"json\njsonpath\njsonpath-as-json\njsonpath-file\n:4\n", []string{"__complete", "apikey", "create", "-o", "js"}},
 		{"yaml\n:4\n", []string{"__complete", "apikey", "export", "-o", "y"}},
 		{"client\n:4\n", []string{"__complete", "apikey", "create", "--dry-run=c"}},
+		{"server\n:4\n", []string{"__complete", "apikey", "prune", "--dry-run=s"}},
 	} {
 		command := terminal.command(test.args...)
 		command.Path = terminal.env.Binary("kubectl")

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/go-logr/logr"
@@ -46,7 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil:
 		return 0
 	case errors.As(err, &failed):
-		for _, message := range messagesOf(failed.error) {
+		for _, message := range slices.Compact(messagesOf(failed.error)) {
 			_, _ = fmt.Fprintf(stderr, "Error: %s\n", message)
 		}
 		return exitFailure
@@ -60,8 +61,8 @@ func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:         "kubectl-apikey",
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl apikey"},
-		Short:       "Create, list, rotate, deactivate, reveal and export API keys",
-		Long: `Create, list, rotate, deactivate, reveal and export API keys.
+		Short:       "Create, list, rotate, deactivate, prune, reveal and export API keys",
+		Long: `Create, list, rotate, deactivate, prune, reveal and export API keys.
 
 The commands work on the APIKeys of a namespace, with your kubeconfig and your RBAC permissions. They need no API key.`,
 		Version:       version.String(),
@@ -79,6 +80,7 @@ The commands work on the APIKeys of a namespace, with your kubeconfig and your R
 		newCountCommand(cluster),
 		newRotateCommand(cluster),
 		newDeactivateCommand(cluster),
+		newPruneCommand(cluster),
 		newRevealCommand(cluster),
 		newExportCommand(cluster),
 		newOptionsCommand(),
