@@ -56,7 +56,15 @@ type session struct {
 	now         func() time.Time
 	namespace   string
 	warnings    interface{ WarningCount() int }
+	input       io.Reader
 	out, errOut io.Writer
+}
+
+// in returns the session for another namespace.
+func (s *session) in(namespace string) *session {
+	other := *s
+	other.namespace = namespace
+	return &other
 }
 
 // run returns the RunE of a subcommand. The errors of do are failures, not errors of usage.
@@ -103,7 +111,7 @@ func (c *cluster) connect(command *cobra.Command) (*session, error) {
 	}
 	return &session{
 		WithWatch: connection, now: clock.Now, namespace: namespace, warnings: warnings,
-		out: command.OutOrStdout(), errOut: command.ErrOrStderr(),
+		input: command.InOrStdin(), out: command.OutOrStdout(), errOut: command.ErrOrStderr(),
 	}, nil
 }
 

@@ -123,6 +123,7 @@ func TestKubectl_RunsAndCompletesThePlugin(t *testing.T) {
 		{":4\n", []string{"__complete", "apikey", "export", ""}}, // no key is issued
 		{":4\n", []string{"__complete", "apikey", "create", ""}},
 		{":4\n", []string{"__complete", "apikey", "prune", ""}},
+		{":4\n", []string{"__complete", "apikey", "whose", ""}},
 		{terminal.namespace + "\n:4\n", []string{"__complete", "apikey", "list", "-n", terminal.namespace}},
 		{"embedded\n:4\n", []string{"__complete", "apikey", "list", "--context", ""}},
 		{"embedded\n:4\n", []string{"__complete", "apikey", "list", "--cluster", "e"}},
@@ -132,6 +133,7 @@ func TestKubectl_RunsAndCompletesThePlugin(t *testing.T) {
 		{"yaml\n:4\n", []string{"__complete", "apikey", "export", "-o", "y"}},
 		{"client\n:4\n", []string{"__complete", "apikey", "create", "--dry-run=c"}},
 		{"server\n:4\n", []string{"__complete", "apikey", "prune", "--dry-run=s"}},
+		{"name\n:4\n", []string{"__complete", "apikey", "whose", "-o", "n"}},
 	} {
 		command := terminal.command(test.args...)
 		command.Path = terminal.env.Binary("kubectl")

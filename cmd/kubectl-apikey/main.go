@@ -61,8 +61,8 @@ func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:         "kubectl-apikey",
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl apikey"},
-		Short:       "Create, list, rotate, deactivate, prune, reveal and export API keys",
-		Long: `Create, list, rotate, deactivate, prune, reveal and export API keys.
+		Short:       "Create, list, find, rotate, deactivate, prune, reveal and export API keys",
+		Long: `Create, list, find, rotate, deactivate, prune, reveal and export API keys.
 
 The commands work on the APIKeys of a namespace, with your kubeconfig and your RBAC permissions. They need no API key.`,
 		Version:       version.String(),
@@ -81,6 +81,7 @@ The commands work on the APIKeys of a namespace, with your kubeconfig and your R
 		newRotateCommand(cluster),
 		newDeactivateCommand(cluster),
 		newPruneCommand(cluster),
+		newWhoseCommand(cluster),
 		newRevealCommand(cluster),
 		newExportCommand(cluster),
 		newOptionsCommand(),
