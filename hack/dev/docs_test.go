@@ -28,14 +28,17 @@ func testWalkThroughs(t *testing.T, home string) {
 	}
 	for _, page := range []string{"key-in-a-pod.md", "rotate-a-token.md", "key-lost.md", "key-leaked.md", "many-clusters.md"} {
 		t.Run("docs/tasks/"+page, func(t *testing.T) {
-			docsnippets.Walkthrough{Page: "docs/tasks/" + page, Dir: t.TempDir(), Env: clusterEnvironment(t, root, home)}.Run(t)
+			dir := clusterDirectory(t, root, home)
+			docsnippets.Walkthrough{Page: "docs/tasks/" + page, Dir: dir, Env: []string{
+				"KUBECONFIG=" + filepath.Join(dir, "kubeconfig"), "PATH=" + dir + string(os.PathListSeparator) + os.Getenv("PATH"),
+			}}.Run(t)
 		})
 	}
 }
 
-// clusterEnvironment returns the environment of a user who has kubectl with the plugin, and a kubeconfig of the cluster. The namespace of
-// the kubeconfig is new, and has the key of an app that the pages name.
-func clusterEnvironment(t *testing.T, root, home string) []string {
+// clusterDirectory returns the directory of a user: it has kubectl with the plugin, and a kubeconfig of the cluster. The namespace of the
+// kubeconfig is new, and has the keys of two apps that the pages name. Their tokens are in the files leaked.token and agency.token.
+func clusterDirectory(t *testing.T, root, home string) string {
 	t.Helper()
 	dir := t.TempDir()
 	shell(t, filepath.Join(home, "env"), `cd `+shellQuote(dir)+`
@@ -44,8 +47,10 @@ func clusterEnvironment(t *testing.T, root, home string) []string {
 		$KUBECTL config set-context --current --namespace "$namespace" --kubeconfig kubeconfig
 		ln -s "$KUBECTL" kubectl
 		ln -s `+shellQuote(filepath.Join(root, "bin", "kubectl-apikey"))+` kubectl-apikey
-		./kubectl-apikey create "Frontend App" -r --kubeconfig kubeconfig`)
-	return []string{"KUBECONFIG=" + filepath.Join(dir, "kubeconfig"), "PATH=" + dir + string(os.PathListSeparator) + os.Getenv("PATH")}
+		umask 077
+		./kubectl-apikey create "Frontend App" -r --kubeconfig kubeconfig --output 'jsonpath={.token}' >leaked.token
+		./kubectl-apikey create Agency -r --kubeconfig kubeconfig --output 'jsonpath={.token}' >agency.token`)
+	return dir
 }
 
 // walkThroughDirectory returns a directory with the files of this repository that the pages use, and the file that moving.md exports from a
