@@ -61,7 +61,9 @@ type server struct {
 }
 
 var (
-	imported     = token.New()
+	// imported are the tokens of the keys with an imported hash.
+	imported = map[string]string{"imported": token.New(), "superseded": token.New(), "replaced": token.New()}
+
 	endOfCentury = metav1.Date(2099, time.December, 31, 0, 0, 0, 0, time.UTC)
 )
 
@@ -70,12 +72,15 @@ var specs = map[string]v1alpha1.APIKeySpec{
 	"reader":      {AppName: "Frontend für Läden", ReadAccess: true},
 	"writer":      {AppName: "Importer", WriteAccess: true},
 	"both":        {AppName: "Back office", ReadAccess: true, WriteAccess: true},
-	"imported":    {AppName: "From elsewhere", ReadAccess: true, TokenHash: token.Hash(imported)},
+	"imported":    {AppName: "From elsewhere", ReadAccess: true, TokenHash: token.Hash(imported["imported"])},
 	"expiring":    {AppName: "Until the end of the century", ReadAccess: true, ExpiresAt: &endOfCentury},
 	"deactivated": {AppName: "Deactivated", ReadAccess: true},
 	"expired":     {AppName: "Expired", ReadAccess: true},
 	"deleted":     {AppName: "Deleted", ReadAccess: true},
-	"stranger":    {AppName: "In another namespace", ReadAccess: true},
+	"superseded":  {AppName: "Rotated", ReadAccess: true, TokenHash: token.Hash(imported["superseded"])},
+	"replaced": {AppName: "Rotated after a leak", ReadAccess: true, TokenHash: token.Hash(imported["replaced"]),
+		Rotation: &v1alpha1.Rotation{Overlap: &metav1.Duration{}}},
+	"stranger": {AppName: "In another namespace", ReadAccess: true},
 }
 
 // newFixture starts a controller and the authenticators, creates the keys, and ends some of them when they are accepted.
@@ -91,7 +96,8 @@ func newFixture(t *testing.T) *fixture {
 		f.awaitAccepted(name, true)
 	}
 	f.endKeys()
-	for _, name := range []string{"deactivated", "expired", "deleted"} {
+	f.rotateKeys()
+	for _, name := range []string{"deactivated", "expired", "deleted", "replaced"} {
 		f.awaitAccepted(name, false)
 	}
 	return f
@@ -170,8 +176,8 @@ func (f *fixture) awaitIssued() {
 			return apikey.IsIssued(issued)
 		})
 		k.issuedAt = issued.Status.Tokens[0].NotBefore.Unix()
-		k.token = imported
-		if name != "imported" {
+		k.token = imported[name]
+		if k.token == "" {
 			handedOver := &corev1.Secret{}
 			framework.Must(f, f.env.Client.Get(f.Context(), client.ObjectKey{Namespace: k.namespace, Name: issued.Status.SecretName}, handedOver))
 			k.token = string(handedOver.Data["token"])
@@ -194,15 +200,38 @@ func (f *fixture) setPlaceholders() {
 
 func (f *fixture) endKeys() {
 	f.Helper()
-	patch := func(name, spec string) {
-		object := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: f.keys[name].namespace, Name: name}}
-		framework.Must(f, f.env.Client.Patch(f.Context(), object, client.RawPatch("application/merge-patch+json", []byte(`{"spec":`+spec+`}`))))
-	}
-	patch("deactivated", `{"active":false}`)
-	patch("expired", `{"expiresAt":"2026-01-01T00:00:00Z"}`)
+	f.patch("deactivated", `{"active":false}`)
+	f.patch("expired", `{"expiresAt":"2026-01-01T00:00:00Z"}`)
 	framework.Must(f, f.env.Client.Delete(f.Context(), &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.keys["deleted"].namespace, Name: "deleted"},
 	}))
+}
+
+// patch changes the spec of a key.
+func (f *fixture) patch(name, spec string) *v1alpha1.APIKey {
+	f.Helper()
+	object := &v1alpha1.APIKey{ObjectMeta: metav1.ObjectMeta{Namespace: f.keys[name].namespace, Name: name}}
+	framework.Must(f, f.env.Client.Patch(f.Context(), object, client.RawPatch("application/merge-patch+json", []byte(`{"spec":`+spec+`}`))))
+	return object
+}
+
+// rotateKeys rotates the tokens of the keys superseded and replaced. The new token of the former is that of the key rotated.
+func (f *fixture) rotateKeys() {
+	f.Helper()
+	rotated := f.keys["superseded"]
+	rotated.token = token.New()
+	f.patch("replaced", `{"tokenHash":"`+token.Hash(token.New())+`"}`)
+	key := f.patch("superseded", `{"tokenHash":"`+token.Hash(rotated.token)+`"}`)
+	framework.Eventually(f, "the former token is superseded", func() bool {
+		framework.Must(f, f.env.Client.Get(f.Context(), client.ObjectKeyFromObject(key), key))
+		return len(key.Status.Tokens) == 2 && key.Status.Tokens[1].NotAfter != nil
+	})
+	rotated.issuedAt = key.Status.Tokens[0].NotBefore.Unix()
+	superseded := f.keys["superseded"]
+	superseded.expiresAt = key.Status.Tokens[1].NotAfter.Unix()
+	f.keys["rotated"], f.keys["superseded"] = rotated, superseded
+	f.setPlaceholders()
+	f.awaitAccepted("rotated", true)
 }
 
 // awaitAccepted waits until the authenticators accept a key, or refuse it.

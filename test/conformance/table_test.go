@@ -169,6 +169,11 @@ var table = []chapter{
 	{"State of the key", []situation{
 		{"a key with an imported hash", by("imported", "GET"), cells{granted, granted, granted, granted, granted, validRead, validRead, granted}},
 		{"a key that expires later", by("expiring", "GET"), cells{granted, granted, granted, granted, granted, validRead, validRead, granted}},
+		{"the new token of a rotation", by("rotated", "GET"),
+			cells{granted, granted, granted, granted, granted, validRead, validRead, granted}},
+		{"a superseded token, before its end", by("superseded", "GET"),
+			cells{granted, granted, granted, granted, granted, validRead, validRead, granted}},
+		{"a superseded token, after its end", by("replaced", "GET"), inAll(unauthenticated)},
 		{"an unknown key", by("unknown", "GET"), inAll(unauthenticated)},
 		{"a deactivated key", by("deactivated", "GET"), inAll(unauthenticated)},
 		{"an expired key", by("expired", "GET"), inAll(unauthenticated)},
