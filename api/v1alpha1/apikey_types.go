@@ -150,7 +150,7 @@ type Rotation struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.overlap) || (self.overlap.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,8}([.][0-9]{1,9})?s)?$') && size(self.overlap) > 0)",fieldPath=".overlap",message="rotation.request.overlap must be a duration, such as 0s, 90m or 24h"
 type RotationRequest struct {
 	// at is the time (RFC 3339) at which the token is rotated. Fractions of a second do not count. A request has no effect unless it is
-	// later than status.rotationHandled. A key that is created with a request in the past is not rotated.
+	// later than status.rotationHandled, or, if that is absent, not earlier than the issue of the token.
 	// +required
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('9999-12-31T00:00:00Z')",message="rotation.request.at must be a date and time in the years 1970 to 9999, such as 2027-06-01T00:00:00Z"
 	At metav1.Time `json:"at"`
@@ -242,7 +242,8 @@ type APIKeyStatus struct {
 	// +optional
 	DeactivatedAt *metav1.Time `json:"deactivatedAt,omitempty"`
 
-	// rotationHandled is the spec.rotation.request.at of the last rotation that was requested, in whole seconds.
+	// rotationHandled is the spec.rotation.request.at of the last rotation that was requested, in whole seconds. If none was requested, it
+	// is a time before the first rotation.
 	// +optional
 	RotationHandled *metav1.Time `json:"rotationHandled,omitempty"`
 

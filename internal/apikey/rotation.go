@@ -60,23 +60,33 @@ func DueRequest(key *v1alpha1.APIKey, now time.Time) *v1alpha1.RotationRequest {
 	return key.Spec.Rotation.Request
 }
 
-// HandleRequest records a request for a rotation as handled, if one is due.
+// HandleRequest records a request for a rotation as handled, if one is due. Without a request, the first rotation records the second before
+// it, so that rotationHandled is absent only if no token was rotated, or if an earlier version has removed it.
 func HandleRequest(key *v1alpha1.APIKey, now time.Time) {
-	if DueRequest(key, now) != nil {
+	switch {
+	case DueRequest(key, now) != nil:
 		key.Status.RotationHandled = requestedRotation(key)
+	case IsIssued(key) && key.Status.RotationHandled == nil:
+		key.Status.RotationHandled = new(metav1.NewTime(now.Add(-time.Second).Truncate(time.Second)))
 	}
 }
 
-// requestedRotation returns the time of the request for a rotation in whole seconds, or nil if it was handled.
+// requestedRotation returns the time of the request for a rotation in whole seconds, or nil if it was handled. An earlier version of the
+// controller removes rotationHandled when it writes the status. Without it, a request that is older than the newest token was handled.
 func requestedRotation(key *v1alpha1.APIKey) *metav1.Time {
 	if key.Spec.Rotation == nil || key.Spec.Rotation.Request == nil {
 		return nil
 	}
 	at := metav1.NewTime(key.Spec.Rotation.Request.At.Truncate(time.Second))
-	if handled := key.Status.RotationHandled; handled != nil && !handled.Before(&at) {
+	handled, newest := key.Status.RotationHandled, NewestToken(key)
+	switch {
+	case handled != nil && !handled.Before(&at):
 		return nil
+	case handled == nil && newest != nil && at.Before(newest.NotBefore):
+		return nil
+	default:
+		return &at
 	}
-	return &at
 }
 
 // HasRoomForClaim reports whether the claim of another token can be recorded at the time now. A rotation with an overlap of 0 has room at

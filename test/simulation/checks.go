@@ -242,19 +242,21 @@ func (s *server) isRotationDue(former, key *v1alpha1.APIKey) bool {
 		}
 	}
 	rotation := rotationOf(key)
-	if s.isRequestDue(rotation.Request, former.Status.RotationHandled) {
+	if s.isRequestDue(rotation.Request, former) {
 		return true
 	}
 	return rotation.Interval != nil && !now.Before(former.Status.Tokens[0].NotBefore.Add(rotation.Interval.Duration))
 }
 
-// isRequestDue reports whether a request is later than the one that was handled, and has come.
-func (s *server) isRequestDue(request *v1alpha1.RotationRequest, handled *metav1.Time) bool {
-	if request == nil {
+// isRequestDue reports whether a request has come, and is later than the one that was handled, or not earlier than the newest token.
+func (s *server) isRequestDue(request *v1alpha1.RotationRequest, key *v1alpha1.APIKey) bool {
+	if request == nil || s.clock().Add(clockTolerance).Before(request.At.Truncate(time.Second)) {
 		return false
 	}
-	at := request.At.Truncate(time.Second)
-	return !s.clock().Add(clockTolerance).Before(at) && (handled == nil || at.After(handled.Time))
+	if handled := key.Status.RotationHandled; handled != nil {
+		return request.At.Truncate(time.Second).After(handled.Time)
+	}
+	return !request.At.Truncate(time.Second).Before(key.Status.Tokens[0].NotBefore.Time)
 }
 
 func sameAppName(a, b *v1alpha1.APIKey) bool {

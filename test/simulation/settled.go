@@ -145,7 +145,7 @@ func (s *server) endsFormerTokens(key *v1alpha1.APIKey) bool {
 	if last := key.Status.Tokens[len(key.Status.Tokens)-1]; last.ClaimedAt != nil && last.NotAfter == nil && last.Overlap != nil {
 		overlaps = append(overlaps, last.Overlap)
 	}
-	if s.isRequestDue(rotation.Request, key.Status.RotationHandled) && rotation.Request.Overlap != nil {
+	if s.isRequestDue(rotation.Request, key) && rotation.Request.Overlap != nil {
 		overlaps = append(overlaps, rotation.Request.Overlap)
 	}
 	overlap := overlaps[len(overlaps)-1]

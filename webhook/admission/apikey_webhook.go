@@ -39,6 +39,7 @@ const (
 	warningNoOverlap    = "spec.rotation.overlap is 0s: each rotation refuses the clients that still use the former token"
 	warningEndsAll      = "spec.rotation.request.overlap is 0s: the rotation refuses the clients that still use a former token"
 	warningHandled      = "spec.rotation.request.at is not later than status.rotationHandled (%s) and has no effect: set a later time"
+	warningOlder        = "spec.rotation.request.at is earlier than the issue of the token (%s) and has no effect: set a later time"
 	warningExpired      = "spec.expiresAt is in the past: the key has expired, and an expired key cannot become valid again"
 )
 
@@ -91,8 +92,12 @@ func rotationWarnings(before, key *v1alpha1.APIKey) admission.Warnings {
 	if isZero(request.Overlap) {
 		warnings = append(warnings, warningEndsAll)
 	}
-	if handled := key.Status.RotationHandled; handled != nil && !handled.Time.Before(request.At.Truncate(time.Second)) {
+	at, handled, newest := request.At.Truncate(time.Second), key.Status.RotationHandled, apikey.NewestToken(key)
+	switch {
+	case handled != nil && !handled.Time.Before(at):
 		warnings = append(warnings, fmt.Sprintf(warningHandled, handled.UTC().Format(time.RFC3339)))
+	case handled == nil && newest != nil && at.Before(newest.NotBefore.Time):
+		warnings = append(warnings, fmt.Sprintf(warningOlder, newest.NotBefore.UTC().Format(time.RFC3339)))
 	}
 	return warnings
 }

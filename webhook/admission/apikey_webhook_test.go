@@ -268,6 +268,7 @@ func TestValidateUpdate_WarnsOfRotations(t *testing.T) {
 		noOverlap = "spec.rotation.overlap is 0s: each rotation refuses the clients that still use the former token"
 		endsAll   = "spec.rotation.request.overlap is 0s: the rotation refuses the clients that still use a former token"
 		handled   = "spec.rotation.request.at is not later than status.rotationHandled (2027-01-01T00:00:00Z) and has no effect: set a later time"
+		older     = "spec.rotation.request.at is earlier than the issue of the token (2027-01-01T00:00:05Z) and has no effect: set a later time"
 	)
 	request := func(second int) *v1alpha1.RotationRequest {
 		return &v1alpha1.RotationRequest{At: metav1.Date(2027, 1, 1, 0, 0, second, 0, time.UTC)}
@@ -297,6 +298,15 @@ func TestValidateUpdate_WarnsOfRotations(t *testing.T) {
 		{"the request stays", func(r *v1alpha1.Rotation) { r.Interval = nil }, nil},
 		{"a request that was handled", func(r *v1alpha1.Rotation) { r.Request = request(0) }, []string{handled}},
 		{"no request", func(r *v1alpha1.Rotation) { r.Request = nil }, nil},
+		{"a request of a key of which none was handled", func(*v1alpha1.Rotation) {
+			key.Status.RotationHandled = nil
+			key.Status.Tokens = []v1alpha1.TokenRecord{{Hash: token.Hash("issued"), NotBefore: new(request(5).At)}}
+			if err := u.Status().Update(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+			key.Spec.Rotation.Request = request(5)
+		}, nil},
+		{"a request that is older than the token", func(r *v1alpha1.Rotation) { r.Request = request(4) }, []string{older}},
 	} {
 		step.change(key.Spec.Rotation)
 		if err := u.Update(t.Context(), key); err != nil {
