@@ -173,6 +173,11 @@ test-chart: kube chart build-installer check-go ## Test the Helm chart: its valu
 test-gitops: build kube bin/flux/kustomize-controller bin/flux/crds bin/tools/helm check-go ## Test keys in Git with the real Flux, Helm and kubectl.
 	go test -count=1 -timeout=10m -parallel=30 -tags=gitops ./test/gitops # -count: the test cache ignores these programs; the tests mostly wait
 
+.PHONY: test-upgrade
+test-upgrade: kube check-go ## Test the upgrade from the previous release, and the way back. Builds that release from the history of the repository.
+	hack/previous-release
+	go test -count=1 -timeout=10m -tags=upgrade ./test/upgrade # -count: the test cache ignores the previous release
+
 .PHONY: e2e
 ifdef IMAGE
 e2e: kube check-go ## Test the image in real pods on a local node, or on any cluster: KUBECONFIG=FILE IMAGE=NAME. Writes bin/e2e/report.md.

@@ -62,13 +62,19 @@ type Process struct {
 // race in its log fails the test.
 func Start(t testing.TB, config *rest.Config, args ...string) *Process {
 	t.Helper()
+	return StartProgram(t, Program(t), config, args...)
+}
+
+// StartProgram is [Start] for another build of the program.
+func StartProgram(t testing.TB, program string, config *rest.Config, args ...string) *Process {
+	t.Helper()
 	dir := t.TempDir()
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	framework.Must(t, controlplane.WriteKubeconfig(kubeconfig, config, metav1.NamespaceDefault))
 	p := &Process{t: t, Subcommand: args[0]}
 	var err error
 	p.Process, err = process.Start(t.Context(), process.Command{
-		Path: Program(t),
+		Path: program,
 		Args: args,
 		Env:  []string{"KUBECONFIG=" + kubeconfig},
 		Log:  filepath.Join(dir, "log"),

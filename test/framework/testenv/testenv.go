@@ -40,7 +40,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// Env is a control plane with the APIKey resource installed.
+// Env is a control plane. [StartEmpty] alone does not install the APIKey resource.
 type Env struct {
 	*controlplane.ControlPlane
 
@@ -97,7 +97,7 @@ func Shared(t testing.TB) *Env {
 	if shared.running == nil {
 		t.Fatal("add to this package: func TestMain(m *testing.M) { testenv.Main(m) }")
 	}
-	shared.once.Do(func() { shared.env, shared.err = start(shared.running) })
+	shared.once.Do(func() { shared.env, shared.err = startInstalled(shared.running) })
 	framework.Must(t, shared.err)
 	return shared.env
 }
@@ -105,21 +105,40 @@ func Shared(t testing.TB) *Env {
 // Start returns a control plane for this test alone, whose API server has these additional flags.
 func Start(t testing.TB, apiServerFlags ...string) *Env {
 	t.Helper()
-	env, err := start(t.Context(), apiServerFlags...)
+	env, err := startInstalled(t.Context(), apiServerFlags...)
 	framework.Must(t, err)
+	stopAfter(t, env)
+	return env
+}
+
+// StartEmpty returns a control plane for this test alone, in which the APIKey resource is not installed.
+func StartEmpty(t testing.TB) *Env {
+	t.Helper()
+	env, err := start(t.Context(), "")
+	framework.Must(t, err)
+	stopAfter(t, env)
+	return env
+}
+
+func stopAfter(t testing.TB, env *Env) {
+	t.Helper()
 	t.Cleanup(func() {
 		if err := env.stop(); err != nil {
 			t.Error(err)
 		}
 	})
-	return env
 }
 
-func start(ctx context.Context, apiServerFlags ...string) (*Env, error) {
+// startInstalled starts a control plane with the APIKey resource of this repository.
+func startInstalled(ctx context.Context, apiServerFlags ...string) (*Env, error) {
 	root, err := controlplane.FindRepository()
 	if err != nil {
 		return nil, err
 	}
+	return start(ctx, filepath.Join(root, "config", "crd"), apiServerFlags...)
+}
+
+func start(ctx context.Context, crdDir string, apiServerFlags ...string) (*Env, error) {
 	assets, err := controlplane.FindAssets()
 	if err != nil {
 		return nil, err
@@ -132,7 +151,7 @@ func start(ctx context.Context, apiServerFlags ...string) (*Env, error) {
 		Dir:    dir,
 		LogDir: filepath.Join(dir, "log"),
 		Assets: assets,
-		CRDDir: filepath.Join(root, "config", "crd"),
+		CRDDir: crdDir,
 
 		APIServerFlags: apiServerFlags,
 	})
