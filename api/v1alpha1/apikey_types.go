@@ -30,6 +30,7 @@ import (
 // +kubebuilder:printcolumn:name="Last used",type=date,priority=1,JSONPath=`.status.tokens[0].lastUsedAt`
 // +kubebuilder:printcolumn:name="Secret",type=string,priority=1,JSONPath=`.status.secretName`
 // +kubebuilder:validation:XValidation:rule="has(self.spec.tokenHash) || (has(self.spec.secret) && has(self.spec.secret.name)) || size(self.metadata.name) <= 247",message="metadata.name is longer than 247 characters, which leaves no room for the Secret's default name (<metadata.name>-token): shorten it or set spec.secret.name"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.deactivatedAt) || !has(oldSelf.spec.expiresAt) || (has(self.spec.expiresAt) && self.spec.expiresAt <= oldSelf.spec.expiresAt)",fieldPath=".spec.expiresAt",message="a key that has ended stays ended, so expiresAt cannot become later or be removed: create a new APIKey instead"
 type APIKey struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -92,8 +93,8 @@ type APIKeySpec struct {
 	Active *bool `json:"active,omitempty"`
 
 	// expiresAt is the time (RFC 3339) at which the key expires. An expired key is not accepted. Fractions of a second are ignored.
-	// expiresAt can be changed until the controller records that the key has expired (status.deactivatedAt). After that, changes have
-	// no effect.
+	// Warning events announce the end 7 days and 1 day before. expiresAt can be changed until the controller records that the key has
+	// ended (status.deactivatedAt). After that, it cannot become later or be removed, because a key that has ended stays ended.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('1970-01-01T00:00:00Z') && self < timestamp('9999-12-31T00:00:00Z')",message="expiresAt must be a date and time in the years 1970 to 9999, such as 2027-06-01T00:00:00Z"
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`

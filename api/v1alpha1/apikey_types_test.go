@@ -303,6 +303,89 @@ func TestSchema_ExpiresAtIsADateAndTime(t *testing.T) {
 	)
 }
 
+// The end of a key is recorded in its status, which only the status subresource writes.
+func TestSchema_ExpiresAtOfAnEndedKeyDoesNotBecomeLater(t *testing.T) {
+	const (
+		expiry = "expiresAt: '2026-06-01T00:00:00Z'"
+		later  = "spec.expiresAt: Invalid value: a key that has ended stays ended, so expiresAt cannot become later or be removed: " +
+			"create a new APIKey instead"
+	)
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	for i, test := range []struct {
+		change, before, after string
+		want                  []string
+	}{
+		{"unchanged", expiry, expiry, nil},
+		{"the same instant in another zone", expiry, "expiresAt: '2026-06-01T02:00:00+02:00'", nil},
+		{"earlier", expiry, "expiresAt: '2026-05-31T23:59:59Z'", nil},
+		{"a second later", expiry, "expiresAt: '2026-06-01T00:00:01Z'", []string{later}},
+		{"in the future", expiry, "expiresAt: '2999-06-01T00:00:00Z'", []string{later}},
+		{"removed", expiry, "", []string{later}},
+		{"set to null", expiry, "expiresAt: null", []string{later}},
+		{"later, and deactivated", expiry, "active: false, expiresAt: '2999-06-01T00:00:00Z'", []string{later}},
+		{"later, and the access", expiry, "writeAccess: true, expiresAt: '2999-06-01T00:00:00Z'", []string{later}},
+		{"only the access", expiry, "writeAccess: true, " + expiry, nil},
+		{"only deactivated", expiry, "active: false, " + expiry, nil},
+		{"added to a key without expiry", "active: false", "active: false, expiresAt: '2999-06-01T00:00:00Z'", nil},
+		{"absent before and after", "active: false", "active: false", nil},
+		{"later, of a deactivated key", "active: false, " + expiry, "active: false, expiresAt: '2999-06-01T00:00:00Z'", []string{later}},
+	} {
+		for _, isEnded := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, ended: %t", test.change, isEnded), func(t *testing.T) {
+				key := newObject(namespace, fmt.Sprintf("key-%d-%t", i, isEnded))
+				spec := func(fields string) map[string]any { return parse(t, "{appName: a, readAccess: true, "+fields+"}") }
+				key.Object["spec"] = spec(test.before)
+				want := ""
+				if err := env.Client.Create(t.Context(), key); err != nil {
+					t.Fatal(err)
+				}
+				if isEnded {
+					want = invalid(key.GetName(), test.want)
+					key.Object["status"] = parse(t, "{deactivatedAt: '2026-06-01T00:00:00Z'}")
+					if err := env.Client.Status().Update(t.Context(), key); err != nil {
+						t.Fatal(err)
+					}
+				}
+				key.Object["spec"] = spec(test.after)
+				if got := messageOf(env.Client.Update(t.Context(), key)); got != want {
+					t.Errorf("the API server's response:\n got: %s\nwant: %s", got, want)
+				}
+			})
+		}
+	}
+}
+
+// The rule reads the status, but must refuse no status, even of an object that is older than the schema.
+func TestSchema_ExpiresAtOfAnEndedKeyRefusesNoStatus(t *testing.T) {
+	env := testenv.Shared(t)
+	namespace := env.Namespace(t)
+	for i, expiry := range []any{
+		nil, "2026-06-01T00:00:00Z", "2026-06-01T00:00:00.123456789+02:00", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z",
+		"9999-12-31T23:59:59-12:00",
+	} {
+		t.Run(fmt.Sprint(expiry), func(t *testing.T) {
+			key := newObject(namespace, fmt.Sprintf("key-%d", i))
+			key.Object["spec"] = parse(t, "{appName: a, readAccess: true}")
+			if err := env.Client.Create(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+			env.UpdateInEtcd(t, namespace, key.GetName(), func(object map[string]any) { object["spec"].(map[string]any)["expiresAt"] = expiry })
+			for _, status := range []string{
+				"{deactivatedAt: '2026-06-01T00:00:00Z'}", "{deactivatedAt: '2026-06-01T00:00:00Z', observedGeneration: 2}", "{observedGeneration: 3}",
+			} {
+				if err := env.Client.Get(t.Context(), client.ObjectKeyFromObject(key), key); err != nil {
+					t.Fatal(err)
+				}
+				key.Object["status"] = parse(t, status)
+				if err := env.Client.Status().Update(t.Context(), key); err != nil {
+					t.Errorf("the status %s: %v", status, err)
+				}
+			}
+		})
+	}
+}
+
 func TestSchema_SecretIsNeitherAddedNorRemoved(t *testing.T) {
 	const without, with = "{appName: a, readAccess: true}", "{appName: a, readAccess: true, secret: {}}"
 	check(t,
