@@ -44,7 +44,7 @@ const cacheTimeout = 2 * time.Second
 type APIKeyReconciler struct {
 	// Client reads APIKeys from a cache that has seen this client's own writes. It must be built with ClientOptions.
 	client.Client
-	// Secrets reads and writes Secrets without a cache. NewLiveClient returns such a client.
+	// Secrets reads and writes Secrets without a cache, and creates the events of expiry warnings. NewLiveClient returns such a client.
 	Secrets client.Client
 	// Events records the events of keys.
 	Events events.EventRecorder
@@ -57,6 +57,7 @@ type APIKeyReconciler struct {
 
 	backoffs  backoffs
 	rotations rotations
+	warnings  expiryWarnings
 	firstKeys apikey.FirstKeys
 	lastUses  lastUses
 	used      chan event.GenericEvent // keys for which lastUses has a use
@@ -149,6 +150,7 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 			r.backoffs.forget(request.NamespacedName)
 			r.rotations.forget(request.NamespacedName)
 			r.lastUses.forget(request.NamespacedName)
+			r.warnings.forget(request.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -168,6 +170,7 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 		writeErr = r.writeStatus(ctx, before, key)
 		if writeErr == nil {
 			r.recordTransition(ctx, before, key)
+			result.RequeueAfter = earliest(result.RequeueAfter, r.warnOfExpiry(ctx, key))
 		}
 	}
 	return r.requeue(before, key, result, reconcileErr, writeErr)
@@ -254,6 +257,7 @@ func (r *APIKeyReconciler) reconcileEnded(ctx context.Context, key *v1alpha1.API
 	key.Status.NextRotationAt = nil
 	r.mergeLastUses(key)
 	r.rotations.forget(client.ObjectKeyFromObject(key))
+	r.warnings.forget(client.ObjectKeyFromObject(key))
 	setEnded(key, state)
 	if !isFinal {
 		return ctrl.Result{}, nil

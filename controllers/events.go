@@ -100,9 +100,12 @@ const (
 	ellipsis = "…"
 )
 
+// eventSource is the reporting controller of events.
+const eventSource = "apikey-controller"
+
 // NewEventRecorder returns the event recorder of the controller's process.
 func NewEventRecorder(mgr manager.Manager) events.EventRecorder {
-	return boundedRecorder{mgr.GetEventRecorder("apikey-controller")}
+	return boundedRecorder{mgr.GetEventRecorder(eventSource)}
 }
 
 // boundedRecorder shortens the notes that the API server would reject. The other fields of an event are short: reasons and actions are

@@ -329,7 +329,10 @@ func TestReconcile_ExpiryIsOnTimeAndFinal(t *testing.T) {
 	}
 	f.waitForEnd("frontend", v1alpha1.ReasonExpired)
 
-	f.UpdateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour))) })
+	f.Env.UpdateInEtcd(t, f.Namespace, "frontend", func(object map[string]any) { // as if the schema were older: it refuses this
+		field{[]string{"spec"}, "expiresAt", time.Now().Add(time.Hour).UTC().Format(time.RFC3339)}.set(object)
+	})
+	f.touchSpec("frontend")
 	if key := f.WaitForReady("frontend", v1alpha1.ReasonExpired); apikey.StateOf(key, time.Now()) != apikey.StateExpired {
 		t.Error("a later expiry reactivates an expired key")
 	}

@@ -62,11 +62,11 @@ func (r *APIKeyReconciler) priorityOfRequeue(key *v1alpha1.APIKey) int {
 	if r.rotations.untilHandover(key, r.Now()) != never {
 		return priorityHandover
 	}
-	if due, ok := secretDeadline(key); ok && due.Sub(r.Now()) < r.untilExpiry(key) {
+	if due, ok := secretDeadline(key); ok && due.Sub(r.Now()) < min(r.untilExpiry(key), r.untilWarning(key)) {
 		return priorityDeadline
 	}
 	if apikey.IsIssued(key) {
-		return priorityDeferred // the deadline is its expiry, a rotation, or the end of a superseded token
+		return priorityDeferred // the deadline is its expiry, a warning, a rotation, or the end of a superseded token
 	}
 	return r.priorityOf(key)
 }
