@@ -99,6 +99,9 @@ func NewAPIKeyReconciler(mgr manager.Manager, clock *kubeapi.Clock) (*APIKeyReco
 
 // SetupWithManager adds the reconciler to the manager, whose cache must have the indexes of apikey.Index.
 func (r *APIKeyReconciler) SetupWithManager(mgr manager.Manager) error {
+	if err := expiring.watch(context.Background(), mgr.GetCache()); err != nil {
+		return err
+	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named(controllerName).
 		Watches(&v1alpha1.APIKey{}, r.EventHandler()).

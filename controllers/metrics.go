@@ -96,8 +96,8 @@ func RegisterMetrics(registry prometheus.Registerer) {
 	for _, result := range []string{collectionSucceeded, collectionFailed} {
 		usageCollectionsTotal.WithLabelValues(result)
 	}
-	registry.MustRegister(writesTotal, retryingKeys, throttledKeys, issuedTotal, reissuedTotal, rotatedTotal, rotationDelay, endedTotal,
-		conflictsTotal, usageCollectionsTotal, lastUsesTotal)
+	registry.MustRegister(writesTotal, retryingKeys, throttledKeys, issuedTotal, reissuedTotal, rotatedTotal, rotationDelay, expiring,
+		endedTotal, conflictsTotal, usageCollectionsTotal, lastUsesTotal)
 }
 
 // oldestRotation is the time at which the oldest rotation was due that is not finished, or nil.
