@@ -21,8 +21,10 @@ import (
 	"github.com/prometheus/client_golang/api"
 	prometheusv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
@@ -71,6 +73,9 @@ func TestRulesAndDashboard_QueryExistingMetrics(t *testing.T) {
 			})
 		}
 	}
+	t.Run("the key that expires in an hour", func(t *testing.T) {
+		prometheus.expectResult(t, `apikey_expiring_keys{within="1d"} == 1 and on() apikey_expiring_keys{within="30d"} == 1`)
+	})
 	comparison := regexp.MustCompile(` (==|>|<) [0-9.]+$`)
 	for _, group := range overlay.rules.Spec.Groups {
 		for _, rule := range group.Rules {
@@ -95,7 +100,7 @@ func startProcesses(t *testing.T) map[string]string {
 	authenticator := operator.StartAuthenticator(t, f.Env.Config, "--plaintext")
 	console := operator.StartConsole(t, f.Env.Config, f.Namespace)
 
-	f.CreateKey("frontend")
+	f.CreateKey("frontend", func(key *v1alpha1.APIKey) { key.Spec.ExpiresAt = new(metav1.NewTime(time.Now().Add(time.Hour))) })
 	framework.EventuallyWithin(t, timeout, pollInterval, "the key is issued", func() bool { return f.Secret("frontend-token") != nil })
 	token := string(f.Secret("frontend-token").Data["token"])
 	awaitOK(t, "http://"+authenticator.Address("authenticator")+"/auth/envoy/"+f.Namespace+"/", token)
