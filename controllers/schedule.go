@@ -29,8 +29,8 @@ func (r *APIKeyReconciler) isClockTrusted(ctx context.Context, key *v1alpha1.API
 	return err == nil
 }
 
-// untilNextDeadline returns, as a RequeueAfter, the time until an issued key expires, a warning of that is due, its Secret is due for
-// deletion, a superseded token ends, or a rotation is due. Deadlines in the past do not count.
+// untilNextDeadline returns, as a RequeueAfter, the time until the next deadline of an issued key. The deadlines are its expiry and the
+// warnings of that, the deletion of its Secret, the end of a superseded token, and a rotation. Those in the past do not count.
 func (r *APIKeyReconciler) untilNextDeadline(key *v1alpha1.APIKey) time.Duration {
 	wait := soonest(r.untilExpiry(key), r.untilWarning(key))
 	if due, ok := secretDeadline(key); ok {
