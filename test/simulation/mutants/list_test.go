@@ -383,8 +383,8 @@ var mutants = []mutant{
 	{
 		name:  "an issued key has no timer for its expiry",
 		file:  "controllers/schedule.go",
-		right: `wait := soonest(r.untilExpiry(key))`,
-		wrong: `wait := soonest(never)`,
+		right: `wait := soonest(r.untilExpiry(key), r.untilWarning(key))`,
+		wrong: `wait := soonest(r.untilWarning(key))`,
 	},
 	{
 		name:  "an issued key has no timer for the ttl of its Secret",
