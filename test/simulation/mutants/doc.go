@@ -1,7 +1,5 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build mutants
-
 // Package mutants tests the simulation: it must find each of many faults in the product, which list_test.go puts there one at a time.
 package mutants

@@ -1,8 +1,6 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build mutants
-
 package mutants
 
 // mutants are the faults that the simulation must find. To add one, copy a text from the product, and write what it becomes.
@@ -638,6 +636,7 @@ var mutants = []mutant{
 	}
 	k.writing.Lock()
 	defer k.writing.Unlock()
+	replacement.copyLastUses(k.store.Load())
 	k.store.Store(replacement)
 `,
 		wrong: `	for _, object := range objects {

@@ -21,21 +21,6 @@ import (
 // seeds is the number of schedules within which the simulation must find a mutant.
 const seeds = 10_000
 
-const (
-	root       = "../../.." // of the repository
-	simulation = root + "/test/simulation"
-)
-
-// mutant is the product with one small fault, as a programmer could have made it.
-type mutant struct {
-	// name states what is wrong.
-	name string
-	// file is the path of the file that has the fault, from the root of the repository.
-	file string
-	// right is a text that occurs once in the file. The fault is that wrong stands in its place.
-	right, wrong string
-}
-
 // finding is the first violation that the simulation finds in a mutant.
 type finding struct{ seed, invariant string }
 
@@ -68,15 +53,8 @@ func (m mutant) overlay(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if count := strings.Count(string(source), m.right); count != 1 {
-		t.Fatalf("%s contains this text %d times instead of once: update the mutant in list_test.go\n%s", m.file, count, m.right)
-	}
 	mutated := filepath.Join(t.TempDir(), filepath.Base(m.file))
-	write(t, mutated, []byte(strings.Replace(string(source), m.right, m.wrong, 1)))
+	write(t, mutated, []byte(strings.Replace(m.source(t), m.right, m.wrong, 1)))
 	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{file: mutated}})
 	if err != nil {
 		t.Fatal(err)
