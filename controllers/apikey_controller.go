@@ -44,7 +44,7 @@ const cacheTimeout = 2 * time.Second
 type APIKeyReconciler struct {
 	// Client reads APIKeys from a cache that has seen this client's own writes. It must be built with ClientOptions.
 	client.Client
-	// Secrets reads and writes Secrets without a cache, and creates the events of expiry warnings. NewLiveClient returns such a client.
+	// Secrets reads and writes Secrets without a cache, and creates the events of warnings. NewLiveClient returns such a client.
 	Secrets client.Client
 	// Events records the events of keys.
 	Events events.EventRecorder
@@ -57,7 +57,7 @@ type APIKeyReconciler struct {
 
 	backoffs  backoffs
 	rotations rotations
-	warnings  expiryWarnings
+	warnings  warnings
 	firstKeys apikey.FirstKeys
 	lastUses  lastUses
 	used      chan event.GenericEvent // keys for which lastUses has a use
@@ -173,7 +173,7 @@ func (r *APIKeyReconciler) Reconcile(ctx context.Context, request ctrl.Request) 
 		writeErr = r.writeStatus(ctx, before, key)
 		if writeErr == nil {
 			r.recordTransition(ctx, before, key)
-			result.RequeueAfter = earliest(result.RequeueAfter, r.warnOfExpiry(ctx, key))
+			result.RequeueAfter = earliest(result.RequeueAfter, r.warn(ctx, key))
 		}
 	}
 	return r.requeue(before, key, result, reconcileErr, writeErr)
