@@ -12,10 +12,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
@@ -29,16 +34,21 @@ func TestInvariant9_ProcessesRelistAfterEtcdIsRestored(t *testing.T) {
 	operator.StartController(t, f.Env.Config)
 	gateway := startAuthenticator(t, f.Env.Config).Address("authenticator")
 	console := operator.StartConsole(t, f.Env.Config, f.Namespace).Address("console")
-	tokens := f.issue("kept", "revoked", "before")
+	tokens := f.issue("kept", "revoked", "before", "rotating")
+	f.requestRotation("rotating", time.Hour)
+	framework.Eventually(t, "the rotation has begun", func() bool { return apikey.ClaimOf(f.GetKey("rotating")) != nil })
 	backup := filepath.Join(t.TempDir(), "etcd")
 	framework.Must(t, f.Env.BackUpEtcd(backup))
+	tokens["rotated"] = f.awaitRotation("rotating", tokens["rotating"])
 	f.deactivate("before")
 	tokens["lost"] = f.issue("lost")["lost"]
 	f.awaitStatus(gateway, tokens["before"], http.StatusUnauthorized)
 	f.awaitStatus(gateway, tokens["lost"], http.StatusOK)
-	f.awaitActive(console, tokens["kept"], "App kept", "App lost", "App revoked")
+	f.awaitActive(console, tokens["kept"], "App kept", "App lost", "App revoked", "App rotating")
 	f.raiseRevision(100) // more than the processes write before they have reconnected
-	poller := f.startPolling(gateway, map[string]int{tokens["kept"]: http.StatusOK})
+	poller := f.startPolling(gateway, map[string]int{
+		tokens["kept"]: http.StatusOK, tokens["rotating"]: http.StatusOK, tokens["rotated"]: http.StatusOK,
+	})
 
 	f.shutDownAPIServer()
 	framework.Must(t, f.Env.RestoreEtcd(t.Context(), backup))
@@ -48,9 +58,40 @@ func TestInvariant9_ProcessesRelistAfterEtcdIsRestored(t *testing.T) {
 	f.awaitStatus(gateway, tokens["revoked"], http.StatusUnauthorized)
 	f.awaitStatus(gateway, tokens["before"], http.StatusOK)
 	f.awaitStatus(gateway, tokens["lost"], http.StatusUnauthorized)
-	f.awaitActive(console, tokens["before"], "App before", "App kept")
+	f.awaitActive(console, tokens["before"], "App before", "App kept", "App rotating")
 	f.awaitStatus(gateway, f.issue("later")["later"], http.StatusOK)
+
+	// The backup has the claim of the rotation, and the Secret with the former token.
+	again := f.awaitRotation("rotating", tokens["rotating"])
+	f.awaitStatus(gateway, again, http.StatusOK)
+	if again == tokens["rotated"] {
+		t.Error("the token of the restored claim is the newest one, although its Secret is lost")
+	}
+	framework.Eventually(t, "an event reports the second token", func() bool { return slices.Contains(f.eventsOf("rotating"), "Reissued") })
 	poller.stop()
+}
+
+// awaitRotation waits until a key has another token than the former one, and returns it.
+func (f *fixture) awaitRotation(name, former string) string {
+	f.Helper()
+	framework.EventuallyWithin(f, takeover, framework.PollInterval, name+" is rotated", func() bool {
+		key := f.GetKey(name)
+		return apikey.ClaimOf(key) == nil && apikey.NewestToken(key).Hash != token.Hash(former)
+	})
+	return f.tokenFrom(name+"-token", "token")
+}
+
+// eventsOf returns the reasons of the events of a key.
+func (f *fixture) eventsOf(name string) (reasons []string) {
+	f.Helper()
+	events := &eventsv1.EventList{}
+	framework.Must(f, f.Env.Client.List(f.Context(), events, client.InNamespace(f.Namespace)))
+	for i := range events.Items {
+		if events.Items[i].Regarding.Name == name {
+			reasons = append(reasons, events.Items[i].Reason)
+		}
+	}
+	return reasons
 }
 
 // shutDownAPIServer stops the API server gracefully, as an upgrade does: it closes the connections of its clients first.

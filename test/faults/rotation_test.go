@@ -16,7 +16,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -411,23 +410,13 @@ func (r *interruptedRotations) assertRecords(key *interruptedKey, current *v1alp
 // assertEvent checks that an event reports a second token.
 func (r *interruptedRotations) assertEvent(key *interruptedKey) {
 	r.Helper()
-	reasons := func() (reasons []string) {
-		events := &eventsv1.EventList{}
-		framework.Must(r, r.env.Client.List(r.Context(), events, client.InNamespace(key.Namespace)))
-		for i := range events.Items {
-			if events.Items[i].Regarding.Name == key.name {
-				reasons = append(reasons, events.Items[i].Reason)
-			}
-		}
-		return reasons
-	}
 	if !key.isReissued {
-		if got := reasons(); slices.Contains(got, "Reissued") {
+		if got := key.eventsOf(key.name); slices.Contains(got, "Reissued") {
 			key.Errorf("%s has the events %v", key.name, got)
 		}
 		return
 	}
-	framework.Eventually(r, key.name+" has the event Reissued", func() bool { return slices.Contains(reasons(), "Reissued") })
+	framework.Eventually(r, key.name+" has the event Reissued", func() bool { return slices.Contains(key.eventsOf(key.name), "Reissued") })
 }
 
 // startChecks checks, until the test ends, that the authenticator accepts the token in each Secret, and each former token until its end.
