@@ -16,6 +16,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
+	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 )
@@ -77,6 +78,53 @@ func TestExport_TheTokensAreAcceptedElsewhere(t *testing.T) {
 		if there, here := other.key("App "+name), terminal.key("App "+name); there.Status.Tokens[0].Hash != here.Status.Tokens[0].Hash {
 			t.Errorf("%s has another token in the other namespace", name)
 		}
+	}
+}
+
+// An export during a rotation has the newest token that was handed over. A later one makes the other installation follow.
+func TestExport_DuringARotation(t *testing.T) {
+	terminal := newTerminalWithController(t)
+	terminal.apply("shop")
+	terminal.awaitReason("shop", v1alpha1.ReasonIssued)
+	first := apikey.NewestToken(terminal.key("App shop"))
+	rotate := func() *v1alpha1.TokenRecord { // returns the claim
+		t.Helper()
+		_, err := terminal.env.Kubectl(t, "patch", "apikey", "shop", "--namespace="+terminal.namespace, "--type=merge",
+			`--patch={"spec":{"rotation":{"overlap":"2h","request":{"at":"`+time.Now().UTC().Format(time.RFC3339)+`"}}}}`)
+		framework.Must(t, err)
+		framework.Eventually(t, "the rotation has begun", func() bool { return apikey.ClaimOf(terminal.key("App shop")) != nil })
+		return apikey.ClaimOf(terminal.key("App shop"))
+	}
+	other := newSecondTerminal(terminal)
+	export := func(wanted string, leftOut string) {
+		t.Helper()
+		exported := terminal.run("export")
+		if want := leftOut + "Exported 1 keys. Left out 0 inactive keys and 0 bootstrap keys.\n"; exported.stderr != want {
+			t.Errorf("stderr is %s, want %s", exported.stderr, want)
+		}
+		other.kubectlApply(strings.ReplaceAll(exported.stdout, "namespace: "+terminal.namespace, "namespace: "+other.namespace))
+		framework.Eventually(t, "the exported token is the newest one", func() bool {
+			newest := apikey.NewestToken(other.key("App shop"))
+			return newest != nil && newest.Hash == wanted
+		})
+	}
+	handedOver := func() {
+		t.Helper()
+		framework.Eventually(t, "the rotation has ended", func() bool { return apikey.ClaimOf(terminal.key("App shop")) == nil })
+	}
+
+	second := rotate()
+	export(first.Hash, "Left out the token "+second.Hint+` of APIKey "shop": it is being handed over: export the key again later.`+"\n")
+	handedOver()
+	end := apikey.SupersededUntil(terminal.key("App shop"), first.Hash).UTC().Format(time.RFC3339)
+	superseded := "Left out the token " + first.Hint + ` of APIKey "shop": it was superseded, and ends at ` + end + ".\n"
+	export(second.Hash, superseded)
+	third := rotate()
+	export(second.Hash, superseded+"Left out the token "+third.Hint+` of APIKey "shop": it is being handed over: export the key again later.`+"\n")
+
+	tokens := other.key("App shop").Status.Tokens
+	if len(tokens) != 2 || tokens[1].Hash != first.Hash || tokens[1].NotAfter == nil {
+		t.Errorf("the other installation does not accept the former token for the overlap: %+v", tokens)
 	}
 }
 
