@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -100,6 +101,9 @@ func startCommand(t *testing.T, command *exec.Cmd) *program {
 		t.Fatal(err)
 	}
 	p.Stderr = p.Stdout // for the messages of failed tests
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // otherwise the program inherits from nohup that it is ignored
+	t.Cleanup(func() { signal.Stop(hangups) })
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
