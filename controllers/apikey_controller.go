@@ -236,8 +236,8 @@ func (r *APIKeyReconciler) requeue(
 	err := errors.Join(reconcileErr, writeErr)
 	switch {
 	case isConflict(reconcileErr) || isConflict(writeErr): // another client wrote the key: read it again
-		r.delay(before, conflictDelay)
-		result, err = ctrl.Result{RequeueAfter: conflictDelay}, nil
+		wait := r.backoffs.delayAfterConflict(before, r.phaseOf(before), r.Now())
+		result, err = ctrl.Result{RequeueAfter: wait}, nil
 	case err != nil:
 		r.backOff(before, failedCall)
 		result = ctrl.Result{}

@@ -18,9 +18,10 @@ const (
 	// maxBackoff is the maximum delay between two attempts to reconcile a key.
 	maxBackoff = 5 * time.Minute
 
-	// conflictDelay is the delay before a key is read again that another client wrote at the same time. It does not grow: the attempt was
-	// not completed, and each further conflict needs another write of that client.
-	conflictDelay = 100 * time.Millisecond
+	// conflictDelay is the delay before a key is read again that another client wrote at the same time. Each further conflict doubles it, up
+	// to maxConflictDelay: a cache that lags causes conflicts until it has caught up. A rotation has 5 seconds for its handover.
+	conflictDelay    = 100 * time.Millisecond
+	maxConflictDelay = 16 * conflictDelay
 )
 
 // cause is the reason for a backoff.
@@ -79,6 +80,8 @@ type backoff struct {
 	cause      cause
 	delay      time.Duration
 	due        time.Time
+	// conflictDelay is the delay of the last attempt, if that ended with a conflict.
+	conflictDelay time.Duration
 }
 
 // increase doubles the delay of the key, up to maxBackoff, and returns it.
@@ -104,8 +107,24 @@ func (b *backoffs) delayUntil(key *v1alpha1.APIKey, in phase, due time.Time) {
 	if former.phase != in {
 		former = backoff{phase: in}
 	}
-	former.generation, former.due = key.Generation, due
+	former.generation, former.due, former.conflictDelay = key.Generation, due, 0
 	b.put(name, former)
+}
+
+// delayAfterConflict sets the time of the key's next attempt after a conflict without increasing its delay after failures. It returns the
+// time until then.
+func (b *backoffs) delayAfterConflict(key *v1alpha1.APIKey, in phase, now time.Time) time.Duration {
+	name := client.ObjectKeyFromObject(key)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	current := b.byKey[name]
+	if current.phase != in {
+		current = backoff{phase: in}
+	}
+	current.conflictDelay = min(max(conflictDelay, 2*current.conflictDelay), maxConflictDelay)
+	current.generation, current.due = key.Generation, now.Add(current.conflictDelay)
+	b.put(name, current)
+	return current.conflictDelay
 }
 
 // waited returns how long the key has been in backoff in this phase.

@@ -197,6 +197,60 @@ func TestInvariant10_AWaitingKeyCausesNoLoad(t *testing.T) {
 	}
 }
 
+// Each write conflicts while the cache lags, for example because another client writes the key again and again.
+func TestInvariant10_RepeatedConflictsOfAKeyCauseLittleLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conflict := apierrors.NewConflict(schema.GroupResource{Resource: "apikeys"}, "key", nil)
+		s := newSimulation(t)
+		var attempts []time.Duration
+		started := time.Now()
+		s.onStatus = func(context.Context) error {
+			if attempts = append(attempts, time.Since(started)); time.Since(started) < 10*time.Second {
+				return conflict
+			}
+			return nil
+		}
+		key := newKey("key")
+		s.add(key)
+		s.start()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		var delays []time.Duration
+		for i := range 7 {
+			delays = append(delays, attempts[i+1]-attempts[i])
+		}
+		want := []time.Duration{
+			100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1600 * time.Millisecond,
+			1600 * time.Millisecond, 1600 * time.Millisecond,
+		}
+		if !slices.Equal(delays, want) {
+			t.Errorf("the attempts follow each other after %v, want %v", delays, want)
+		}
+		if !apikey.IsIssued(s.get(key)) {
+			t.Error("the key is not issued after the conflicts have ended")
+		}
+	})
+}
+
+func TestBackoffs_OtherAttemptsResetTheDelayAfterConflicts(t *testing.T) {
+	now := time.Now()
+	key := newKey("key")
+	first, second := phase{uid: "first"}, phase{uid: "second"}
+	for name, reset := range map[string]func(*backoffs){
+		"a failure":     func(b *backoffs) { b.increase(key, first, failedCall, now) },
+		"a wait":        func(b *backoffs) { b.delayUntil(key, first, now) },
+		"success":       func(b *backoffs) { b.forget(client.ObjectKeyFromObject(key)) },
+		"another phase": func(b *backoffs) { b.increase(key, second, failedCall, now) },
+	} {
+		b := &backoffs{}
+		b.delayAfterConflict(key, first, now)
+		b.delayAfterConflict(key, first, now)
+		if reset(b); b.delayAfterConflict(key, first, now) != conflictDelay {
+			t.Errorf("%s does not reset the delay", name)
+		}
+	}
+}
+
 func TestInvariant10_ARefusedKeyReleasesItsAppNameAtEachRetry(t *testing.T) {
 	for attempts, after := range []time.Duration{0, 15 * time.Second, 45 * time.Second, 105 * time.Second} {
 		t.Run(fmt.Sprintf("after %d retries", attempts), func(t *testing.T) {
