@@ -929,6 +929,34 @@ func TestInvariant4_AClaimStaysIfItsTokenMayBeWrittenLater(t *testing.T) {
 	f.assertHandedOver(key, nil)
 }
 
+// A proxy repeats the update. The second one conflicts with the first, whose token a client then reads.
+func TestInvariant4_AClaimStaysIfTheWriteOfItsTokenWasRepeated(t *testing.T) {
+	f := newFixture(t)
+	var updates atomic.Int32
+	f.startController(func(next http.RoundTripper) http.RoundTripper {
+		return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+			switch response, err := send(); {
+			case call == "PUT secret" && updates.Add(1) == 1:
+				framework.Must(t, f.Env.Client.Delete(t.Context(), f.Secret("frontend-token")))
+				f.Create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "frontend-token"}})
+				return failure(&metav1.Status{
+					Status: metav1.StatusFailure, Code: http.StatusConflict, Reason: metav1.StatusReasonConflict,
+				}, http.Header{}), nil
+			default:
+				return response, err
+			}
+		}}
+	})
+	before := f.issue("frontend")
+	f.request("frontend")
+	claim := f.reachHandover("frontend")
+	framework.Eventually(f, "the Secret is updated", func() bool { return updates.Load() == 1 })
+	f.clock.advance(time.Second)
+	f.touch("frontend", "retry")
+	f.WaitForReady("frontend", v1alpha1.ReasonSecretConflict)
+	f.assertRecords(f.GetKey("frontend"), newest(hashOf(before)), acceptedClaim(claim))
+}
+
 func TestReconcile_AKeyThatEndsDuringARotation(t *testing.T) {
 	f := newFixture(t)
 	f.startController(nil)

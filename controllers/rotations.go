@@ -4,7 +4,6 @@
 package controllers
 
 import (
-	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -34,7 +33,7 @@ type handover struct {
 
 	// failure is the error of the last write of the Secret, or nil.
 	failure error
-	// mayBeWritten is true if a write of the Secret failed, and may have had an effect.
+	// mayBeWritten is true if a write of the Secret returned an error, and may have had an effect.
 	mayBeWritten bool
 }
 
@@ -83,7 +82,7 @@ func (r *rotations) untilHandover(key *v1alpha1.APIKey, now time.Time) time.Dura
 // follows.
 func (r *rotations) record(key *v1alpha1.APIKey, scheduled handover, result error) handover {
 	scheduled.failure = result
-	scheduled.mayBeWritten = scheduled.mayBeWritten || errors.As(result, new(*writeError))
+	scheduled.mayBeWritten = scheduled.mayBeWritten || mayHaveWritten(result)
 	if result == nil || isSecretRefused(result) {
 		scheduled.secret = nil
 	}
