@@ -44,9 +44,10 @@ type keyDetails struct {
 
 // keyToken is a token of a key in a response.
 type keyToken struct {
-	Hint      *string    `json:"hint"`
-	IssuedAt  time.Time  `json:"issued_at"`
-	ExpiresAt *time.Time `json:"expires_at"`
+	Hint       *string    `json:"hint"`
+	IssuedAt   time.Time  `json:"issued_at"`
+	ExpiresAt  *time.Time `json:"expires_at"`
+	LastUsedAt *time.Time `json:"last_used_at"`
 }
 
 // callerKey is the key of the caller in a response.
@@ -316,13 +317,14 @@ func TestCamelCase_IsBesideSnakeCaseBelowV1Alone(t *testing.T) {
 	f := newFixture(t)
 	for base, want := range map[string][]string{
 		"/api/v1": nil,
-		"/v1":     {"appName", "createdAt", "expiresAt", "isActive", "nextRotationAt", "readAccess", "updatedAt", "writeAccess"},
+		"/v1":     {"appName", "createdAt", "expiresAt", "isActive", "lastUsedAt", "nextRotationAt", "readAccess", "unusedSince", "updatedAt", "writeAccess"},
 	} {
 		for _, path := range []string{"/api-keys/self", "/api-keys/" + string(f.reader.Key.UID), "/api-keys?limit=1"} {
 			text := f.call("GET "+base+path, f.reader.Token).body
 			var camel []string
 			for _, name := range []string{
-				"appName", "createdAt", "expiresAt", "isActive", "nextRotationAt", "readAccess", "updatedAt", "writeAccess",
+				"appName", "createdAt", "expiresAt", "isActive", "lastUsedAt", "nextRotationAt", "readAccess", "unusedSince", "updatedAt",
+				"writeAccess",
 			} {
 				quoted, _ := json.Marshal(name)
 				if strings.Contains(text, string(quoted)+":") {

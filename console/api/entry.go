@@ -29,6 +29,9 @@ type entry struct {
 	validity   apikey.Validity
 	rotation   int64 // when the next one is due, in seconds since 1970; 0 if none is declared
 
+	lastUsed    int64 // in seconds since 1970; 0 if no use is on record
+	unusedSince int64 // in seconds since 1970; 0 if the key is not issued
+
 	readAccess, writeAccess bool
 	claimed, issued         bool
 	rotating                bool // a rotation has begun, or is due at any time
@@ -62,6 +65,12 @@ func newEntry(key *v1alpha1.APIKey) *entry {
 	}
 	if next := apikey.NextRotation(key); next != nil {
 		e.rotation = next.Unix()
+	}
+	if used := apikey.LastUsed(key); used != nil {
+		e.lastUsed = used.Unix()
+	}
+	if since := apikey.UnusedSince(key); since != nil {
+		e.unusedSince = since.Unix()
 	}
 	shown := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
 	if e.stalled {
@@ -159,6 +168,24 @@ func (e *entry) nextRotationAt(now time.Time) *time.Time {
 func (e *entry) rotatingAt(now time.Time) bool {
 	next := e.nextRotationAt(now)
 	return !e.endedAt(now) && (e.rotating || (next != nil && !now.Before(*next)))
+}
+
+// isUnusedAt reports whether the key is accepted at the instant now, and was not used for this time before.
+func (e *entry) isUnusedAt(now time.Time, during time.Duration) bool {
+	return e.activeAt(now) && e.unusedSince <= now.Add(-during).Unix()
+}
+
+// isExpiringAt reports whether the key is accepted at the instant now, and expires within this time.
+func (e *entry) isExpiringAt(now time.Time, within time.Duration) bool {
+	return e.activeAt(now) && e.validity.ExpiresAt <= now.Add(within).Unix()
+}
+
+// inUTCOrNil returns a time in seconds since 1970, or nil for 0.
+func inUTCOrNil(seconds int64) *time.Time {
+	if seconds == 0 {
+		return nil
+	}
+	return new(inUTC(seconds))
 }
 
 func inUTC(seconds int64) time.Time { return time.Unix(seconds, 0).UTC() }

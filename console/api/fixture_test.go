@@ -191,6 +191,8 @@ type apiKey struct {
 	ExpiresAt      *time.Time `json:"expires_at"`
 	Rotating       bool       `json:"rotating"`
 	NextRotationAt *time.Time `json:"next_rotation_at"`
+	LastUsedAt     *time.Time `json:"last_used_at"`
+	UnusedSince    *time.Time `json:"unused_since"`
 
 	*CamelCase // of responses below /v1
 }
@@ -214,6 +216,8 @@ type CamelCase struct {
 	UpdatedAt      time.Time  `json:"updatedAt"`
 	ExpiresAt      *time.Time `json:"expiresAt"`
 	NextRotationAt *time.Time `json:"nextRotationAt"`
+	LastUsedAt     *time.Time `json:"lastUsedAt"`
+	UnusedSince    *time.Time `json:"unusedSince"`
 }
 
 // below returns the key as responses below a base path contain it.
@@ -222,6 +226,7 @@ func (k apiKey) below(base string) apiKey {
 	if base == "/v1" {
 		k.CamelCase = &CamelCase{
 			k.AppName, k.ReadAccess, k.WriteAccess, k.IsActive, k.CreatedAt, k.UpdatedAt, k.ExpiresAt, k.NextRotationAt,
+			k.LastUsedAt, k.UnusedSince,
 		}
 	}
 	return k
@@ -333,6 +338,9 @@ func apiKeyOf(object *v1alpha1.APIKey, active bool) apiKey {
 	}
 	if object.Spec.ExpiresAt != nil {
 		k.ExpiresAt = &object.Spec.ExpiresAt.Time
+	}
+	if tokens := object.Status.Tokens; len(tokens) > 0 && tokens[0].NotBefore != nil {
+		k.UnusedSince = &tokens[0].NotBefore.Time
 	}
 	return k
 }

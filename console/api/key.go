@@ -26,6 +26,8 @@ type apiKey struct {
 	ExpiresAt      *time.Time `json:"expires_at"`
 	Rotating       bool       `json:"rotating"`
 	NextRotationAt *time.Time `json:"next_rotation_at"`
+	LastUsedAt     *time.Time `json:"last_used_at"`
+	UnusedSince    *time.Time `json:"unused_since"`
 
 	*camelCase // nil unless the client expects it
 }
@@ -40,6 +42,8 @@ type camelCase struct {
 	UpdatedAt      time.Time  `json:"updatedAt"`
 	ExpiresAt      *time.Time `json:"expiresAt"`
 	NextRotationAt *time.Time `json:"nextRotationAt"`
+	LastUsedAt     *time.Time `json:"lastUsedAt"`
+	UnusedSince    *time.Time `json:"unusedSince"`
 }
 
 // keyAt returns a key as the response to a request contains it at the instant now.
@@ -62,6 +66,8 @@ func (r *request) keyAt(e *entry, now time.Time) apiKey {
 		ExpiresAt:      e.expiresAt(),
 		Rotating:       e.rotatingAt(now),
 		NextRotationAt: e.nextRotationAt(now),
+		LastUsedAt:     inUTCOrNil(e.lastUsed),
+		UnusedSince:    inUTCOrNil(e.unusedSince),
 	}
 	if e.hint != "" {
 		k.Hint = &e.hint
@@ -69,6 +75,7 @@ func (r *request) keyAt(e *entry, now time.Time) apiKey {
 	if r.expectsCamelCase() {
 		k.camelCase = &camelCase{
 			k.AppName, k.ReadAccess, k.WriteAccess, k.IsActive, k.CreatedAt, k.UpdatedAt, k.ExpiresAt, k.NextRotationAt,
+			k.LastUsedAt, k.UnusedSince,
 		}
 	}
 	return k

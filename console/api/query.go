@@ -14,16 +14,21 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
+	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/internal/envelope"
 	"squirrel.dev/apikey-operator/internal/keyclient"
 )
 
 // query is the query of a URL. Without a limit parameter, limit is the highest integer; the other fields are then zero.
 type query struct {
-	activeOnly bool
-	force      bool
-	limit      int
-	after      keyclient.Position
+	activeOnly    bool
+	unusedFor     model.Duration
+	expiresWithin model.Duration
+	force         bool
+	limit         int
+	after         keyclient.Position
 }
 
 // parseQuery parses a query with these parameters. Like the Squirrel backend, it ignores others, and takes the last of repeated ones.
@@ -52,6 +57,16 @@ func (q *query) set(name, value string) (problem string) {
 	case "active_only":
 		q.activeOnly, err = strconv.ParseBool(value)
 		problem = "must be true or false"
+	case "unused_for":
+		if q.unusedFor, err = model.ParseDuration(value); time.Duration(q.unusedFor) < apikey.UnusedResolution {
+			err = strconv.ErrRange
+		}
+		problem = "must be a duration of at least 1d, such as 90d, because the last use of a key is recorded once a day"
+	case "expires_within":
+		if q.expiresWithin, err = model.ParseDuration(value); q.expiresWithin == 0 {
+			err = strconv.ErrRange
+		}
+		problem = "must be a duration of more than 0s, such as 12h or 30d"
 	case "force":
 		q.force, err = strconv.ParseBool(value)
 		problem = "must be true or false"
@@ -103,12 +118,22 @@ func (q *query) next(last keyclient.Position) string {
 	if q.activeOnly {
 		parameters.Set("active_only", "true")
 	}
+	if q.unusedFor != 0 {
+		parameters.Set("unused_for", q.unusedFor.String())
+	}
+	if q.expiresWithin != 0 {
+		parameters.Set("expires_within", q.expiresWithin.String())
+	}
 	return "<?" + parameters.Encode() + `>; rel="next"`
 }
 
 // filter returns the filter for the keys that the query selects at the instant now.
 func (q *query) filter(now time.Time) func(*entry) bool {
-	return func(e *entry) bool { return !q.activeOnly || e.activeAt(now) }
+	return func(e *entry) bool {
+		return (!q.activeOnly || e.activeAt(now)) &&
+			(q.unusedFor == 0 || e.isUnusedAt(now, time.Duration(q.unusedFor))) &&
+			(q.expiresWithin == 0 || e.isExpiringAt(now, time.Duration(q.expiresWithin)))
+	}
 }
 
 // unprocessable returns the response to a request that is well-formed but invalid.

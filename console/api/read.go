@@ -48,7 +48,7 @@ var openAPIResponse = envelope.NewResponse(http.StatusOK, json.RawMessage(openAP
 func (h *Handler) openAPI(http.ResponseWriter, *request) *envelope.Response { return openAPIResponse }
 
 func (h *Handler) list(_ http.ResponseWriter, r *request) *envelope.Response {
-	query, failure := parseQuery(r.URL.RawQuery, "active_only", "limit", "continue")
+	query, failure := parseQuery(r.URL.RawQuery, "active_only", "unused_for", "expires_within", "limit", "continue")
 	if failure != nil {
 		return failure
 	}
@@ -68,7 +68,7 @@ func (h *Handler) list(_ http.ResponseWriter, r *request) *envelope.Response {
 }
 
 func (h *Handler) count(_ http.ResponseWriter, r *request) *envelope.Response {
-	query, failure := parseQuery(r.URL.RawQuery, "active_only")
+	query, failure := parseQuery(r.URL.RawQuery, "active_only", "unused_for", "expires_within")
 	if failure != nil {
 		return failure
 	}
@@ -101,9 +101,10 @@ type keyCondition struct {
 
 // keyToken is a token that was handed over and is still accepted. ExpiresAt is the end of the overlap, if another token superseded it.
 type keyToken struct {
-	Hint      *string    `json:"hint"`
-	IssuedAt  time.Time  `json:"issued_at"`
-	ExpiresAt *time.Time `json:"expires_at"`
+	Hint       *string    `json:"hint"`
+	IssuedAt   time.Time  `json:"issued_at"`
+	ExpiresAt  *time.Time `json:"expires_at"`
+	LastUsedAt *time.Time `json:"last_used_at"`
 }
 
 // keySecret is the declaration of the one-time Secret.
@@ -174,6 +175,9 @@ func tokensAt(key *v1alpha1.APIKey, now time.Time) []keyToken {
 		accepted := keyToken{Hint: nullable(record.Hint), IssuedAt: record.NotBefore.UTC()}
 		if record.NotAfter != nil {
 			accepted.ExpiresAt = new(record.NotAfter.UTC())
+		}
+		if record.LastUsedAt != nil {
+			accepted.LastUsedAt = new(record.LastUsedAt.UTC())
 		}
 		tokens = append(tokens, accepted)
 	}

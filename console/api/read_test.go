@@ -15,8 +15,10 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/console/api"
 	"squirrel.dev/apikey-operator/internal/keyclient"
@@ -219,6 +221,140 @@ func TestList_PagesStayCompleteWhileKeysAreDeleted(t *testing.T) {
 	}
 }
 
+// recordUse records a use of the tokens of a key, each an hour before the former one, and waits until the console has seen that.
+func (f *fixture) recordUse(key *v1alpha1.APIKey, at metav1.Time) {
+	f.Helper()
+	framework.Must(f, retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		framework.Must(f, f.Env.Client.Get(f.Context(), client.ObjectKeyFromObject(key), key))
+		for i := range key.Status.Tokens {
+			key.Status.Tokens[i].LastUsedAt = new(metav1.NewTime(at.Add(-time.Duration(i) * time.Hour)))
+		}
+		return f.Env.Client.Status().Update(f.Context(), key)
+	}))
+	framework.Eventually(f, "the console has seen the use", func() bool {
+		return slices.ContainsFunc(f.list(""), func(k apiKey) bool { return k.ID == string(key.UID) && k.LastUsedAt != nil })
+	})
+}
+
+func TestLastUse_IsInAllResponsesWithAKey(t *testing.T) {
+	f := newFixture(t)
+	created := f.create(readOnly)
+	issued := f.details(created.ID).Tokens[0].IssuedAt
+	if created.LastUsedAt != nil || created.UnusedSince == nil || !created.UnusedSince.Equal(issued) {
+		t.Errorf("the key that was never used is %+v, and its token was issued at %s", created, issued)
+	}
+	rotated := f.rotate(created.ID, `{"overlap": "1h"}`)
+	if issued = f.details(created.ID).Tokens[0].IssuedAt; rotated.LastUsedAt != nil || !rotated.UnusedSince.Equal(issued) {
+		t.Errorf("the rotated key is %+v, and its token was issued at %s", rotated, issued)
+	}
+	used := metav1.NewTime(issued.Add(48 * time.Hour).UTC())
+	f.recordUse(f.object(created.ID), used)
+	text := used.Format(time.RFC3339)
+	inSnakeCase := fmt.Sprintf(`"last_used_at":"%s","unused_since":"%s"`, text, text)
+	inCamelCase := fmt.Sprintf(`"lastUsedAt":"%s","unusedSince":"%s"`, text, text)
+	for _, c := range []struct {
+		request, token string
+		body           []string
+	}{
+		{"GET /v1/api-keys", f.reader.Token, nil},
+		{"GET /api/v1/api-keys/" + created.ID, f.reader.Token, nil},
+		{"GET /v1/api-keys/self", rotated.Token, nil},
+		{"PATCH /v1/api-keys/" + created.ID, f.writer.Token, []string{`{"write_access": true}`}},
+		{"DELETE /api/v1/api-keys/" + created.ID, f.writer.Token, nil},
+		{"GET /v1/api-keys/" + created.ID, f.reader.Token, nil}, // which has ended
+	} {
+		got := f.call(c.request, c.token, c.body...).body
+		if !strings.Contains(got, inSnakeCase) || strings.Contains(got, inCamelCase) != strings.Contains(c.request, " /v1") {
+			t.Errorf("the response to %s is %s, want %s", c.request, got, inSnakeCase)
+		}
+	}
+}
+
+func TestLastUse_OfEachTokenIsInTheDetails(t *testing.T) {
+	f := newFixture(t)
+	created := f.create(readOnly)
+	f.rotate(created.ID, `{"overlap": "1h"}`)
+	if tokens := f.details(created.ID).Tokens; len(tokens) != 2 || tokens[0].LastUsedAt != nil || tokens[1].LastUsedAt != nil {
+		t.Errorf("the tokens that were never used are %+v", tokens)
+	}
+	updated := f.details(created.ID).UpdatedAt
+	used := metav1.NewTime(time.Now().Add(-time.Minute).Truncate(time.Second).UTC())
+	f.recordUse(f.object(created.ID), used)
+	got := f.details(created.ID)
+	if tokens := got.Tokens; len(tokens) != 2 || !tokens[0].LastUsedAt.Equal(used.Time) || !tokens[1].LastUsedAt.Equal(used.Add(-time.Hour)) {
+		t.Errorf("the tokens are %+v, used at %s", tokens, used)
+	}
+	if !got.UpdatedAt.Equal(updated) {
+		t.Errorf("a use changes updated_at from %s to %s", updated, got.UpdatedAt)
+	}
+}
+
+func TestList_SelectsUnusedAndExpiringKeys(t *testing.T) {
+	f := newFixture(t)
+	f.stopController()
+	now := time.Now().Truncate(time.Second)
+	at := func(d time.Duration) *metav1.Time { return new(metav1.NewTime(now.Add(d))) }
+	const day = 24 * time.Hour
+	for i, name := range []string{"unused", "unused-too", "unused-three", "used", "new", "expiring", "unissued"} {
+		key := f.apply(name, v1alpha1.APIKeySpec{AppName: name, ReadAccess: true}, nil)
+		record := v1alpha1.TokenRecord{Hash: token.Hash(token.New()), Hint: "sq_abcd", NotBefore: at(-100 * day)}
+		switch name {
+		case "unissued":
+			continue
+		case "used":
+			record.LastUsedAt = at(-time.Hour)
+		case "new":
+			record.NotBefore = at(-day)
+		case "expiring":
+			key.Spec.ExpiresAt, record.NotBefore = at(20*day), at(-day)
+			framework.Must(t, f.Env.Client.Update(t.Context(), key))
+		default:
+			record.LastUsedAt = at(-time.Duration(91+i) * day)
+		}
+		key.Status.Tokens = []v1alpha1.TokenRecord{record}
+		framework.Must(t, f.Env.Client.Status().Update(t.Context(), key))
+	}
+	framework.Eventually(t, "the console has seen all keys", func() bool { return f.count("?active_only=true") == 8 && f.count("") == 9 })
+	for query, want := range map[string][]string{
+		"unused_for=90d":                          {"unused", "unused-three", "unused-too"},
+		"unused_for=13w":                          {"unused", "unused-three", "unused-too"}, // 91 days
+		"unused_for=92d":                          {"unused-three", "unused-too"},
+		"unused_for=1y":                           nil,
+		"unused_for=1d12h&active_only=true":       {"unused", "unused-three", "unused-too"},
+		"expires_within=30d":                      {"expiring"},
+		"expires_within=480h":                     {"expiring"},
+		"expires_within=19d":                      nil,
+		"expires_within=30d&unused_for=90d":       nil,
+		"unused_for=90d&unused_for=1000d&other=1": nil, // the last one counts
+	} {
+		var got []string
+		for _, key := range f.list("?" + query) {
+			got = append(got, key.Name)
+		}
+		slices.Sort(got)
+		if diff := gocmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", query, diff)
+		}
+		if count := f.count("?" + query); count != len(want) {
+			t.Errorf("%s: the count is %d", query, count)
+		}
+	}
+	var pages []int
+	for page := "/v1/api-keys?unused_for=90d&limit=1&active_only=1"; page != ""; {
+		request := f.request("GET "+page, f.reader.Token)
+		got := f.send(request)
+		pages = append(pages, len(payload[[]apiKey](t, got)))
+		page = nextPage(t, request.URL, got.header)
+	}
+	if diff := gocmp.Diff([]int{1, 1, 1}, pages); diff != "" {
+		t.Errorf("the pages of unused keys (-want +got):\n%s", diff)
+	}
+	got := f.call("GET /v1/api-keys?expires_within=3650d&unused_for=36h&limit=1", f.reader.Token)
+	if got.header.Get("Link") != "" || got.body != `{"errorCode":0,"errorMessage":null,"payload":[]}` {
+		t.Errorf("the response is %s, with the link %q", got.body, got.header.Get("Link"))
+	}
+}
+
 // remove deletes the APIKey of a key, and waits until the console has seen that.
 func (f *fixture) remove(id string) {
 	f.Helper()
@@ -252,6 +388,8 @@ func TestInvalidQueries_AreRefused(t *testing.T) {
 		notBoolean  = "The query parameter %s must be true or false."
 		badLimit    = "The query parameter limit must be an integer of at least 1; omit it to list all keys."
 		badContinue = "The query parameter continue must be the one in the Link header of the previous page; omit it to list from the first key."
+		badUnused   = "The query parameter unused_for must be a duration of at least 1d, such as 90d, because the last use of a key is recorded once a day."
+		badExpires  = "The query parameter expires_within must be a duration of more than 0s, such as 12h or 30d."
 		badQuery    = "The query of the URL is invalid: separate its parameters by & and percent-encode their values."
 	)
 	f := newFixture(t)
@@ -271,11 +409,28 @@ func TestInvalidQueries_AreRefused(t *testing.T) {
 		"?continue=MTIzNC8x":          badContinue, // 1234/1
 		"?continue=MTIzNC8xLw":        badContinue, // 1234/1/
 		"?continue=KzEvMi9h":          badContinue, // +1/2/a
+		"?unused_for=":                badUnused,
+		"?unused_for=90":              badUnused,
+		"?unused_for=0d":              badUnused,
+		"?unused_for=23h":             badUnused,
+		"?unused_for=-90d":            badUnused,
+		"?unused_for=1.5d":            badUnused,
+		"?unused_for=90+d":            badUnused,
+		"?unused_for=300y":            badUnused,
+		"?unused_for=90d&unused_for":  badUnused,
+		"?expires_within=":            badExpires,
+		"?expires_within=0":           badExpires,
+		"?expires_within=0s":          badExpires,
+		"?expires_within=30":          badExpires,
+		"?expires_within=-30d":        badExpires,
+		"?expires_within=soon":        badExpires,
 		"?limit=%zz":                  badQuery,
 		"?a;b":                        badQuery,
 	} {
 		f.call("GET /api/v1/api-keys"+query, f.reader.Token).assertError(t, 422, want)
 	}
+	f.call("GET /v1/api-keys/count?unused_for=1h", f.reader.Token).assertError(t, 422, badUnused)
+	f.call("GET /v1/api-keys/count?expires_within=never", f.reader.Token).assertError(t, 422, badExpires)
 	f.call("DELETE /v1/api-keys/"+unknownID+"?force=maybe", f.writer.Token).assertError(t, 422, fmt.Sprintf(notBoolean, "force"))
 }
 

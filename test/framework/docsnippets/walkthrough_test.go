@@ -15,6 +15,7 @@ func TestConstantPart(t *testing.T) {
 	g := NewWithT(t)
 	g.Expect(constantPart("{\n  \"errorCode\": 0}")).To(Equal(constantPart(`{"errorCode":0}`)))
 	g.Expect(constantPart("Token: sq_KnIr...")).To(Equal(constantPart("Token:  " + token.New())))
+	g.Expect(constantPart(`{"last_used_at":null}`)).To(Equal(constantPart(`{"last_used_at": "2026-11-22T05:50:50Z"}`)))
 	g.Expect(constantPart(`{"errorCode":0}`)).NotTo(Equal(constantPart(`{"errorCode":1}`)))
 }
 
