@@ -403,10 +403,10 @@ type row struct {
 	// ID of the key, and Name of its app.
 	ID, Name string
 	// Object is the name of the APIKey.
-	Object                                                 string
-	Marks                                                  []string
-	Problem                                                string
-	Hint, Access, State, Created, Updated, Expires, Action string
+	Object                                                       string
+	Marks                                                        []string
+	Problem                                                      string
+	Hint, Access, State, Created, Updated, Used, Expires, Action string
 }
 
 // rows returns the rows of the table.
@@ -417,7 +417,7 @@ func (p *tab) rows() []row {
 	  return {
 	    ID: row.dataset.id, Name: text("a"), Object: text(".object"), Problem: text(".problem"),
 	    Marks: [...row.querySelectorAll(".mark")].map(mark => mark.innerText),
-	    ...Object.fromEntries(["Hint", "Access", "State", "Created", "Updated", "Expires", "Action"].map(
+	    ...Object.fromEntries(["Hint", "Access", "State", "Created", "Updated", "Used", "Expires", "Action"].map(
 	      field => [field, text("[data-field=" + field.toLowerCase() + "]")])),
 	  };
 	})`)

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/framework"
 )
@@ -59,7 +60,8 @@ func detailShowsAKey(f *fixture) {
 	}
 	want := map[string]string{
 		"Name": partner.Object, "ID": partner.ID, "Token": partner.Hint, "Access": "Read", "Created by": own.Name, "Manager label": "No",
-		"Expires": f.spec("Partner").ExpiresAt.UTC().Format("2006-01-02 15:04") + " in 30 days",
+		"Last used": "No use seen since the token was issued",
+		"Expires":   f.spec("Partner").ExpiresAt.UTC().Format("2006-01-02 15:04") + " in 30 days",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		f.Errorf("the properties differ (-want +got):\n%s", diff)
@@ -148,6 +150,42 @@ func detailShowsTheHandover(f *fixture) {
 	if diff := cmp.Diff([]string{"Ready False", "Active False", "Stalled True"}, conditions); diff != "" {
 		f.Errorf("the conditions differ (-want +got):\n%s", diff)
 	}
+}
+
+func detailShowsTheLastUseOfEachToken(f *fixture) {
+	f.createKey("Web Shop")
+	f.awaitActive(2)
+	for range 2 { // two former tokens
+		f.patch("Web Shop", func(key *v1alpha1.APIKey) {
+			next := token.New()
+			key.Spec.TokenHash, key.Spec.TokenHint = token.Hash(next), token.Hint(next)
+		})
+		hash := f.spec("Web Shop").TokenHash
+		framework.Eventually(f, "the new token is accepted", func() (done bool) {
+			f.record("Web Shop", func(tokens []v1alpha1.TokenRecord) { done = tokens[0].Hash == hash })
+			return done
+		})
+	}
+	f.record("Web Shop", func(tokens []v1alpha1.TokenRecord) {
+		for i := range tokens {
+			tokens[i].NotBefore = ago(time.Duration(i+1) * 5 * time.Hour)
+		}
+		tokens[1].LastUsedAt = ago(time.Hour) // since its successor was issued
+		tokens[2].LastUsedAt = ago(12 * time.Hour)
+	})
+	f.awaitUsed(1)
+	p := f.enter(f.key)
+	p.click("link", "Web Shop")
+	p.sees("accepted until")
+	former := run[[]string](p, `[...document.querySelectorAll("#detail .former p")].map(p => p.className + ": " + p.innerText)`)
+	want := []string{"in-use: Last used 1 hour ago: its clients must switch to the new token.", "note: Last used 12 hours ago."}
+	if diff := cmp.Diff(want, former); diff != "" {
+		f.Errorf("the former tokens differ (-want +got):\n%s", diff)
+	}
+	if newest := run[string](p, `document.querySelector("#detail [data-field=hint] small").innerText`); newest != "No use seen" {
+		f.Errorf("the last use of the newest token is shown as %q", newest)
+	}
+	p.checkAccessibility("a key with former tokens that are used")
 }
 
 func detailNamesAnUnknownKey(f *fixture) {

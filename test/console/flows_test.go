@@ -480,8 +480,8 @@ func createSetsTheExpiry(f *fixture) {
 			f.Errorf("%s expires at %s, and the page shows %q", appName, expires, got)
 		}
 	}
-	if got := p.row("Two days").Expires; !strings.HasSuffix(got, "\nin 2 days") {
-		f.Errorf("the page shows the day after tomorrow as %q", got)
+	if got := p.row("Two days").Marks; !slices.Equal(got, []string{"Expires in 2 days"}) {
+		f.Errorf("the page marks a key that expires the day after tomorrow with %q", got)
 	}
 	if got := p.row("Forever").Expires; got != "Never" || f.spec("Forever").ExpiresAt != nil {
 		f.Errorf("the page shows no expiry as %q", got)
@@ -690,6 +690,44 @@ func deactivateTheKeyOfThePageNeedsForce(f *fixture) {
 	p.click("button", "Deactivate")
 	p.sees(keyRefused)
 	p.expectError("401 " + selfCall)
+}
+
+func deactivateNamesTheLastUse(f *fixture) {
+	for appName, change := range map[string]func([]v1alpha1.TokenRecord){
+		"Recent": used(100*day, 3*time.Hour), "Old": used(200*day, 120*day), "Unused": used(120*day, 0), "New": used(3*time.Hour, 0),
+	} {
+		f.createKey(appName)
+		f.record(appName, change)
+	}
+	f.createForeignSecret("blocked-token")
+	f.mint("blocked", "Blocked")
+	f.awaitUsed(2)
+	f.awaitActive(5)
+	p := f.enter(f.key)
+	p.awaitState("Blocked", "Blocked")
+	const note = "The last use is recorded about once a day. Requests to this console do not count."
+	for appName, want := range map[string]string{
+		"Recent": "Last used 3 hours ago. Clients that use this key are refused at once.",
+		"Old":    "Not used in the last 90 days. Last used 4 months ago. Clients that use this key are refused at once.",
+		"Unused": "Not used in the last 90 days. No use seen since the token was issued 4 months ago.",
+		"New":    "No use seen since the token was issued 3 hours ago.",
+	} {
+		p.click("button", "Deactivate "+appName)
+		p.find("dialog", "Deactivate "+appName+"?")
+		p.sees(want)
+		p.sees(note)
+		p.click("button", "Cancel")
+	}
+	p.click("button", "Deactivate Blocked")
+	p.sees("This key is not issued, and never will be.")
+	if text := p.text(); strings.Contains(text, note) || strings.Contains(text, "No use seen since") {
+		f.Errorf("the dialog of a key that is not issued names its last use:\n%s", text)
+	}
+	p.click("button", "Cancel")
+
+	p.click("link", "Recent")
+	p.click("button", "Deactivate")
+	p.sees("Last used 3 hours ago. Clients that use this key are refused at once.")
 }
 
 func keyboardReachesAllControls(f *fixture) {

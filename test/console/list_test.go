@@ -276,6 +276,10 @@ func tableFilters(f *fixture) {
 	f.createKey("Both", writes, expires(200*day))
 	f.createKey("Gone", expires(3*time.Second))
 	f.createKey("Stopped", func(spec *v1alpha1.APIKeySpec) { spec.Active = new(false) }, expires(5*day))
+	f.record("Reader", used(200*day, 100*day))
+	f.record("Writer", used(100*day, 0))
+	f.record("Both", used(200*day, 80*day))
+	f.awaitUsed(2)
 	f.awaitEnded("Gone")
 	f.awaitActive(4)
 	p := f.enter(f.key)
@@ -298,16 +302,85 @@ func tableFilters(f *fixture) {
 		{"Expiry", "Within 30 days", "#keys?expiry=30d", []string{"Reader", "Writer"}},
 		{"Expiry", "Never", "#keys?expiry=never", []string{own}},
 		{"Expiry", "Expired", "#keys?expiry=expired", []string{"Gone"}},
+		{"Expiry", "Any expiry", "#keys", []string{own, "Reader", "Writer", "Both", "Gone", "Stopped"}},
+		{"Last use", "Unused for 90 days", "#keys?unused=90d", []string{"Reader", "Writer"}},
+		{"Expiry", "Within 7 days", "#keys?expiry=7d&unused=90d", []string{"Reader"}},
 	} {
 		p.choose(c.filter, c.option)
 		p.fragment(c.fragment)
 		p.lists(c.want...)
 	}
-	p.choose("Access", "Read only")
-	p.lists("Gone")
+	p.reload()
+	p.lists("Reader")
 	p.click("button", "Clear")
 	p.fragment("#keys")
 	p.lists(own, "Reader", "Writer", "Both", "Gone", "Stopped")
+}
+
+func tableShowsTheLastUse(f *fixture) {
+	at := ago(3 * time.Hour)
+	for _, appName := range []string{"Recent", "Old", "Silent"} {
+		f.createKey(appName)
+	}
+	f.record("Recent", func(tokens []v1alpha1.TokenRecord) { tokens[0].LastUsedAt = at })
+	f.record("Old", used(200*day, 120*day))
+	f.record("Silent", used(30*day, 0))
+	f.createForeignSecret("blocked-token")
+	f.mint("blocked", "Blocked")
+	f.awaitUsed(2)
+	p := f.enter(f.key)
+	shown := map[string]string{}
+	for _, appName := range []string{"Recent", "Old", "Silent", "Blocked"} {
+		shown[appName] = p.row(appName).Used
+	}
+	want := map[string]string{"Recent": "3 hours ago", "Old": "4 months ago", "Silent": "No use seen", "Blocked": "–"}
+	if diff := cmp.Diff(want, shown); diff != "" {
+		f.Errorf("the last uses differ (-want +got):\n%s", diff)
+	}
+	p.click("button", "Last used")
+	p.fragment("#keys?sort=-used")
+	if tooltip := run[string](p, `document.querySelector("tbody [data-field=used] time").title`); tooltip != at.UTC().Format(time.RFC3339) {
+		f.Errorf("the tooltip of the last use is %q", tooltip)
+	}
+	if names := p.names()[:2]; !slices.Equal(names, []string{"Recent", "Old"}) {
+		f.Errorf("the keys that were used last are %q", names)
+	}
+	p.click("button", "Last used")
+	p.fragment("#keys?sort=used")
+	if names := p.names()[3:]; !slices.Equal(names, []string{"Old", "Recent"}) {
+		f.Errorf("in ascending order, the last keys are %q", names)
+	}
+}
+
+func tableMarksKeysThatExpireSoon(f *fixture) {
+	f.createKey("Hours", expires(5*time.Hour+time.Minute))
+	f.createKey("Days", expiresAtTheEndOfDay(6))
+	f.createKey("Weeks", expiresAtTheEndOfDay(20))
+	f.createKey("Months", expires(90*day))
+	f.createKey("Stopped", expires(5*time.Hour), func(spec *v1alpha1.APIKeySpec) { spec.Active = new(false) })
+	f.awaitActive(5)
+	p := f.enter(f.key)
+	p.awaitState("Stopped", "Deactivated")
+	want := map[string][]string{
+		"Hours": {"alarm", "Expires in 5 hours"}, "Days": {"warning", "Expires in 6 days"}, "Weeks": {}, "Months": {}, "Stopped": {},
+	}
+	got := map[string][]string{}
+	for name := range want {
+		got[name] = run[[]string](p, fmt.Sprintf(`[...document.querySelectorAll("[data-id='%s'] .mark")].flatMap(
+		  mark => [mark.dataset.mark, mark.innerText])`, p.row(name).ID))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		f.Errorf("the marks differ (-want +got):\n%s", diff)
+	}
+	for name, distance := range map[string]string{"Hours": "", "Days": "", "Weeks": "in 20 days", "Months": "", "Stopped": ""} {
+		if _, shown, _ := strings.Cut(p.row(name).Expires, "\n"); shown != distance {
+			f.Errorf("the expiry of %s is followed by %q, want %q", name, shown, distance)
+		}
+	}
+	p.checkAccessibility("keys that expire soon")
+	p.click("link", "Hours")
+	p.sees("Expires in 5 hours")
+	p.checkAccessibility("a key that expires soon")
 }
 
 func tableFindsTheKeyOfAToken(f *fixture) {
@@ -371,11 +444,11 @@ func tableKeepsItsSelectionInTheURL(f *fixture) {
 	p.fragment("#keys?access=write")
 	p.sees("1–100 of 121")
 
-	p.visit("#keys?state=none&access=constructor&expiry=__proto__&sort=-toString&page=-1&other=1") // as a user may have written it
+	p.visit("#keys?state=none&access=constructor&expiry=__proto__&unused=1d&sort=-toString&page=-1&other=1") // as a user may have written it
 	p.sees("1–100 of 122")
 	p.absent("button", "Clear")
 	chosen := run[[]string](p, `[...document.querySelectorAll(".tools select")].map(list => list.selectedOptions[0]?.text)`)
-	if diff := cmp.Diff([]string{"Any state", "Any access", "Any expiry", "Created"}, chosen); diff != "" {
+	if diff := cmp.Diff([]string{"Any state", "Any access", "Any expiry", "Any last use", "Created"}, chosen); diff != "" {
 		f.Errorf("the lists show other options (-want +got):\n%s", diff)
 	}
 }
@@ -486,7 +559,7 @@ func tableIgnoresTheClockOfTheBrowser(f *fixture) {
 	p.reload()
 	p.signIn(f.key)
 	tomorrow := p.row("Tomorrow")
-	if tomorrow.State != "Active" || tomorrow.Action != "Deactivate" || !strings.HasSuffix(tomorrow.Expires, "\ntomorrow") {
+	if tomorrow.State != "Active" || tomorrow.Action != "Deactivate" || !slices.Equal(tomorrow.Marks, []string{"Expires tomorrow"}) {
 		f.Errorf("the key that expires tomorrow is shown as %+v", tomorrow)
 	}
 	p.choose("Expiry", "Within 7 days")

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -190,6 +191,46 @@ func (f *fixture) patch(appName string, change func(*v1alpha1.APIKey)) {
 	}
 }
 
+// record changes what the status records about the tokens of the key of an app, once it is issued.
+func (f *fixture) record(appName string, change func(tokens []v1alpha1.TokenRecord)) {
+	f.Helper()
+	framework.Eventually(f, "the tokens of "+appName+" are recorded", func() bool {
+		keys := &v1alpha1.APIKeyList{}
+		framework.Must(f, f.Env.Client.List(f.Context(), keys, client.InNamespace(f.Namespace)))
+		for i := range keys.Items {
+			if key := &keys.Items[i]; key.Spec.AppName == appName && apikey.IsIssued(key) {
+				change(key.Status.Tokens)
+				return f.Env.Client.Status().Update(f.Context(), key) == nil // unless the controller writes it meanwhile
+			}
+		}
+		return false
+	})
+}
+
+// used returns a change of tokens: the newest one was issued and last used this long ago. A last use of 0 is never.
+func used(issued, lastUse time.Duration) func([]v1alpha1.TokenRecord) {
+	return func(tokens []v1alpha1.TokenRecord) {
+		tokens[0].NotBefore, tokens[0].LastUsedAt = ago(issued), nil
+		if lastUse != 0 {
+			tokens[0].LastUsedAt = ago(lastUse)
+		}
+	}
+}
+
+// ago returns a time as the status records it.
+func ago(d time.Duration) *metav1.Time {
+	return new(metav1.NewTime(time.Now().Add(-d).Truncate(time.Second)))
+}
+
+// awaitUsed waits until the console lists this many keys with a last use.
+func (f *fixture) awaitUsed(count int) {
+	f.Helper()
+	framework.Eventually(f, fmt.Sprintf("%d keys have a last use", count), func() bool {
+		_, body := f.request("GET", "api-keys", f.key)
+		return strings.Count(body, `"last_used_at":"`) == count
+	})
+}
+
 // deactivate deactivates the key of an app through the Kubernetes API, and waits until the console refuses its token.
 func (f *fixture) deactivate(appName, issued string) {
 	f.Helper()
@@ -260,6 +301,7 @@ func TestConsole(t *testing.T) {
 		"Deactivate_OnlyTheChosenKey":                deactivateOnlyTheChosenKey,
 		"Deactivate_KeysThatWereNeverIssued":         deactivateKeysThatWereNeverIssued,
 		"Deactivate_TheKeyOfThePageNeedsForce":       deactivateTheKeyOfThePageNeedsForce,
+		"Deactivate_NamesTheLastUse":                 deactivateNamesTheLastUse,
 		"Keyboard_ReachesAllControls":                keyboardReachesAllControls,
 		"Table_ShowsNamesAsText":                     tableShowsNamesAsText,
 		"Table_SearchesSortsAndPages":                tableSearchesSortsAndPages,
@@ -268,6 +310,8 @@ func TestConsole(t *testing.T) {
 		"Table_ShowsATokenConflictAtOnce":            tableShowsATokenConflictAtOnce,
 		"Table_MarksKeys":                            tableMarksKeys,
 		"Table_Filters":                              tableFilters,
+		"Table_ShowsTheLastUse":                      tableShowsTheLastUse,
+		"Table_MarksKeysThatExpireSoon":              tableMarksKeysThatExpireSoon,
 		"Table_FindsTheKeyOfAToken":                  tableFindsTheKeyOfAToken,
 		"Table_KeepsItsSelectionInTheURL":            tableKeepsItsSelectionInTheURL,
 		"Table_IsLeftAndFoundAgain":                  tableIsLeftAndFoundAgain,
@@ -277,6 +321,7 @@ func TestConsole(t *testing.T) {
 		"Keyboard_Shortcuts":                         keyboardShortcuts,
 		"Detail_ShowsAKey":                           detailShowsAKey,
 		"Detail_ShowsTheHandover":                    detailShowsTheHandover,
+		"Detail_ShowsTheLastUseOfEachToken":          detailShowsTheLastUseOfEachToken,
 		"Detail_NamesAnUnknownKey":                   detailNamesAnUnknownKey,
 		"Detail_NamesTheDeploymentTool":              detailNamesTheDeploymentTool,
 		"Detail_DeactivatesAKey":                     detailDeactivatesAKey,

@@ -149,6 +149,13 @@ func (f *fixture) createSampleKeys() {
 	f.createKey("Billing export", expires(365*day))
 	f.awaitEnded("Conference demo") // otherwise 8 keys may be active while others are not issued yet
 	f.awaitActive(8)
+	f.record("Admin tool", used(40*day, 2*time.Hour))
+	f.record("CI pipeline", used(165*day, 26*time.Hour))
+	f.record("Metrics scraper", used(300*day, 20*time.Minute))
+	f.record("Partner: Nordwind Logistics", used(87*day, 6*time.Hour))
+	f.record("لوحة التحكم الداخلية", used(200*day, 130*day))
+	f.record("Frontend App", used(12*day, 40*time.Minute))
+	f.awaitUsed(6)
 	f.mint("frontend-app-second", "Frontend App", writes)
 	framework.Eventually(f, "the second key waits for its app name", func() bool {
 		_, body := f.request("GET", "api-keys", f.key)

@@ -4,6 +4,8 @@
 // The dialog that deactivates a key.
 
 import { NoResponseError } from "./api.js";
+import { unusedDays } from "./keylist.js";
+import { fromNow } from "./time.js";
 import { byId, closable, onSubmit, setText, showError, showFacts } from "./ui.js";
 
 const effects = {
@@ -43,6 +45,8 @@ export function deactivateDialog({ deactivate, isOwnKey, heirOf, onDone, onStale
     key = chosen;
     const isOwn = isOwnKey(key);
     dialog.querySelector("[data-name]").textContent = key.appName;
+    setText(byId("deactivate-use"), useText(key));
+    byId("deactivate-use-note").hidden = key.unusedSince === null;
     byId("deactivate-effect").textContent = effects[key.state] ?? effects.active;
     byId("deactivate-heir").textContent = heirText(key, heirOf(key));
     setText(byId("deactivate-managed"), key.managedBy && `${key.managedBy} manages this key: set active: false in its manifest too. A ` +
@@ -55,6 +59,13 @@ export function deactivateDialog({ deactivate, isOwnKey, heirOf, onDone, onStale
     byId("force-check").checked = false;
     dialog.showModal();
   };
+}
+
+function useText(key) {
+  const { lastUsed, unusedSince } = key;
+  if (unusedSince === null) return "";
+  const use = lastUsed ? `Last used ${fromNow(lastUsed)}.` : `No use seen since the token was issued ${fromNow(unusedSince)}.`;
+  return key.isUnused ? `Not used in the last ${unusedDays} days. ${use}` : use;
 }
 
 /** Only an active key holds its app name. */

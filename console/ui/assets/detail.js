@@ -111,11 +111,14 @@ function content(key, shown, creator, { namespace }) {
   set("name", key.name);
   set("id", key.id);
   set("hint", key.hint ? code(`${key.hint}…`) : key.imported || shown.ended ? "The start of the token is not recorded" : "Not minted yet");
-  const [, ...formerTokens] = key.tokens;
+  const [newest, ...formerTokens] = key.tokens;
+  if (formerTokens.length > 0) set("hint", " ", small(tokenUse(newest)));
   content.querySelector("[data-row=former]").hidden = formerTokens.length === 0;
-  content.querySelector("[data-field=former]").append(...formerTokens.map(formerTokenRow));
+  content.querySelector("[data-field=former]").append(...formerTokens.map((token, i) => formerTokenRow(token, key.tokens[i])));
   content.querySelector("[data-row=rotation]").hidden = !key.rotating && !key.next_rotation_at;
   set("rotation", ...key.rotating ? ["Under way"] : key.next_rotation_at ? instant(key.next_rotation_at) : []);
+  set("used", ...shown.lastUsed ? instant(key.last_used_at)
+    : [shown.unusedSince === null ? "–" : "No use seen since the token was issued"]);
   set("access", shown.access);
   set("expires", ...key.expires_at ? instant(key.expires_at) : ["Never"]);
   set("created", ...instant(key.created_at));
@@ -134,16 +137,28 @@ function content(key, shown, creator, { namespace }) {
 
 function instant(text) {
   const time = Date.parse(text);
-  const distance = document.createElement("small");
-  distance.textContent = fromNow(time);
-  return [timeElement(time), " ", distance];
+  return [timeElement(time), " ", small(fromNow(time))];
 }
 
-function formerTokenRow({ hint, expires_at: end }) {
+function small(text) {
+  const element = document.createElement("small");
+  element.textContent = text;
+  return element;
+}
+
+/** Returns the row of a token, which its successor superseded. */
+function formerTokenRow(token, successor) {
+  const { hint, expires_at: end, last_used_at: used } = token;
   const row = document.createElement("li");
-  row.append(hint ? code(`${hint}…`) : "Unknown start", " accepted until ", ...instant(end));
+  const isInUse = used && Date.parse(used) > Date.parse(successor.issued_at);
+  const use = document.createElement("p");
+  use.className = isInUse ? "in-use" : "note";
+  use.textContent = `${tokenUse(token)}${isInUse ? ": its clients must switch to the new token" : ""}.`;
+  row.append(hint ? code(`${hint}…`) : "Unknown start", " accepted until ", ...instant(end), use);
   return row;
 }
+
+function tokenUse({ last_used_at: used }) { return used ? `Last used ${fromNow(Date.parse(used))}` : "No use seen"; }
 
 function creatorOf({ created_by: id, bootstrap }, creator) {
   if (!id) return [bootstrap ? "The console, from its key file" : "kubectl, a manifest or another tool"];

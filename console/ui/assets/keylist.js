@@ -23,6 +23,7 @@ export const columns = {
   state: { label: "State", compare: (a, b) => states.indexOf(a.state) - states.indexOf(b.state) },
   created: { label: "Created", newestFirst: true, compare: (a, b) => a.created - b.created },
   updated: { label: "Updated", newestFirst: true, compare: (a, b) => a.updated - b.updated },
+  used: { label: "Last used", newestFirst: true, compare: (a, b) => a.lastUsed - b.lastUsed },
   expires: { label: "Expires", compare: (a, b) => a.expires === b.expires ? 0 : a.expires - b.expires },
 };
 
@@ -35,7 +36,12 @@ function stateOf(state, reason) {
   return state === "stalled" || reason === "TokenHashConflict" ? "blocked" : "pending";
 }
 
-function expiresWithin(days) { return (key, now) => !key.ended && key.expires - now <= days * day; }
+// As the API selects keys with expires_within and unused_for.
+function expiresWithin(days) { return (key, now) => key.state === "active" && key.expires - now <= days * day; }
+function unusedFor(days) { return (key, now) => key.state === "active" && now - key.unusedSince >= days * day; }
+
+/** The days without a use after which the page calls a key unused. */
+export const unusedDays = 90;
 
 /** The filters, and the keys that each option selects. */
 export const filters = {
@@ -70,6 +76,13 @@ export const filters = {
       expired: { label: "Expired", selects: (key) => key.state === "expired" },
     },
   },
+  unused: {
+    label: "Last use",
+    options: {
+      "": { label: "Any last use" },
+      [`${unusedDays}d`]: { label: `Unused for ${unusedDays} days`, selects: unusedFor(unusedDays) },
+    },
+  },
 };
 
 /** The number of characters of a hint, as the API returns it. */
@@ -101,6 +114,8 @@ export class Key {
     this.created = Date.parse(key.created_at);
     this.updated = Date.parse(key.updated_at);
     this.expires = key.expires_at ? Date.parse(key.expires_at) : Infinity;
+    this.lastUsed = key.last_used_at ? Date.parse(key.last_used_at) : 0; // 0 if no use is on record
+    this.unusedSince = key.unused_since ? Date.parse(key.unused_since) : null; // null if the key is not issued
     this.searched = folded([key.app_name, key.name, key.hint, key.reason].join("\n"));
   }
 
@@ -114,6 +129,8 @@ export class Key {
 
   /** The token of the key can be rotated. A bootstrap key gets another token from its key file. */
   get canRotate() { return this.state === "active" && !this.bootstrap; }
+
+  get isUnused() { return unusedFor(unusedDays)(this, serverNow()); }
 
   /** The reason why the key is not issued, or why a user must act. */
   get problem() {

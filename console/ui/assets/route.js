@@ -6,7 +6,7 @@
 import { columns, filters } from "./keylist.js";
 
 /** The keys that the list shows at first. */
-export const firstSelection = { search: "", state: "", access: "", expiry: "", sort: "created", descending: true, page: 0 };
+export const firstSelection = { search: "", state: "", access: "", expiry: "", unused: "", sort: "created", descending: true, page: 0 };
 
 /** Returns what a fragment names. Unknown or invalid parts have no effect. */
 export function parseRoute(fragment) {

@@ -6,11 +6,16 @@
 import { serverNow } from "./api.js";
 import { columns, filters, hintLength, rowsPerPage, stateNames } from "./keylist.js";
 import { firstSelection, keyFragment, listFragment } from "./route.js";
-import { day, fromNow, timeElement } from "./time.js";
+import { day, fromNow, relativeTimeElement, timeElement } from "./time.js";
 import { byId, morph, setText, toast } from "./ui.js";
 
 const typingPause = 300; // ms, after which the URL follows the search
-const soon = 30 * day;
+
+// The times before the expiry of an active key at which the page shows how long it still is, at first without a mark.
+const expiryNotice = 30 * day;
+const expiryWarning = 7 * day;
+const expiryAlarm = day;
+
 const number = new Intl.NumberFormat("en");
 
 /** A token as the controller or a console generates it. */
@@ -210,6 +215,7 @@ function row(key, self) {
   showState(part("state").firstElementChild, key.state);
   part("created").replaceChildren(timeElement(key.created));
   part("updated").replaceChildren(timeElement(key.updated));
+  part("used").firstElementChild.append(lastUse(key));
   part("expires").firstElementChild.append(...expiry(key));
   const offer = (action, label, isOffered) => {
     const button = part("action").querySelector(`[data-action=${action}]`);
@@ -234,6 +240,7 @@ export function marks(key, self) {
     key.id === self?.id && ["own", "This page’s key"],
     key.bootstrap && ["bootstrap", "Bootstrap key"],
     key.manager && !key.bootstrap && ["manager", "Manager"],
+    expiresWithin(key, expiryWarning) && [expiresWithin(key, expiryAlarm) ? "alarm" : "warning", `Expires ${fromNow(key.expires)}`],
   ].filter(Boolean).map(([kind, text]) => {
     const mark = document.createElement("span");
     mark.className = "mark";
@@ -243,10 +250,20 @@ export function marks(key, self) {
   });
 }
 
+function expiresWithin({ state, expires }, time) {
+  const left = expires - serverNow();
+  return state === "active" && left > 0 && left <= time;
+}
+
+function lastUse({ lastUsed, unusedSince }) {
+  if (unusedSince === null) return "–";
+  return lastUsed ? relativeTimeElement(lastUsed) : "No use seen";
+}
+
 function expiry(key) {
   if (key.expires === Infinity) return ["Never"];
   const time = timeElement(key.expires);
-  if (key.ended || key.expires - serverNow() > soon) return [time];
+  if (!expiresWithin(key, expiryNotice) || expiresWithin(key, expiryWarning)) return [time]; // a mark has the distance
   const distance = document.createElement("small");
   distance.textContent = fromNow(key.expires);
   return [time, " ", distance];

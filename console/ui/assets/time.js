@@ -23,6 +23,13 @@ export function timeElement(instant) {
   return element;
 }
 
+/** Returns an element with the distance of an instant from now. Its tooltip is the time in UTC. */
+export function relativeTimeElement(instant) {
+  const element = timeElement(instant);
+  element.textContent = fromNow(instant);
+  return element;
+}
+
 /** Returns the distance of an instant from now in words, such as "in 3 days" or "2 hours ago". */
 export function fromNow(instant) {
   const now = serverNow();
