@@ -26,7 +26,9 @@ func testWalkThroughs(t *testing.T, home string) {
 			docsnippets.Walkthrough{Page: page, Dir: walkThroughDirectory(t, root, home)}.Run(t)
 		})
 	}
-	for _, page := range []string{"key-in-a-pod.md", "rotate-a-token.md", "expiring-keys.md", "key-lost.md", "key-leaked.md", "many-clusters.md"} {
+	for _, page := range []string{
+		"key-in-a-pod.md", "rotate-a-token.md", "expiring-keys.md", "unused-keys.md", "key-lost.md", "key-leaked.md", "many-clusters.md",
+	} {
 		t.Run("docs/tasks/"+page, func(t *testing.T) {
 			dir := clusterDirectory(t, root, home)
 			docsnippets.Walkthrough{Page: "docs/tasks/" + page, Dir: dir, Env: []string{
