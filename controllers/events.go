@@ -27,8 +27,9 @@ const (
 	actionEnd      = "End"
 )
 
-// recordTransition records a new reason of the key's Ready condition as an event, a log line and a metric. Call it after the status was
-// written.
+// recordTransition records a new reason of the key's Ready condition as a log line and a metric. Call it after the status was written.
+// Only a conflict, which a user must resolve, is also an event: the condition is enough for the others, and an event would be a write for
+// each key.
 func (r *APIKeyReconciler) recordTransition(ctx context.Context, before, key *v1alpha1.APIKey) {
 	r.recordRotation(before, key)
 	countLastUse(before, key)
@@ -40,10 +41,8 @@ func (r *APIKeyReconciler) recordTransition(ctx context.Context, before, key *v1
 	switch {
 	case reason == v1alpha1.ReasonIssued && !apikey.IsIssued(before):
 		issuedTotal.Inc()
-		r.recordEvent(key, corev1.EventTypeNormal, reason, actionIssue, readyMessage(key))
 	case slices.Contains(endReasons, reason):
 		endedTotal.WithLabelValues(reason).Inc()
-		r.recordEvent(key, corev1.EventTypeNormal, reason, actionEnd, readyMessage(key))
 	case isStalled(key) && slices.Contains(conflictReasons, reason):
 		action := actionIssue
 		if apikey.IsIssued(key) {

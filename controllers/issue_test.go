@@ -96,9 +96,6 @@ func TestReconcile_IssuesAKeyInAOneTimeSecret(t *testing.T) {
 	if diff := cmp.Diff(labels, secret.Labels); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
-	if eventType, note := f.waitForEvent("frontend", v1alpha1.ReasonIssued); eventType != corev1.EventTypeNormal || note != acceptedMinted {
-		t.Errorf("the event is %s: %s", eventType, note)
-	}
 }
 
 func TestReconcile_TheSecretHasTheDeclaredNameAndKey(t *testing.T) {

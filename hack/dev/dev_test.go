@@ -314,11 +314,10 @@ END
 	g.Expect(filepath.Join(w.home, "data", "etcd", "member")).NotTo(BeADirectory())
 }
 
-// probeObjects returns the names of the keys, the Secrets and the events of keys in the namespace of the probe.
+// probeObjects returns the names of the keys and the Secrets in the namespace of the probe.
 func probeObjects(t *testing.T, env string) string {
 	t.Helper()
-	return shell(t, env, "$KUBECTL get apikeys,secrets --ignore-not-found --output name --namespace "+systemNamespace+"\n"+
-		"$KUBECTL get events --field-selector involvedObject.kind=APIKey --ignore-not-found --output name --namespace "+systemNamespace)
+	return shell(t, env, "$KUBECTL get apikeys,secrets --ignore-not-found --output name --namespace "+systemNamespace)
 }
 
 // shell runs a script after the environment file, and returns its output.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -26,9 +25,6 @@ const (
 	probeName    = "dev-probe" // of the APIKey, of its app and of its Secret
 	probeTimeout = 30 * time.Second
 	probePoll    = 20 * time.Millisecond
-
-	// probeEventTimeout limits the wait for the event that the probe deletes, because events can be lost.
-	probeEventTimeout = 5 * time.Second
 )
 
 // probe creates a key and waits until the controller has issued and the authenticator has accepted it. It deletes its objects, and those of
@@ -44,11 +40,7 @@ func (s *stack) probe(ctx context.Context) error {
 	if err := removeProbe(ctx, c); err != nil {
 		return err
 	}
-	err = s.issueProbe(ctx, c)
-	if err == nil {
-		waitForProbeEvent(ctx, c)
-	}
-	err = errors.Join(err, removeProbe(ctx, c))
+	err = errors.Join(s.issueProbe(ctx, c), removeProbe(ctx, c))
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
@@ -57,7 +49,7 @@ func (s *stack) probe(ctx context.Context) error {
 
 func (s *stack) probeClient() (client.WithWatch, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, corev1.AddToScheme, eventsv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, corev1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return nil, err
 		}
@@ -96,45 +88,16 @@ func (s *stack) issueProbe(ctx context.Context, c client.WithWatch) error {
 	}
 }
 
-// waitForProbeEvent waits for the event of the key, which removeProbe must delete.
-func waitForProbeEvent(ctx context.Context, c client.Client) {
-	ctx, cancel := context.WithTimeout(ctx, probeEventTimeout)
-	defer cancel()
-	for {
-		events, err := probeEvents(ctx, c)
-		if err != nil || len(events) > 0 || sleep(ctx, probePoll) != nil {
-			return
-		}
-	}
-}
-
-// removeProbe deletes the key, its events, and its Secret, which is not garbage-collected without kube-controller-manager. It ignores a
-// cancellation of ctx.
+// removeProbe deletes the key, and its Secret, which is not garbage-collected without kube-controller-manager. It ignores a cancellation of
+// ctx.
 func removeProbe(ctx context.Context, c client.Client) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), responseTimeout)
 	defer cancel()
-	events, err := probeEvents(ctx, c)
-	if err != nil {
-		return err
-	}
 	meta := metav1.ObjectMeta{Namespace: systemNamespace, Name: probeName}
-	for _, object := range append(events, &v1alpha1.APIKey{ObjectMeta: meta}, &corev1.Secret{ObjectMeta: meta}) {
+	for _, object := range []client.Object{&v1alpha1.APIKey{ObjectMeta: meta}, &corev1.Secret{ObjectMeta: meta}} {
 		if err := c.Delete(ctx, object); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
 	}
 	return nil
-}
-
-func probeEvents(ctx context.Context, c client.Client) (ofProbe []client.Object, err error) {
-	events := &eventsv1.EventList{}
-	if err := c.List(ctx, events, client.InNamespace(systemNamespace)); err != nil {
-		return nil, err
-	}
-	for i := range events.Items {
-		if event := &events.Items[i]; event.Regarding.Kind == "APIKey" && event.Regarding.Name == probeName {
-			ofProbe = append(ofProbe, event)
-		}
-	}
-	return ofProbe, nil
 }

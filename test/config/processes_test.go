@@ -31,7 +31,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-// The processes run with their ServiceAccounts and under the policies, from the creation of a key to its deactivation.
+// The processes run with their ServiceAccounts and under the policies: a key is created, rotated and deactivated.
 func TestInvariant8_TheRolesAreSufficientForTheProcesses(t *testing.T) {
 	g := NewWithT(t)
 	env := installed(t)
@@ -66,11 +66,19 @@ func TestInvariant8_TheRolesAreSufficientForTheProcesses(t *testing.T) {
 	g.Expect(readSecret()).To(Succeed())
 	g.Eventually(check).WithTimeout(framework.Timeout).Should(Equal(http.StatusOK))
 
+	former := string(secret.Data["token"])
+	key.Spec.Rotation = &v1alpha1.Rotation{Request: &v1alpha1.RotationRequest{At: metav1.Now()}}
+	g.Expect(env.Client.Update(t.Context(), key)).To(Succeed())
+	g.Eventually(reasons).WithTimeout(framework.Timeout).Should(Equal([]string{"Rotated"}))
+	g.Expect(readSecret()).To(Succeed())
+	g.Expect(string(secret.Data["token"])).NotTo(Equal(former))
+	g.Expect(check()).To(Equal(http.StatusOK))
+
+	g.Expect(read()).To(Succeed())
 	key.Spec.Active = new(false)
 	g.Expect(env.Client.Update(t.Context(), key)).To(Succeed())
 	g.Eventually(check).WithTimeout(framework.Timeout).Should(Equal(http.StatusUnauthorized))
 	g.Eventually(func() bool { return apierrors.IsNotFound(readSecret()) }).WithTimeout(framework.Timeout).Should(BeTrue(), "the Secret is deleted")
-	g.Eventually(reasons).WithTimeout(framework.Timeout).Should(ContainElements(v1alpha1.ReasonIssued, v1alpha1.ReasonDeactivated))
 
 	g.Eventually(func() error {
 		return env.Client.Get(t.Context(), client.ObjectKey{Namespace: systemNamespace, Name: "apikey-controller-webhook-tls"}, secret)

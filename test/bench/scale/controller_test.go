@@ -12,7 +12,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -110,7 +109,7 @@ func (p *population) read(k *key) *v1alpha1.APIKey {
 	return object
 }
 
-// write sends the writes that issue a key: its hash, its Secret, the final status, and the event.
+// write sends the writes that issue a key: its hash, its Secret, and the final status.
 func (p *population) write(object *v1alpha1.APIKey) error {
 	ctx, plaintext, secretName := p.t.Context(), token.New(), object.Name+"-token"
 	issued := p.issuedForm.decode(p.t).Status
@@ -141,21 +140,5 @@ func (p *population) write(object *v1alpha1.APIKey) error {
 		return err
 	}
 	object.Status = issued
-	if err := p.Client.Status().Update(ctx, object); err != nil {
-		return err
-	}
-	return p.Client.Create(ctx, &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Namespace: object.Namespace, Name: object.Name},
-		EventTime:           metav1.NowMicro(),
-		ReportingController: "apikey-controller",
-		ReportingInstance:   "apikey-controller-bench",
-		Type:                corev1.EventTypeNormal,
-		Reason:              v1alpha1.ReasonIssued,
-		Action:              "Issue",
-		Note:                issued.Conditions[0].Message,
-		Regarding: corev1.ObjectReference{
-			APIVersion: v1alpha1.GroupVersion.String(), Kind: "APIKey",
-			Namespace: object.Namespace, Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion,
-		},
-	})
+	return p.Client.Status().Update(ctx, object)
 }
