@@ -19,21 +19,22 @@ import (
 
 // The priorities of keys in the queue, highest first.
 const (
-	// priorityHandover is the priority of keys whose new token this process must hand over within seconds.
-	priorityHandover = 300
 	// priorityNew is the priority of keys that can be issued: their owners wait for them.
 	priorityNew = 200
 	// priorityDeadline is the priority of issued keys whose one-time Secret is due for deletion.
 	priorityDeadline = 100
 	// priorityUpdate is the priority of all other changes of issued keys.
 	priorityUpdate = 0
-	// priorityDeferred is the priority of work that can wait. Keys have it that failed before, wait for another key or have not changed. Keys
-	// that ended have it too, because authenticators reject them without their record.
+	// priorityHandover is the priority of rotations whose new token this process must hand over. Very many keys may rotate at once, so that
+	// this is deferred work. It precedes all other deferred work of the namespace: no rotation starts while earlier ones wait for a worker.
+	priorityHandover = priorityDeferred / 2
+	// priorityDeferred is the priority of other work that can wait. Keys have it that failed before, wait for another key or have not
+	// changed. Keys that ended have it too, because authenticators reject them without their record.
 	priorityDeferred = handler.LowPriority
 )
 
 // isDeferred reports whether work of the priority may use only the few workers for deferred work.
-func isDeferred(priority int) bool { return priority <= priorityDeferred }
+func isDeferred(priority int) bool { return priority <= priorityHandover }
 
 // priorityOf returns the priority of a key that was created or changed.
 func (r *APIKeyReconciler) priorityOf(key *v1alpha1.APIKey) int {

@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -173,6 +174,32 @@ func TestInvariant10_ARequestThatRunsAgainAtOnceReleasesItsWorker(t *testing.T) 
 		q.Done(request)
 		if len(q.running) != 0 || len(q.busy) != 0 || q.deferred != 0 {
 			t.Errorf("no request runs, but the queue counts %v, %v and %d", q.running, q.busy, q.deferred)
+		}
+	})
+}
+
+// TestInvariant10_HandoversPrecedeOtherDeferredWork checks that no rotation starts while the new tokens of earlier ones wait for a worker.
+func TestInvariant10_HandoversPrecedeOtherDeferredWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueueUnderTest(t)
+		const count = 20
+		q.add("rotates", count, priorityDeferred)
+		if got := q.add("rotates", count, priorityHandover); got != deferredWorkersPerNamespace {
+			t.Errorf("%d workers rotate the keys of a namespace, want %d", got, deferredWorkersPerNamespace)
+		}
+		if got := q.add("rotates", 1, priorityNew); got != deferredWorkersPerNamespace+1 {
+			t.Error("a new key waits for rotations")
+		}
+		for range deferredWorkersPerNamespace {
+			q.finish() // what ran before
+		}
+		for handovers := 0; handovers < count; {
+			switch finished := q.finish(); {
+			case strings.HasPrefix(finished.Name, fmt.Sprint(priorityHandover)):
+				handovers++
+			case strings.HasPrefix(finished.Name, fmt.Sprint(priorityDeferred)):
+				t.Fatalf("after %d of %d handovers, the queue returned other deferred work: %s", handovers, count, finished.Name)
+			}
 		}
 	})
 }

@@ -23,12 +23,11 @@ const (
 	// acceptanceDelay is the time from the claim of a new token, with which it is accepted, until it is handed over.
 	acceptanceDelay = 5 * time.Second
 
-	// handoverTimeout is the time from the claim after which its process does not hand over the token any more. It is shorter than
-	// claimLifetime by the difference of the clocks, as ReconcileTimeout is.
+	// handoverTimeout is the time from the claim until which its process may hand over the token. Later it must renew the claim first. It is
+	// shorter than claimLifetime by the difference of the clocks, as ReconcileTimeout is.
 	handoverTimeout = ReconcileTimeout
 
-	// minHandoverTime is the time that must remain for the handover after acceptanceDelay. If the write of the claim took too long for that,
-	// the controller renews the claim.
+	// minHandoverTime is the time that must remain for the handover after acceptanceDelay. If less remains, the controller renews the claim.
 	minHandoverTime = 2 * time.Second
 )
 
@@ -100,7 +99,7 @@ func (r *APIKeyReconciler) replaceImportedToken(ctx context.Context, key *v1alph
 // replaceMintedToken mints a token and hands it over, in two reconciles. The first one claims the hash of the token, and so accepts it.
 // The second one writes the token to the Secret. In between, the token is in the memory of this process.
 func (r *APIKeyReconciler) replaceMintedToken(ctx context.Context, key *v1alpha1.APIKey) error {
-	if scheduled, ok := r.rotations.handoverOf(key, r.Now()); ok {
+	if scheduled, ok := r.rotations.handoverOf(key); ok {
 		return r.handOverLater(ctx, key, scheduled)
 	}
 	if done, err := r.wasHandedOver(ctx, key); done || err != nil {
@@ -126,7 +125,7 @@ func (r *APIKeyReconciler) replaceMintedToken(ctx context.Context, key *v1alpha1
 	r.rotations.schedule(key, handover{
 		hash: token.Hash(minted), secret: newSecret(key, minted), former: former,
 		due: r.Now().Add(acceptanceDelay), end: begun.Add(handoverTimeout),
-	}, r.Now())
+	})
 	return errClaimWritten
 }
 
@@ -160,8 +159,14 @@ func (r *APIKeyReconciler) checkAccepted(ctx context.Context, key *v1alpha1.APIK
 // handOverLater writes the token of a scheduled handover to the one-time Secret. It removes the claim if the token was not handed over for
 // certain. If that is not known, the claim stays: the handover counts as one of another controller.
 func (r *APIKeyReconciler) handOverLater(ctx context.Context, key *v1alpha1.APIKey, scheduled handover) error {
-	if scheduled.isShort() {
-		return r.renewClaim(ctx, key, scheduled)
+	if scheduled.isShort(r.Now()) {
+		var err error
+		if scheduled, err = r.renewClaim(ctx, key, scheduled); err != nil {
+			return err
+		}
+		if r.Now().Before(scheduled.due) {
+			return errClaimWritten
+		}
 	}
 	if !scheduled.isEnded() && r.Now().Before(scheduled.due) {
 		return errHandoverScheduled
@@ -190,16 +195,16 @@ func (r *APIKeyReconciler) handOverLater(ctx context.Context, key *v1alpha1.APIK
 
 // renewClaim writes another claimedAt, so that this process has more time for the handover. The write fails if another controller has
 // replaced the claim.
-func (r *APIKeyReconciler) renewClaim(ctx context.Context, key *v1alpha1.APIKey, scheduled handover) error {
+func (r *APIKeyReconciler) renewClaim(ctx context.Context, key *v1alpha1.APIKey, scheduled handover) (handover, error) {
 	begun, renewed := r.Now(), key.DeepCopy()
 	apikey.ClaimOf(renewed).ClaimedAt = new(r.timestamp())
 	if err := r.updateStatus(ctx, renewed); err != nil {
-		return err
+		return handover{}, err
 	}
 	*key = *renewed
 	scheduled.end = begun.Add(handoverTimeout)
-	r.rotations.schedule(key, scheduled, begun)
-	return errClaimWritten
+	r.rotations.schedule(key, scheduled)
+	return scheduled, nil
 }
 
 // isSecretRefused reports whether the error means that the token was not written to the Secret, and will not be before something changes.

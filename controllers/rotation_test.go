@@ -805,15 +805,38 @@ func TestInvariant3_TwoControllersRotateAKeyOnce(t *testing.T) {
 	}
 }
 
-// The process that claimed does not hand over in time, for example because it was paused.
-func TestReconcile_AHandoverThatIsLateIsGivenUp(t *testing.T) {
+// The process that claimed does not hand over in time, because it waited for a worker or was paused. It renews its claim, even a void one.
+func TestInvariant3_AHandoverThatIsLateRenewsItsClaim(t *testing.T) {
+	for name, late := range map[string]time.Duration{
+		"a little": acceptanceDelay, "for longer than the timeout": 2 * acceptanceDelay, "void": 2 * claimLifetime,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.startController(nil)
+			before := f.issue("frontend")
+			f.request("frontend")
+			claim := *apikey.ClaimOf(f.waitForClaim("frontend"))
+			f.await("frontend")
+			f.clock.advance(acceptanceDelay + late - time.Second)
+			f.touch("frontend", "late")
+			key := f.waitForToken(before)
+			f.assertRecords(key, newest(claim.Hash), superseded(hashOf(before)))
+			f.assertHandedOver(key, nil)
+		})
+	}
+}
+
+// Another controller leads by then, and has replaced the claim.
+func TestInvariant3_AHandoverThatIsLateYieldsToAnotherController(t *testing.T) {
 	f := newFixture(t)
-	f.startController(nil)
+	stop := f.startController(nil)
 	before := f.issue("frontend")
 	f.request("frontend")
 	late := apikey.ClaimOf(f.waitForClaim("frontend")).Hash
 	f.await("frontend")
-	f.clock.advance(2 * acceptanceDelay)
+	stop()
+	f.clock.advance(acceptanceDelay)
+	f.startController(nil)
 	f.touch("frontend", "late")
 	f.waitForMessageOfRotation("frontend", "Waiting for the end of an earlier handover.")
 	f.clock.advance(claimLifetime)
@@ -1128,7 +1151,7 @@ func TestReconcile_AWrongClockStartsNoRotationAndEndsNoToken(t *testing.T) {
 	f.assertRecords(rotated, newest(hashOf(rotated)), superseded(hashOf(key)))
 }
 
-// The controller claims for many keys at a low priority, and hands over what it has claimed at the highest one. So no token is late.
+// The controller rotates many keys at a low priority, and hands over what it has claimed before it claims for other keys.
 func TestInvariant10_KeysThatRotateAtOnceDoNotDelayANewKey(t *testing.T) {
 	f := newFixture(t)
 	stop := f.startController(nil)

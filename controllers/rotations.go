@@ -4,7 +4,6 @@
 package controllers
 
 import (
-	"maps"
 	"sync"
 	"time"
 
@@ -28,7 +27,8 @@ type handover struct {
 	secret *corev1.Secret // has the token; nil if it was handed over or refused
 	// former is the status before the claim.
 	former *v1alpha1.APIKeyStatus
-	// due is the time at which the token is handed over, and end the time at which the process gives up.
+	// due is the time at which the token may be handed over. Until end, no other process replaces the claim. To hand over later, the process
+	// renews the claim first.
 	due, end time.Time
 
 	// failure is the error of the last write of the Secret, or nil.
@@ -40,27 +40,33 @@ type handover struct {
 // isEnded reports whether the token was handed over or refused. The result must still be recorded in the status.
 func (h *handover) isEnded() bool { return h.secret == nil }
 
-// isShort reports whether too little time remains for the handover after it is due, because the write of the claim took long.
-func (h *handover) isShort() bool { return h.end.Sub(h.due) < minHandoverTime }
+// isShort reports whether too little time remains for the handover. Its claim took long to write, or it waited long for a worker, or it
+// failed before.
+func (h *handover) isShort(now time.Time) bool {
+	begin := h.due
+	if now.After(begin) {
+		begin = now
+	}
+	return !h.isEnded() && h.end.Sub(begin) < minHandoverTime
+}
 
-// schedule adds the handover of the key's claim. It also deletes the tokens that were not handed over in time.
-func (r *rotations) schedule(key *v1alpha1.APIKey, scheduled handover, now time.Time) {
+// schedule adds the handover of the key's claim.
+func (r *rotations) schedule(key *v1alpha1.APIKey, scheduled handover) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.handovers == nil {
 		r.handovers = map[client.ObjectKey]handover{}
 	}
-	maps.DeleteFunc(r.handovers, func(_ client.ObjectKey, other handover) bool { return !now.Before(other.end) })
 	r.handovers[client.ObjectKeyFromObject(key)] = scheduled
 }
 
-// handoverOf returns the handover of the key's claim, if this process wrote the claim and has not given up.
-func (r *rotations) handoverOf(key *v1alpha1.APIKey, now time.Time) (handover, bool) {
+// handoverOf returns the handover of the key's claim, if this process wrote the claim.
+func (r *rotations) handoverOf(key *v1alpha1.APIKey) (handover, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	scheduled, ok := r.handovers[client.ObjectKeyFromObject(key)]
 	claim := apikey.ClaimOf(key)
-	if !ok || claim == nil || claim.Hash != scheduled.hash || (!scheduled.isEnded() && !now.Before(scheduled.end)) {
+	if !ok || claim == nil || claim.Hash != scheduled.hash {
 		return handover{}, false
 	}
 	return scheduled, true
@@ -68,11 +74,11 @@ func (r *rotations) handoverOf(key *v1alpha1.APIKey, now time.Time) (handover, b
 
 // untilHandover returns the time until the handover of the key's claim is due, or until the claim must be renewed, or never.
 func (r *rotations) untilHandover(key *v1alpha1.APIKey, now time.Time) time.Duration {
-	scheduled, ok := r.handoverOf(key, now)
+	scheduled, ok := r.handoverOf(key)
 	if !ok {
 		return never
 	}
-	if scheduled.isShort() {
+	if scheduled.isShort(now) {
 		return 0
 	}
 	return scheduled.due.Sub(now)

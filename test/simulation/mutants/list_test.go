@@ -214,10 +214,10 @@ var mutants = []mutant{
 		wrong: ``,
 	},
 	{
-		name:  "a process hands over the new token although the claim may be void",
-		file:  "controllers/rotations.go",
-		right: ` || (!scheduled.isEnded() && !now.Before(scheduled.end)) {`,
-		wrong: ` {`,
+		name:  "a late handover is given up, without a renewal of its claim",
+		file:  "controllers/rotation.go",
+		right: `if scheduled.isShort(r.Now()) {`,
+		wrong: `if ctx.Err() != nil {`,
 	},
 	{
 		name: "an accepted claim is removed when a write of its Secret fails",
