@@ -39,6 +39,8 @@ var incidents = []incident{
 	{name: "nothing", run: (*tenant).measureUsageUnderLoad},
 	{name: "restart of the authenticators", run: (*tenant).restartAuthenticators},
 	{name: "restart of the controllers", run: (*tenant).restartControllers},
+	{name: "two rotations of the token", run: (*tenant).rotateTokenTwice},
+	{name: "leader killed during a rotation of the token", run: (*tenant).killLeaderWhileRotating},
 	{name: "rotation of the certificates", run: (*tenant).rotate},
 	{name: "authenticator killed", run: (*tenant).killAuthenticator, breaksConnections: true},
 	{name: "leader killed while 500 keys are applied", run: (*tenant).killLeaderWhileApplying},
@@ -51,6 +53,7 @@ func TestLoad_NoIncidentRefusesAValidRequestOrGrantsAnInvalidOne(t *testing.T) {
 	tenant := shared.tenant(t)
 	tenant.keepCopying(t)
 	shared.measureUsage(t, "Used at rest")
+	lastUse := tenant.watchLastUse(t)
 	var rows [][]string
 	for _, incident := range incidents {
 		t.Run(incident.name, func(t *testing.T) {
@@ -63,11 +66,12 @@ func TestLoad_NoIncidentRefusesAValidRequestOrGrantsAnInvalidOne(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the last use is recorded", lastUse.expect)
 	do(t, tenant.clientRequest("DELETE", "phases"))
 	shared.report.add("Under load", table([]string{
 		"incident", "target", "seconds", "requests", "valid refused", "invalid granted", "invalid not denied", "retried", "p50 ms", "p99 ms", "max ms",
 	}, rows), "Each target gets 100 requests per second. 8 of 10 have a valid key, and one of these is a write, which the key does not allow. "+
-		"Every seventh request uses a new connection. A request is *retried* if its connection ended and the client could not know whether the server "+
+		"Every seventh request uses a new connection. The client reads its key from a mounted Secret for each request. A request is *retried* if its connection ended and the client could not know whether the server "+
 		"had processed it. The target *gateway* is Caddy; *HTTP* and *gRPC* are the checks that gateways send to the authenticator.")
 }
 

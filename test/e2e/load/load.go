@@ -37,8 +37,8 @@ type Sender func(ctx context.Context, request Request) (Response, error)
 
 // Keys are the API keys of the requests.
 type Keys struct {
-	// Valid may read, but not write.
-	Valid string
+	// Valid returns a key that may read, but not write. It is called for each request.
+	Valid func() string
 	// Unknown is not the token of any key.
 	Unknown string
 }
@@ -55,8 +55,8 @@ type kind struct {
 }
 
 var (
-	read       = kind{name: "read", valid: true, method: http.MethodGet, key: func(k Keys) string { return k.Valid }}
-	write      = kind{name: "write", method: http.MethodPost, key: func(k Keys) string { return k.Valid }}
+	read       = kind{name: "read", valid: true, method: http.MethodGet, key: func(k Keys) string { return k.Valid() }}
+	write      = kind{name: "write", method: http.MethodPost, key: func(k Keys) string { return k.Valid() }}
 	unknownKey = kind{name: "unknown key", method: http.MethodGet, key: func(k Keys) string { return k.Unknown }}
 	noKey      = kind{name: "no key", method: http.MethodGet, key: func(Keys) string { return "" }}
 

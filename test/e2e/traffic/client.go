@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"squirrel.dev/apikey-operator/api/token"
@@ -25,6 +26,8 @@ import (
 //
 //	GET /send?method=POST&key=valid   send one request through the gateway, and return its response; key=unknown, or none
 //	GET /certificate?address=IP:PORT  return the serial number of the serving certificate at an address
+//	GET /token-hash                   return the hash of the key that the client has, which it reads for each request
+//	GET /usage?address=IP:PORT        request the last uses of tokens from an authenticator, and return its response
 //	GET /refused?address=IP:PORT      respond when the authenticator at an address refuses the key in X-API-Key
 //	POST /phases/NAME                 begin a phase of the load, and start the load if it is not running
 //	DELETE /phases                    stop the load
@@ -60,7 +63,7 @@ func runClient(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	key, err := os.ReadFile(*tokenFile)
+	validKey, err := readEachTime(*tokenFile)
 	if err != nil {
 		return err
 	}
@@ -78,7 +81,7 @@ func runClient(ctx context.Context, args []string) error {
 	c := &client{
 		gateway:   *gateway,
 		namespace: *namespace,
-		keys:      load.Keys{Valid: string(key), Unknown: token.New()},
+		keys:      load.Keys{Valid: validKey, Unknown: token.New()},
 		tlsConfig: serverTLSConfig,
 		rate:      *rate,
 	}
@@ -86,6 +89,22 @@ func runClient(ctx context.Context, args []string) error {
 	c.add("HTTP", sendHTTP(config, checkRequest(authenticatorURL, *namespace)))
 	c.add("gRPC", grpcSender)
 	return serve(ctx, c.handler())
+}
+
+// readEachTime returns a function that reads the key in a file. While the kubelet replaces the file, it returns the key that it read before.
+func readEachTime(file string) (key func() string, err error) {
+	first, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var last atomic.Pointer[[]byte]
+	last.Store(&first)
+	return func() string {
+		if content, err := os.ReadFile(file); err == nil {
+			last.Store(&content)
+		}
+		return string(*last.Load())
+	}, nil
 }
 
 func (c *client) add(name string, sender load.Sender) {
@@ -97,6 +116,8 @@ func (c *client) handler() http.Handler {
 	mux.HandleFunc("GET /send", c.send)
 	mux.HandleFunc("GET /certificate", servingCertificate)
 	mux.HandleFunc("GET /refused", c.awaitRefusal)
+	mux.HandleFunc("GET /token-hash", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, token.Hash(c.keys.Valid())) })
+	mux.HandleFunc("GET /usage", c.requestUsage)
 	mux.HandleFunc("POST /phases/{name}", func(_ http.ResponseWriter, r *http.Request) { c.begin(r.PathValue("name")) })
 	mux.HandleFunc("DELETE /phases", func(http.ResponseWriter, *http.Request) { c.stop() })
 	mux.HandleFunc("GET /phases/{name}", c.report)
@@ -153,7 +174,7 @@ func (c *client) send(w http.ResponseWriter, r *http.Request) {
 	request := load.Request{Method: r.FormValue("method")}
 	switch r.FormValue("key") {
 	case "valid":
-		request.Key = c.keys.Valid
+		request.Key = c.keys.Valid()
 	case "unknown":
 		request.Key = c.keys.Unknown
 	}
@@ -163,7 +184,7 @@ func (c *client) send(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// The test output must not contain the token.
-	_, _ = fmt.Fprintf(w, "%d %s", status, strings.ReplaceAll(body, c.keys.Valid, "THE KEY"))
+	_, _ = fmt.Fprintf(w, "%d %s", status, strings.ReplaceAll(body, c.keys.Valid(), "THE KEY"))
 }
 
 func (c *client) sendToGateway(ctx context.Context, request load.Request) (status int, body string, err error) {
@@ -212,6 +233,23 @@ func (c *client) awaitRefusal(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// connectTimeout is how long a connection may take that a NetworkPolicy may forbid.
+const connectTimeout = 5 * time.Second
+
+// requestUsage requests the last uses of tokens, without the controller's token.
+func (c *client) requestUsage(w http.ResponseWriter, r *http.Request) {
+	httpClient := &http.Client{Transport: &http.Transport{TLSClientConfig: c.tlsConfig}, Timeout: connectTimeout}
+	defer httpClient.CloseIdleConnections()
+	response, err := httpClient.Get("https://" + r.FormValue("address") + "/usage")
+	if err != nil {
+		_, _ = fmt.Fprintf(w, "no response: %v", err)
+		return
+	}
+	defer func() { _ = response.Body.Close() }()
+	content, _ := io.ReadAll(response.Body)
+	_, _ = fmt.Fprintf(w, "%d %s", response.StatusCode, content)
 }
 
 // servingCertificate returns the serial number of a serving certificate. It does not verify the certificate.
