@@ -585,6 +585,9 @@ func TestReconcile_ARefusedRotationEndsWithItsRequest(t *testing.T) {
 	f.assertConditions(key, conditions(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.ReasonIssued, acceptedMinted))
 }
 
+const changedSecret = `Secret "frontend-token" was not written for this key, or was changed since: delete it if it is unused. ` +
+	`The controller then creates it with the new token. The controller retries at intervals that grow from 15s to 5m.`
+
 // A Secret that holds no token of the key is another user's: it is found before the claim.
 func TestReconcile_AForeignOrEditedSecretStallsTheRotation(t *testing.T) {
 	for name, change := range map[string]func(f *fixture, secret *corev1.Secret){
@@ -607,7 +610,7 @@ func TestReconcile_AForeignOrEditedSecretStallsTheRotation(t *testing.T) {
 			secret := f.Secret("frontend-token")
 			f.request("frontend")
 			key := f.WaitForReady("frontend", v1alpha1.ReasonSecretConflict)
-			f.assertConditions(key, stuck(v1alpha1.ReasonSecretConflict, foreignSecret))
+			f.assertConditions(key, stuck(v1alpha1.ReasonSecretConflict, changedSecret))
 			f.assertRecords(key, newest(hashOf(before)))
 			if f.Secret("frontend-token").ResourceVersion != secret.ResourceVersion {
 				t.Error("the Secret was changed")
@@ -616,6 +619,52 @@ func TestReconcile_AForeignOrEditedSecretStallsTheRotation(t *testing.T) {
 			framework.Must(f, f.Env.Client.Delete(t.Context(), secret))
 			f.clock.advance(maxBackoff)
 			f.touch("frontend", "the Secret was deleted")
+			f.assertHandedOver(f.rotate(before), nil)
+		})
+	}
+}
+
+// A Secret that must be replaced keeps its name until its finalizers are removed. Until then, no client can have a new token.
+func TestReconcile_AFinalizerOfTheSecretStallsTheRotation(t *testing.T) {
+	for name, test := range map[string]struct {
+		change  func(f *fixture, secret *corev1.Secret)
+		isFound bool // before the claim
+	}{
+		"being deleted": {isFound: true, change: func(f *fixture, secret *corev1.Secret) {
+			framework.Must(f, f.Env.Client.Delete(f.Context(), secret))
+		}},
+		"immutable": {change: func(f *fixture, secret *corev1.Secret) {
+			secret.Immutable = new(true)
+			framework.Must(f, f.Env.Client.Update(f.Context(), secret))
+		}},
+		"without its owner": {change: func(f *fixture, secret *corev1.Secret) {
+			secret.OwnerReferences = nil
+			framework.Must(f, f.Env.Client.Update(f.Context(), secret))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.startController(nil)
+			before := f.issue("frontend")
+			secret := f.Secret("frontend-token")
+			secret.Finalizers = []string{"example.com/keep"}
+			framework.Must(f, f.Env.Client.Update(t.Context(), secret))
+			test.change(f, secret)
+			f.request("frontend")
+			if !test.isFound {
+				f.reachHandover("frontend")
+			}
+			key := f.WaitForReady("frontend", v1alpha1.ReasonSecretConflict)
+			f.assertConditions(key, stuck(v1alpha1.ReasonSecretConflict, `Secret "frontend-token" is being deleted, and its finalizers `+
+				`(example.com/keep) keep it: remove them, or wait until the tool that set them does. `+
+				`The controller retries at intervals that grow from 15s to 5m.`))
+			f.assertRecords(key, newest(hashOf(before)))
+
+			secret = f.Secret("frontend-token")
+			secret.Finalizers = nil
+			framework.Must(f, f.Env.Client.Update(t.Context(), secret))
+			f.clock.advance(maxBackoff)
+			f.touch("frontend", "the finalizer was removed")
 			f.assertHandedOver(f.rotate(before), nil)
 		})
 	}
@@ -663,7 +712,7 @@ func TestReconcile_HandsOverARotationWhateverHappensToTheSecret(t *testing.T) {
 			if test.isStuck {
 				key := f.WaitForReady("frontend", v1alpha1.ReasonSecretConflict)
 				f.assertRecords(key, newest(hashOf(before)))
-				f.assertConditions(key, stuck(v1alpha1.ReasonSecretConflict, foreignSecret))
+				f.assertConditions(key, stuck(v1alpha1.ReasonSecretConflict, changedSecret))
 				if f.Secret("frontend-token").ResourceVersion != changed.ResourceVersion {
 					t.Error("the Secret was changed")
 				}

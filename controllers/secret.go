@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -94,7 +95,7 @@ func (r *APIKeyReconciler) createSecret(ctx context.Context, key *v1alpha1.APIKe
 }
 
 // replaceSecret creates the key's one-time Secret with the claimed token, or writes the token to the one that exists. It returns a conflict
-// if another Secret has the name.
+// if another Secret has the name, or if finalizers keep a Secret that must be replaced.
 func (r *APIKeyReconciler) replaceSecret(ctx context.Context, key *v1alpha1.APIKey, secret *corev1.Secret) error {
 	current, err := r.readSecret(ctx, key)
 	switch {
@@ -115,13 +116,17 @@ func (r *APIKeyReconciler) replaceSecret(ctx context.Context, key *v1alpha1.APIK
 			return err
 		}
 	}
+	if len(current.Finalizers) > 0 { // the deletion waits for them
+		return finalizerConflict(current)
+	}
 	return r.createSecret(ctx, key, secret)
 }
 
 // isUpdatable reports whether the controller may write another token to the key's Secret. Earlier versions of the controller wrote
-// immutable Secrets. `kubectl delete --cascade=orphan` removes the owner reference, without which a policy refuses the update.
+// immutable Secrets. `kubectl delete --cascade=orphan` removes the owner reference, without which a policy refuses the update. In a Secret
+// that is being deleted, the token would be lost.
 func isUpdatable(secret *corev1.Secret, key *v1alpha1.APIKey) bool {
-	return !ptr.Deref(secret.Immutable, false) && metav1.IsControlledBy(secret, key)
+	return !ptr.Deref(secret.Immutable, false) && metav1.IsControlledBy(secret, key) && secret.DeletionTimestamp == nil
 }
 
 // updateSecret writes the token of a Secret to the current one, and keeps everything else that it has. Pods and other tools continue to
@@ -166,7 +171,8 @@ func (r *APIKeyReconciler) wasHandedOver(ctx context.Context, key *v1alpha1.APIK
 	return secret != nil && apikey.RecordIn(key, secret) == claim, err
 }
 
-// clearSecretName deletes a void Secret that has the name of the key's Secret. It returns a conflict if another Secret has the name.
+// clearSecretName deletes a void Secret that has the name of the key's Secret. It returns a conflict if another Secret has the name, or if
+// the key's Secret is being deleted.
 func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.APIKey) error {
 	if key.Spec.TokenHash != "" {
 		return nil
@@ -180,6 +186,8 @@ func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.AP
 		return r.clearSecret(ctx, key, secret)
 	case record == apikey.ClaimOf(key): // its controller has written it since wasHandedOver read the Secret
 		return errKeyChanged(key)
+	case secret.DeletionTimestamp != nil:
+		return finalizerConflict(secret)
 	default:
 		return nil
 	}
@@ -307,11 +315,22 @@ func owningKey(secret *corev1.Secret) *metav1.OwnerReference {
 	return owner
 }
 
+// finalizerConflict returns the conflict with a Secret that is being deleted, and keeps its name until its finalizers are removed.
+func finalizerConflict(secret *corev1.Secret) *apikey.Conflict {
+	return &apikey.Conflict{Reason: v1alpha1.ReasonSecretConflict, Holder: secret.Name, Message: fmt.Sprintf(
+		"Secret %q is being deleted, and its finalizers (%s) keep it: remove them, or wait until the tool that set them does. %s",
+		secret.Name, strings.Join(secret.Finalizers, ", "), retriesWithBackoff)}
+}
+
 // secretConflict returns the conflict with a Secret that has the name of the key's Secret.
 func secretConflict(secret *corev1.Secret, key *v1alpha1.APIKey) *apikey.Conflict {
 	message := fmt.Sprintf("Secret %q already exists and was not written for this key: "+
 		"delete it if it is unused, or create this key with another spec.secret.name. %s",
 		secret.Name, retriesWithBackoff)
+	if apikey.IsIssued(key) {
+		message = fmt.Sprintf("Secret %q was not written for this key, or was changed since: delete it if it is unused. "+
+			"The controller then creates it with the new token. %s", secret.Name, retriesWithBackoff)
+	}
 	if owner := owningKey(secret); owner != nil && owner.UID != key.UID {
 		message = fmt.Sprintf("Secret %q hands over the token of APIKey %q: create this key with another spec.secret.name.",
 			secret.Name, owner.Name)
