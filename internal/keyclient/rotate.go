@@ -94,6 +94,9 @@ func Rotate(ctx context.Context, c client.WithWatch, key *v1alpha1.APIKey, optio
 	if err == nil {
 		return result, nil
 	}
+	if errors.Is(err, ErrAlreadyInactive) {
+		err = fmt.Errorf("%w: create another one", err)
+	}
 	err = fmt.Errorf("rotate APIKey %q: %w", key.Name, err)
 	if result != nil {
 		err = errors.Join(err, UndoRotation(ctx, c, result))
@@ -245,10 +248,18 @@ func checkRotatable(seen, current *v1alpha1.APIKey, options RotateOptions) error
 	case former != nil && former.Hash != apikey.NewestToken(current).Hash:
 		return &RotatingError{"another client has rotated the token at the same time: rotate it again only if that is intended"}
 	case apikey.IsRotationPending(current, requestTime(current, now).Time) && !canReplaceHash(current) && !endsWait:
-		return &RotatingError{"the token is being rotated already: wait until that has ended (status: " + rotationMessage(current) + ")"}
+		return newRotatingError(current)
 	default:
 		return nil
 	}
+}
+
+// newRotatingError returns the error for a key whose rotation is due or under way, or is stuck until its owner acts.
+func newRotatingError(key *v1alpha1.APIKey) error {
+	if hasConflict(key) {
+		return &RotatingError{"the controller cannot finish an earlier rotation yet: " + readyMessage(key)}
+	}
+	return &RotatingError{"the token is being rotated already: wait until that has ended (status: " + rotationMessage(key) + ")"}
 }
 
 // waitsForRoom reports whether the rotation that is due waits until a superseded token ends. A rotation without overlap does not wait.

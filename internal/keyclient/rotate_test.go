@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -162,6 +163,26 @@ func TestRotate_RefusesAKeyThatIsBeingRotated(t *testing.T) {
 	}
 }
 
+// The controller does not retry at once after the owner has acted.
+func TestRotate_NamesWhatAnEarlierRotationWaitsFor(t *testing.T) {
+	f := newFixtureWithController(t)
+	key := f.create("Frontend App", minted).Key
+	framework.Must(t, f.Env.Client.Delete(t.Context(), f.Secret(key.Status.SecretName)))
+	f.Create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: key.Status.SecretName}})
+	_, err := keyclient.Rotate(t.Context(), f.Env.Client, key, rotateOptions())
+	if conflict := (*apikey.Conflict)(nil); !errors.As(err, &conflict) {
+		t.Fatalf("the error is %v", err)
+	}
+	framework.Must(t, f.Env.Client.Delete(t.Context(), f.Secret(key.Status.SecretName)))
+	_, err = keyclient.Rotate(t.Context(), f.Env.Client, key, rotateOptions())
+	want := `rotate APIKey "` + key.Name + `": the controller cannot finish an earlier rotation yet: Secret "` + key.Status.SecretName +
+		`" was not written for this key, or was changed since: delete it if it is unused. The controller then creates it with the new token. ` +
+		`The controller retries at intervals that grow from 15s to 5m.`
+	if !errors.As(err, new(*keyclient.RotatingError)) || err.Error() != want {
+		t.Errorf("the error is %v, want %s", err, want)
+	}
+}
+
 // The token has leaked, and another rotation waits until a superseded token ends.
 func TestRotate_WithoutOverlapReplacesARotationThatWaits(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -225,8 +246,12 @@ func TestRotate_RefusesAKeyWithoutAToken(t *testing.T) {
 	for want, key := range map[error]*v1alpha1.APIKey{
 		keyclient.ErrAlreadyInactive: ended, keyclient.ErrNotFound: deleted, keyclient.ErrNotIssued: waiting.Key,
 	} {
-		if _, err := keyclient.Rotate(t.Context(), f.Env.Client, key, rotateOptions()); !errors.Is(err, want) {
+		_, err := keyclient.Rotate(t.Context(), f.Env.Client, key, rotateOptions())
+		if !errors.Is(err, want) {
 			t.Errorf("the error is %v, want %v", err, want)
+		}
+		if advised := `rotate APIKey "` + key.Name + `": the key is already inactive: create another one`; key == ended && err.Error() != advised {
+			t.Errorf("the error is %q, want %q", err, advised)
 		}
 	}
 }
