@@ -48,7 +48,8 @@ If the controller generated the token, it generates the new one too, and writes 
 the new token within about a minute. If the Secret was deleted, the controller creates it again. 'kubectl apikey reveal' prints the new
 token once, and deletes the Secret.
 
-Otherwise the command generates the new token on your machine, sends only its hash to the cluster, and prints the token once.
+Otherwise the command generates the new token on your machine, sends only its hash to the cluster, and prints the token once. An overlap
+that is shorter than that of such a key also shortens the time for which its older tokens stay accepted.
 
 If the key comes from a manifest, for instance in Git, which has the hash of the token, the next 'apply' would set the former token back.
 The command then rotates nothing and fails. It prints a new token, and the fields to set in the manifest. With --force, it rotates the key
