@@ -56,8 +56,8 @@ func secretWriteError(key *v1alpha1.APIKey, err error) error {
 	}
 }
 
-// mayHaveWritten reports whether a call that writes the key's Secret may have had an effect. If a proxy repeats a call, the second one finds
-// the Secret that the first one wrote.
+// mayHaveWritten reports whether a call that writes the key's Secret may have had an effect. If a proxy repeats a call, the second one
+// finds the Secret that the first one wrote.
 func mayHaveWritten(err error) bool {
 	return errors.As(err, new(*writeError)) || apierrors.IsAlreadyExists(err) || isConflict(err)
 }
