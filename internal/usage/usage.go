@@ -5,10 +5,12 @@
 package usage
 
 import (
-	"errors"
+	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -28,6 +30,10 @@ const (
 
 	// Audience of the ServiceAccount token with which the controller reads the report. The token is not accepted by the Kubernetes API.
 	Audience = "apikey-usage"
+
+	// maxLine is the maximum length of a line that is read, in bytes. The names of an APIKey have at most 316 bytes. A faulty authenticator
+	// thus cannot fill the memory of the controller.
+	maxLine = 4096
 )
 
 // Use is the last use of a token. It has an age and no time: the clock of an authenticator's node may be wrong.
@@ -37,12 +43,15 @@ type Use struct {
 	Name      string `json:"name"`
 	// Hash of the token, as in its record.
 	Hash string `json:"hash"`
-	// Minutes since the use, rounded down.
+	// Minutes since the use, rounded: 0 means at most one minute.
 	Minutes uint32 `json:"minutes"`
 }
 
-// Age returns the time since the use.
-func (u *Use) Age() time.Duration { return time.Duration(u.Minutes) * time.Minute }
+// Age returns the time since the use, or the longest duration if it is longer, which only a faulty authenticator reports.
+func (u *Use) Age() time.Duration {
+	const longest = int64(math.MaxInt64 / time.Minute)
+	return time.Duration(min(int64(u.Minutes), longest)) * time.Minute
+}
 
 // Write writes a report.
 func Write(w io.Writer, uses iter.Seq[Use]) error {
@@ -59,19 +68,24 @@ func Write(w io.Writer, uses iter.Seq[Use]) error {
 // Read yields the uses of a report. After an error it ends.
 func Read(report io.Reader) iter.Seq2[Use, error] {
 	return func(yield func(Use, error) bool) {
-		decoder := jsontext.NewDecoder(report)
-		for {
+		lines := bufio.NewScanner(report)
+		lines.Buffer(nil, maxLine)
+		for lines.Scan() {
 			var use Use
-			err := json.UnmarshalDecode(decoder, &use)
-			switch {
-			case errors.Is(err, io.EOF) && decoder.StackDepth() == 0:
+			if err := json.Unmarshal(lines.Bytes(), &use); err != nil {
+				yield(Use{}, unreadable(cmp.Or(lines.Err(), err))) // the last line is incomplete if the report cannot be read
 				return
-			case err != nil:
-				yield(Use{}, fmt.Errorf("the report of an authenticator cannot be read: %w", err))
-				return
-			case !yield(use, nil):
+			}
+			if !yield(use, nil) {
 				return
 			}
 		}
+		if err := lines.Err(); err != nil {
+			yield(Use{}, unreadable(err))
+		}
 	}
+}
+
+func unreadable(err error) error {
+	return fmt.Errorf("the report of an authenticator cannot be read: %w", err)
 }

@@ -5,9 +5,15 @@ package usage_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
 
 	"squirrel.dev/apikey-operator/internal/usage"
 	"squirrel.dev/apikey-operator/test/framework"
@@ -40,6 +46,7 @@ func TestRead_ReportsWhatItCannotRead(t *testing.T) {
 		use + `{"minutes":4294967296}`:  "cannot be read",
 		use + `[]`:                      "cannot be read",
 		use + `<html>`:                  "cannot be read",
+		use + `{"namespace":"` + strings.Repeat("a", 1<<20) + `"}`: "token too long",
 	} {
 		var read int
 		var last error
@@ -51,6 +58,23 @@ func TestRead_ReportsWhatItCannotRead(t *testing.T) {
 		}
 		if read != 1 || last == nil || !strings.Contains(last.Error(), want) {
 			t.Errorf("%q: read %d uses, and the error is %v", report, read, last)
+		}
+	}
+}
+
+func TestRead_NamesTheCauseOfAnIncompleteLine(t *testing.T) {
+	report := io.MultiReader(strings.NewReader(`{"namespace":"shop","na`), iotest.ErrReader(context.DeadlineExceeded))
+	for _, err := range usage.Read(report) {
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the error is %v", err)
+		}
+	}
+}
+
+func TestAge_OfAFaultyAuthenticatorIsNotInTheFuture(t *testing.T) {
+	for _, minutes := range []uint32{math.MaxInt32, math.MaxUint32} {
+		if age := (&usage.Use{Minutes: minutes}).Age(); age < 200*365*24*time.Hour {
+			t.Errorf("%d minutes are %s", minutes, age)
 		}
 	}
 }
