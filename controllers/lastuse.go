@@ -23,6 +23,9 @@ const (
 	lastUseResolution = 24 * time.Hour
 	// overlapResolution is the resolution while the key has a superseded token: its owner waits until clients use it no more.
 	overlapResolution = time.Hour
+
+	// maxDatingError is how much too early the time of a use may be: its age is rounded to minutes, and the clocks of two leaders may differ.
+	maxDatingError = 2 * time.Minute
 )
 
 // lastUses holds the last uses of tokens that the status of their key does not have yet.
@@ -100,10 +103,11 @@ func (r *APIKeyReconciler) mergeLastUses(key *v1alpha1.APIKey) {
 	}
 }
 
-// isUseDue reports whether a use is so much later than the recorded one that it must be recorded.
+// isUseDue reports whether a use is so much later than the recorded one that it must be recorded. A use from before the token was accepted
+// is of an earlier key with the same name and imported token, or a faulty authenticator reports it.
 func isUseDue(key *v1alpha1.APIKey, hash string, at time.Time) bool {
 	record := recordOf(key, hash)
-	if record == nil || at.IsZero() {
+	if record == nil || at.IsZero() || (record.NotBefore != nil && at.Before(record.NotBefore.Add(-maxDatingError))) {
 		return false
 	}
 	resolution := lastUseResolution

@@ -5,6 +5,7 @@ package controllers_test
 
 import (
 	"context"
+	"math"
 	"testing"
 	"time"
 
@@ -107,6 +108,18 @@ func TestNoteUse_IgnoresTokensThatNoKeyHas(t *testing.T) {
 	f.use(deleted, 0, f.clock.Now())
 	f.use(earlier, 0, f.clock.Now())
 	f.expectIgnored("a", 0, time.Time{})
+}
+
+// A use may be of an earlier key with the same name and imported token. A faulty authenticator may report any age.
+func TestNoteUse_IgnoresUsesFromBeforeTheTokenWasAccepted(t *testing.T) {
+	f := newLastUseFixture(t)
+	key := f.issue("a")
+	accepted := key.Status.Tokens[0].NotBefore.Time
+	f.expectIgnored("a", 0, accepted.Add(-3*time.Minute))
+	f.expectIgnored("a", 0, accepted.Add(-math.MaxInt64))
+	rounded := accepted.Add(-time.Minute)
+	f.use(key, 0, rounded)
+	f.waitForLastUse("a", 0, rounded)
 }
 
 func TestNoteUse_TheEndOfAKeyKeepsItsLastUse(t *testing.T) {

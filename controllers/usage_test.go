@@ -122,7 +122,9 @@ func newUsedKey() *v1alpha1.APIKey {
 	return &v1alpha1.APIKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a", ResourceVersion: "1"},
 		Spec:       v1alpha1.APIKeySpec{AppName: "A", ReadAccess: true},
-		Status:     v1alpha1.APIKeyStatus{Tokens: []v1alpha1.TokenRecord{{Hash: token.Hash("a"), NotBefore: new(metav1.Now())}}},
+		Status: v1alpha1.APIKeyStatus{Tokens: []v1alpha1.TokenRecord{{
+			Hash: token.Hash("a"), NotBefore: new(metav1.NewTime(time.Now().Add(-time.Hour))),
+		}}},
 	}
 }
 
