@@ -31,7 +31,13 @@ const (
 // lastUses holds the last uses of tokens that the status of their key does not have yet.
 type lastUses struct {
 	mu    sync.Mutex
-	byKey map[client.ObjectKey]map[string]time.Time // by hash
+	byKey map[client.ObjectKey][]lastUse
+}
+
+// lastUse is the last use of the token that has this hash.
+type lastUse struct {
+	hash string
+	at   time.Time
 }
 
 // note notes a use, unless a later one of the token is noted.
@@ -39,22 +45,30 @@ func (u *lastUses) note(name client.ObjectKey, hash string, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.byKey == nil {
-		u.byKey = map[client.ObjectKey]map[string]time.Time{}
+		u.byKey = map[client.ObjectKey][]lastUse{}
 	}
-	byHash := u.byKey[name]
-	if byHash == nil {
-		byHash = make(map[string]time.Time, 1)
-		u.byKey[name] = byHash
+	uses := u.byKey[name]
+	for i := range uses {
+		if uses[i].hash == hash {
+			if at.After(uses[i].at) {
+				uses[i].at = at
+			}
+			return
+		}
 	}
-	if at.After(byHash[hash]) {
-		byHash[hash] = at
-	}
+	u.byKey[name] = append(uses, lastUse{hash, at})
 }
 
+// of returns the use of a token that is noted, or the zero time.
 func (u *lastUses) of(name client.ObjectKey, hash string) time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.byKey[name][hash]
+	for _, use := range u.byKey[name] {
+		if use.hash == hash {
+			return use.at
+		}
+	}
+	return time.Time{}
 }
 
 func (u *lastUses) forget(name client.ObjectKey) {
@@ -73,7 +87,7 @@ func (r *APIKeyReconciler) NoteUse(ctx context.Context, name client.ObjectKey, h
 	if key.IsUnreadable(decisiveFields...) || !isUseDue(key, hash, at) {
 		return nil
 	}
-	r.lastUses.note(name, hash, at)
+	r.lastUses.note(client.ObjectKeyFromObject(key), recordOf(key, hash).Hash, at) // the strings of the cache, so that they need no memory
 	select {
 	case r.used <- event.GenericEvent{Object: key}:
 		return nil

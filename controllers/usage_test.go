@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +33,7 @@ import (
 	"squirrel.dev/apikey-operator/internal/usage"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/fakecache"
+	"squirrel.dev/apikey-operator/test/framework/heap"
 )
 
 // cachedReader reads from a cache, and writes nothing.
@@ -175,6 +177,34 @@ func TestCollect_RequestsOnlyWhatIsNewSinceTheLastSuccess(t *testing.T) {
 	if want := []string{"/usage", "/usage?within=2", "/usage?within=3", "/usage"}; !slices.Equal(queries, want) {
 		t.Errorf("the requests are %q, want %q", queries, want)
 	}
+}
+
+func TestCollect_PendingUsesNeedLittleMemory(t *testing.T) {
+	const count, maxPerKey = 10_000, 300
+	keys, uses := make([]v1alpha1.APIKey, count), make([]usage.Use, count)
+	for i := range keys {
+		key := newUsedKey()
+		key.Name = fmt.Sprintf("key-%06d", i)
+		key.Status.Tokens[0].Hash = token.Hash(key.Name)
+		keys[i] = *key
+		uses[i] = usage.Use{Namespace: key.Namespace, Name: key.Name, Hash: key.Status.Tokens[0].Hash}
+	}
+	reconciler := newReconcilerOf(t, newUsedKey())
+	reconciler.Client = cachedReader{cache: fakecache.New(t, CacheOptions(), keys)}
+	reconciler.used = make(chan event.GenericEvent)
+	collector := newTestCollector(t, reconciler, uses)
+	go func() {
+		for range reconciler.used { // no key is reconciled
+		}
+	}()
+	defer close(reconciler.used)
+	before := heap.Live()
+	collector.Collect(t.Context())
+	perKey := (heap.Live() - before) / count
+	if pending := len(reconciler.lastUses.byKey); pending != count || perKey > maxPerKey {
+		t.Errorf("%d uses are pending, and each needs %d bytes, want at most %d", pending, perKey, maxPerKey)
+	}
+	runtime.KeepAlive(uses)
 }
 
 func TestCollect_LogsFailuresAndNotesNothingItCannotDate(t *testing.T) {
