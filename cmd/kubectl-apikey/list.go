@@ -112,8 +112,17 @@ func (o *stateOptions) validate() error {
 	}
 }
 
-func (o *stateOptions) filter(keys []*v1alpha1.APIKey, now time.Time) []*v1alpha1.APIKey {
-	return slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !o.selects(key, now) })
+// filter returns the keys that the flags select. It warns of unused keys that may be in use.
+func (o *stateOptions) filter(s *session, keys []*v1alpha1.APIKey) ([]*v1alpha1.APIKey, error) {
+	now := s.now()
+	anyUsed := slices.ContainsFunc(keys, func(key *v1alpha1.APIKey) bool { return apikey.LastUsed(key) != nil })
+	selected := slices.DeleteFunc(keys, func(key *v1alpha1.APIKey) bool { return !o.selects(key, now) })
+	if !o.flags.Changed("unused") || len(selected) == 0 || anyUsed {
+		return selected, nil
+	}
+	_, err := fmt.Fprintln(s.errOut,
+		"Warning: no use of any of the keys is on record. They may be in use: check that the controller records uses.")
+	return selected, err
 }
 
 // selects reports whether a key has the state that the flags select. A key that is never used counts as unused since its newest token was
@@ -148,7 +157,8 @@ func newListCommand(cluster *cluster) *cobra.Command {
 		Long: `List keys in the order of their creation, including deactivated and expired ones.
 
 The last use of a key may be up to a day later than the column LAST USED shows. <none> means that no use is on record: the key was never
-used, or not since its token was rotated. With --unused, such a key is selected if its token was issued that long ago.
+used, or not since its token was rotated, or the controller did not record uses then. With --unused, such a key is selected if its token was
+issued that long ago.
 
 The API server's time counts, not that of your machine.
 
@@ -220,8 +230,10 @@ func (o *listOptions) run(ctx context.Context, s *session, _ []string) error {
 	if err != nil {
 		return err
 	}
-	now := s.now()
-	keys, err = o.sort(o.filter(keys, now))
+	if keys, err = o.filter(s, keys); err != nil {
+		return err
+	}
+	keys, err = o.sort(keys)
 	switch {
 	case err != nil:
 		return err
@@ -238,7 +250,7 @@ func (o *listOptions) run(ctx context.Context, s *session, _ []string) error {
 		_, err = fmt.Fprintf(s.errOut, "No API keys found in namespace %q.\n", s.namespace)
 		return err
 	default:
-		return o.printer.PrintObj(tableOf(keys, now), s.out)
+		return o.printer.PrintObj(tableOf(keys, s.now()), s.out)
 	}
 }
 
@@ -340,6 +352,9 @@ func (o *countOptions) run(ctx context.Context, s *session, _ []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(s.out, len(o.filter(keys, s.now())))
+	if keys, err = o.filter(s, keys); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(s.out, len(keys))
 	return err
 }

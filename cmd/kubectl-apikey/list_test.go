@@ -148,6 +148,18 @@ func TestList_SelectsUnusedAndExpiringKeys(t *testing.T) {
 	terminal.assertGolden()
 }
 
+// An installation may have no authenticators that report uses, or may have been upgraded only now.
+func TestList_WarnsWhenNoUseIsOnRecord(t *testing.T) {
+	terminal := newTerminal(t)
+	terminal.apply("partner")
+	terminal.issue("partner", record(100*day, 0))
+	terminal.types("list", "--unused=90d", "-o", "name")
+	terminal.types("count", "--unused=90d")
+	terminal.types("list", "--unused=200d", "-o", "name")
+	terminal.types("list", "-o", "name")
+	terminal.assertGolden()
+}
+
 func TestStateOptions_CompareTimes(t *testing.T) {
 	now := time.Now()
 	at := func(d time.Duration) *metav1.Time { return new(metav1.NewTime(now.Add(d))) }
