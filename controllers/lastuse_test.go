@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/token"
@@ -37,7 +38,13 @@ func newLastUseFixture(t *testing.T) *lastUseFixture {
 // use reports that the token of a record of the key was used at a time.
 func (f *lastUseFixture) use(key *v1alpha1.APIKey, record int, at time.Time) {
 	f.Helper()
-	framework.Must(f, f.reconciler.NoteUse(f.Context(), client.ObjectKeyFromObject(key), key.Status.Tokens[record].Hash, at))
+	name := client.ObjectKeyFromObject(key)
+	framework.Eventually(f, "the cache has the state of "+key.Name, func() bool {
+		cached := &v1alpha1.APIKey{}
+		err := f.reconciler.Get(f.Context(), name, cached)
+		return apierrors.IsNotFound(err) || cached.ResourceVersion == f.GetKey(key.Name).ResourceVersion
+	})
+	framework.Must(f, f.reconciler.NoteUse(f.Context(), name, key.Status.Tokens[record].Hash, at))
 }
 
 // waitForLastUse waits until the record of a token has this last use, and returns the key.

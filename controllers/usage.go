@@ -36,6 +36,11 @@ const (
 	// collectionTimeout is the timeout of the report of one authenticator.
 	collectionTimeout = 30 * time.Second
 
+	// connectTimeout and headerTimeout are shorter, so that authenticators that do not respond delay the others less. An authenticator may
+	// wait some seconds for the review of the token.
+	connectTimeout = 3 * time.Second
+	headerTimeout  = 10 * time.Second
+
 	// parallelCollections is the number of authenticators from which reports are read at the same time.
 	parallelCollections = 4
 
@@ -130,8 +135,13 @@ func (c *UsageCollector) newHTTPClient() (*http.Client, error) {
 		}
 	}
 	return &http.Client{
-		Transport: &http.Transport{TLSClientConfig: verification}, // without a proxy: the token is for the authenticators alone
-		Timeout:   collectionTimeout,
+		Transport: &http.Transport{ // without a proxy: the token is for the authenticators alone
+			TLSClientConfig:       verification,
+			DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
+			TLSHandshakeTimeout:   connectTimeout,
+			ResponseHeaderTimeout: headerTimeout,
+		},
+		Timeout: collectionTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error {
 			return errors.New("the authenticator redirected the request")
 		},
