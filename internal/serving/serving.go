@@ -122,8 +122,8 @@ func (p *Process) AddGRPCServer(
 	p.add(name, address, tlsConfig, p.clients, engine)
 }
 
-// AddOperationsServer adds an HTTP server for probes, monitoring or other processes of the operator. It has its own limit of connections, so
-// that the clients of the other servers cannot displace it. See AddServer for the parameters.
+// AddOperationsServer adds an HTTP server for probes, monitoring or other processes of the operator. It has its own limit of connections,
+// so that the clients of the other servers cannot displace it. See AddServer for the parameters.
 func (p *Process) AddOperationsServer(name, address string, tlsConfig *tls.Config, handler http.Handler) {
 	p.add(name, address, tlsConfig, newPool(maxOperationsConnections), newHTTPEngine(handler, p.engineOptionsOf(name)))
 }

@@ -91,7 +91,8 @@ func runClient(ctx context.Context, args []string) error {
 	return serve(ctx, c.handler())
 }
 
-// readEachTime returns a function that reads the key in a file. While the kubelet replaces the file, it returns the key that it read before.
+// readEachTime returns a function that reads the key in a file. While the kubelet replaces the file, it returns the key that it read
+// before.
 func readEachTime(file string) (key func() string, err error) {
 	first, err := os.ReadFile(file)
 	if err != nil {
