@@ -96,12 +96,6 @@ var mutants = []mutant{
 		return nil`,
 	},
 	{
-		name:  "a conflict in the write of the claim is ignored",
-		file:  "controllers/issue.go",
-		right: `if err := r.updateStatus(ctx, claimed); err != nil {`,
-		wrong: `if err := r.updateStatus(ctx, claimed); err != nil && !isConflict(err) {`,
-	},
-	{
 		name: "a stalled key keeps its claim",
 		file: "controllers/issue.go",
 		right: `	dropClaim(key)
