@@ -92,7 +92,7 @@ func TestRotate_TheNewTokenIsAcceptedAtOnce(t *testing.T) {
 			t.Errorf("%s: the former token is accepted until %s", c.body, got.FormerTokenExpiresAt)
 		}
 		want := created
-		want.Token, want.Hint, want.UpdatedAt = got.Token, got.Hint, got.UpdatedAt
+		want.Token, want.Hint, want.UpdatedAt, want.UnusedSince = got.Token, got.Hint, got.UpdatedAt, got.UnusedSince
 		if diff := cmp.Diff(want.below(c.base), got.apiKey); diff != "" {
 			t.Errorf("the key (-want +got):\n%s", diff)
 		}
