@@ -150,6 +150,7 @@ func TestValues_ChangeNothingElse(t *testing.T) {
 			controller + "-" + container + "volumeMounts[0].name=usage", controller + "-" + container + "volumeMounts[0].readOnly=true",
 			controller + "-" + pod + "volumes[0].name=usage",
 			controller + "-" + pod + "volumes[0].projected.sources[0].serviceAccountToken.audience=apikey-usage",
+			controller + "-" + pod + "volumes[0].projected.sources[0].serviceAccountToken.expirationSeconds=3600",
 			controller + "-" + pod + "volumes[0].projected.sources[0].serviceAccountToken.path=token",
 			controller + "-" + pod + "volumes[0].projected.sources[1].configMap.name=apikey-operator-ca",
 			controller + "-" + pod + "volumes[0].projected.sources[1].configMap.optional=true",
