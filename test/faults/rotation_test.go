@@ -4,7 +4,9 @@
 package faults_test
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -33,8 +35,7 @@ const (
 	// requestedOverlap is the overlap of the rotations that are interrupted.
 	requestedOverlap = 3 * time.Second
 
-	// keysPerNamespace is the maximum number of keys in a namespace. Each interrupted call occupies a worker of the controller, and a
-	// namespace has 8.
+	// keysPerNamespace is the maximum number of keys in a namespace, so that none waits for the workers of the others.
 	keysPerNamespace = 7
 )
 
@@ -259,44 +260,59 @@ func (f *fixture) requestRotation(name string, overlap time.Duration) {
 // interrupt holds the calls that are to be interrupted.
 func (r *interruptedRotations) interrupt(forward http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-		key := r.interruptedBy(request)
-		if key == nil {
+		key, isLater := r.interruptedBy(request)
+		switch {
+		case isLater:
+			panic(http.ErrAbortHandler)
+		case key == nil:
 			forward.ServeHTTP(w, request)
 			return
 		}
-		defer close(key.done)
 		if key.after {
 			forward.ServeHTTP(httptest.NewRecorder(), request)
 		}
+		late := request.Clone(context.WithoutCancel(request.Context()))
+		late.Body = io.NopCloser(strings.NewReader(bodyOf(request)))
+		go r.arriveLater(key, forward, late)
 		close(key.reached)
-		isReleased := false
-		select {
-		case <-r.stopped:
-		case <-key.released:
-			isReleased = true
-		case <-r.Context().Done():
-		}
-		if !key.after && (isReleased || r.arrive) {
-			forward.ServeHTTP(httptest.NewRecorder(), request)
-		}
-		panic(http.ErrAbortHandler)
+		panic(http.ErrAbortHandler) // so that the call occupies no worker: rotations may use few of them
 	})
 }
 
-// interruptedBy returns the key whose rotation is interrupted at the request, or nil.
-func (r *interruptedRotations) interruptedBy(request *http.Request) *interruptedKey {
+// arriveLater executes the interrupted call when it is released, or drops it when the rotations stop.
+func (r *interruptedRotations) arriveLater(key *interruptedKey, forward http.Handler, call *http.Request) {
+	defer close(key.done)
+	isReleased := false
+	select {
+	case <-r.stopped:
+	case <-key.released:
+		isReleased = true
+	case <-r.Context().Done():
+	}
+	if !key.after && (isReleased || r.arrive) {
+		forward.ServeHTTP(httptest.NewRecorder(), call)
+	}
+}
+
+// interruptedBy returns the key whose rotation is interrupted at the request, or nil. It reports whether the rotation was interrupted
+// earlier: the controller has stopped for this key then, although its process runs until all rotations are interrupted.
+func (r *interruptedRotations) interruptedBy(request *http.Request) (interrupted *interruptedKey, isLater bool) {
 	call, name := r.callOf(request)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, key := range r.keys {
-		if r.armed && key.call == call && key.name == name {
+		switch {
+		case !r.armed || key.name != name:
+		case key.seen == key.nth:
+			return nil, true
+		case key.call == call:
 			key.seen++
 			if key.seen == key.nth {
-				return key
+				return key, false
 			}
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // callOf returns the kind of a call, and the name of its key. It records the token of a Secret that is written.
