@@ -139,8 +139,8 @@ test: build kube check-go ## Run all tests with the race detector and a real Kub
 	go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=8 ./... # most tests mostly wait; make lint runs vet
 
 .PHONY: test-load
-test-load: build kube check-go ## Test the latency of a new key while 10 000 keys wait in each possible way. Takes some minutes.
-	go test -count=1 -timeout=10m -tags=load ./test/load # -count: the test cache ignores the program
+test-load: build kube check-go ## Test the latency of new keys while very many others wait, and rotations under load. Takes some minutes.
+	go test -count=1 -timeout=15m -tags=load -v ./test/load # -count: the test cache ignores the program
 
 .PHONY: test-outages
 test-outages: kube check-go ## Measure the delay of revocations after many kinds of outages of the Kubernetes API. Takes about 4 minutes.

@@ -134,12 +134,18 @@ func (q *fairQueue) mayBeReady(request reconcile.Request, priority int) bool {
 		return true // the priority queue keeps it until it is done
 	}
 	if !q.hasShare(request.Namespace, priority) {
-		q.throttled[request.Namespace] = q.throttled[request.Namespace].add(request, priority)
+		q.throttled[request.Namespace] = q.throttled[request.Namespace].add(request, priority, false)
 		return false
 	}
-	q.ready[request] = priority
-	q.share[class{request.Namespace, priority}]++
+	q.countReady(request, priority)
 	return true
+}
+
+func (q *fairQueue) countReady(request reconcile.Request, priority int) {
+	if _, ready := q.ready[request]; !ready {
+		q.ready[request] = priority
+		q.share[class{request.Namespace, priority}]++
+	}
 }
 
 // hasShare reports whether one more request of the namespace and priority may be ready.
@@ -151,11 +157,13 @@ func (q *fairQueue) hasShare(namespace string, priority int) bool {
 	return ready+busy.all < workersPerNamespace
 }
 
-// start counts the request as running, or throttles it and returns false.
+// start counts the request as running, or throttles it and returns false. A request that was resumed keeps its turn: more of them may have
+// been resumed, in several namespaces, than workers are free.
 func (q *fairQueue) start(request reconcile.Request, priority int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if former, ok := q.ready[request]; ok {
+	former, wasReady := q.ready[request]
+	if wasReady {
 		delete(q.ready, request)
 		of := class{request.Namespace, former}
 		if q.share[of]--; q.share[of] == 0 {
@@ -164,7 +172,7 @@ func (q *fairQueue) start(request reconcile.Request, priority int) bool {
 	}
 	throttled := q.throttled[request.Namespace]
 	if !q.mayRun(request.Namespace, priority) {
-		q.throttled[request.Namespace] = throttled.add(request, priority)
+		q.throttled[request.Namespace] = throttled.add(request, priority, wasReady)
 		return false
 	}
 	if throttled.remove(request); len(throttled.priority) == 0 {
@@ -213,6 +221,7 @@ func (q *fairQueue) resume(namespace string, matches func(priority int) bool, in
 		}
 		if request, ok := throttled.first(priority); ok {
 			into[request] = priority
+			q.countReady(request, priority) // else a second one could be resumed in its place, and lose its turn
 			found = true
 			break
 		}
@@ -244,8 +253,8 @@ func (q *fairQueue) count(namespace string, priority, change int) {
 	}
 }
 
-// add returns the requests with one more.
-func (p throttledRequests) add(request reconcile.Request, priority int) throttledRequests {
+// add returns the requests with one more, the first or the last one of its priority.
+func (p throttledRequests) add(request reconcile.Request, priority int, first bool) throttledRequests {
 	if p.priority == nil {
 		p = throttledRequests{priority: map[reconcile.Request]int{}, inOrder: map[int][]reconcile.Request{}}
 	}
@@ -255,7 +264,11 @@ func (p throttledRequests) add(request reconcile.Request, priority int) throttle
 	}
 	if !ok || former < priority {
 		p.priority[request] = priority
-		p.inOrder[priority] = append(p.inOrder[priority], request)
+		if first {
+			p.inOrder[priority] = slices.Insert(p.inOrder[priority], 0, request)
+		} else {
+			p.inOrder[priority] = append(p.inOrder[priority], request)
+		}
 	}
 	return p
 }

@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -178,7 +179,8 @@ func TestInvariant10_ARequestThatRunsAgainAtOnceReleasesItsWorker(t *testing.T) 
 	})
 }
 
-// TestInvariant10_HandoversPrecedeOtherDeferredWork checks that no rotation starts while the new tokens of earlier ones wait for a worker.
+// TestInvariant10_HandoversPrecedeOtherDeferredWork checks that no rotation starts while the new tokens of earlier ones wait for a
+// worker, in the order in which they wait.
 func TestInvariant10_HandoversPrecedeOtherDeferredWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueueUnderTest(t)
@@ -193,13 +195,38 @@ func TestInvariant10_HandoversPrecedeOtherDeferredWork(t *testing.T) {
 		for range deferredWorkersPerNamespace {
 			q.finish() // what ran before
 		}
-		for handovers := 0; handovers < count; {
-			switch finished := q.finish(); {
-			case strings.HasPrefix(finished.Name, fmt.Sprint(priorityHandover)):
-				handovers++
-			case strings.HasPrefix(finished.Name, fmt.Sprint(priorityDeferred)):
-				t.Fatalf("after %d of %d handovers, the queue returned other deferred work: %s", handovers, count, finished.Name)
+		for i := 0; i < count; {
+			finished := q.finish().Name
+			if finished == fmt.Sprint(priorityNew, "-", 0) {
+				continue
 			}
+			if want := fmt.Sprint(priorityHandover, "-", i); finished != want {
+				t.Fatalf("the queue returned %s, want the next handover %s", finished, want)
+			}
+			i++
+		}
+	})
+}
+
+// TestInvariant10_ThrottledRequestsKeepTheirTurn has many namespaces wait for few workers, so that requests are resumed in vain.
+func TestInvariant10_ThrottledRequestsKeepTheirTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueueUnderTest(t)
+		const namespaces, count = 2 * deferredWorkers, 30
+		for i := range namespaces {
+			q.add(fmt.Sprint(i), count, priorityDeferred)
+		}
+		ended := map[string]int{}
+		for range namespaces * count {
+			finished := q.finish()
+			position, err := strconv.Atoi(strings.TrimPrefix(finished.Name, fmt.Sprint(priorityDeferred, "-")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if late := ended[finished.Namespace] - position; late > 2*deferredWorkersPerNamespace {
+				t.Errorf("%d requests of the namespace overtook the request %d", late, position)
+			}
+			ended[finished.Namespace]++
 		}
 	})
 }

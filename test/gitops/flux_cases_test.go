@@ -11,9 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/framework"
 )
@@ -36,6 +38,9 @@ var fluxCases = map[string]func(*fluxFixture){
 	"deleting a Kustomization prunes its keys":                   (*fluxFixture).testDelete,
 	"a key deactivated by the CLI stays so, and is healthy":      (*fluxFixture).testDeactivatedByCLI,
 	"a key deactivated by kubectl stays so, and Git must follow": (*fluxFixture).testDeactivatedByKubectl,
+	"a rotation requested in Git happens once":                   (*fluxFixture).testRotatedByGit,
+	"a rotation by the CLI happens once beside that of Git":      (*fluxFixture).testRotatedByCLIAndGit,
+	"a rotation at the interval of Git changes no field":         (*fluxFixture).testRotatedByInterval,
 	"a rotation by the CLI stays":                                (*fluxFixture).testRotatedByCLI,
 	"a forced rotation of an imported key is taken back":         (*fluxFixture).testRotatedByForce,
 	"a Kustomization with force recreates a refused key":         (*fluxFixture).testForce,
@@ -260,6 +265,75 @@ func (f *fluxFixture) testDeactivatedByKubectl() {
 
 	f.mustSync(map[string]string{"frontend.yaml": f.manifest("frontend", app, "active: false")})
 	f.expectStill("frontend")
+}
+
+// rotationOfGit is a line of a spec that requests a rotation now.
+func rotationOfGit() string {
+	return "rotation: {request: {at: " + time.Now().UTC().Format(time.RFC3339) + "}}"
+}
+
+func (f *fluxFixture) testRotatedByGit() {
+	f.mustSync(map[string]string{"frontend.yaml": f.manifest("frontend", app)})
+	f.expectIssued("frontend")
+	rotated := map[string]string{"frontend.yaml": f.manifest("frontend", app, rotationOfGit())}
+	f.mustSync(rotated)
+	f.expectTokens("frontend", 2)
+	f.expectStill("frontend")
+
+	withoutRequest := map[string]string{"frontend.yaml": f.manifest("frontend", app)}
+	for _, reverted := range []map[string]string{withoutRequest, rotated} { // Flux counts their attempts with those of the earlier commits
+		f.expectEqual("the result of the sync", f.sync(reverted), f.applied())
+	}
+	f.expectTokens("frontend", 2)
+	f.expectStill("frontend")
+}
+
+// Flux sets the time of the request back to that of Git, which the controller has handled.
+func (f *fluxFixture) testRotatedByCLIAndGit() {
+	f.mustSync(map[string]string{"frontend.yaml": f.manifest("frontend", app)})
+	f.mustSync(map[string]string{"frontend.yaml": f.manifest("frontend", app, rotationOfGit())})
+	ofGit := f.GetKey("frontend").Spec.Rotation.Request.At
+	f.kubectlAPIKey("rotate", "frontend")
+	f.expectTokens("frontend", 3)
+	f.mustReconcile()
+	if at := f.GetKey("frontend").Spec.Rotation.Request.At; !at.Equal(&ofGit) {
+		f.Errorf("the request has the time %s, want that of Git: %s", at, ofGit)
+	}
+	f.expectTokens("frontend", 3)
+	f.expectStill("frontend")
+}
+
+func (f *fluxFixture) testRotatedByInterval() {
+	f.mustSync(map[string]string{"frontend.yaml": f.manifest("frontend", app, "rotation: {interval: 1h, overlap: 10m}")})
+	f.expectIssued("frontend")
+	before := f.GetKey("frontend").Spec
+	f.Env.UpdateInEtcd(f, f.Namespace, "frontend", func(object map[string]any) { // the interval is longer than a test
+		issued := object["status"].(map[string]any)["tokens"].([]any)[0].(map[string]any)
+		issued["notBefore"] = time.Now().UTC().Add(-time.Hour).Format(time.RFC3339)
+	})
+	framework.Eventually(f, "the key is rotated", func() bool {
+		key := f.GetKey("frontend")
+		return len(key.Status.Tokens) == 2 && key.Status.Tokens[1].NotAfter != nil
+	})
+	f.expectTokens("frontend", 2)
+	f.expectStill("frontend")
+	if diff := cmp.Diff(before, f.GetKey("frontend").Spec); diff != "" {
+		f.Errorf("the rotation changed the spec (-before +after):\n%s", diff)
+	}
+}
+
+// expectTokens expects that the key has this many tokens, that all but the first one are superseded, and that the Secret holds the first one.
+func (f *fluxFixture) expectTokens(name string, count int) {
+	f.Helper()
+	secret, tokens := f.expectIssued(name), f.GetKey(name).Status.Tokens
+	if len(tokens) != count {
+		f.Fatalf("%s has the tokens %+v, want %d", name, tokens, count)
+	}
+	for i, record := range tokens {
+		if isNewest := i == 0; (record.NotAfter == nil) != isNewest || (token.Hash(string(secret.Data["token"])) == record.Hash) != isNewest {
+			f.Errorf("token %d of %s is %+v, want the newest one first, which the Secret holds", i, name, record)
+		}
+	}
 }
 
 func (f *fluxFixture) testRotatedByCLI() {

@@ -47,7 +47,7 @@ const (
 
 	// endWithin bounds how long an authenticator may accept a token after a watch has shown its end. An end that was known before takes effect
 	// at once.
-	endWithin = time.Second
+	endWithin = bound
 
 	// probeInterval is the pause between two requests with a token that has ended.
 	probeInterval = 10 * time.Millisecond
