@@ -39,7 +39,7 @@ var fluxCases = map[string]func(*fluxFixture){
 	"a key deactivated by the CLI stays so, and is healthy":      (*fluxFixture).testDeactivatedByCLI,
 	"a key deactivated by kubectl stays so, and Git must follow": (*fluxFixture).testDeactivatedByKubectl,
 	"a rotation requested in Git happens once":                   (*fluxFixture).testRotatedByGit,
-	"a rotation by the CLI happens once beside that of Git":      (*fluxFixture).testRotatedByCLIAndGit,
+	"a rotation by the CLI follows one that Git requested":       (*fluxFixture).testRotatedByCLIAndGit,
 	"a rotation at the interval of Git changes no field":         (*fluxFixture).testRotatedByInterval,
 	"a rotation by the CLI stays":                                (*fluxFixture).testRotatedByCLI,
 	"a forced rotation of an imported key is taken back":         (*fluxFixture).testRotatedByForce,
