@@ -3,7 +3,8 @@
 
 //go:build load
 
-// Package load_test measures how fast the controller issues new keys while it has very many others to process: `make test-load`.
+// Package load_test measures how fast the controller issues new keys while it has very many others to process, and tests rotations under
+// load: `make test-load`.
 package load_test
 
 import (
