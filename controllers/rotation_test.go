@@ -968,6 +968,7 @@ func TestInvariant3_OneTokenOfARotationIfAResponseIsLost(t *testing.T) {
 func TestInvariant4_AClaimStaysIfItsTokenMayBeWrittenLater(t *testing.T) {
 	f := newFixture(t)
 	var updates atomic.Int32
+	described := make(chan struct{})
 	f.startController(func(next http.RoundTripper) http.RoundTripper {
 		return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 			if call != "PUT secret" {
@@ -977,6 +978,7 @@ func TestInvariant4_AClaimStaysIfItsTokenMayBeWrittenLater(t *testing.T) {
 			case 1:
 				return nil, errInjected
 			case 2:
+				<-described // of the first one, which the controller repeats after a second
 				return failure(&metav1.Status{
 					Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden,
 				}, http.Header{}), nil
@@ -989,6 +991,7 @@ func TestInvariant4_AClaimStaysIfItsTokenMayBeWrittenLater(t *testing.T) {
 	f.request("frontend")
 	claim := f.reachHandover("frontend")
 	f.waitForMessageOfRotation("frontend", "The controller could not hand over the token (no response) and retries.")
+	close(described)
 	f.clock.advance(time.Second)
 	f.touch("frontend", "retry")
 	framework.Eventually(f, "the second update is refused", func() bool { return updates.Load() == 2 })
