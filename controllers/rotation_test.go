@@ -967,18 +967,16 @@ func TestInvariant3_OneTokenOfARotationIfAResponseIsLost(t *testing.T) {
 // The first update of the Secret may arrive later, so the claim stays although the second one is refused.
 func TestInvariant4_AClaimStaysIfItsTokenMayBeWrittenLater(t *testing.T) {
 	f := newFixture(t)
-	var updates atomic.Int32
-	described := make(chan struct{})
+	var isDescribed, isRefused atomic.Bool
 	f.startController(func(next http.RoundTripper) http.RoundTripper {
 		return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
 			if call != "PUT secret" {
 				return send()
 			}
-			switch updates.Add(1) {
-			case 1:
+			switch {
+			case !isDescribed.Load():
 				return nil, errInjected
-			case 2:
-				<-described // of the first one, which the controller repeats after a second
+			case isRefused.CompareAndSwap(false, true):
 				return failure(&metav1.Status{
 					Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden,
 				}, http.Header{}), nil
@@ -991,10 +989,10 @@ func TestInvariant4_AClaimStaysIfItsTokenMayBeWrittenLater(t *testing.T) {
 	f.request("frontend")
 	claim := f.reachHandover("frontend")
 	f.waitForMessageOfRotation("frontend", "The controller could not hand over the token (no response) and retries.")
-	close(described)
+	isDescribed.Store(true)
 	f.clock.advance(time.Second)
 	f.touch("frontend", "retry")
-	framework.Eventually(f, "the second update is refused", func() bool { return updates.Load() == 2 })
+	framework.Eventually(f, "a later update is refused", isRefused.Load)
 	f.await("frontend")
 	f.clock.advance(claimLifetime)
 	f.touch("frontend", "the claim is void")
