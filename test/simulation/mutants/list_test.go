@@ -227,12 +227,6 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name:  "an accepted claim is dropped, although a client may have its token",
-		file:  "internal/apikey/tokens.go",
-		right: `claim != nil && claim.NotBefore == nil {`,
-		wrong: `claim != nil {`,
-	},
-	{
 		name:  "a rotation without overlap waits until a superseded token ends",
 		file:  "internal/apikey/rotation.go",
 		right: `return records < MaxTokens || nextOverlap(key, now) == 0`,
