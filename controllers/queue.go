@@ -4,6 +4,7 @@
 package controllers
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -37,9 +38,17 @@ type fairQueue struct {
 	busy    map[string]busyWorkers    // by namespace
 	// deferred is the number of workers that do deferred work, in all namespaces.
 	deferred  int
-	ready     map[reconcile.Request]int    // the priorities of the requests in the priority queue
+	ready     map[reconcile.Request]place  // the places of the requests in the priority queue
 	share     map[class]int                // the number of ready requests of each class
 	throttled map[string]throttledRequests // by namespace
+	lastTurn  uint64
+}
+
+// place is the place of a request among those of its namespace: of one priority, the lowest turn comes first. A request keeps its turn
+// until it runs or gets a higher priority.
+type place struct {
+	priority int
+	turn     uint64
 }
 
 // busyWorkers counts the workers that process requests of one namespace.
@@ -54,7 +63,12 @@ type class struct {
 // throttledRequests holds the throttled requests of one namespace, each at the highest priority with which it was added.
 type throttledRequests struct {
 	priority map[reconcile.Request]int
-	inOrder  map[int][]reconcile.Request // by priority; a request whose priority was raised is in two of them
+	inOrder  map[int][]throttledRequest // by priority; a request whose priority was raised is in two of them
+}
+
+type throttledRequest struct {
+	reconcile.Request
+	turn uint64
 }
 
 func newFairQueue(
@@ -66,7 +80,7 @@ func newFairQueue(
 		}),
 		running:   map[reconcile.Request]int{},
 		busy:      map[string]busyWorkers{},
-		ready:     map[reconcile.Request]int{},
+		ready:     map[reconcile.Request]place{},
 		share:     map[class]int{},
 		throttled: map[string]throttledRequests{},
 	}
@@ -133,18 +147,25 @@ func (q *fairQueue) mayBeReady(request reconcile.Request, priority int) bool {
 	if _, running := q.running[request]; running {
 		return true // the priority queue keeps it until it is done
 	}
+	at := q.nextPlace(priority)
 	if !q.hasShare(request.Namespace, priority) {
-		q.throttled[request.Namespace] = q.throttled[request.Namespace].add(request, priority, false)
+		q.throttled[request.Namespace] = q.throttled[request.Namespace].add(request, at)
 		return false
 	}
-	q.countReady(request, priority)
+	q.countReady(request, at)
 	return true
 }
 
-func (q *fairQueue) countReady(request reconcile.Request, priority int) {
+// nextPlace returns the place of a request behind all others of the priority.
+func (q *fairQueue) nextPlace(priority int) place {
+	q.lastTurn++
+	return place{priority, q.lastTurn}
+}
+
+func (q *fairQueue) countReady(request reconcile.Request, at place) {
 	if _, ready := q.ready[request]; !ready {
-		q.ready[request] = priority
-		q.share[class{request.Namespace, priority}]++
+		q.ready[request] = at
+		q.share[class{request.Namespace, at.priority}]++
 	}
 }
 
@@ -157,7 +178,7 @@ func (q *fairQueue) hasShare(namespace string, priority int) bool {
 	return ready+busy.all < workersPerNamespace
 }
 
-// start counts the request as running, or throttles it and returns false. A request that was resumed keeps its turn: more of them may have
+// start counts the request as running, or throttles it and returns false. A request that was ready keeps its turn: more of them may have
 // been resumed, in several namespaces, than workers are free.
 func (q *fairQueue) start(request reconcile.Request, priority int) bool {
 	q.mu.Lock()
@@ -165,14 +186,18 @@ func (q *fairQueue) start(request reconcile.Request, priority int) bool {
 	former, wasReady := q.ready[request]
 	if wasReady {
 		delete(q.ready, request)
-		of := class{request.Namespace, former}
+		of := class{request.Namespace, former.priority}
 		if q.share[of]--; q.share[of] == 0 {
 			delete(q.share, of)
 		}
 	}
 	throttled := q.throttled[request.Namespace]
 	if !q.mayRun(request.Namespace, priority) {
-		q.throttled[request.Namespace] = throttled.add(request, priority, wasReady)
+		at := place{priority, former.turn}
+		if !wasReady {
+			at = q.nextPlace(priority)
+		}
+		q.throttled[request.Namespace] = throttled.add(request, at)
 		return false
 	}
 	if throttled.remove(request); len(throttled.priority) == 0 {
@@ -219,9 +244,9 @@ func (q *fairQueue) resume(namespace string, matches func(priority int) bool, in
 		if !matches(priority) || !q.mayRun(namespace, priority) || !q.hasShare(namespace, priority) {
 			continue
 		}
-		if request, ok := throttled.first(priority); ok {
-			into[request] = priority
-			q.countReady(request, priority) // else a second one could be resumed in its place, and lose its turn
+		if first, ok := throttled.first(priority); ok {
+			into[first.Request] = priority
+			q.countReady(first.Request, place{priority, first.turn}) // else a second one could be resumed in its place
 			found = true
 			break
 		}
@@ -253,22 +278,20 @@ func (q *fairQueue) count(namespace string, priority, change int) {
 	}
 }
 
-// add returns the requests with one more, the first or the last one of its priority.
-func (p throttledRequests) add(request reconcile.Request, priority int, first bool) throttledRequests {
+// add returns the requests with one more at a place.
+func (p throttledRequests) add(request reconcile.Request, at place) throttledRequests {
 	if p.priority == nil {
-		p = throttledRequests{priority: map[reconcile.Request]int{}, inOrder: map[int][]reconcile.Request{}}
+		p = throttledRequests{priority: map[reconcile.Request]int{}, inOrder: map[int][]throttledRequest{}}
 	}
 	former, ok := p.priority[request]
 	if !ok {
 		throttledKeys.Inc()
 	}
-	if !ok || former < priority {
-		p.priority[request] = priority
-		if first {
-			p.inOrder[priority] = slices.Insert(p.inOrder[priority], 0, request)
-		} else {
-			p.inOrder[priority] = append(p.inOrder[priority], request)
-		}
+	if !ok || former < at.priority {
+		p.priority[request] = at.priority
+		waiting := p.inOrder[at.priority]
+		i, _ := slices.BinarySearchFunc(waiting, at.turn, func(r throttledRequest, turn uint64) int { return cmp.Compare(r.turn, turn) })
+		p.inOrder[at.priority] = slices.Insert(waiting, i, throttledRequest{request, at.turn})
 	}
 	return p
 }
@@ -281,15 +304,15 @@ func (p throttledRequests) remove(request reconcile.Request) {
 }
 
 // first removes and returns the first request of the priority.
-func (p throttledRequests) first(priority int) (reconcile.Request, bool) {
+func (p throttledRequests) first(priority int) (throttledRequest, bool) {
 	for len(p.inOrder[priority]) > 0 {
-		request := p.inOrder[priority][0]
+		first := p.inOrder[priority][0]
 		p.inOrder[priority] = p.inOrder[priority][1:]
-		if current, ok := p.priority[request]; ok && current == priority {
-			p.remove(request)
-			return request, true
+		if current, ok := p.priority[first.Request]; ok && current == priority {
+			p.remove(first.Request)
+			return first, true
 		}
 	}
 	delete(p.inOrder, priority)
-	return reconcile.Request{}, false
+	return throttledRequest{}, false
 }
