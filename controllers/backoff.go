@@ -89,11 +89,7 @@ func (b *backoffs) increase(key *v1alpha1.APIKey, in phase, why cause, now time.
 	name := client.ObjectKeyFromObject(key)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	former := b.byKey[name]
-	delay := why.delay
-	if former.phase == in {
-		delay = min(max(delay, 2*former.delay), maxBackoff)
-	}
+	delay := min(max(why.delay, 2*b.in(name, in).delay), maxBackoff)
 	b.put(name, backoff{phase: in, generation: key.Generation, cause: why, delay: delay, due: now.Add(delay)})
 	return delay
 }
@@ -103,10 +99,7 @@ func (b *backoffs) delayUntil(key *v1alpha1.APIKey, in phase, due time.Time) {
 	name := client.ObjectKeyFromObject(key)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	former := b.byKey[name]
-	if former.phase != in {
-		former = backoff{phase: in}
-	}
+	former := b.in(name, in)
 	former.generation, former.due, former.conflictDelay = key.Generation, due, 0
 	b.put(name, former)
 }
@@ -117,25 +110,26 @@ func (b *backoffs) delayAfterConflict(key *v1alpha1.APIKey, in phase, now time.T
 	name := client.ObjectKeyFromObject(key)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	current := b.byKey[name]
-	if current.phase != in {
-		current = backoff{phase: in}
-	}
+	current := b.in(name, in)
 	current.conflictDelay = min(max(conflictDelay, 2*current.conflictDelay), maxConflictDelay)
 	current.generation, current.due = key.Generation, now.Add(current.conflictDelay)
 	b.put(name, current)
 	return current.conflictDelay
 }
 
+// in returns the backoff of the key in a phase, which is empty if it began in another one. The caller holds the lock.
+func (b *backoffs) in(name client.ObjectKey, of phase) backoff {
+	if current := b.byKey[name]; current.phase == of {
+		return current
+	}
+	return backoff{phase: of}
+}
+
 // waited returns how long the key has been in backoff in this phase.
 func (b *backoffs) waited(key *v1alpha1.APIKey, in phase) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	current := b.byKey[client.ObjectKeyFromObject(key)]
-	if current.phase != in {
-		return 0
-	}
-	return 2 * current.delay // the sum of the delays, each of which was twice as long as the one before
+	return 2 * b.in(client.ObjectKeyFromObject(key), in).delay // the sum of the delays, each of which was twice as long as the one before
 }
 
 // remaining returns the time until the key's next attempt, and whether its spec has changed since the last call. The key need not wait if
