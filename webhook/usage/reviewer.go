@@ -5,7 +5,6 @@ package usage
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 
+	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/internal/envelope"
 	"squirrel.dev/apikey-operator/internal/logging"
 	"squirrel.dev/apikey-operator/internal/usage"
@@ -57,7 +57,7 @@ type Reviewer struct {
 	limiter *rate.Limiter
 
 	mu        sync.Mutex
-	confirmed map[[sha256.Size]byte]time.Time // until when tokens are confirmed
+	confirmed map[token.Digest]time.Time // until when tokens are confirmed
 }
 
 // NewReviewer returns a Reviewer that confirms the tokens of a ServiceAccount, whose user name is
@@ -66,7 +66,7 @@ func NewReviewer(reviews authenticationclient.TokenReviewInterface, reader strin
 	return &Reviewer{
 		reviews: reviews, reader: reader, log: logging.Limit(log, 1), now: time.Now,
 		limiter:   rate.NewLimiter(rate.Every(reviewInterval), 1),
-		confirmed: map[[sha256.Size]byte]time.Time{},
+		confirmed: map[token.Digest]time.Time{},
 	}
 }
 
@@ -76,7 +76,7 @@ func (r *Reviewer) review(request *http.Request) *envelope.Response {
 	if !found {
 		return unauthorized
 	}
-	digest := sha256.Sum256([]byte(bearer))
+	digest := token.Sum(bearer)
 	if r.isConfirmed(digest) {
 		return nil
 	}
@@ -146,16 +146,16 @@ func (r *Reviewer) confirm(ctx context.Context, bearer string) (authenticationv1
 	return review.Status, nil
 }
 
-func (r *Reviewer) isConfirmed(digest [sha256.Size]byte) bool {
+func (r *Reviewer) isConfirmed(digest token.Digest) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.now().Before(r.confirmed[digest])
 }
 
-func (r *Reviewer) remember(digest [sha256.Size]byte) {
+func (r *Reviewer) remember(digest token.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	maps.DeleteFunc(r.confirmed, func(_ [sha256.Size]byte, until time.Time) bool { return !now.Before(until) })
+	maps.DeleteFunc(r.confirmed, func(_ token.Digest, until time.Time) bool { return !now.Before(until) })
 	r.confirmed[digest] = now.Add(confirmedFor)
 }
