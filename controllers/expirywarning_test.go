@@ -15,9 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/framework"
@@ -40,16 +38,12 @@ func (f *fixture) reconcile(name string) {
 // warnings returns the expiry warnings of a key, as its type, action and note.
 func (f *fixture) warnings(name string) []string {
 	f.Helper()
-	list := &eventsv1.EventList{}
-	framework.Must(f, f.Env.Client.List(f.Context(), list, client.InNamespace(f.Namespace)))
 	var warnings []string
-	for i := range list.Items {
-		if event := &list.Items[i]; event.Regarding.Name == name && event.Reason == "ExpiresSoon" {
-			warnings = append(warnings, fmt.Sprintf("%s %s: %s", event.Type, event.Action, event.Note))
-			if key := f.GetKey(name); event.Regarding.UID != key.UID || event.Regarding.Kind != "APIKey" ||
-				event.ReportingController != "apikey-controller" {
-				f.Errorf("the event is %v", event)
-			}
+	for _, event := range f.events(name, "ExpiresSoon") {
+		warnings = append(warnings, fmt.Sprintf("%s %s: %s", event.Type, event.Action, event.Note))
+		if key := f.GetKey(name); event.Regarding.UID != key.UID || event.Regarding.Kind != "APIKey" ||
+			event.ReportingController != "apikey-controller" {
+			f.Errorf("the event is %v", event)
 		}
 	}
 	return warnings

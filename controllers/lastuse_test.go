@@ -4,7 +4,6 @@
 package controllers_test
 
 import (
-	"context"
 	"math"
 	"testing"
 	"time"
@@ -14,29 +13,11 @@ import (
 
 	"squirrel.dev/apikey-operator/api/token"
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/controllers"
 	"squirrel.dev/apikey-operator/test/framework"
-	"squirrel.dev/apikey-operator/test/framework/runcontroller"
 )
 
-// lastUseFixture is a controller to which the test reports uses.
-type lastUseFixture struct {
-	*fixture
-	reconciler *controllers.APIKeyReconciler
-}
-
-func newLastUseFixture(t *testing.T) *lastUseFixture {
-	t.Helper()
-	f := &lastUseFixture{fixture: newFixture(t)}
-	runcontroller.StartWith(t, f.Env, f.Env.Config, f.Namespace, func(r *controllers.APIKeyReconciler) {
-		r.Now, r.CheckClock = f.clock.Now, func(context.Context) error { return nil }
-		f.reconciler = r
-	})
-	return f
-}
-
 // use reports that the token of a record of the key was used at a time.
-func (f *lastUseFixture) use(key *v1alpha1.APIKey, record int, at time.Time) {
+func (f *fixture) use(key *v1alpha1.APIKey, record int, at time.Time) {
 	f.Helper()
 	name := client.ObjectKeyFromObject(key)
 	framework.Eventually(f, "the cache has the state of "+key.Name, func() bool {
@@ -48,7 +29,7 @@ func (f *lastUseFixture) use(key *v1alpha1.APIKey, record int, at time.Time) {
 }
 
 // waitForLastUse waits until the record of a token has this last use, and returns the key.
-func (f *lastUseFixture) waitForLastUse(name string, record int, want time.Time) (key *v1alpha1.APIKey) {
+func (f *fixture) waitForLastUse(name string, record int, want time.Time) (key *v1alpha1.APIKey) {
 	f.Helper()
 	framework.Eventually(f, "the last use of "+name+" is recorded", func() bool {
 		key = f.GetKey(name)
@@ -59,7 +40,7 @@ func (f *lastUseFixture) waitForLastUse(name string, record int, want time.Time)
 }
 
 // expectIgnored reports a use, and fails the test if the controller records it.
-func (f *lastUseFixture) expectIgnored(name string, record int, at time.Time) {
+func (f *fixture) expectIgnored(name string, record int, at time.Time) {
 	f.Helper()
 	before := f.GetKey(name)
 	f.use(before, record, at)
@@ -74,7 +55,8 @@ func (f *lastUseFixture) expectIgnored(name string, record int, at time.Time) {
 }
 
 func TestNoteUse_RecordsTheFirstUseAndThenOneADay(t *testing.T) {
-	f := newLastUseFixture(t)
+	f := newFixture(t)
+	f.startController(nil)
 	key, begin := f.issue("a"), f.clock.Now().Truncate(time.Second)
 	f.use(key, 0, begin)
 	recorded := f.waitForLastUse("a", 0, begin)
@@ -88,7 +70,8 @@ func TestNoteUse_RecordsTheFirstUseAndThenOneADay(t *testing.T) {
 }
 
 func TestNoteUse_RecordsBothTokensOfAnOverlapEachHour(t *testing.T) {
-	f := newLastUseFixture(t)
+	f := newFixture(t)
+	f.startController(nil)
 	key := f.issue("a", overlap(10*time.Hour))
 	f.request("a")
 	key = f.rotate(key)
@@ -107,7 +90,8 @@ func TestNoteUse_RecordsBothTokensOfAnOverlapEachHour(t *testing.T) {
 }
 
 func TestNoteUse_IgnoresTokensThatNoKeyHas(t *testing.T) {
-	f := newLastUseFixture(t)
+	f := newFixture(t)
+	f.startController(nil)
 	key := f.issue("a")
 	deleted, earlier := key.DeepCopy(), key.DeepCopy()
 	deleted.Name = "deleted"
@@ -119,7 +103,8 @@ func TestNoteUse_IgnoresTokensThatNoKeyHas(t *testing.T) {
 
 // A use may be of an earlier key with the same name and imported token. A faulty authenticator may report any age.
 func TestNoteUse_IgnoresUsesFromBeforeTheTokenWasAccepted(t *testing.T) {
-	f := newLastUseFixture(t)
+	f := newFixture(t)
+	f.startController(nil)
 	key := f.issue("a")
 	accepted := key.Status.Tokens[0].NotBefore.Time
 	f.expectIgnored("a", 0, accepted.Add(-3*time.Minute))
@@ -130,7 +115,8 @@ func TestNoteUse_IgnoresUsesFromBeforeTheTokenWasAccepted(t *testing.T) {
 }
 
 func TestNoteUse_TheEndOfAKeyKeepsItsLastUse(t *testing.T) {
-	f := newLastUseFixture(t)
+	f := newFixture(t)
+	f.startController(nil)
 	key, begin := f.issue("a"), f.clock.Now().Truncate(time.Second)
 	f.use(key, 0, begin)
 	f.waitForLastUse("a", 0, begin)

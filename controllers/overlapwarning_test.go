@@ -9,28 +9,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
-	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// countEvents returns the number of events of a key with a reason.
-func (f *fixture) countEvents(name, reason string) (count int) {
-	f.Helper()
-	list := &eventsv1.EventList{}
-	framework.Must(f, f.Env.Client.List(f.Context(), list, client.InNamespace(f.Namespace)))
-	for i := range list.Items {
-		if list.Items[i].Regarding.Name == name && list.Items[i].Reason == reason {
-			count++
-		}
-	}
-	return count
-}
-
 // supersede rotates a key with an overlap, and returns it.
-func (f *lastUseFixture) supersede(name string, lasting time.Duration) *v1alpha1.APIKey {
+func (f *fixture) supersede(name string, lasting time.Duration) *v1alpha1.APIKey {
 	f.Helper()
 	key := f.issue(name, overlap(lasting))
 	f.request(name)
@@ -38,7 +22,7 @@ func (f *lastUseFixture) supersede(name string, lasting time.Duration) *v1alpha1
 }
 
 // useAt lets the time pass until after the rotation, and then uses the superseded token.
-func (f *lastUseFixture) useAt(key *v1alpha1.APIKey, after time.Duration) time.Time {
+func (f *fixture) useAt(key *v1alpha1.APIKey, after time.Duration) time.Time {
 	f.Helper()
 	at := key.Status.Tokens[0].NotBefore.Add(after)
 	f.clock.advance(at.Sub(f.clock.Now()))
@@ -48,12 +32,13 @@ func (f *lastUseFixture) useAt(key *v1alpha1.APIKey, after time.Duration) time.T
 }
 
 func TestWarnOfOverlap_OneHourBeforeASupersededTokenThatIsUsedEnds(t *testing.T) {
-	f := newLastUseFixture(t)
+	f := newFixture(t)
+	f.startController(nil)
 	key := f.supersede("frontend", 10*time.Hour)
 	at := f.useAt(key, 3*time.Hour)
 	f.clock.advance(6*time.Hour - time.Minute)
 	f.await("frontend")
-	if got := f.countEvents("frontend", "SupersededTokenInUse"); got != 0 {
+	if got := len(f.events("frontend", "SupersededTokenInUse")); got != 0 {
 		t.Errorf("%d events an hour and a minute before the end", got)
 	}
 	f.clock.advance(2 * time.Minute)
@@ -67,14 +52,15 @@ func TestWarnOfOverlap_OneHourBeforeASupersededTokenThatIsUsedEnds(t *testing.T)
 	}
 	f.await("frontend")
 	f.await("frontend")
-	if got := f.countEvents("frontend", "SupersededTokenInUse"); got != 1 {
+	if got := len(f.events("frontend", "SupersededTokenInUse")); got != 1 {
 		t.Errorf("%d events", got)
 	}
 }
 
 // Clients that follow the Secret use the former token for some minutes after each rotation.
 func TestWarnOfOverlap_NotOfClientsThatSwitchedInTime(t *testing.T) {
-	f := newLastUseFixture(t)
+	f := newFixture(t)
+	f.startController(nil)
 	switched, late := f.supersede("switched", 10*time.Hour), f.supersede("late", 10*time.Hour)
 	f.useAt(switched, 59*time.Minute)
 	f.useAt(late, 2*time.Hour)
@@ -84,7 +70,7 @@ func TestWarnOfOverlap_NotOfClientsThatSwitchedInTime(t *testing.T) {
 	}
 	f.waitForEvent("late", "SupersededTokenInUse")
 	f.await("switched")
-	if got := f.countEvents("switched", "SupersededTokenInUse"); got != 0 {
+	if got := len(f.events("switched", "SupersededTokenInUse")); got != 0 {
 		t.Errorf("%d events", got)
 	}
 }

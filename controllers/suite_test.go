@@ -6,6 +6,7 @@ package controllers_test
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -30,7 +31,8 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // fixture is a namespace with a controller whose clock the test sets.
 type fixture struct {
 	*testenv.Fixture
-	clock *clock
+	clock      *clock
+	reconciler *controllers.APIKeyReconciler // of the controller that was started last
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -79,6 +81,7 @@ func (f *fixture) startController(transport func(http.RoundTripper) http.RoundTr
 	}
 	return runcontroller.StartWith(f, f.Env, restConfig, f.Namespace, func(r *controllers.APIKeyReconciler) {
 		r.Now, r.CheckClock = f.clock.Now, func(context.Context) error { return nil } // as if the API server's clock were the same
+		f.reconciler = r
 	})
 }
 
@@ -102,19 +105,25 @@ func (f *fixture) touchSpec(name string) {
 	f.UpdateKey(name, func(key *v1alpha1.APIKey) { key.Spec.WriteAccess = !key.Spec.WriteAccess })
 }
 
+// events returns the events of a key with a reason.
+func (f *fixture) events(name, reason string) []eventsv1.Event {
+	f.Helper()
+	list := &eventsv1.EventList{}
+	framework.Must(f, f.Env.Client.List(f.Context(), list, client.InNamespace(f.Namespace)))
+	return slices.DeleteFunc(list.Items, func(event eventsv1.Event) bool {
+		return event.Regarding.Name != name || event.Reason != reason
+	})
+}
+
 // waitForEvent waits for an event about a key and returns its type and note.
 func (f *fixture) waitForEvent(name, reason string) (eventType, note string) {
 	f.Helper()
 	framework.Eventually(f, name+" has the event "+reason, func() bool {
-		list := &eventsv1.EventList{}
-		framework.Must(f, f.Env.Client.List(f.Context(), list, client.InNamespace(f.Namespace)))
-		for i := range list.Items {
-			if event := &list.Items[i]; event.Regarding.Name == name && event.Reason == reason {
-				eventType, note = event.Type, event.Note
-				return true
-			}
+		events := f.events(name, reason)
+		if len(events) > 0 {
+			eventType, note = events[0].Type, events[0].Note
 		}
-		return false
+		return len(events) > 0
 	})
 	return eventType, note
 }
