@@ -18,10 +18,8 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 )
 
-// The last use of a token is recorded again only when it is this much later. So a key that is always in use costs one write a day.
 const (
-	lastUseResolution = 24 * time.Hour
-	// overlapResolution is the resolution while the key has a superseded token: its owner waits until clients use it no more.
+	// overlapResolution replaces apikey.LastUseResolution while the key has a superseded token: its owner waits until clients use it no more.
 	overlapResolution = time.Hour
 
 	// maxDatingError is how much too early the time of a use may be: its age is rounded to minutes, and the clocks of two leaders may differ.
@@ -84,10 +82,11 @@ func (r *APIKeyReconciler) NoteUse(ctx context.Context, name client.ObjectKey, h
 	if err := r.Get(ctx, name, key, client.DisableReadYourWritesConsistency); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if key.IsUnreadable(decisiveFields...) || !isUseDue(key, hash, at) {
+	record := apikey.RecordOf(key, hash)
+	if key.IsUnreadable(decisiveFields...) || record == nil || !isUseDue(key, record, at) {
 		return nil
 	}
-	r.lastUses.note(client.ObjectKeyFromObject(key), recordOf(key, hash).Hash, at) // the strings of the cache, so that they need no memory
+	r.lastUses.note(client.ObjectKeyFromObject(key), record.Hash, at) // the strings of the cache, so that they need no memory
 	select {
 	case r.used <- event.GenericEvent{Object: key}:
 		return nil
@@ -108,7 +107,7 @@ func (r *APIKeyReconciler) mergeLastUses(key *v1alpha1.APIKey) {
 	name, merged := client.ObjectKeyFromObject(key), false
 	for i := range key.Status.Tokens {
 		record := &key.Status.Tokens[i]
-		if at := r.lastUses.of(name, record.Hash); isUseDue(key, record.Hash, at) {
+		if at := r.lastUses.of(name, record.Hash); isUseDue(key, record, at) {
 			record.LastUsedAt, merged = new(metav1.NewTime(at.Truncate(time.Second))), true
 		}
 	}
@@ -119,32 +118,22 @@ func (r *APIKeyReconciler) mergeLastUses(key *v1alpha1.APIKey) {
 
 // isUseDue reports whether a use is so much later than the recorded one that it must be recorded. A use from before the token was accepted
 // is of an earlier key with the same name and imported token, or a faulty authenticator reports it.
-func isUseDue(key *v1alpha1.APIKey, hash string, at time.Time) bool {
-	record := recordOf(key, hash)
-	if record == nil || at.IsZero() || (record.NotBefore != nil && at.Before(record.NotBefore.Add(-maxDatingError))) {
+func isUseDue(key *v1alpha1.APIKey, record *v1alpha1.TokenRecord, at time.Time) bool {
+	if at.IsZero() || (record.NotBefore != nil && at.Before(record.NotBefore.Add(-maxDatingError))) {
 		return false
 	}
-	resolution := lastUseResolution
+	resolution := apikey.LastUseResolution
 	if apikey.NextEnd(key) != nil {
 		resolution = overlapResolution
 	}
 	return record.LastUsedAt == nil || at.Sub(record.LastUsedAt.Time) >= resolution
 }
 
-func recordOf(key *v1alpha1.APIKey, hash string) *v1alpha1.TokenRecord {
-	for i := range key.Status.Tokens {
-		if record := &key.Status.Tokens[i]; record.Hash == hash {
-			return record
-		}
-	}
-	return nil
-}
-
 // countLastUse counts a write of the status, if it has a later use of a token than before.
 func countLastUse(before, key *v1alpha1.APIKey) {
 	for i := range key.Status.Tokens {
 		record := &key.Status.Tokens[i]
-		if former := recordOf(before, record.Hash); former != nil && !record.LastUsedAt.Equal(former.LastUsedAt) {
+		if former := apikey.RecordOf(before, record.Hash); former != nil && !record.LastUsedAt.Equal(former.LastUsedAt) {
 			lastUsesTotal.Inc()
 			return
 		}

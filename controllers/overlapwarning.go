@@ -45,16 +45,7 @@ func dueOverlapWarnings(key *v1alpha1.APIKey, now time.Time) (due []warning) {
 // isStillUsed reports whether a superseded token was used after clients had the time to switch. If the overlap is short, they have half of
 // it.
 func isStillUsed(key *v1alpha1.APIKey, superseded *v1alpha1.TokenRecord) bool {
-	since := apikey.NewestToken(key).NotBefore.Time
-	for i := range key.Status.Tokens {
-		record := &key.Status.Tokens[i]
-		if record == superseded {
-			break
-		}
-		if record.NotBefore != nil && record.ClaimedAt == nil {
-			since = record.NotBefore.Time // of the next newer token
-		}
-	}
+	since := apikey.SuccessorOf(key, superseded).NotBefore.Time
 	overlap := superseded.NotAfter.Sub(since)
 	return superseded.LastUsedAt != nil && superseded.LastUsedAt.After(since.Add(min(switchTime, overlap/2)))
 }

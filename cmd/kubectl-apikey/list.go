@@ -103,7 +103,7 @@ func (o *stateOptions) register(flags *pflag.FlagSet) {
 
 func (o *stateOptions) validate() error {
 	switch {
-	case o.flags.Changed("unused") && time.Duration(o.unused.Duration) < apikey.UnusedResolution:
+	case o.flags.Changed("unused") && time.Duration(o.unused.Duration) < apikey.LastUseResolution:
 		return errors.New("--unused must be at least 1d, because the last use of a key is recorded once a day")
 	case o.flags.Changed("expiring") && o.expiring.Duration == 0:
 		return errors.New("--expiring must be greater than 0, such as 30d")

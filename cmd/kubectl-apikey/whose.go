@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -122,12 +121,8 @@ type foundToken struct {
 func findToken(keys []*v1alpha1.APIKey, hash string) []foundToken {
 	var found []foundToken
 	for _, key := range keys {
-		i := slices.IndexFunc(key.Status.Tokens, func(record v1alpha1.TokenRecord) bool { return record.Hash == hash })
-		switch {
-		case i >= 0:
-			found = append(found, foundToken{key, &key.Status.Tokens[i]})
-		case key.Spec.TokenHash == hash:
-			found = append(found, foundToken{key, nil})
+		if record := apikey.RecordOf(key, hash); record != nil || key.Spec.TokenHash == hash {
+			found = append(found, foundToken{key, record})
 		}
 	}
 	return found

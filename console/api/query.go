@@ -58,7 +58,7 @@ func (q *query) set(name, value string) (problem string) {
 		q.activeOnly, err = strconv.ParseBool(value)
 		problem = "must be true or false"
 	case "unused_for":
-		if q.unusedFor, err = model.ParseDuration(value); time.Duration(q.unusedFor) < apikey.UnusedResolution {
+		if q.unusedFor, err = model.ParseDuration(value); time.Duration(q.unusedFor) < apikey.LastUseResolution {
 			err = strconv.ErrRange
 		}
 		problem = "must be a duration of at least 1d, such as 90d, because the last use of a key is recorded once a day"

@@ -167,11 +167,11 @@ const (
 // holdOf returns how the key holds the token hash.
 func holdOf(key *v1alpha1.APIKey, hash string) int {
 	isDeclared := key.Spec.TokenHash == hash
-	at := slices.IndexFunc(key.Status.Tokens, func(record v1alpha1.TokenRecord) bool { return record.Hash == hash })
+	record := RecordOf(key, hash)
 	switch {
-	case at >= 0 && key.Status.Tokens[at].NotBefore != nil, isDeclared && key.IsUnreadable("status.tokens"):
+	case record != nil && record.NotBefore != nil, isDeclared && key.IsUnreadable("status.tokens"):
 		return holdAccepted
-	case at >= 0:
+	case record != nil:
 		return holdClaimed
 	case isDeclared:
 		return holdDeclared

@@ -45,11 +45,5 @@ func RecordIn(key *v1alpha1.APIKey, secret *corev1.Secret) *v1alpha1.TokenRecord
 	if secret.Type != v1alpha1.SecretTypeToken || (owner != nil && owner.UID != key.UID) {
 		return nil
 	}
-	hash := token.Hash(string(secret.Data[SecretKey(key)]))
-	for i := range key.Status.Tokens {
-		if record := &key.Status.Tokens[i]; record.Hash == hash {
-			return record
-		}
-	}
-	return nil
+	return RecordOf(key, token.Hash(string(secret.Data[SecretKey(key)])))
 }

@@ -11,8 +11,9 @@ import (
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 )
 
-// UnusedResolution is the resolution of [UnusedSince]: the last use may be this much later than its record.
-const UnusedResolution = 24 * time.Hour
+// LastUseResolution is how much later than the use on record a token must be used until that use is recorded. A key that is always in use
+// therefore costs one write a day, and its last use may be this much later than its record.
+const LastUseResolution = 24 * time.Hour
 
 // LastUsed returns the last use on record of any token of the key, or nil if no use is on record. The record of a superseded token is
 // dropped with the token.

@@ -170,7 +170,7 @@ func RestoreToken(key *v1alpha1.APIKey, hash string, now metav1.Time) bool {
 		return false
 	}
 	DropClaim(key)
-	at := slices.IndexFunc(key.Status.Tokens, func(record v1alpha1.TokenRecord) bool { return record.Hash == hash })
+	at := indexOf(key, hash)
 	if at < 0 { // the records are unreadable
 		return false
 	}
@@ -194,11 +194,25 @@ func moveToFront(key *v1alpha1.APIKey, at int, now metav1.Time) {
 	key.Status.Tokens = append([]v1alpha1.TokenRecord{newest}, superseded...)
 }
 
-// ShortenOverlaps lets superseded tokens end earlier if the overlap was shortened since. They do not end later if it was extended. The next
-// newer record may not be the one that superseded the token, because that may have ended first. Its overlap counts therefore only if it is
-// longer than the key's.
-func ShortenOverlaps(key *v1alpha1.APIKey, now metav1.Time) {
+// SuccessorOf returns the record of the next newer token of a superseded one, which is a record of the key. It may not be the one that
+// superseded the token, because that may have ended first.
+func SuccessorOf(key *v1alpha1.APIKey, superseded *v1alpha1.TokenRecord) *v1alpha1.TokenRecord {
 	successor := NewestToken(key)
+	for i := range key.Status.Tokens {
+		record := &key.Status.Tokens[i]
+		if record == superseded {
+			break
+		}
+		if record.NotBefore != nil && record.ClaimedAt == nil { // a claim supersedes no token
+			successor = record
+		}
+	}
+	return successor
+}
+
+// ShortenOverlaps lets superseded tokens end earlier if the overlap was shortened since. They do not end later if it was extended. The
+// overlap of a token's successor counts only if it is longer than the key's, because another one may have superseded the token.
+func ShortenOverlaps(key *v1alpha1.APIKey, now metav1.Time) {
 	for i := range key.Status.Tokens {
 		record := &key.Status.Tokens[i]
 		if record.NotAfter == nil {
@@ -208,8 +222,8 @@ func ShortenOverlaps(key *v1alpha1.APIKey, now metav1.Time) {
 		if record.ClaimedAt != nil { // a superseded claim
 			end = endOf(record, max(overlapBy(record, key), minClaimOverlap))
 		} else {
+			successor := SuccessorOf(key, record)
 			end = endOf(successor, max(overlapBy(successor, key), OverlapOf(key)))
-			successor = record
 		}
 		if end.Before(&now) {
 			end = &now // it was accepted until now
@@ -267,11 +281,9 @@ func HasEnded(record *v1alpha1.TokenRecord, now time.Time) bool {
 // SupersededUntil returns the time until which the token of the hash stays accepted that the newest token superseded. It is nil if the
 // rotation ended the token at once, or if the token is not on record.
 func SupersededUntil(key *v1alpha1.APIKey, hash string) *metav1.Time {
-	for i := range key.Status.Tokens {
-		record := &key.Status.Tokens[i]
-		if record.Hash == hash && record.NotAfter != nil && NewestToken(key).NotBefore.Before(record.NotAfter) {
-			return record.NotAfter
-		}
+	record := RecordOf(key, hash)
+	if record == nil || record.NotAfter == nil || !NewestToken(key).NotBefore.Before(record.NotAfter) {
+		return nil
 	}
-	return nil
+	return record.NotAfter
 }

@@ -38,6 +38,24 @@ func NewestToken(key *v1alpha1.APIKey) *v1alpha1.TokenRecord {
 	return accepted
 }
 
+// RecordOf returns the record of the token with a hash, or nil if the key has none.
+func RecordOf(key *v1alpha1.APIKey, hash string) *v1alpha1.TokenRecord {
+	if at := indexOf(key, hash); at >= 0 {
+		return &key.Status.Tokens[at]
+	}
+	return nil
+}
+
+// indexOf returns the index of the record of the token with a hash, or -1.
+func indexOf(key *v1alpha1.APIKey, hash string) int {
+	for i := range key.Status.Tokens { // without a copy of each record: a conflict is looked for among very many keys
+		if key.Status.Tokens[i].Hash == hash {
+			return i
+		}
+	}
+	return -1
+}
+
 // ClaimOf returns the record of the key's claim, or nil.
 func ClaimOf(key *v1alpha1.APIKey) *v1alpha1.TokenRecord {
 	if !IsClaimed(key) {

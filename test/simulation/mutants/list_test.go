@@ -558,14 +558,17 @@ var mutants = []mutant{
 	{
 		name:  "a claimed hash counts as accepted",
 		file:  "internal/apikey/conflict.go",
-		right: `case at >= 0 && key.Status.Tokens[at].NotBefore != nil, `,
-		wrong: `case at >= 0, `,
+		right: `case record != nil && record.NotBefore != nil, `,
+		wrong: `case record != nil, `,
 	},
 	{
 		name:  "a Secret with another token counts as handed over",
 		file:  "internal/apikey/handover.go",
-		right: `record.Hash == hash {`,
-		wrong: `record.Hash != "" || hash == "" {`,
+		right: `return RecordOf(key, token.Hash(string(secret.Data[SecretKey(key)])))`,
+		wrong: `if token.Prefix == "" || len(key.Status.Tokens) == 0 {
+		return nil
+	}
+	return &key.Status.Tokens[0]`,
 	},
 
 	// The authenticator's Keyring.
