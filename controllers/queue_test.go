@@ -208,7 +208,7 @@ func TestInvariant10_HandoversPrecedeOtherDeferredWork(t *testing.T) {
 	})
 }
 
-// TestInvariant10_ThrottledRequestsKeepTheirTurn has many namespaces wait for few workers, so that requests are resumed in vain.
+// TestInvariant10_ThrottledRequestsKeepTheirTurn has many namespaces wait for few workers, so that requests are resumed without a free worker.
 func TestInvariant10_ThrottledRequestsKeepTheirTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueueUnderTest(t)
