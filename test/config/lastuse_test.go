@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
@@ -86,8 +84,7 @@ func TestInvariant8_OnlyTheControllerReadsTheLastUsesOfTokens(t *testing.T) {
 // requestToken returns a token of a ServiceAccount for an audience.
 func requestToken(t *testing.T, env *testenv.Env, account, audience string) string {
 	t.Helper()
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}}}
-	owner := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: account}}
-	framework.Must(t, env.Client.SubResource("token").Create(t.Context(), owner, request))
-	return request.Status.Token
+	token, err := env.ControlPlane.ServiceAccountToken(t.Context(), systemNamespace, account, audience)
+	framework.Must(t, err)
+	return token
 }

@@ -28,6 +28,7 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/operator"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -359,16 +360,16 @@ func (l *rotationLoad) send(ctx context.Context, key *rotatingKey, bearer string
 	return response.StatusCode, err
 }
 
-func (l *rotationLoad) expectNoFailures(controller *daemon) {
+func (l *rotationLoad) expectNoFailures(controller *operator.Built) {
 	l.Helper()
 	if refused := l.refused.Load(); refused != 0 {
 		l.Errorf("%d of %d valid requests were refused", refused, l.requests.Load())
 	}
 	const want = rotatedKeys * rotationsPerKey
-	if rotated := controller.metric("apikey_rotated_total"); rotated != want {
+	if rotated := controller.Metric("apikey_rotated_total"); rotated != want {
 		l.Errorf("%.0f tokens were rotated, want %d", rotated, want)
 	}
-	if reissued := controller.metric("apikey_reissued_total"); reissued != 0 {
+	if reissued := controller.Metric("apikey_reissued_total"); reissued != 0 {
 		l.Errorf("%.0f tokens were minted again, because their handover came too late", reissued)
 	}
 	for overlap, bound := range map[time.Duration]time.Duration{0: endWithin, longOverlap: 0} {

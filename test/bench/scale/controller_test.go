@@ -33,7 +33,7 @@ func controllerAtWork(t *testing.T, p *population) []report.Row {
 	t.Helper()
 	controller := p.startController()
 	memory := controller.atRest()
-	t.Logf("%+v, heap %.0f MB", memory, controller.metric("go_memstats_heap_alloc_bytes")/megabyte)
+	t.Logf("%+v, heap %.0f MB", memory, controller.Metric("go_memstats_heap_alloc_bytes")/megabyte)
 	var issued, written []float64
 	for turn := range *turns {
 		if turn > 0 {
@@ -59,13 +59,13 @@ func controllerAtWork(t *testing.T, p *population) []report.Row {
 func (p *population) rateOfController(controller *daemon) float64 {
 	p.t.Helper()
 	const metric = "apikey_issued_total"
-	before := controller.metric(metric)
+	before := controller.Metric(metric)
 	p.store(&p.appliedForm, issuedPerTurn)
-	started, meanwhile := time.Now(), controller.metric(metric)
+	started, meanwhile := time.Now(), controller.Metric(metric)
 	rate := 0.0 // by the last metrics before all keys were issued
 	// Not more often: serving the metrics costs the controller a good part of the processor time of issuing a key.
 	framework.EventuallyWithin(p.t, 10*time.Minute, time.Second, "all keys are issued", func() bool {
-		issued := controller.metric(metric)
+		issued := controller.Metric(metric)
 		if issued == before+issuedPerTurn {
 			return true
 		}

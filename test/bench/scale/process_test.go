@@ -6,12 +6,8 @@
 package scale_test
 
 import (
-	"bufio"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,15 +16,15 @@ import (
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/operator"
 )
 
 const megabyte = 1e6
 
-// daemon is a running process of the program that `make build` builds.
+// daemon is a running process of the operator.
 type daemon struct {
-	*process.Process
-	t       *testing.T
-	metrics string
+	*operator.Built
+	t *testing.T
 }
 
 // startAuthenticator starts an authenticator, and returns when it is ready, with its address.
@@ -47,19 +43,11 @@ func (p *population) startController() *daemon {
 // start starts a process with the GOGC of its Deployment in config.
 func (p *population) start(gogc string, args ...string) *daemon {
 	p.t.Helper()
-	health, metrics := binaries.FreeAddress(p.t), binaries.FreeAddress(p.t)
-	started, err := process.Start(p.t.Context(), process.Command{
-		Path:  inRepository(p.t, "bin", "apikey-operator"),
-		Args:  append(args, "--health-probe-bind-address="+health, "--metrics-bind-address="+metrics),
-		Env:   []string{"KUBECONFIG=" + p.ControlPlane.Kubeconfig(), gogc},
-		Log:   filepath.Join(p.t.TempDir(), "log"),
-		Ready: process.HTTPReady("http://" + health + "/readyz"),
-
+	return &daemon{t: p.t, Built: operator.StartBuilt(p.t, p.ControlPlane.Kubeconfig(), process.Command{
+		Args:         args,
+		Env:          []string{gogc},
 		ReadyTimeout: 5 * time.Minute, // a busy machine needs longer than a minute to list all keys
-	})
-	framework.Must(p.t, err)
-	p.t.Cleanup(started.Kill)
-	return &daemon{Process: started, t: p.t, metrics: "http://" + metrics + "/metrics"}
+	})}
 }
 
 // resident is the resident memory of a process, in MB.
@@ -78,24 +66,4 @@ func (d *daemon) resident() resident {
 		return value * 1024 / megabyte
 	}
 	return resident{now: kilobytes("VmRSS"), peak: kilobytes("VmHWM")}
-}
-
-// metric returns the sum of a metric over its labels.
-func (d *daemon) metric(name string) float64 {
-	d.t.Helper()
-	response, err := http.Get(d.metrics)
-	framework.Must(d.t, err)
-	defer response.Body.Close()
-	sum := 0.0
-	lines := bufio.NewScanner(io.Reader(response.Body))
-	for lines.Scan() {
-		series, value, _ := strings.Cut(lines.Text(), " ")
-		if found, _, _ := strings.Cut(series, "{"); found == name {
-			number, err := strconv.ParseFloat(value, 64)
-			framework.Must(d.t, err)
-			sum += number
-		}
-	}
-	framework.Must(d.t, lines.Err())
-	return sum
 }

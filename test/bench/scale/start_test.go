@@ -31,7 +31,7 @@ func starts(t *testing.T, p *population) []report.Row {
 		synced = append(synced, time.Since(started).Seconds())
 		memory := authenticator.atRest()
 		peak, atRest = append(peak, memory.peak), append(atRest, memory.now)
-		heap = append(heap, authenticator.metric("go_memstats_heap_alloc_bytes")/megabyte)
+		heap = append(heap, authenticator.Metric("go_memstats_heap_alloc_bytes")/megabyte)
 		authenticator.Kill()
 		t.Logf("listed in %.2f s, synced in %.2f s, %+v, heap %.0f MB", listed[len(listed)-1], synced[len(synced)-1], memory, heap[len(heap)-1])
 	}

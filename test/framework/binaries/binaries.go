@@ -42,7 +42,7 @@ func DebianLibraryPath(t testing.TB) string {
 }
 
 // Start starts a program and returns when it is ready. The program is killed when the test ends. A failed test logs its output.
-func Start(t testing.TB, command process.Command) {
+func Start(t testing.TB, command process.Command) *process.Process {
 	t.Helper()
 	started, err := process.Start(t.Context(), command)
 	framework.Must(t, err)
@@ -52,6 +52,7 @@ func Start(t testing.TB, command process.Command) {
 			t.Logf("%s: %v", started.Name(), started.Err())
 		}
 	})
+	return started
 }
 
 // FreeAddress returns a loopback address with a free port, for a server that does not report its port. The port is not reserved: start the
