@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// Timeout bounds [Eventually].
-	Timeout = 30 * time.Second
+	// Timeout bounds [Eventually]. After an outage, clients of the Kubernetes API may wait for half a minute before they try again.
+	Timeout = time.Minute
 
 	// PollInterval is the interval of [Eventually].
 	PollInterval = 20 * time.Millisecond
