@@ -276,6 +276,47 @@ func TestInvariant10_ARefusedKeyReleasesItsAppNameAtEachRetry(t *testing.T) {
 	}
 }
 
+// TestInvariant10_AKeyWhoseSecretNameIsTakenClaimsOnce counts the writes of the first attempt, which creates the Secret without reading it,
+// and of the retries, which read it first. A new controller finds in the status that the name is taken.
+func TestInvariant10_AKeyWhoseSecretNameIsTakenClaimsOnce(t *testing.T) {
+	formerKey := &metav1.OwnerReference{Kind: "APIKey", Name: "former", UID: "former", Controller: new(true)}
+	for name, test := range map[string]struct {
+		owner  *metav1.OwnerReference
+		change func(*v1alpha1.APIKey)
+		after  time.Duration
+		writes int
+		reason string
+	}{
+		"by a Secret of another party":                {after: 5 * time.Minute, writes: 3, reason: v1alpha1.ReasonSecretConflict},
+		"by the Secret of a former key":               {owner: formerKey, after: 20 * time.Second, writes: 3, reason: v1alpha1.ReasonPending},
+		"by the Secret of a former key, for a minute": {owner: formerKey, after: 5 * time.Minute, writes: 4, reason: v1alpha1.ReasonSecretConflict},
+		"before the controller starts": {
+			change: blocked(v1alpha1.ReasonSecretConflict), after: 5 * time.Minute, writes: 1, reason: v1alpha1.ReasonSecretConflict,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSimulation(t)
+				key := newKey("key", appName("App"))
+				if test.change != nil {
+					test.change(key)
+				}
+				s.add(append(secret(test.owner), key)...)
+				s.start()
+				time.Sleep(test.after)
+				synctest.Wait()
+				if got := s.get(key); readyReason(got) != test.reason || apikey.IsClaimed(got) || s.writeCount() != test.writes {
+					t.Errorf("after %d writes, the key is %s (%s) and records the tokens %v",
+						s.writeCount(), readyReason(got), readyMessage(got), got.Status.Tokens)
+				}
+				if len(s.reads) < 4 {
+					t.Errorf("the Secret was read only %d times", len(s.reads))
+				}
+			})
+		})
+	}
+}
+
 // TestInvariant10_AKeyThatWithdrawsAgainDropsItsClaim lets another controller claim for a younger key of the app name at each claim of this
 // one, and drop that claim later.
 func TestInvariant10_AKeyThatWithdrawsAgainDropsItsClaim(t *testing.T) {

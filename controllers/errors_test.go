@@ -86,7 +86,7 @@ func (c *crash) transport(next http.RoundTripper) http.RoundTripper {
 }
 
 // callsOfIssuing are the controller's calls for a new key, in order.
-var callsOfIssuing = []string{"GET secret", "PUT status", "POST secret", "PUT status"}
+var callsOfIssuing = []string{"PUT status", "POST secret", "PUT status"}
 
 // endings are the ways to end a key, with the controller's calls, in order. The end of an expired key is recorded first, because its owner
 // may extend it until then.
@@ -467,11 +467,17 @@ func waitsForTheDeletionOfTheSecretOf(t *testing.T, owner string) {
 	exists.Store(true)
 	f.startController(func(next http.RoundTripper) http.RoundTripper {
 		return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
-			if call == "GET secret" && exists.Load() {
+			switch {
+			case exists.Load() && call == "GET secret":
 				header := http.Header{"Content-Type": {"application/json"}}
 				return &http.Response{StatusCode: http.StatusOK, Header: header, Body: io.NopCloser(bytes.NewReader(body))}, nil
+			case exists.Load() && call == "POST secret":
+				return failure(&metav1.Status{
+					Status: metav1.StatusFailure, Code: http.StatusConflict, Reason: metav1.StatusReasonAlreadyExists,
+				}, http.Header{}), nil
+			default:
+				return send()
 			}
-			return send()
 		}}
 	})
 	const waiting = `Waiting for the deletion of Secret "frontend-token", which belongs to a key that was deleted or has ended.`

@@ -108,8 +108,10 @@ func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.A
 	if err := r.checkConflict(ctx, key); err != nil {
 		return err
 	}
-	if err := r.clearSecretName(ctx, key); err != nil {
-		return err
+	if r.mayFindSecret(key) {
+		if err := r.clearSecretName(ctx, key); err != nil {
+			return err
+		}
 	}
 	minted, err := r.claim(ctx, key)
 	if err != nil {
@@ -119,6 +121,13 @@ func (r *APIKeyReconciler) claimAndHandOver(ctx context.Context, key *v1alpha1.A
 		return err
 	}
 	return r.handOver(ctx, key, minted)
+}
+
+// mayFindSecret reports whether an earlier attempt to issue the key may have left a Secret or found another one. The first attempt reads no
+// Secret before it creates one: the API server refuses that if the name is taken, and the key then drops its claim. Later attempts must
+// read first, so that a key whose Secret's name stays taken does not claim each time.
+func (r *APIKeyReconciler) mayFindSecret(key *v1alpha1.APIKey) bool {
+	return apikey.ClaimOf(key) != nil || waitsForSecret(key) || r.backoffs.waited(key, r.phaseOf(key)) > 0
 }
 
 // checkClaimIsVoid returns errHandoverInProgress or errClaimMayBeValid while the controller that wrote the key's claim may still hand over
@@ -218,7 +227,7 @@ func (r *APIKeyReconciler) handOver(ctx context.Context, key *v1alpha1.APIKey, m
 	secret := newSecret(key, minted)
 	err := r.createSecret(ctx, key, secret)
 	if apierrors.IsAlreadyExists(err) {
-		// This call created it if the first response was lost and the client retried. Else another client did.
+		// This call created it if the first response was lost and the client retried. Else another client did, perhaps long ago.
 		return r.replaceSecret(ctx, key, secret)
 	}
 	return err // if the Secret may exist, the claim stays until that is known

@@ -196,7 +196,7 @@ func (r *APIKeyReconciler) clearSecretName(ctx context.Context, key *v1alpha1.AP
 // clearSecret deletes a Secret that holds no token of the key, if it is void.
 func (r *APIKeyReconciler) clearSecret(ctx context.Context, key *v1alpha1.APIKey, secret *corev1.Secret) error {
 	if deleted, err := r.deleteVoidSecret(ctx, key, secret); deleted || err != nil {
-		if uid, _ := writtenFor(secret, key); uid == key.UID && err == nil && !apikey.IsClaimed(key) { // else claim records it
+		if uid, _ := writtenFor(secret, key); uid == key.UID && err == nil && !apikey.IsIssued(key) {
 			r.recordReissue(key)
 		}
 		return err

@@ -91,25 +91,41 @@ func TestInvariant3_ALateSecretDuringTheHandoverIsReplaced(t *testing.T) {
 }
 
 func TestInvariant3_ASecretWhoseTokenMayBeAcceptedIsNotReplaced(t *testing.T) {
-	f := newFixture(t)
-	key := f.CreateKey("frontend")
-	handedOver := f.late(key)
-	var claimOnce sync.Once
-	f.startController(func(next http.RoundTripper) http.RoundTripper {
-		return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
-			if call == "GET secret" {
-				claimOnce.Do(func() { // another controller claims and hands over, and the cache of this one has not seen the claim
-					f.claim(key, handedOver.Annotations["keys.squirrel.dev/token-hash"], time.Now())
-					f.Create(handedOver)
+	for attempt, firstCall := range map[string]string{"first": "PUT status", "later": "GET secret"} {
+		t.Run(attempt+" attempt", func(t *testing.T) {
+			f := newFixture(t)
+			key := f.CreateKey("frontend")
+			if attempt == "later" {
+				f.updateStatus("frontend", func(status *v1alpha1.APIKeyStatus) {
+					status.Conditions = []metav1.Condition{stalledCondition(v1alpha1.ConditionReady, metav1.ConditionFalse),
+						stalledCondition(v1alpha1.ConditionStalled, metav1.ConditionTrue)}
 				})
 			}
-			return send()
-		}}
-	})
-	issued := f.WaitForReady("frontend", v1alpha1.ReasonIssued)
-	f.assertIssued(issued, "frontend-token")
-	if secret := f.Secret("frontend-token"); secret.UID != handedOver.UID {
-		t.Error("the Secret that was handed over was replaced")
+			handedOver := f.late(key)
+			var claimOnce sync.Once
+			f.startController(func(next http.RoundTripper) http.RoundTripper {
+				return &intercept{next: next, respond: func(call string, send func() (*http.Response, error)) (*http.Response, error) {
+					if call == firstCall {
+						claimOnce.Do(func() { // another controller claims and hands over, and the cache of this one has not seen the claim
+							f.claim(f.GetKey("frontend"), handedOver.Annotations["keys.squirrel.dev/token-hash"], time.Now())
+							f.Create(handedOver)
+						})
+					}
+					return send()
+				}}
+			})
+			f.assertIssued(f.WaitForReady("frontend", v1alpha1.ReasonIssued), "frontend-token")
+			if secret := f.Secret("frontend-token"); secret.UID != handedOver.UID {
+				t.Error("the Secret that was handed over was replaced")
+			}
+		})
+	}
+}
+
+// stalledCondition returns a condition of a key whose Secret's name is taken.
+func stalledCondition(conditionType string, status metav1.ConditionStatus) metav1.Condition {
+	return metav1.Condition{
+		Type: conditionType, Status: status, Reason: v1alpha1.ReasonSecretConflict, Message: foreignSecret, LastTransitionTime: metav1.Now(),
 	}
 }
 
