@@ -208,7 +208,11 @@ bench: load-generators bin/bench/server ## Benchmark the checks of keys and writ
 
 .PHONY: bench-scale
 bench-scale: build kube ## Benchmark 100 000 APIKeys on a local Kubernetes API and write docs/benchmarks.md. Takes about 20 minutes.
-	go test -count=1 -timeout=60m -tags=bench -v ./test/bench/scale
+	go test -count=1 -timeout=60m -tags=bench -v -run=TestScale ./test/bench/scale
+
+.PHONY: bench-issuing
+bench-issuing: build kube ## Benchmark how keys are issued, with and without validations, and write docs/benchmarks.md. Takes about 5 minutes.
+	go test -count=1 -timeout=60m -tags=bench -v -run=TestIssuing ./test/bench/scale
 
 # The targets below are prerequisites of those above.
 

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"squirrel.dev/apikey-operator/api/token"
@@ -43,6 +44,11 @@ type population struct {
 	t      *testing.T
 	issued []key
 
+	// identity is that of the controller, which policies require. Its group has all rights.
+	identity *rest.Config
+	// writer makes the writes of the floor.
+	writer client.Client
+
 	issuedForm, appliedForm form
 	minted                  int
 }
@@ -65,6 +71,10 @@ func (p *population) in(t *testing.T) *population {
 func populate(t *testing.T, count int) *population {
 	t.Helper()
 	p := &population{Env: testenv.Start(t, "--request-timeout=10m"), t: t} // a busy machine needs longer than a minute to list them
+	p.identity = p.User(t, "system:serviceaccount:apikey-system:apikey-controller", "system:masters")
+	var err error
+	p.writer, err = client.New(p.identity, client.Options{Scheme: p.Scheme})
+	framework.Must(t, err)
 	for i := range namespaces {
 		framework.Must(t, p.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespaceName(i)}}))
 	}

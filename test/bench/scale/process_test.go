@@ -43,7 +43,7 @@ func (p *population) startController() *daemon {
 // start starts a process with the GOGC of its Deployment in config.
 func (p *population) start(gogc string, args ...string) *daemon {
 	p.t.Helper()
-	return &daemon{t: p.t, Built: operator.StartBuilt(p.t, p.ControlPlane.Kubeconfig(), process.Command{
+	return &daemon{t: p.t, Built: operator.StartBuilt(p.t, p.Kubeconfig(p.t, p.identity), process.Command{
 		Args:         args,
 		Env:          []string{gogc},
 		ReadyTimeout: 5 * time.Minute, // a busy machine needs longer than a minute to list all keys

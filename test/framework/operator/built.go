@@ -4,17 +4,14 @@
 package operator
 
 import (
-	"bufio"
 	"net/http"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 
 	"squirrel.dev/apikey-operator/hack/process"
-	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
+	"squirrel.dev/apikey-operator/test/framework/metrics"
 )
 
 // Built is a running process of the program that `make build` builds. Tests that measure use it, because it has no race detector.
@@ -29,35 +26,23 @@ type Built struct {
 // environment variables and a timeout. The process is killed when the test ends. A failed test logs how it ended.
 func StartBuilt(t testing.TB, kubeconfig string, command process.Command) *Built {
 	t.Helper()
-	health, metrics := binaries.FreeAddress(t), binaries.FreeAddress(t)
+	healthAddress, metricsAddress := binaries.FreeAddress(t), binaries.FreeAddress(t)
 	command.Path = binaries.Path(t, "apikey-operator")
-	command.Args = slices.Concat(command.Args, []string{"--health-probe-bind-address=" + health, "--metrics-bind-address=" + metrics})
+	command.Args = slices.Concat(command.Args, []string{
+		"--health-probe-bind-address=" + healthAddress, "--metrics-bind-address=" + metricsAddress,
+	})
 	command.Env = slices.Concat(command.Env, []string{"KUBECONFIG=" + kubeconfig})
 	command.Log = filepath.Join(t.TempDir(), "log")
-	command.Ready = process.HTTPReady("http://" + health + "/readyz")
-	return &Built{Process: binaries.Start(t, command), t: t, metrics: "http://" + metrics + "/metrics"}
+	command.Ready = process.HTTPReady("http://" + healthAddress + "/readyz")
+	return &Built{Process: binaries.Start(t, command), t: t, metrics: "http://" + metricsAddress + "/metrics"}
 }
 
-// Metric returns the sum of a metric over its labels. It ends the test if the process does not have the metric.
-func (b *Built) Metric(name string) (sum float64) {
+// Metric returns the sum of a counter or a gauge over its labels. It ends the test if the process does not have the metric.
+func (b *Built) Metric(name string) float64 {
 	b.t.Helper()
-	response, err := http.Get(b.metrics)
-	framework.Must(b.t, err)
-	defer func() { _ = response.Body.Close() }()
-	isFound := false
-	lines := bufio.NewScanner(response.Body)
-	for lines.Scan() {
-		series, value, _ := strings.Cut(lines.Text(), " ")
-		if found, _, _ := strings.Cut(series, "{"); found == name {
-			number, err := strconv.ParseFloat(value, 64)
-			framework.Must(b.t, err)
-			sum += number
-			isFound = true
-		}
-	}
-	framework.Must(b.t, lines.Err())
-	if !isFound {
+	families := metrics.Read(b.t, http.DefaultClient, b.metrics)
+	if families[name] == nil {
 		b.t.Fatalf("the process has no metric %s", name)
 	}
-	return sum
+	return families.Sum(name, nil)
 }
