@@ -25,7 +25,10 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-const issuedPerSetup = 500
+const (
+	issuedPerSetup = 500
+	processorTime  = "process_cpu_seconds_total"
+)
 
 // TestIssuing measures how fast the controller issues keys, compared with a client that sends the same writes, and how long the API server
 // takes for each call of the controller. It adds the validations of the API server one after the other. The webhook is not among them: its
@@ -52,14 +55,16 @@ func TestIssuing(t *testing.T) {
 // issuing returns the rates, and the durations of the controller's calls in the API server.
 func (p *population) issuing(setup string, calls []apiCall) []report.Row {
 	p.t.Helper()
-	var issued, written []float64
+	var issued, written, byController, byAPIServer []float64
 	durations := map[string][]float64{}
 	for range *turns {
 		controller := p.startController()
-		before := p.apiMetrics()
+		before, usedBefore := p.apiMetrics(), controller.Metric(processorTime)
 		issued = append(issued, p.rateOfController(controller, issuedPerSetup))
-		after := p.apiMetrics()
+		after, used := p.apiMetrics(), controller.Metric(processorTime)
 		controller.Kill() // it would issue the keys of the client
+		byController = append(byController, (used-usedBefore)/issuedPerSetup*1000)
+		byAPIServer = append(byAPIServer, (after.Sum(processorTime, nil)-before.Sum(processorTime, nil))/issuedPerSetup*1000)
 		for _, call := range calls {
 			durations[call.name] = append(durations[call.name], call.duration(p.t, before, after))
 		}
@@ -68,6 +73,10 @@ func (p *population) issuing(setup string, calls []apiCall) []report.Row {
 	rows := []report.Row{{
 		Figure: fmt.Sprintf("issuing %s keys at once, %s", thousands(issuedPerSetup), setup), Unit: "keys/s", Values: issued,
 		Floor: "a client that sends as many of the same writes at a time", Floors: written, Bar: report.Bar{AtLeast: 0.9},
+	}, {
+		Figure: "processor time of the controller for a key, " + setup, Unit: "ms", Values: byController,
+	}, {
+		Figure: "processor time of the API server for a key, from its creation on, " + setup, Unit: "ms", Values: byAPIServer,
 	}}
 	for _, call := range calls {
 		rows = append(rows, report.Row{Figure: call.name + ", " + setup, Unit: "ms", Values: durations[call.name]})
