@@ -5,12 +5,14 @@ package controlplane
 
 import "net/netip"
 
-// Cluster is the network through which nodes and pods reach the control plane.
+// Cluster is what a control plane needs in addition if nodes join it.
 type Cluster struct {
 	// Address is the IPv4 address of the API server. Nodes and pods must be able to reach it.
 	Address netip.Addr
 	// Services is the address range of Services. Its first address is that of the Service of the API server.
 	Services netip.Prefix
+	// ControllerManager is the path of a kube-controller-manager with the controllers of pods and nodes. That of `make kube` has none.
+	ControllerManager string
 }
 
 // noNodes is the network of a control plane without nodes.
@@ -49,11 +51,17 @@ func (p *ControlPlane) nodeFlags() []string {
 	}
 }
 
-// controllers returns the controllers of kube-controller-manager. Without pods, most of them only cost time.
-func (p *ControlPlane) controllers() string {
+// controllerManagerProgram returns the path of kube-controller-manager, and the flags that depend on whether nodes join.
+func (p *ControlPlane) controllerManagerProgram() (path string, flags []string) {
 	if p.hasNodes() {
-		return "*"
+		return p.options.Cluster.ControllerManager, []string{
+			"--controllers=*",
+			"--flex-volume-plugin-dir=" + p.file("volume-plugins"), // the default is outside of Dir
+		}
 	}
-	return "garbage-collector-controller,namespace-controller,serviceaccount-controller,serviceaccount-token-controller," +
-		"root-ca-certificate-publisher-controller,clusterrole-aggregation-controller,validatingadmissionpolicy-status-controller"
+	// Without pods, the other controllers only cost time. The program of `make kube` has only these.
+	return p.Binary("kube-controller-manager"), []string{
+		"--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller,serviceaccount-token-controller," +
+			"root-ca-certificate-publisher-controller,clusterrole-aggregation-controller,validatingadmissionpolicy-status-controller",
+	}
 }

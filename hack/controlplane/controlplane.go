@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,7 +33,7 @@ type Options struct {
 	Assets string
 	// CRDDir is a directory of CustomResourceDefinitions to install. It may be empty.
 	CRDDir string
-	// Cluster is the network of a control plane that nodes join. It may be nil.
+	// Cluster is for a control plane that nodes join. It may be nil.
 	Cluster *Cluster
 	// APIServerFlags are further flags of kube-apiserver.
 	APIServerFlags []string
@@ -136,15 +135,10 @@ func (p *ControlPlane) logFile(process string) string {
 }
 
 func (p *ControlPlane) checkBinaries(context.Context) error {
-	needed := []string{"etcd", "kube-apiserver", "kubectl"}
-	if p.hasNodes() {
-		needed = append(needed, "kube-controller-manager")
-	}
-	for _, name := range needed {
+	for _, name := range []string{"etcd", "kube-apiserver", "kubectl"} {
 		if _, err := exec.LookPath(p.Binary(name)); err != nil {
-			last := len(needed) - 1
-			return fmt.Errorf("%s does not exist: run `make kube`, or set %s to a directory with %s and %s: %w",
-				p.Binary(name), assetsVariable, strings.Join(needed[:last], ", "), needed[last], err)
+			return fmt.Errorf("%s does not exist: run `make kube`, or set %s to a directory with etcd, kube-apiserver and kubectl: %w",
+				p.Binary(name), assetsVariable, err)
 		}
 	}
 	return nil
@@ -255,7 +249,8 @@ func (p *ControlPlane) StopAPIServer() { kill(&p.apiServer) }
 
 func (p *ControlPlane) startControllerManager(ctx context.Context) error {
 	const name = "kube-controller-manager"
-	if _, err := os.Stat(p.Binary(name)); errors.Is(err, fs.ErrNotExist) {
+	program, flags := p.controllerManagerProgram()
+	if _, err := os.Stat(program); errors.Is(err, fs.ErrNotExist) && !p.hasNodes() {
 		return nil
 	}
 	config, err := p.UserConfig("system:" + name)
@@ -267,19 +262,17 @@ func (p *ControlPlane) startControllerManager(ctx context.Context) error {
 		return err
 	}
 	p.controllerManager, err = process.Start(ctx, process.Command{
-		Path: p.Binary(name),
-		Args: []string{
-			"--kubeconfig=" + kubeconfig,
-			"--controllers=" + p.controllers(),
-			"--service-account-private-key-file=" + p.file("pki", "accounts.key"),
-			"--root-ca-file=" + p.file("pki", "ca.crt"),
-			"--use-service-account-credentials",
+		Path: program,
+		Args: append(flags,
+			"--kubeconfig="+kubeconfig,
+			"--service-account-private-key-file="+p.file("pki", "accounts.key"),
+			"--root-ca-file="+p.file("pki", "ca.crt"),
+			"--use-service-account-credentials=true",
 			"--leader-elect=false",
 			"--secure-port=0",
 			"--kube-api-qps=300",
 			"--kube-api-burst=600",
-			"--flex-volume-plugin-dir=" + p.file("volume-plugins"), // the default is outside of Dir
-		},
+		),
 		Log:   p.logFile(name),
 		Ready: p.controllerManagerReady,
 	})

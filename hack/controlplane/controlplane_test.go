@@ -5,6 +5,7 @@ package controlplane_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -39,23 +40,12 @@ func options(t *testing.T, assets string) controlplane.Options {
 }
 
 func TestStart_NamesTheMissingBinary(t *testing.T) {
-	for missing, test := range map[string]struct {
-		binaries []string
-		cluster  *controlplane.Cluster
-		needed   string
-	}{
-		"kube-apiserver":          {[]string{"etcd", "kubectl"}, nil, "etcd, kube-apiserver and kubectl"},
-		"kube-controller-manager": {[]string{"etcd", "kube-apiserver", "kubectl"}, &controlplane.Cluster{}, "etcd, kube-apiserver, kubectl and kube-controller-manager"},
-	} {
-		assets := linkBinaries(t, test.binaries...)
-		options := options(t, assets)
-		options.Cluster = test.cluster
-		_, err := controlplane.Start(t.Context(), options)
-		want := "start the embedded control plane: " + filepath.Join(assets, missing) +
-			" does not exist: run `make kube`, or set KUBEBUILDER_ASSETS to a directory with " + test.needed
-		if err == nil || !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("the error is %v, want %s", err, want)
-		}
+	assets := linkBinaries(t, "etcd", "kubectl")
+	_, err := controlplane.Start(t.Context(), options(t, assets))
+	want := "start the embedded control plane: " + filepath.Join(assets, "kube-apiserver") +
+		" does not exist: run `make kube`, or set KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl"
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("the error is %v, want %s", err, want)
 	}
 }
 
@@ -83,6 +73,78 @@ func TestStart_WithoutControllerManager(t *testing.T) {
 	g.Expect(controlplane.WriteKubeconfig(kubeconfig, robot, "default")).To(Succeed())
 	g.Expect(plane.Kubectl(t.Context(), "", "--kubeconfig", kubeconfig, "auth", "whoami", "--output", "jsonpath={.status.userInfo.username}")).
 		To(Equal("system:serviceaccount:default:robot"))
+}
+
+const controllersManifest = `apiVersion: v1
+kind: Namespace
+metadata: {name: team}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: robot, namespace: team}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: robot-token, namespace: team, annotations: {kubernetes.io/service-account.name: robot}}
+type: kubernetes.io/service-account-token
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: owner, namespace: team}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: part, labels: {aggregate-to: whole}}
+rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: whole}
+aggregationRule: {clusterRoleSelectors: [{matchLabels: {aggregate-to: whole}}]}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: policy}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], resources: [configmaps], operations: [CREATE]}]}
+  validations: [{expression: object.metadata.nam == 'x'}]
+`
+
+const dependentManifest = `apiVersion: v1
+kind: ConfigMap
+metadata: {name: dependent, namespace: team, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: owner, uid: %s}]}
+`
+
+func TestStart_RunsTheControllersThatNeedNoNodes(t *testing.T) {
+	g := NewWithT(t)
+	assets, err := controlplane.FindAssets()
+	g.Expect(err).NotTo(HaveOccurred())
+	plane, err := controlplane.Start(t.Context(), options(t, assets))
+	g.Expect(err).NotTo(HaveOccurred())
+	defer plane.Kill()
+	kubectl := func(stdin string, args ...string) string {
+		t.Helper()
+		output, err := plane.Kubectl(t.Context(), stdin, args...)
+		g.Expect(err).NotTo(HaveOccurred())
+		return output
+	}
+	wait := func(object, condition string) {
+		t.Helper()
+		kubectl("", "wait", object, "--namespace=team", "--timeout=60s", "--for="+condition)
+	}
+
+	kubectl(controllersManifest, "apply", "--filename=-")
+	uid := kubectl("", "get", "configmap/owner", "--namespace=team", "--output=jsonpath={.metadata.uid}")
+	kubectl(fmt.Sprintf(dependentManifest, uid), "apply", "--filename=-")
+	wait("serviceaccount/default", "create")
+	wait("configmap/kube-root-ca.crt", "create")
+	wait("secret/robot-token", "jsonpath={.data.token}")
+	wait("clusterrole/whole", "jsonpath={.rules[0].resources[0]}=pods")
+	wait("validatingadmissionpolicy/policy", "jsonpath={.status.typeChecking.expressionWarnings[0].fieldRef}=spec.validations[0].expression")
+	kubectl("", "delete", "configmap/owner", "--namespace=team")
+	wait("configmap/dependent", "delete")
+	kubectl("", "delete", "namespace/team", "--wait=false")
+	wait("namespace/team", "delete")
 }
 
 func TestFreePort_ReturnsThePreferredPortIfItIsFree(t *testing.T) {

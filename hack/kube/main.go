@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command kube is a Kubernetes control plane in one binary. Under the name etcd, kube-apiserver, kube-controller-manager or kubectl, it
-// runs that program with its flags.
+// runs that program with its flags. Its kube-controller-manager has only the controllers that need no nodes.
 package main
 
 import (
@@ -17,8 +17,8 @@ import (
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
-	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 
+	"squirrel.dev/apikey-operator/hack/kube/controllermanager"
 	"squirrel.dev/apikey-operator/hack/kube/multicall"
 )
 
@@ -26,7 +26,7 @@ func main() {
 	multicall.Main(map[string]func(){
 		"etcd":                    func() { etcdmain.Main(os.Args) },
 		"kube-apiserver":          func() { os.Exit(cli.Run(apiserver.NewAPIServerCommand())) },
-		"kube-controller-manager": func() { os.Exit(cli.Run(controllermanager.NewControllerManagerCommand())) },
+		"kube-controller-manager": func() { os.Exit(cli.Run(controllermanager.NewCommand())) },
 		"kubectl":                 func() { runKubectl(kubectl.NewDefaultKubectlCommand()) },
 	})
 }

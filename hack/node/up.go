@@ -110,7 +110,7 @@ func (n *node) down() error {
 
 func (n *node) checkFiles(context.Context) error {
 	programs := []string{
-		n.program("kubelet"), n.program("kube-proxy"), n.program("kube-scheduler"),
+		n.program("kube-controller-manager"), n.program("kubelet"), n.program("kube-proxy"), n.program("kube-scheduler"),
 		filepath.Join(n.debian, "usr", "bin", "containerd"),
 	}
 	for _, file := range append(programs, n.systemImages()...) {
@@ -142,10 +142,12 @@ func (n *node) connect(ctx context.Context) error { return connect(ctx, n.inside
 
 func (n *node) startControlPlane(ctx context.Context) (err error) {
 	n.plane, err = controlplane.Start(ctx, controlplane.Options{
-		Dir:     filepath.Join(n.state, "controlplane"),
-		LogDir:  n.logs,
-		Assets:  n.assets,
-		Cluster: &controlplane.Cluster{Address: hostAddress, Services: serviceRange},
+		Dir:    filepath.Join(n.state, "controlplane"),
+		LogDir: n.logs,
+		Assets: n.assets,
+		Cluster: &controlplane.Cluster{
+			Address: hostAddress, Services: serviceRange, ControllerManager: n.program("kube-controller-manager"),
+		},
 	})
 	if err != nil {
 		return err
