@@ -30,7 +30,8 @@ import (
 )
 
 const (
-	// bound is how long the controller may take to issue a new key, however many others it has to process.
+	// bound is how long the controller may take to issue 95 % of the new keys, however many others it has to process. The machine may delay
+	// the rest.
 	bound = 2 * time.Second
 
 	// duration is how long the test creates new keys while the controller processes the others.
@@ -114,8 +115,8 @@ func expectNewKeysInTime(f *testenv.Fixture) {
 	}
 	slices.Sort(took)
 	f.Logf("issued %d new keys: median %s, maximum %s", len(took), took[len(took)/2], took[len(took)-1])
-	if slices.Max(took) > bound {
-		f.Errorf("issuing a new key took up to %s, want at most %s: %s", slices.Max(took), bound, took)
+	if usual := quantile(took, 0.95); usual > bound {
+		f.Errorf("issuing 95 %% of the new keys took up to %s, want at most %s: %s", usual, bound, took)
 	}
 }
 
