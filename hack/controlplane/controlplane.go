@@ -141,6 +141,11 @@ func (p *ControlPlane) checkBinaries(context.Context) error {
 				p.Binary(name), assetsVariable, err)
 		}
 	}
+	if program, _ := p.controllerManagerProgram(); p.hasNodes() {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("%s does not exist: run `make node`, which builds it: %w", program, err)
+		}
+	}
 	return nil
 }
 
@@ -250,7 +255,7 @@ func (p *ControlPlane) StopAPIServer() { kill(&p.apiServer) }
 func (p *ControlPlane) startControllerManager(ctx context.Context) error {
 	const name = "kube-controller-manager"
 	program, flags := p.controllerManagerProgram()
-	if _, err := os.Stat(program); errors.Is(err, fs.ErrNotExist) && !p.hasNodes() {
+	if _, err := os.Stat(program); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	config, err := p.UserConfig("system:" + name)

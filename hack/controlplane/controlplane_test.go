@@ -40,12 +40,27 @@ func options(t *testing.T, assets string) controlplane.Options {
 }
 
 func TestStart_NamesTheMissingBinary(t *testing.T) {
-	assets := linkBinaries(t, "etcd", "kubectl")
-	_, err := controlplane.Start(t.Context(), options(t, assets))
-	want := "start the embedded control plane: " + filepath.Join(assets, "kube-apiserver") +
-		" does not exist: run `make kube`, or set KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl"
-	if err == nil || !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("the error is %v, want %s", err, want)
+	for missing, test := range map[string]struct {
+		binaries []string
+		hasNodes bool
+		remedy   string
+	}{
+		"kube-apiserver": {
+			[]string{"etcd", "kubectl"}, false,
+			"run `make kube`, or set KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl",
+		},
+		"kube-controller-manager": {[]string{"etcd", "kube-apiserver", "kubectl"}, true, "run `make node`, which builds it"},
+	} {
+		assets := linkBinaries(t, test.binaries...)
+		options := options(t, assets)
+		if test.hasNodes {
+			options.Cluster = &controlplane.Cluster{ControllerManager: filepath.Join(assets, missing)}
+		}
+		_, err := controlplane.Start(t.Context(), options)
+		want := "start the embedded control plane: " + filepath.Join(assets, missing) + " does not exist: " + test.remedy
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("the error is %v, want %s", err, want)
+		}
 	}
 }
 

@@ -110,7 +110,7 @@ func (n *node) down() error {
 
 func (n *node) checkFiles(context.Context) error {
 	programs := []string{
-		n.program("kube-controller-manager"), n.program("kubelet"), n.program("kube-proxy"), n.program("kube-scheduler"),
+		n.program("kubelet"), n.program("kube-proxy"), n.program("kube-scheduler"),
 		filepath.Join(n.debian, "usr", "bin", "containerd"),
 	}
 	for _, file := range append(programs, n.systemImages()...) {

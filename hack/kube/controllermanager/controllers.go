@@ -5,7 +5,6 @@ package controllermanager
 
 import (
 	"context"
-	"os"
 	"sync"
 	"time"
 
@@ -101,12 +100,8 @@ func (m *manager) newRootCAPublisher(context.Context) (func(context.Context), er
 	if err != nil {
 		return nil, err
 	}
-	authority, err := os.ReadFile(m.rootCAFile)
-	if err != nil {
-		return nil, err
-	}
 	core := m.informers.Core().V1()
-	publisher, err := rootcacertpublisher.NewPublisher(core.ConfigMaps(), core.Namespaces(), client, authority)
+	publisher, err := rootcacertpublisher.NewPublisher(core.ConfigMaps(), core.Namespaces(), client, m.rootCA)
 	if err != nil {
 		return nil, err
 	}
@@ -142,13 +137,9 @@ func (m *manager) newTokenController(ctx context.Context) (func(context.Context)
 	if err != nil {
 		return nil, err
 	}
-	authority, err := os.ReadFile(m.rootCAFile)
-	if err != nil {
-		return nil, err
-	}
 	core := m.informers.Core().V1()
 	controller, err := serviceaccount.NewTokensController(klog.FromContext(ctx), core.ServiceAccounts(), core.Secrets(), client,
-		serviceaccount.TokensControllerOptions{TokenGenerator: generator, RootCA: authority})
+		serviceaccount.TokensControllerOptions{TokenGenerator: generator, RootCA: m.rootCA})
 	if err != nil {
 		return nil, err
 	}

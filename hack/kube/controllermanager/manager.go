@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -35,6 +36,7 @@ const resyncPeriod = 12 * time.Hour
 // manager has the clients and informers that the controllers share.
 type manager struct {
 	options
+	rootCA            []byte
 	ownClients        clientbuilder.ControllerClientBuilder // with the rights of kube-controller-manager
 	clients           clientbuilder.ControllerClientBuilder // with the rights of the ServiceAccount of each controller
 	metadataClient    metadata.Interface
@@ -70,11 +72,16 @@ func newManager(o options) (*manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	rootCA, err := os.ReadFile(o.rootCAFile)
+	if err != nil {
+		return nil, err
+	}
 	config.QPS, config.Burst = o.qps, o.burst
 	config.ContentType = runtime.ContentTypeProtobuf
 
 	m := &manager{
 		options:          o,
+		rootCA:           rootCA,
 		ownClients:       clientbuilder.SimpleControllerClientBuilder{ClientConfig: config},
 		informersStarted: make(chan struct{}),
 	}
