@@ -210,7 +210,7 @@ bench-scale: kube build ## Benchmark 100 000 APIKeys on a local Kubernetes API a
 	go test -count=1 -timeout=60m -tags=bench -v -run=TestScale ./test/bench/scale
 
 .PHONY: bench-issuing
-bench-issuing: kube build ## Benchmark how keys are issued, with and without validations, and write docs/benchmarks.md. Takes about 5 minutes.
+bench-issuing: kube build ## Benchmark how keys are issued, with and without validations, and write docs/benchmarks.md. Takes about 2 minutes.
 	go test -count=1 -timeout=60m -tags=bench -v -run=TestIssuing ./test/bench/scale
 
 # The targets below are prerequisites of those above.
