@@ -39,6 +39,22 @@ func checkMachine() error {
 	return nil
 }
 
+// minFreeSpace is what the images, the logs and etcd take, in bytes. A node with less than 100 MiB evicts its pods.
+const minFreeSpace = 1 << 30
+
+// checkFreeSpace returns an error if the file system of a directory has less than required bytes for its user.
+func checkFreeSpace(dir string, required uint64) error {
+	var system unix.Statfs_t
+	if err := unix.Statfs(dir, &system); err != nil {
+		return fmt.Errorf("read the free space of %s: %w", dir, err)
+	}
+	if free := system.Bavail * uint64(system.Bsize); free < required {
+		return fmt.Errorf("a node requires %d MiB of free space in %s, which has %d MiB: free some, for example with `go clean -cache`, or %s",
+			required>>20, dir, free>>20, useAnotherCluster)
+	}
+	return nil
+}
+
 // lockName is an abstract socket, which exists as long as the process that listens on it.
 const lockName = "@apikey-operator-node"
 

@@ -78,6 +78,14 @@ func TestCheck_RequiresRoot(t *testing.T) {
 		"or run the tests on another cluster with make e2e KUBECONFIG=FILE IMAGE=NAME\n"))
 }
 
+func TestCheckFreeSpace(t *testing.T) {
+	g := NewWithT(t)
+	dir := t.TempDir()
+	g.Expect(checkFreeSpace(dir, 1<<20)).To(Succeed())
+	g.Expect(checkFreeSpace(dir, 1<<60)).To(MatchError(MatchRegexp("^a node requires 1099511627776 MiB of free space in " + dir +
+		", which has [0-9]+ MiB: free some, for example with `go clean -cache`, or run the tests on another cluster with make e2e KUBECONFIG=FILE IMAGE=NAME$")))
+}
+
 func testPaths(t *testing.T) paths {
 	t.Helper()
 	paths, err := findPaths()

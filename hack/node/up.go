@@ -36,6 +36,9 @@ func up(ctx context.Context, paths paths) (err error) {
 	if err := checkMachine(); err != nil {
 		return err
 	}
+	if err := checkFreeSpace(paths.programs, minFreeSpace); err != nil { // the state is written there
+		return err
+	}
 	unlock, err := lock()
 	if err != nil {
 		return err

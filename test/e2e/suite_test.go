@@ -108,6 +108,9 @@ func runTests(m *testing.M) (code int, err error) {
 	go func() { ended <- m.Run() }()
 	select {
 	case code := <-ended:
+		if code != 0 {
+			shared.logNodes()
+		}
 		return code, shared.report.write(filepath.Join(root, "bin", "e2e", "report.md"))
 	case <-ctx.Done():
 		stopListening() // a second signal ends the process at once
@@ -175,6 +178,13 @@ func (c *cluster) connect(kubeconfig string) error {
 	}
 	c.clients, err = kubernetes.NewForConfig(config)
 	return err
+}
+
+// logNodes logs what keeps pods from the nodes, such as a full disk.
+func (c *cluster) logNodes() {
+	output, err := c.client.Run(context.Background(), "", "get", "nodes", "--output",
+		`custom-columns=NODE:.metadata.name,TAINTS:.spec.taints[*].key,CONDITIONS:.status.conditions[?(@.status=="True")].type`)
+	log.Print(output, err)
 }
 
 // release stops a cluster that was started, and removes apikey-operator from an existing one.
