@@ -14,12 +14,13 @@ import (
 	"testing"
 
 	"squirrel.dev/apikey-operator/test/framework"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
 )
 
 // packageChart runs what `make chart` runs, and returns the combined output.
 func packageChart(t *testing.T, dist, version, image string) (string, error) {
 	t.Helper()
-	output, err := exec.CommandContext(t.Context(), root+"/hack/chart", helm, dist, version, image).CombinedOutput()
+	output, err := exec.CommandContext(t.Context(), root+"/hack/chart", binaries.Path(t, "tools", "helm"), dist, version, image).CombinedOutput()
 	return string(output), err
 }
 
@@ -44,7 +45,7 @@ func TestPackage_SetsVersionAndImage(t *testing.T) {
 				framework.Must(t, err)
 				archives = append(archives, string(archive))
 
-				manifests, err := runHelm(t, "template", release, filepath.Join(dist, "apikey-operator-1.2.3.tgz"))
+				manifests, err := binaries.Helm(t, "template", release, filepath.Join(dist, "apikey-operator-1.2.3.tgz"))
 				framework.Must(t, err)
 				deployment := parse(t, manifests)["Deployment/apikey-controller"]
 				got := flat(deployment)
@@ -76,7 +77,7 @@ func TestPackage_VersionsWithBuildMetadataGiveValidLabelsAndImages(t *testing.T)
 		}
 		archives, err := filepath.Glob(filepath.Join(dist, "*.tgz"))
 		framework.Must(t, err)
-		manifests, err := runHelm(t, "template", release, archives[0])
+		manifests, err := binaries.Helm(t, "template", release, archives[0])
 		framework.Must(t, err)
 		for name, o := range parse(t, manifests) {
 			got := flat(o)
@@ -106,7 +107,7 @@ dependencies: [{name: apikey-operator, version: ">=0.0.0-0", condition: apikey-o
 		"apikey-operator: {enabled: true}":  len(parse(t, render(t, "apikey-system", ""))),
 		"apikey-operator: {enabled: false}": 0,
 	} {
-		output, err := runHelm(t, "template", release, parent, "--namespace=apikey-system", with(t, "global: {region: west}\n"+values))
+		output, err := binaries.Helm(t, "template", release, parent, "--namespace=apikey-system", with(t, "global: {region: west}\n"+values))
 		framework.Must(t, err)
 		if got := len(parse(t, output)); got != want {
 			t.Errorf("%q renders %d objects, want %d", values, got, want)

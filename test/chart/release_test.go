@@ -19,6 +19,7 @@ import (
 
 	"squirrel.dev/apikey-operator/api/v1alpha1"
 	"squirrel.dev/apikey-operator/test/framework"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -28,7 +29,7 @@ const timeout = 30 * time.Second
 func TestChart_PassesHelmLint(t *testing.T) {
 	t.Parallel()
 	for _, values := range []string{"", allOptions} {
-		if _, err := runHelm(t, "lint", "--strict", chart, with(t, values)); err != nil {
+		if _, err := binaries.Helm(t, "lint", "--strict", chart, with(t, values)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -62,7 +63,7 @@ func TestUninstall_KeepsTheKeys(t *testing.T) {
 		if command != "uninstall" {
 			args = append([]string{chart, with(t, values)}, args...)
 		}
-		output, err := runHelm(t, slices.Concat([]string{command, release}, args, flags)...)
+		output, err := binaries.Helm(t, slices.Concat([]string{command, release}, args, flags)...)
 		framework.Must(t, err)
 		return output
 	}

@@ -17,12 +17,12 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/test/framework"
+	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
 	root  = "../.."
-	helm  = root + "/bin/tools/helm"
 	chart = root + "/dist/chart/apikey-operator" // as `make chart` packages it
 
 	// release is the name of the release in all tests.
@@ -41,25 +41,11 @@ func render(t *testing.T, namespace string, values ...string) string {
 	for _, more := range values {
 		args = append(args, with(t, more))
 	}
-	output, err := runHelm(t, args...)
+	output, err := binaries.Helm(t, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return output
-}
-
-// runHelm returns the standard output of Helm. An error includes the standard error.
-func runHelm(t *testing.T, args ...string) (string, error) {
-	t.Helper()
-	command := exec.CommandContext(t.Context(), helm, args...)
-	command.Env = append(os.Environ(), "HOME="+t.TempDir())
-	var stderr strings.Builder
-	command.Stderr = &stderr
-	output, err := command.Output()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, stderr.String())
-	}
-	return string(output), nil
 }
 
 // with writes the values to a file and returns the flag for it.

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"squirrel.dev/apikey-operator/test/framework/binaries"
 )
 
 const (
@@ -283,7 +285,7 @@ func TestInvalidValues_AreRejected(t *testing.T) {
 	} {
 		t.Run(values, func(t *testing.T) {
 			t.Parallel()
-			output, err := runHelm(t, "template", release, chart, with(t, values))
+			output, err := binaries.Helm(t, "template", release, chart, with(t, values))
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v\n%s\nwant: %s", err, output, want)
 			}

@@ -4,9 +4,7 @@
 package config_test
 
 import (
-	"encoding/json"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +17,6 @@ import (
 
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
-	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 const (
@@ -29,7 +26,7 @@ const (
 
 func TestCertManagerOverlay_IsAcceptedByTheCRDs(t *testing.T) {
 	env := installed(t)
-	installCertManagerCRDs(t, env)
+	env.InstallCRDs(t, certManager, "deploy/crds")
 	output, err := env.Kubectl(t, "apply", "--server-side", "--dry-run=server", "--kustomize", certManagerOverlay)
 	framework.Must(t, err)
 	for line := range strings.SplitSeq(strings.TrimSpace(output), "\n") {
@@ -108,23 +105,4 @@ func readRendered(t *testing.T, kind, name string, into any) {
 		}
 	}
 	t.Fatalf("the overlay has no %s %s", kind, name)
-}
-
-func installCertManagerCRDs(t *testing.T, env *testenv.Env) {
-	t.Helper()
-	installCRDs(t, env, certManager, "deploy/crds")
-}
-
-// installCRDs installs the CustomResourceDefinitions in a directory of a Go module.
-func installCRDs(t *testing.T, env *testenv.Env, name, dir string) {
-	t.Helper()
-	output, err := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", name).Output()
-	framework.Must(t, err)
-	var module struct{ Dir string }
-	framework.Must(t, json.Unmarshal(output, &module))
-	files := "--filename=" + filepath.Join(module.Dir, filepath.FromSlash(dir))
-	_, err = env.Kubectl(t, "apply", "--server-side", files)
-	framework.Must(t, err)
-	_, err = env.Kubectl(t, "wait", "--for=condition=Established", files)
-	framework.Must(t, err)
 }

@@ -24,7 +24,7 @@ const gatewayAPI = "sigs.k8s.io/gateway-api@v1.4.1" // for its CustomResourceDef
 func TestTheDocumentedManifests_AreAccepted(t *testing.T) {
 	env := installed(t)
 	framework.Must(t, testcache.DependOn("docs/management", "docs/operations"))
-	installCRDs(t, env, gatewayAPI, "config/crd/standard")
+	env.InstallCRDs(t, gatewayAPI, "config/crd/standard")
 	shop := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 	framework.Must(t, client.IgnoreAlreadyExists(env.Client.Create(t.Context(), shop)))
 	for page, want := range map[string]int{"management/README.md": 3, "operations/install.md": 1} {

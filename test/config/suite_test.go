@@ -5,9 +5,6 @@ package config_test
 
 import (
 	"context"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -73,17 +70,10 @@ func kustomizations(t *testing.T) []string {
 	return []string{configDir + "/default", writeKustomization(t, "namespace: "+tenantNamespace+"\nresources: [CONFIG/overlays/console]\n")}
 }
 
-// writeKustomization writes a kustomization.yaml and returns its directory. It replaces CONFIG by the path of config/.
+// writeKustomization is [testenv.Kustomization] for the configuration in this repository.
 func writeKustomization(t *testing.T, content string) (dir string) {
 	t.Helper()
-	dir = t.TempDir()
-	config, err := filepath.Abs(configDir)
-	framework.Must(t, err)
-	config, err = filepath.Rel(dir, config)
-	framework.Must(t, err)
-	content = strings.ReplaceAll(content, "CONFIG", config)
-	framework.Must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(content), 0o600))
-	return dir
+	return testenv.Kustomization(t, configDir, content)
 }
 
 // waitForPolicies waits until the API server enforces the policies, which it does some time after they are created.

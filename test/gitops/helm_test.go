@@ -8,12 +8,10 @@ package gitops_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
@@ -90,8 +88,6 @@ func (f *helmFixture) helm(command string, args ...string) {
 func (f *helmFixture) tryHelm(command string, args ...string) error {
 	f.Helper()
 	flags := []string{command, "shop", "--namespace=" + f.Namespace, "--kubeconfig=" + f.kubeconfig, "--timeout=1m"}
-	helm := exec.CommandContext(f.Context(), binaries.Path(f, "tools", "helm"), append(flags, args...)...)
-	helm.Env = append(os.Environ(), "HOME="+f.TempDir())
-	_, err := process.Output(f.Context(), helm)
+	_, err := binaries.Helm(f, append(flags, args...)...)
 	return err
 }

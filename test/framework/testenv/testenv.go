@@ -16,11 +16,14 @@ package testenv
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -217,6 +220,33 @@ func (e *Env) Kubeconfig(t testing.TB, config *rest.Config) string {
 func (e *Env) Kubectl(t testing.TB, args ...string) (string, error) {
 	t.Helper()
 	return e.ControlPlane.Kubectl(t.Context(), "", args...)
+}
+
+// Kustomization writes a kustomization.yaml and returns its directory. In the content, CONFIG stands for the directory config.
+func Kustomization(t testing.TB, config, content string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	config, err := filepath.Abs(config)
+	framework.Must(t, err)
+	config, err = filepath.Rel(dir, config)
+	framework.Must(t, err)
+	content = strings.ReplaceAll(content, "CONFIG", config)
+	framework.Must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(content), 0o600))
+	return dir
+}
+
+// InstallCRDs installs the CustomResourceDefinitions in a directory of a Go module, which it downloads. The module is "path@version".
+func (e *Env) InstallCRDs(t testing.TB, module, dir string) {
+	t.Helper()
+	output, err := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", module).Output()
+	framework.Must(t, err)
+	var downloaded struct{ Dir string }
+	framework.Must(t, json.Unmarshal(output, &downloaded))
+	files := "--filename=" + filepath.Join(downloaded.Dir, filepath.FromSlash(dir))
+	_, err = e.Kubectl(t, "apply", "--server-side", files)
+	framework.Must(t, err)
+	_, err = e.Kubectl(t, "wait", "--for=condition=Established", files)
+	framework.Must(t, err)
 }
 
 // Webhook registers the ValidatingWebhookConfiguration of a file until the test ends. It returns the loopback port that the API server
