@@ -173,9 +173,9 @@ test-gitops: kube build bin/flux/kustomize-controller bin/flux/crds bin/tools/he
 	go test -count=1 -timeout=10m -parallel=30 -tags=gitops ./test/gitops # -count: the test cache ignores these programs; the tests mostly wait
 
 .PHONY: test-upgrade
-test-upgrade: kube check-go ## Test the upgrade from the previous release, and the way back. Builds that release from the history of the repository.
+test-upgrade: kube bin/tools/helm check-go ## Test the upgrade from the previous release, and the way back. Builds that release from the history of the repository.
 	hack/previous-release
-	go test -count=1 -timeout=10m -tags=upgrade ./test/upgrade # -count: the test cache ignores the previous release
+	go test -count=1 -timeout=10m -parallel=8 -tags=upgrade ./test/upgrade # -count: the test cache ignores the previous release; the tests mostly wait
 
 .PHONY: e2e
 ifdef IMAGE

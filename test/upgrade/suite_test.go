@@ -6,10 +6,13 @@
 package upgrade_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,19 +28,24 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-const systemNamespace = "apikey-system"
+const (
+	systemNamespace = "apikey-system"
+
+	certManager = "github.com/cert-manager/cert-manager@v1.21.2" // for its CustomResourceDefinitions
+)
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// release is a version of the operator: its program, and a directory with its manifests.
-type release struct{ program, config string }
+// release is a version of the operator: its program, and a directory with its source.
+type release struct{ name, program, source string }
 
 // previousRelease returns the release that hack/previous-release has built.
 func previousRelease(t *testing.T) release {
 	t.Helper()
 	return release{
+		name:    "the previous release",
 		program: binaries.Path(t, "previous-release", "apikey-operator"),
-		config:  binaries.Path(t, "previous-release", "source", "config"),
+		source:  binaries.Path(t, "previous-release", "source"),
 	}
 }
 
@@ -46,8 +54,10 @@ func thisRelease(t *testing.T) release {
 	t.Helper()
 	root, err := controlplane.FindRepository()
 	framework.Must(t, err)
-	return release{program: operator.Program(t), config: root + "/config"}
+	return release{name: "this version", program: operator.Program(t), source: root}
 }
+
+func (r release) config() string { return filepath.Join(r.source, "config") }
 
 // A shallow clone, as CI services create it, lacks the commit of the previous release.
 func TestPreviousRelease_NeedsTheHistory(t *testing.T) {
@@ -69,14 +79,24 @@ func TestPreviousRelease_NeedsTheHistory(t *testing.T) {
 	}
 }
 
-// fixture is a namespace with keys.
-type fixture struct{ *testenv.Fixture }
+// fixture is a namespace with keys in a control plane for this test alone.
+type fixture struct {
+	*testenv.Fixture
+	keyFile string // of the bootstrap key
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	env := testenv.StartEmpty(t)
+	env.InstallCRDs(t, certManager, "deploy/crds")
+	return &fixture{Fixture: testenv.NewFixture(t, env), keyFile: filepath.Join(t.TempDir(), ".api_key")}
+}
 
 // apply applies manifests of the release as `make install` does.
 func (r release) apply(f *fixture, kustomizations ...string) {
 	f.Helper()
 	for _, kustomization := range kustomizations {
-		_, err := f.Env.Kubectl(f, "apply", "--server-side", "--kustomize="+r.config+"/"+kustomization)
+		_, err := f.Env.Kubectl(f, "apply", "--server-side", "--kustomize="+filepath.Join(r.config(), kustomization))
 		framework.Must(f, err)
 	}
 }
@@ -84,7 +104,7 @@ func (r release) apply(f *fixture, kustomizations ...string) {
 // createNamespace creates the namespace of the ServiceAccounts.
 func (r release) createNamespace(f *fixture) {
 	f.Helper()
-	_, err := f.Env.Kubectl(f, "apply", "--server-side", "--filename="+r.config+"/default/namespace.yaml")
+	_, err := f.Env.Kubectl(f, "apply", "--server-side", "--filename="+filepath.Join(r.config(), "default/namespace.yaml"))
 	framework.Must(f, err)
 }
 
@@ -132,6 +152,24 @@ func (f *fixture) check(authenticator, token string) (int, error) {
 		return 0, err
 	}
 	return response.StatusCode, response.Body.Close()
+}
+
+// call sends a request with a key to a console, and returns the status of the response. A payload that is not nil is decoded from a 200.
+func (f *fixture) call(method, url, key, body string, payload any) (int, error) {
+	request, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	request.Header = http.Header{"X-Api-Key": {key}, "Content-Type": {"application/json"}}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	if payload != nil && response.StatusCode == http.StatusOK {
+		return response.StatusCode, json.NewDecoder(response.Body).Decode(&struct{ Payload any }{payload})
+	}
+	return response.StatusCode, nil
 }
 
 // awaitStatus waits until each authenticator responds with this status to a token.

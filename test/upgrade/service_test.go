@@ -1,0 +1,135 @@
+// Copyright The apikey-operator Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build upgrade
+
+package upgrade_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"squirrel.dev/apikey-operator/test/framework"
+	"squirrel.dev/apikey-operator/test/framework/operator"
+)
+
+// service balances requests over processes of one kind, as a Service of Kubernetes does.
+type service struct {
+	*fixture
+	server string // to which clients connect
+	start  func(release) *operator.Process
+
+	mutex     sync.Mutex
+	processes []*operator.Process
+	turn      int
+}
+
+// scale starts processes of a release.
+func (s *service) scale(r release, processes int) {
+	s.Helper()
+	for range processes {
+		s.add(s.start(r))
+	}
+}
+
+// roll replaces each process by one of a release, as a Deployment does: it terminates a process when its successor is ready. The service
+// learns only later that a process terminates.
+func (s *service) roll(r release) {
+	s.Helper()
+	for _, former := range slices.Clone(s.processes) {
+		s.add(s.start(r))
+		former.Signal(syscall.SIGTERM)
+		framework.Eventually(s, "a terminated process is not ready or has ended", func() bool { return !s.isReady(former) })
+		s.remove(former)
+	}
+}
+
+// add adds a process when it is ready.
+func (s *service) add(process *operator.Process) {
+	s.Helper()
+	framework.Eventually(s, "the "+process.Subcommand+" is ready", func() bool { return s.isReady(process) })
+	process.Address(s.server)
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.processes = append(s.processes, process)
+}
+
+func (s *service) remove(process *operator.Process) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.processes = slices.DeleteFunc(s.processes, func(p *operator.Process) bool { return p == process })
+}
+
+func (s *service) isReady(process *operator.Process) bool {
+	response, err := http.Get("http://" + process.Address("health") + "/readyz")
+	if err != nil {
+		return false
+	}
+	return response.Body.Close() == nil && response.StatusCode == http.StatusOK
+}
+
+// addresses returns the addresses of all processes.
+func (s *service) addresses() (addresses []string) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	for _, process := range s.processes {
+		addresses = append(addresses, process.Address(s.server))
+	}
+	return addresses
+}
+
+// next returns the address of one process after the other.
+func (s *service) next() string {
+	addresses := s.addresses()
+	s.turn++
+	return addresses[s.turn%len(addresses)]
+}
+
+// load sends requests until it is stopped. It fails the test at each response that has another status than it should have.
+type load struct {
+	*fixture
+	stopped atomic.Bool
+	running sync.WaitGroup
+	sent    atomic.Int64
+}
+
+func (f *fixture) newLoad() *load {
+	l := &load{fixture: f}
+	f.Cleanup(l.stop)
+	return l
+}
+
+// send sends requests with each token, one after the other, without end. The function returns the status of the response.
+func (l *load) send(tokens map[string]string, want int, request func(token string) (status int, err error)) {
+	l.running.Go(func() {
+		for !l.stopped.Load() {
+			for name, token := range tokens {
+				if status, err := request(token); err != nil || status != want {
+					l.Errorf("request %d, with the token of %s: got status %d (%v), want %d", l.sent.Load(), name, status, err, want)
+				}
+				l.sent.Add(1)
+			}
+			time.Sleep(framework.PollInterval)
+		}
+	})
+}
+
+func (l *load) stop() {
+	l.stopped.Store(true)
+	l.running.Wait()
+}
+
+// check sends a token to one of the authenticators.
+func (s *service) check(token string) (status int, err error) {
+	return s.fixture.check(s.next(), token)
+}
+
+// list sends a token to one of the consoles, which manage keys.
+func (s *service) list(token string) (status int, err error) {
+	return s.call(http.MethodGet, fmt.Sprintf("http://%s/api/v1/api-keys", s.next()), token, "", nil)
+}
