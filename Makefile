@@ -177,6 +177,16 @@ test-upgrade: kube bin/tools/helm check-go ## Test the upgrade from the previous
 	hack/previous-release
 	go test -count=1 -timeout=10m -parallel=8 -tags=upgrade ./test/upgrade # -count: the test cache ignores the previous release; the tests mostly wait
 
+# These tests need a newer Kubernetes: see docs/operations/versioning.md.
+NEWER_KUBERNETES := ^TestFieldSelectors$$|^TestInstall_(HasNoWarningsAndNoDrift|AnotherFieldManagerCanApplyTheSameManifests)$$
+NEWER_KUBERNETES := $(NEWER_KUBERNETES)|^TestReconcile_(ContinuesAfterAnUnreadableFieldIsCorrected|AnUnreadableKeyIsInactiveAfterItExpires)$$
+
+.PHONY: test-oldest-kubernetes
+test-oldest-kubernetes: kube bin/kube-oldest/kube-apiserver bin/kube-oldest/kube-controller-manager check-go ## Test the API, the policies and the controller with the oldest supported Kubernetes. The first build takes about 10 minutes.
+	ln -sf $(KUBEBUILDER_ASSETS)/{etcd,kubectl} bin/kube-oldest
+	KUBEBUILDER_ASSETS=$(CURDIR)/bin/kube-oldest go test -vet=off -count=1 -timeout=20m -parallel=8 -skip='$(NEWER_KUBERNETES)' \
+	  ./api/... ./controllers ./webhook/admission ./test/config # -count: the test cache ignores the control plane
+
 .PHONY: e2e
 ifdef IMAGE
 e2e: kube check-go ## Test the image in real pods on a local node, or on any cluster: KUBECONFIG=FILE IMAGE=NAME. Writes bin/e2e/report.md.
@@ -254,6 +264,13 @@ GO_BUILD := $(BUILD_ENVIRONMENT) go build $(BUILD_FLAGS)
 bin/kube/kube: hack/kube/main.go $(wildcard hack/kube/controllermanager/*.go) $(KUBE_SOURCES) | check-go
 	$(BUILD_ENVIRONMENT) hack/build hack/kube . $@ $(BUILD_FLAGS) $(KUBE_LDFLAGS)
 	for name in etcd kube-apiserver kube-controller-manager kubectl; do ln -sf kube bin/kube/$$name; done
+
+# The control plane of the oldest supported Kubernetes. etcd and kubectl are those of `make kube`.
+OLDEST_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print $$2; exit }' hack/kube-oldest/go.mod)
+
+bin/kube-oldest/kube-%: hack/build hack/kube-oldest/go.mod hack/kube-oldest/go.sum | check-go
+	$(BUILD_ENVIRONMENT) hack/build hack/kube-oldest k8s.io/kubernetes/cmd/$(@F) $@ $(BUILD_FLAGS) \
+	  -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$(OLDEST_VERSION)"
 
 bin/node/kube-node: hack/kube/node/main.go $(KUBE_SOURCES) | check-go
 	$(BUILD_ENVIRONMENT) hack/build hack/kube ./node $@ $(BUILD_FLAGS) $(KUBE_LDFLAGS)

@@ -37,7 +37,7 @@ func TestInvariant8_ATeamInstallsTheProcessesInItsNamespacesWithoutPermissionsFo
 	for _, namespace := range []string{shop, staging, elsewhere} {
 		create(t, env.Client, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
 	}
-	_, err := env.Kubectl(t, "apply", "--server-side", "--kustomize", configDir+"/overlays/cluster")
+	_, err := env.Kubectl(t, "apply", "--server-side", "--force-conflicts", "--kustomize", configDir+"/overlays/cluster")
 	framework.Must(t, err)
 	team := newTeam(t, env, shop, staging)
 	team.apply("namespace: " + shop + "\nresources: [CONFIG/overlays/namespaced]\n")

@@ -52,7 +52,8 @@ func installed(t *testing.T) *testenv.Env {
 		}})
 		for _, kustomization := range kustomizations(t) {
 			var output string
-			output, installation.err = env.Kubectl(t, "apply", "--server-side", "--kustomize", kustomization)
+			// --force-conflicts: the control plane has the CustomResourceDefinition already, from another field manager
+			output, installation.err = env.Kubectl(t, "apply", "--server-side", "--force-conflicts", "--kustomize", kustomization)
 			if installation.err != nil {
 				return
 			}

@@ -42,7 +42,7 @@ func TestUninstall_KeepsOnlyTheKeys(t *testing.T) {
 	lease := metav1.ObjectMeta{Namespace: systemNamespace, Name: "controller.keys.squirrel.dev"}
 	token := metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "frontend-token"}
 	install := func() {
-		_, err := env.Kubectl(t, "apply", "--server-side", "--kustomize", configDir+"/default")
+		_, err := env.Kubectl(t, "apply", "--server-side", "--force-conflicts", "--kustomize", configDir+"/default")
 		g.Expect(err).NotTo(HaveOccurred())
 		create(t, env.Client, &coordinationv1.Lease{ObjectMeta: lease})
 		create(t, env.Client, &corev1.Secret{ObjectMeta: metadata("apikey-operator-ca", byController)})
