@@ -168,6 +168,10 @@ test-monitoring: kube check-go ## Test the alerts and the dashboard with a real 
 test-chart: kube chart build-installer check-go ## Test the Helm chart: its values, and that it renders the same objects as kustomize.
 	go test -count=1 -timeout=10m -tags=chart ./test/chart # -count: the test cache ignores the chart
 
+.PHONY: test-overlays
+test-overlays: kube bin/cert-manager/cert-manager bin/prometheus-operator/admission-webhook check-go ## Test config/overlays with the real cert-manager, and the real webhook of the Prometheus Operator.
+	go test -count=1 -timeout=10m -tags=overlays ./test/overlays # -count: the test cache ignores these programs
+
 .PHONY: test-gitops
 test-gitops: kube build bin/flux/kustomize-controller bin/flux/crds bin/tools/helm check-go ## Test keys in Git with the real Flux, Helm and kubectl.
 	go test -count=1 -timeout=10m -parallel=30 -tags=gitops ./test/gitops # -count: the test cache ignores these programs; the tests mostly wait
@@ -308,6 +312,13 @@ bin/images/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check-g
 
 bin/flux/kustomize-controller: hack/build hack/flux/go.mod hack/flux/go.sum | check-go
 	CGO_ENABLED=0 hack/build hack/flux github.com/fluxcd/kustomize-controller $@ -trimpath -ldflags="-s -w"
+
+bin/cert-manager/cert-manager: hack/build hack/cert-manager/main.go hack/cert-manager/go.mod hack/cert-manager/go.sum | check-go
+	CGO_ENABLED=0 hack/build hack/cert-manager . $@ -trimpath -ldflags="-s -w"
+
+bin/prometheus-operator/admission-webhook: hack/build hack/prometheus-operator/go.mod hack/prometheus-operator/go.sum | check-go
+	CGO_ENABLED=0 hack/build hack/prometheus-operator github.com/prometheus-operator/prometheus-operator/cmd/admission-webhook $@ \
+	  -trimpath -ldflags="-s -w"
 
 # The CustomResourceDefinitions of Flux.
 bin/flux/crds: bin/tools/controller-gen hack/flux/go.mod
