@@ -6,6 +6,7 @@
 package upgrade_test
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -65,62 +66,79 @@ var (
 	}
 )
 
-// TestUpgrade_EachWayOfInstallation upgrades an installation under load, and returns to the previous release. No valid request is refused, and no key changes.
+// TestUpgrade_EachWayOfInstallation upgrades an installation under load, and returns to the previous release. No valid request is refused,
+// and no key changes.
 func TestUpgrade_EachWayOfInstallation(t *testing.T) {
+	t.Parallel()
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			previous, this := previousRelease(t), thisRelease(t)
-			f := newFixture(t)
-			manifests := map[string]string{previous.name: way.render(f, previous), this.name: way.render(f, this)}
-			way.upgrade(f, previous, manifests[previous.name])
-			system, flags := systemNamespace, []string(nil)
-			if way.oneNamespace {
-				system, flags = f.Namespace, []string{"--namespaces=" + f.Namespace}
-			}
-			processes := f.newProcesses(system, func() []string {
-				return append(way.controllerFlags(f), "--leader-elect", "--system-namespace="+system)
-			}, flags...)
-			processes.start(versions{previous, previous, previous}, 2)
-			keys := f.issueKeys()
-			bootstrap := f.tokenInFile()
-			for _, accepted := range keys.accepted {
-				f.awaitStatus(processes.authenticators.addresses(), accepted, http.StatusOK)
-			}
-			load := f.newLoad()
-			load.send(keys.accepted, http.StatusOK, processes.authenticators.check)
-			load.send(keys.refused, http.StatusUnauthorized, processes.authenticators.check)
-			load.send(map[string]string{"bootstrap": bootstrap}, http.StatusOK, processes.consoles.list)
-			before := f.stateOf()
+			i := install(t, way, previous)
+			load := i.startLoad(i.issueKeys())
 
-			for _, step := range []struct {
-				name    string
-				change  func(f *fixture, r release, manifests string)
-				to      release
-				from    release
-				remains []string
-			}{
-				{name: "upgrade", change: way.upgrade, from: previous, to: this},
-				{name: "return", change: way.goBack, from: this, to: previous, remains: way.remains},
-			} {
-				step.change(f, step.to, manifests[step.to.name])
-				processes.roll(step.to)
-				f.touch()
-				if diff := cmp.Diff(before, f.stateOf()); diff != "" {
-					t.Errorf("%s: keys or Secrets have changed (-before +after):\n%s", step.name, diff)
-				}
-				f.CreateKey(step.name)
-				f.WaitForReady(step.name, v1alpha1.ReasonIssued)
-				f.awaitStatus(processes.authenticators.addresses(), f.tokenOf(step.name), http.StatusOK)
-				before = f.stateOf()
-				if diff := cmp.Diff(step.remains, f.remaining(manifests[step.from.name], manifests[step.to.name])); diff != "" {
-					t.Errorf("%s: objects that %s does not have (-want +got):\n%s", step.name, step.to.name, diff)
-				}
-			}
+			i.change(previous, this, way.upgrade, nil)
+			i.change(this, previous, way.goBack, way.remains)
 			load.stop()
 			t.Logf("%d requests", load.sent.Load())
 		})
 	}
+}
+
+// installation is an installed release, whose processes run.
+type installation struct {
+	*fixture
+	processes
+	way way
+}
+
+// install installs a release and starts its processes.
+func install(t *testing.T, way way, r release) *installation {
+	t.Helper()
+	f := newFixture(t)
+	way.upgrade(f, r, way.render(f, r))
+	system, flags := systemNamespace, []string(nil)
+	if way.oneNamespace {
+		system, flags = f.Namespace, []string{"--namespaces=" + f.Namespace}
+	}
+	i := &installation{fixture: f, way: way, processes: f.newProcesses(system, func() []string {
+		return append(way.controllerFlags(f), "--leader-elect", "--system-namespace="+system)
+	}, flags...)}
+	i.start(versions{controller: r, authenticator: r, console: r}, 2)
+	return i
+}
+
+// startLoad sends all tokens without a pause, when each authenticator accepts those that it must accept.
+func (i *installation) startLoad(keys tokens) *load {
+	i.Helper()
+	for _, accepted := range keys.accepted {
+		i.awaitStatus(i.authenticators.addresses(), accepted, http.StatusOK)
+	}
+	load := i.newLoad()
+	load.send(keys.accepted, http.StatusOK, i.authenticators.check)
+	load.send(keys.refused, http.StatusUnauthorized, i.authenticators.check)
+	load.send(map[string]string{"bootstrap": i.tokenInFile()}, http.StatusOK, i.consoles.list)
+	return load
+}
+
+// change changes the installation to another release and replaces all processes. All keys stay the same, and new ones are issued. Of the
+// objects that the other release does not have, only these remain.
+func (i *installation) change(from, to release, change func(f *fixture, r release, manifests string), remains []string) {
+	i.Helper()
+	before := i.stateOf()
+	manifests := i.way.render(i.fixture, to)
+	change(i.fixture, to, manifests)
+	i.roll(to)
+	i.touch()
+	if diff := cmp.Diff(before, i.stateOf()); diff != "" {
+		i.Errorf("keys or Secrets have changed with %s (-before +after):\n%s", to.name, diff)
+	}
+	if diff := cmp.Diff(remains, i.remaining(i.way.render(i.fixture, from), manifests)); diff != "" {
+		i.Errorf("objects that %s does not have (-want +got):\n%s", to.name, diff)
+	}
+	created := i.CreateKey(fmt.Sprintf("key-%d", len(before))).Name
+	i.WaitForReady(created, v1alpha1.ReasonIssued)
+	i.awaitStatus(i.authenticators.addresses(), i.tokenOf(created), http.StatusOK)
 }
 
 // processes are the processes of an installation.

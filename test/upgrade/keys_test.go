@@ -37,7 +37,8 @@ func (f *fixture) issueKeys() tokens {
 		}
 	}
 	f.Create(&corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "secret-conflict-token"}, Data: map[string][]byte{"token": []byte("of another application")},
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.Namespace, Name: "secret-conflict-token"},
+		Data:       map[string][]byte{"token": []byte("of another application")},
 	})
 	create := func(name, reason string, change ...func(*v1alpha1.APIKey)) {
 		f.CreateKey(name, change...)

@@ -24,9 +24,15 @@ type service struct {
 	server string // to which clients connect
 	start  func(release) *operator.Process
 
-	mutex     sync.Mutex
-	processes []*operator.Process
-	turn      int
+	mutex   sync.Mutex
+	members []member
+	turn    int
+}
+
+// member is a process that receives requests.
+type member struct {
+	*operator.Process
+	address string
 }
 
 // scale starts processes of a release.
@@ -41,10 +47,10 @@ func (s *service) scale(r release, processes int) {
 // learns only later that a process terminates.
 func (s *service) roll(r release) {
 	s.Helper()
-	for _, former := range slices.Clone(s.processes) {
+	for _, former := range slices.Clone(s.members) {
 		s.add(s.start(r))
 		former.Signal(syscall.SIGTERM)
-		framework.Eventually(s, "a terminated process is not ready or has ended", func() bool { return !s.isReady(former) })
+		framework.Eventually(s, "a terminated process is not ready or has ended", func() bool { return !s.isReady(former.Process) })
 		s.remove(former)
 	}
 }
@@ -53,16 +59,16 @@ func (s *service) roll(r release) {
 func (s *service) add(process *operator.Process) {
 	s.Helper()
 	framework.Eventually(s, "the "+process.Subcommand+" is ready", func() bool { return s.isReady(process) })
-	process.Address(s.server)
+	added := member{process, process.Address(s.server)}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.processes = append(s.processes, process)
+	s.members = append(s.members, added)
 }
 
-func (s *service) remove(process *operator.Process) {
+func (s *service) remove(former member) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.processes = slices.DeleteFunc(s.processes, func(p *operator.Process) bool { return p == process })
+	s.members = slices.DeleteFunc(s.members, func(m member) bool { return m == former })
 }
 
 func (s *service) isReady(process *operator.Process) bool {
@@ -77,20 +83,21 @@ func (s *service) isReady(process *operator.Process) bool {
 func (s *service) addresses() (addresses []string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	for _, process := range s.processes {
-		addresses = append(addresses, process.Address(s.server))
+	for _, member := range s.members {
+		addresses = append(addresses, member.address)
 	}
 	return addresses
 }
 
 // next returns the address of one process after the other.
 func (s *service) next() string {
-	addresses := s.addresses()
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
 	s.turn++
-	return addresses[s.turn%len(addresses)]
+	return s.members[s.turn%len(s.members)].address
 }
 
-// load sends requests until it is stopped. It fails the test at each response that has another status than it should have.
+// load sends requests until it is stopped. A response with another status than the expected one fails the test.
 type load struct {
 	*fixture
 	stopped atomic.Bool
@@ -104,7 +111,7 @@ func (f *fixture) newLoad() *load {
 	return l
 }
 
-// send sends requests with each token, one after the other, without end. The function returns the status of the response.
+// send sends requests with the tokens in turn, until the load is stopped. The function returns the status of the response.
 func (l *load) send(tokens map[string]string, want int, request func(token string) (status int, err error)) {
 	l.running.Go(func() {
 		for !l.stopped.Load() {

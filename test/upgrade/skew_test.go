@@ -31,7 +31,8 @@ func TestSkew(t *testing.T) {
 		for _, authenticator := range []release{previous, this} {
 			for _, console := range []release{previous, this} {
 				v := versions{controller, authenticator, console}
-				t.Run(fmt.Sprintf("controller of %s, authenticator of %s, console of %s", controller.name, authenticator.name, console.name), func(t *testing.T) {
+				name := fmt.Sprintf("controller of %s, authenticator of %s, console of %s", controller.name, authenticator.name, console.name)
+				t.Run(name, func(t *testing.T) {
 					t.Parallel()
 					s := newSkewed(t, env, v)
 					s.issueKeys()

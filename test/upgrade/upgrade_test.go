@@ -28,6 +28,7 @@ const overlap = 20 * time.Second
 // TestUpgrade upgrades an installation with keys in all states, rotates tokens, goes back, and upgrades again. No request is refused on the
 // way.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	for name, manifests := range map[string][]string{
 		"keeps the CustomResourceDefinition":    {"rbac", "policies"},
 		"restores the CustomResourceDefinition": {"crd", "rbac", "policies"},
