@@ -1,8 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command cert-manager runs the controllers of cert-manager that issue certificates of self-signed and CA issuers, and its injector of CA
-// bundles in webhooks, with the access of $KUBECONFIG until a signal. The commands of cert-manager are in modules that cannot be required.
+// Command cert-manager runs controllers of cert-manager with the access of $KUBECONFIG until a signal. They issue certificates of
+// self-signed and CA issuers, and inject CA bundles in webhooks. The modules with the commands of cert-manager are not published.
 package main
 
 import (
