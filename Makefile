@@ -133,9 +133,11 @@ check-commits: ## Check the subjects of commits: "area: imperative summary", at 
 vulncheck: bin/tools/govulncheck check-go ## Fail if the program calls code with known vulnerabilities. Needs access to Go's vulnerability database.
 	bin/tools/govulncheck ./...
 
+# GOGC: all processes of the tests collect garbage less often, which saves a tenth of their processor time.
 .PHONY: test
 test: kube build check-go ## Run all tests with the race detector and a real Kubernetes API.
-	go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=8 ./... # most tests mostly wait; make lint runs vet
+	GOGC=300 go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=8 \
+		./controllers ./test/faults ./test/config ./hack/dev ./... # most tests mostly wait, and the longest start first; make lint runs vet
 
 .PHONY: test-load
 test-load: kube build check-go ## Test the latency of new keys while very many others wait, and rotations under load. Takes some minutes.
