@@ -6,15 +6,19 @@
 package framework
 
 import (
+	"math"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 const (
 	// Timeout bounds [Eventually]. After an outage, clients of the Kubernetes API may wait for half a minute before they try again.
 	Timeout = time.Minute
 
-	// PollInterval is the interval of [Eventually].
+	// PollInterval is the first interval of [Eventually]. It grows, because each poll of the Kubernetes API takes processor time from what the
+	// test waits for.
 	PollInterval = 20 * time.Millisecond
 )
 
@@ -29,18 +33,23 @@ func Must(t testing.TB, err error) {
 // Eventually waits until the condition is true. It ends the test after [Timeout]. The description completes "timed out waiting until".
 func Eventually(t testing.TB, description string, condition func() bool) {
 	t.Helper()
-	EventuallyWithin(t, Timeout, PollInterval, description, condition)
+	poll(t, Timeout, wait.Backoff{Duration: PollInterval, Factor: 1.25, Cap: 10 * PollInterval, Steps: math.MaxInt}, description, condition)
 }
 
-// EventuallyWithin is [Eventually] with another timeout and interval.
+// EventuallyWithin is [Eventually] with another timeout and a constant interval.
 func EventuallyWithin(t testing.TB, timeout, interval time.Duration, description string, condition func() bool) {
+	t.Helper()
+	poll(t, timeout, wait.Backoff{Duration: interval}, description, condition)
+}
+
+func poll(t testing.TB, timeout time.Duration, intervals wait.Backoff, description string, condition func() bool) {
 	t.Helper()
 	deadline := time.After(timeout)
 	for !condition() {
 		select {
 		case <-deadline:
 			t.Fatalf("timed out after %s waiting until %s", timeout, description)
-		case <-time.After(interval):
+		case <-time.After(intervals.Step()):
 		}
 	}
 }
