@@ -38,9 +38,15 @@ kube: ## Build the embedded control plane in bin/kube, which takes about 4 minut
 image: debian-packages check-go ## Build bin/images/apikey-operator.tar, the image IMAGE, without a container engine. Needs Linux and root.
 	hack/image build $(or $(IMAGE),localhost/apikey-operator:dev) bin/images/apikey-operator.tar $(if $(VERSION),--build-arg VERSION=$(VERSION))
 
-.PHONY: krew
-krew: check-go ## Build a release of the kubectl plugin for krew in dist/krew: VERSION=v1.2.3 URL=https://... (of the archives).
-	hack/krew '$(VERSION)' '$(URL)'
+# The repository on GitHub, OWNER/NAME, that releases the project. Releases name their images and their files after it.
+REPOSITORY ?= squirrel/apikey-operator
+
+# The programs that hack/release runs.
+RELEASE_TOOLS := bin/tools/helm bin/tools/kubectl bin/tools/oci bin/tools/syft
+
+.PHONY: release
+release: $(RELEASE_TOOLS) check-go ## Build a release in dist/release: VERSION=v1.2.3, the tag of the current commit. Needs Linux.
+	hack/release '$(VERSION)' '$(REPOSITORY)'
 
 .PHONY: clean
 clean: ## Remove bin and dist, including the data of `make run`.
@@ -60,7 +66,7 @@ endif
 
 .PHONY: build-installer
 build-installer: ## Write all manifests to dist/install.yaml, with the image IMAGE (name:tag), and the CustomResourceDefinition to dist/crds.yaml.
-	hack/installer $(KUBECTL) $(KUSTOMIZATION) $(IMAGE)
+	hack/installer $(KUBECTL) $(KUSTOMIZATION) dist $(IMAGE)
 
 .PHONY: chart
 chart: bin/tools/helm ## Package the Helm chart in dist: VERSION=v1.2.3, and IMAGE=NAME:TAG as its default image.
@@ -357,6 +363,21 @@ vale = git ls-files --cached --others --exclude-standard --deduplicate -z $(1) '
 
 bin/tools/helm: hack/build hack/helm/go.mod hack/helm/go.sum | check-go
 	hack/build hack/helm helm.sh/helm/v4/cmd/helm $@
+
+# One version of kubectl, so that each release renders the manifests in the same way.
+bin/tools/kubectl: $(KUBE_SOURCES) | check-go
+	hack/build hack/kube k8s.io/kubernetes/cmd/kubectl $@ $(KUBE_FLAGS)
+
+bin/tools/crane: hack/build hack/oci/go.mod hack/oci/go.sum | check-go
+	hack/build hack/oci github.com/google/go-containerregistry/cmd/crane $@
+
+bin/tools/oci: hack/build $(wildcard hack/oci/*.go) hack/oci/go.mod hack/oci/go.sum | check-go
+	hack/build hack/oci . $@
+
+# Syft writes its version into each SBOM.
+bin/tools/syft: hack/build hack/syft/go.mod hack/syft/go.sum | check-go
+	hack/build hack/syft github.com/anchore/syft/cmd/syft $@ \
+	  -ldflags="-X main.version=$$(awk '$$1 == "github.com/anchore/syft" { print $$2; exit }' hack/syft/go.mod)"
 
 bin/tools/%: hack/build hack/tools/go.mod hack/tools/go.sum | check-go
 	hack/build hack/tools $(package) $@
