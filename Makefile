@@ -122,8 +122,9 @@ vet: check-go ## Run go vet.
 	go vet ./...
 
 .PHONY: lint
-lint: bin/tools/golangci-lint bin/tools/vale ## Run the linters. They also check the import rules, and the wording of docs, comments and messages.
+lint: bin/tools/golangci-lint bin/tools/actionlint bin/tools/vale ## Run the linters. They also check the import rules, and the wording of docs, comments and messages.
 	bin/tools/golangci-lint run
+	bin/tools/actionlint
 	bin/tools/vale test .vale
 	$(call vale,.)
 
@@ -367,6 +368,10 @@ bin/tools/helm: hack/build hack/helm/go.mod hack/helm/go.sum | check-go
 # One version of kubectl, so that each release renders the manifests in the same way.
 bin/tools/kubectl: $(KUBE_SOURCES) | check-go
 	hack/build hack/kube k8s.io/kubernetes/cmd/kubectl $@ $(KUBE_FLAGS)
+
+# Not in hack/tools, where another linter requires a YAML library that actionlint does not build with.
+bin/tools/actionlint: hack/build hack/actionlint/go.mod hack/actionlint/go.sum | check-go
+	hack/build hack/actionlint github.com/rhysd/actionlint/cmd/actionlint $@
 
 bin/tools/crane: hack/build hack/oci/go.mod hack/oci/go.sum | check-go
 	hack/build hack/oci github.com/google/go-containerregistry/cmd/crane $@
