@@ -181,6 +181,10 @@ test-chart: kube chart build-installer check-go ## Test the Helm chart: its valu
 test-overlays: kube bin/cert-manager/cert-manager bin/prometheus-operator/admission-webhook check-go ## Test config/overlays with the real cert-manager, and the real webhook of the Prometheus Operator.
 	go test -count=1 -timeout=10m -tags=overlays ./test/overlays # -count: the test cache ignores these programs
 
+.PHONY: test-release
+test-release: kube $(RELEASE_TOOLS) bin/tools/crane check-go ## Test the files of a release, and that two clones build the same. Needs Linux.
+	go test -count=1 -timeout=30m -tags=release -v ./test/release # -count: the test cache ignores hack/release
+
 .PHONY: test-gitops
 test-gitops: kube build bin/flux/kustomize-controller bin/flux/crds bin/tools/helm check-go ## Test keys in Git with the real Flux, Helm and kubectl.
 	go test -count=1 -timeout=10m -parallel=30 -tags=gitops ./test/gitops # -count: the test cache ignores these programs; the tests mostly wait
