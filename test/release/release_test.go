@@ -97,11 +97,14 @@ func (c clone) programs(t *testing.T) map[string]string {
 func (c clone) testPrograms(t *testing.T) {
 	g := NewWithT(t)
 	commit := c.shell(t, "git rev-parse HEAD")
+	versions := map[string]struct{ arg, want string }{
+		"apikey-operator": {"version", "apikey-operator v0.98.7 " + runtime.Version() + " linux/" + runtime.GOARCH},
+		"kubectl-apikey":  {"--version", "kubectl apikey version v0.98.7"},
+	}
 	for name, program := range c.programs(t) {
 		if strings.HasSuffix(name, "_linux_"+runtime.GOARCH) {
-			base := filepath.Base(program)
-			g.Expect(shell(t, "/", `"$1" version`, program)).To(
-				Equal(base+" v0.98.7 "+runtime.Version()+" linux/"+runtime.GOARCH), "the output of %s version", base)
+			test := versions[filepath.Base(program)]
+			g.Expect(shell(t, "/", `"$1" "$2"`, program, test.arg)).To(Equal(test.want))
 		}
 		info, err := buildinfo.ReadFile(program)
 		framework.Must(t, err)
