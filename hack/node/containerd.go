@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"squirrel.dev/apikey-operator/hack/process"
 )
@@ -25,7 +26,7 @@ func (n *node) startContainerd(ctx context.Context) error {
 		Name: "containerd",
 		Args: []string{"containerd", "--config", n.config("containerd.toml")},
 		Ready: func(ctx context.Context) error {
-			return n.inside.run(ctx, nil, "ctr", "--address", containerdSocket, "version")
+			return n.inside.run(ctx, nil, ctr("version")...)
 		},
 	})
 }
@@ -50,11 +51,36 @@ func (n namespaces) load(ctx context.Context, archives []string) error {
 		if err != nil {
 			return fmt.Errorf("load an image: %w", err)
 		}
-		err = n.run(ctx, file, "ctr", "--address", containerdSocket, "--namespace", "k8s.io", "images", "import", "-")
+		err = n.run(ctx, file, ctr("images", "import", "-")...)
 		_ = file.Close()
 		if err != nil {
 			return fmt.Errorf("load the image %s: %w", archive, err)
 		}
 	}
+	return n.nameByDigest(ctx)
+}
+
+// nameByDigest gives each image a second name, NAME@DIGEST, as pulling it would do. Manifests of a release name their image by its digest.
+func (n namespaces) nameByDigest(ctx context.Context) error {
+	list, err := n.output(ctx, nil, ctr("images", "list")...)
+	if err != nil {
+		return err
+	}
+	for _, line := range strings.Split(strings.TrimSpace(list), "\n")[1:] { // the first line is a header
+		columns := strings.Fields(line)
+		tagged, digest := columns[0], columns[2]
+		if strings.Contains(tagged, "@") || strings.HasPrefix(tagged, "sha256:") {
+			continue // it is such a name, or an ID of the kubelet
+		}
+		name := tagged[:strings.LastIndexByte(tagged, ':')]
+		if err := n.run(ctx, nil, ctr("images", "tag", "--force", tagged, name+"@"+digest)...); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// ctr returns the command line of containerd's client, for the images of Kubernetes.
+func ctr(args ...string) []string {
+	return append([]string{"ctr", "--address", containerdSocket, "--namespace", "k8s.io"}, args...)
 }

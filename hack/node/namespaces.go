@@ -161,13 +161,23 @@ func (n namespaces) enter(command ...string) []string {
 
 // run runs a command in the namespaces.
 func (n namespaces) run(ctx context.Context, input io.Reader, command ...string) error {
-	return run(ctx, input, n.enter(command...)...)
+	_, err := n.output(ctx, input, command...)
+	return err
+}
+
+// output runs a command in the namespaces, and returns its output.
+func (n namespaces) output(ctx context.Context, input io.Reader, command ...string) (string, error) {
+	return output(ctx, input, n.enter(command...)...)
 }
 
 // run runs a command. An error includes its output.
 func run(ctx context.Context, input io.Reader, command ...string) error {
+	_, err := output(ctx, input, command...)
+	return err
+}
+
+func output(ctx context.Context, input io.Reader, command ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdin = input
-	_, err := process.Output(ctx, cmd)
-	return err
+	return process.Output(ctx, cmd)
 }

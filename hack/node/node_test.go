@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -104,13 +105,26 @@ func startPods(t *testing.T, paths paths) {
 		CacheDir:   t.TempDir(),
 	}
 	for _, args := range [][]string{
-		{"create", "deployment", "sleepers", "--image=" + pauseImage, "--replicas=2"},
+		{"create", "deployment", "sleepers", "--image=" + pauseByDigest(t, paths), "--replicas=2"},
 		{"rollout", "status", "deployment", "sleepers", "--timeout=" + timeout.String()},
 	} {
 		if _, err := kubectl.Run(t.Context(), "", args...); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// pauseByDigest returns the name by digest that the loaded image has.
+func pauseByDigest(t *testing.T, paths paths) string {
+	t.Helper()
+	g := NewWithT(t)
+	inside, err := findNamespaces(paths)
+	g.Expect(err).NotTo(HaveOccurred())
+	images, err := inside.output(t.Context(), nil, ctr("images", "list", "--quiet")...)
+	g.Expect(err).NotTo(HaveOccurred())
+	name := regexp.MustCompile(`localhost/pause@sha256:[0-9a-f]{64}`).FindString(images)
+	g.Expect(name).NotTo(BeEmpty(), images)
+	return name
 }
 
 // dns returns a resolver that uses the DNS Service of the cluster.
