@@ -20,6 +20,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/proxies"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -28,18 +29,18 @@ var apacheModules = []string{
 	"mpm_event", "authn_core", "authz_core", "oauth2", "headers", "proxy", "proxy_http", "ssl",
 }
 
-func startApache(t testing.TB, settings settings, key string) string {
+func startApache(t testing.TB, settings proxies.Settings, key string) string {
 	t.Helper()
 	address, introspection, dir := binaries.FreeAddress(t), binaries.FreeAddress(t), t.TempDir()
-	_, port, _ := net.SplitHostPort(settings.authenticator)
+	_, port, _ := net.SplitHostPort(settings.Authenticator)
 	configure(t, filepath.Join(dir, "shop.conf"), docsnippets.CodeBlock(t, "apache.md", "/etc/apache2/sites-available/shop.conf"), map[string]string{
-		"Listen 8000":                 "Listen " + address,
-		"<VirtualHost *:8000>":        "<VirtualHost " + address + ">",
-		"127.0.0.1:8001":              introspection,
-		"/auth/introspect/shop":       "/auth/introspect/" + settings.namespace,
-		serviceName + ":443":          "localhost:" + port,
-		"/etc/apikey-operator/ca.crt": settings.caFile,
-		"frontend.shop.svc:8080":      settings.service,
+		"Listen 8000":                      "Listen " + address,
+		"<VirtualHost *:8000>":             "<VirtualHost " + address + ">",
+		"127.0.0.1:8001":                   introspection,
+		"/auth/introspect/shop":            "/auth/introspect/" + settings.Namespace,
+		proxies.AuthenticatorName + ":443": "localhost:" + port,
+		"/etc/apikey-operator/ca.crt":      settings.CAFile,
+		"frontend.shop.svc:8080":           settings.Service,
 	})
 	var main strings.Builder
 	for _, module := range apacheModules {
@@ -48,20 +49,19 @@ func startApache(t testing.TB, settings settings, key string) string {
 	fmt.Fprintf(&main, "ServerName localhost\nServerRoot %s\nDefaultRuntimeDir %[1]s\nPidFile %[1]s/pid\nErrorLog /dev/stderr\nUser www-data\nGroup www-data\nInclude %[1]s/shop.conf\n", dir)
 	file := filepath.Join(dir, "apache2.conf")
 	framework.Must(t, os.WriteFile(file, []byte(main.String()), 0o600))
-	startGateway(t, address, process.Command{
+	return proxies.Start(t, address, process.Command{
 		Path: binaries.Path(t, "debian", "usr", "sbin", "apache2"),
 		Args: []string{"-D", "FOREGROUND", "-f", file},
 		Env:  []string{binaries.DebianLibraryPath(t), "APIKEY=" + key},
-	})
-	return address
+	}).Address
 }
 
 // startFrontApache starts Apache in front of a service. It introspects tokens at this address, with the key apache.
 func startFrontApache(s *shop, authenticator string) *front {
 	s.Helper()
 	f := &front{shop: s, service: startService(s)}
-	f.address = startApache(s, settings{
-		namespace: s.namespace, authenticator: authenticator, caFile: s.caFile, service: f.service.address,
+	f.address = startApache(s, proxies.Settings{
+		Namespace: s.namespace, Authenticator: authenticator, CAFile: s.caFile, Service: f.service.address,
 	}, s.keys["apache"].token)
 	return f
 }

@@ -18,13 +18,14 @@ import (
 
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/proxies"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 // dial connects to an authenticator with the TLS settings of Envoy's page.
 func (s *shop) dial(authenticator *operator.Process) *grpc.ClientConn {
 	s.Helper()
-	transport, err := credentials.NewClientTLSFromFile(s.caFile, serviceName)
+	transport, err := credentials.NewClientTLSFromFile(s.caFile, proxies.AuthenticatorName)
 	framework.Must(s, err)
 	connection, err := grpc.NewClient(authenticator.Address("grpc"), grpc.WithTransportCredentials(transport))
 	framework.Must(s, err)

@@ -19,6 +19,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/proxies"
 )
 
 // ingressNginx is ingress-nginx: nginx with the configuration that it generates.
@@ -120,7 +121,7 @@ type annotations map[string]string
 func (a annotations) Get(name string) string { return a["nginx.ingress.kubernetes.io/"+name] }
 
 // startIngressNginx starts nginx with the configuration that ingress-nginx generates from its page.
-func startIngressNginx(t testing.TB, settings settings) string {
+func startIngressNginx(t testing.TB, settings proxies.Settings) proxies.Proxy {
 	t.Helper()
 	address := binaries.FreeAddress(t)
 	var ingress networkingv1.Ingress
@@ -128,17 +129,16 @@ func startIngressNginx(t testing.TB, settings settings) string {
 	var headers corev1.ConfigMap
 	framework.Must(t, yaml.UnmarshalStrict([]byte(docsnippets.CodeBlock(t, "ingress-nginx.md", "headers.yaml")), &headers))
 	annotations := annotations(ingress.Annotations)
-	const host = serviceName + ".cluster.local"
+	const host = proxies.AuthenticatorName + ".cluster.local"
 
 	var configuration bytes.Buffer
 	framework.Must(t, ingressNginxConfiguration.Execute(&configuration, map[string]any{
-		"Listen": address, "Host": ingress.Spec.Rules[0].Host, "Service": settings.service, "Authenticator": settings.authenticator,
-		"AuthenticatorHost": host, "CAFile": settings.caFile, "Annotations": annotations, "ProxySetHeaders": headers.Data,
+		"Listen": address, "Host": ingress.Spec.Rules[0].Host, "Service": settings.Service, "Authenticator": settings.Authenticator,
+		"AuthenticatorHost": host, "CAFile": settings.CAFile, "Annotations": annotations, "ProxySetHeaders": headers.Data,
 		"AuthURL": docsnippets.Replace(t, annotations.Get("auth-url"), map[string]string{
-			"https://" + host + "/auth/nginx/shop": "https://" + host + "/auth/nginx/" + settings.namespace,
+			"https://" + host + "/auth/nginx/shop": "https://" + host + "/auth/nginx/" + settings.Namespace,
 		}),
 		"ResponseHeaders": strings.Split(annotations.Get("auth-response-headers"), ","),
 	}))
-	runNginx(t, address, configuration.String())
-	return address
+	return proxies.RunNginx(t, address, configuration.String())
 }

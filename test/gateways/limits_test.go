@@ -15,6 +15,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/proxies"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -81,10 +82,10 @@ func TestLimitsAndLogs(t *testing.T) {
 			t.Parallel()
 			log := filepath.Join(t.TempDir(), "access.log")
 			f := &front{shop: s.in(t), proxy: gateway.proxy, service: startService(t)}
-			f.address = gateway.start(t, settings{
-				namespace: s.namespace, authenticator: authenticator, caFile: s.caFile, service: f.service.address, log: log,
-				edit: func(configuration string) string { return gateway.edit(t, configuration, log) },
-			})
+			f.address = gateway.start(t, proxies.Settings{
+				Namespace: s.namespace, Authenticator: authenticator, CAFile: s.caFile, Service: f.service.address, Log: log,
+				Edit: func(configuration string) string { return gateway.edit(t, configuration, log) },
+			}).Address
 			theLogNamesTheKeyAndHasNoToken(f, log)
 			if gateway.limits {
 				oneKeyDoesNotLimitAnother(f)

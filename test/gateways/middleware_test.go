@@ -19,6 +19,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/proxies"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -107,7 +108,7 @@ func (m middleware) start(s *shop, authenticator string) string {
 	command := m.command(s.T, dir, host, port)
 	command.Env = append(command.Env, binaries.DebianLibraryPath(s),
 		"AUTHENTICATOR_URL=https://"+authenticator+"/auth/forward/"+s.namespace, "AUTHENTICATOR_CA="+s.caFile, "NODE_EXTRA_CA_CERTS="+s.caFile)
-	startGateway(s, address, command)
+	proxies.Start(s, address, command)
 	return "http://" + address
 }
 

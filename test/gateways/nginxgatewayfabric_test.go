@@ -18,6 +18,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/proxies"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -34,8 +35,8 @@ func TestInvariant7_OtherEndpointsRejectChecksOfNGINXGatewayFabric(t *testing.T)
 	authenticator := s.syncedAuthenticator().Address("authenticator")
 	for _, path := range []string{"/auth/envoy/{}", "/auth/envoy/{}/", "/auth/envoy/{}/orders", "/auth/nginx/{}", "/auth/forward/{}"} {
 		f := &front{shop: s, service: startService(t)}
-		settings := settings{namespace: s.namespace, authenticator: authenticator, caFile: s.caFile, service: f.service.address}
-		f.address = startFabricAt(t, settings, strings.ReplaceAll(path, "{}", s.namespace))
+		settings := proxies.Settings{Namespace: s.namespace, Authenticator: authenticator, CAFile: s.caFile, Service: f.service.address}
+		f.address = startFabricAt(t, settings, strings.ReplaceAll(path, "{}", s.namespace)).Address
 		for _, method := range []string{"GET", "POST"} {
 			f.expectDenied(method+" with checks at "+path, http.StatusInternalServerError, func() response {
 				return f.send(method+" /", f.apiKey("both"), "Method: GET", "X-Forwarded-Method: GET", "X-Original-Method: GET", "Content-Length: 0")
@@ -143,13 +144,13 @@ server {
 }
 `))
 
-func startFabric(t testing.TB, settings settings) string {
+func startFabric(t testing.TB, settings proxies.Settings) proxies.Proxy {
 	t.Helper()
-	return startFabricAt(t, settings, "/auth/nginx-gateway-fabric/"+settings.namespace)
+	return startFabricAt(t, settings, "/auth/nginx-gateway-fabric/"+settings.Namespace)
 }
 
 // startFabricAt starts nginx with the configuration that NGINX Gateway Fabric generates from its page, and this path for checks.
-func startFabricAt(t testing.TB, settings settings, path string) string {
+func startFabricAt(t testing.TB, settings proxies.Settings, path string) proxies.Proxy {
 	t.Helper()
 	address := binaries.FreeAddress(t)
 	documents := strings.Split(docsnippets.CodeBlock(t, "nginx-gateway-fabric.md", "apikeys.yaml"), "\n---\n")
@@ -162,13 +163,12 @@ func startFabricAt(t testing.TB, settings settings, path string) string {
 
 	var configuration bytes.Buffer
 	framework.Must(t, fabricConfiguration.Execute(&configuration, map[string]any{
-		"Listen": address, "Hostname": route.Spec.Hostnames[0], "Service": settings.service, "Authenticator": settings.authenticator,
+		"Listen": address, "Hostname": route.Spec.Hostnames[0], "Service": settings.Service, "Authenticator": settings.Authenticator,
 		"InternalPath":   "/_ngf-internal-ext-auth-" + route.Metadata.Namespace + "_" + route.Metadata.Name + "_rule0",
 		"Path":           docsnippets.Replace(t, auth.Path, map[string]string{"/auth/nginx-gateway-fabric/shop": path}),
 		"RequestHeaders": auth.AllowedHeaders, "ResponseHeaders": auth.AllowedResponseHeaders, "Removed": removed,
-		"UpgradeRemoved": slices.Contains(removed, "Upgrade"), "ServerName": policy.Spec.Validation.Hostname, "CAFile": settings.caFile,
+		"UpgradeRemoved": slices.Contains(removed, "Upgrade"), "ServerName": policy.Spec.Validation.Hostname, "CAFile": settings.CAFile,
 	}))
 	// The nginx of NGINX Gateway Fabric uses HTTP/1.1 for upstreams by default, and this one uses HTTP/1.0.
-	runNginx(t, address, "proxy_http_version 1.1;\n"+configuration.String())
-	return address
+	return proxies.RunNginx(t, address, "proxy_http_version 1.1;\n"+configuration.String())
 }

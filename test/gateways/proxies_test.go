@@ -23,10 +23,10 @@ import (
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 
-	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/proxies"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -35,8 +35,8 @@ type proxy struct {
 	name string
 	// endpoint of its checks, without the namespace.
 	endpoint string
-	// start starts the program with the configuration of its page, and returns its address.
-	start func(t testing.TB, settings settings) (address string)
+	// start starts the program with the configuration of its page.
+	start func(t testing.TB, settings proxies.Settings) proxies.Proxy
 	// unavailable is its response to a client when the authenticator returns 503, and unreachable when it cannot connect.
 	unavailable, unreachable int
 	// passesResponsesOn is true if its client gets the whole denial, and not only the status and the challenge.
@@ -48,117 +48,22 @@ type proxy struct {
 	passesOn http.Header
 }
 
-// settings are the values that a test replaces in the configuration of a page.
-type settings struct {
-	namespace, authenticator, caFile, service string
-	// edit changes the configuration before that, as another page says. It may be nil.
-	edit func(configuration string) string
-	// log is the file of the output. It may be empty.
-	log string
-}
-
-// configuration returns the code block of a page, after the edit.
-func (s settings) configuration(t testing.TB, page, name string) string {
-	t.Helper()
-	block := docsnippets.CodeBlock(t, page, name)
-	if s.edit == nil {
-		return block
-	}
-	return s.edit(block)
-}
-
 var (
 	nginx = proxy{
-		name: "nginx", endpoint: "/auth/nginx/", start: startNginx,
+		name: "nginx", endpoint: "/auth/nginx/", start: proxies.StartNginx,
 		// auth_request treats all responses but 2xx, 401 and 403 as errors.
 		unavailable: http.StatusInternalServerError, unreachable: http.StatusInternalServerError, sendsAllHeaders: true,
 	}
 	caddy = proxy{
-		name: "caddy", endpoint: "/auth/forward/", start: startCaddy,
+		name: "caddy", endpoint: "/auth/forward/", start: proxies.StartCaddy,
 		unavailable: http.StatusServiceUnavailable, unreachable: http.StatusBadGateway, passesResponsesOn: true, sendsAllHeaders: true,
 		passesOn: http.Header{"X!auth!access": {"write"}, "X~auth~key~id": {"1"}},
 	}
 	haproxy = proxy{
-		name: "haproxy", endpoint: "/auth/forward/", start: startHAProxy,
+		name: "haproxy", endpoint: "/auth/forward/", start: proxies.StartHAProxy,
 		unavailable: http.StatusServiceUnavailable, unreachable: http.StatusServiceUnavailable, passesResponsesOn: true,
 	}
 )
-
-func (s settings) replacements(endpoint string) map[string]string {
-	return map[string]string{
-		serviceName + ":443":          s.authenticator,
-		endpoint + "shop":             endpoint + s.namespace,
-		"/etc/apikey-operator/ca.crt": s.caFile,
-		"frontend.shop.svc:8080":      s.service,
-	}
-}
-
-func startNginx(t testing.TB, settings settings) string {
-	t.Helper()
-	address := binaries.FreeAddress(t)
-	replacements := settings.replacements("/auth/nginx/")
-	replacements["listen 8000;"] = "listen " + address + ";"
-	runNginx(t, address, docsnippets.Replace(t, settings.configuration(t, "nginx.md", "/etc/nginx/conf.d/shop.conf"), replacements))
-	return address
-}
-
-// runNginx starts nginx with this http block, and returns when it listens at the address.
-func runNginx(t testing.TB, address, configuration string) {
-	t.Helper()
-	dir := t.TempDir()
-	var main strings.Builder
-	fmt.Fprintf(&main, "daemon off;\nmaster_process off;\npid %s/pid;\nevents {}\nhttp {\n  access_log off;\n", dir)
-	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-		fmt.Fprintf(&main, "  %s_temp_path %s/%[1]s;\n", kind, dir)
-	}
-	main.WriteString(configuration + "}\n")
-	file := filepath.Join(dir, "nginx.conf")
-	framework.Must(t, os.WriteFile(file, []byte(main.String()), 0o600))
-	startGateway(t, address, process.Command{
-		Path: binaries.Path(t, "debian", "usr", "sbin", "nginx"),
-		Args: []string{"-c", file, "-e", "stderr"},
-		Env:  []string{binaries.DebianLibraryPath(t)},
-	})
-}
-
-func startCaddy(t testing.TB, settings settings) string {
-	t.Helper()
-	address, dir := binaries.FreeAddress(t), t.TempDir()
-	_, port, _ := net.SplitHostPort(address)
-	replacements := settings.replacements("/auth/forward/")
-	replacements[":8000 {"] = "{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}\n:" + port + " {"
-	file := filepath.Join(dir, "Caddyfile")
-	configure(t, file, settings.configuration(t, "caddy.md", "/etc/caddy/Caddyfile"), replacements)
-	startGateway(t, address, process.Command{
-		Path: binaries.Path(t, "images", "caddy"),
-		Args: []string{"run", "--config", file, "--adapter", "caddyfile"},
-		Env:  []string{"XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir},
-	})
-	return address
-}
-
-func startHAProxy(t testing.TB, settings settings) string {
-	t.Helper()
-	address, checks, dir := binaries.FreeAddress(t), binaries.FreeAddress(t), t.TempDir()
-	script, file := filepath.Join(dir, "apikey.lua"), filepath.Join(dir, "haproxy.cfg")
-	configure(t, script, docsnippets.CodeBlock(t, "haproxy.md", "/etc/haproxy/apikey.lua"), map[string]string{"127.0.0.1:8001": checks})
-	configure(t, file, settings.configuration(t, "haproxy.md", "/etc/haproxy/haproxy.cfg"), map[string]string{
-		"/etc/haproxy/apikey.lua":     script,
-		"bind :8000":                  "bind " + address,
-		"127.0.0.1:8001":              checks,
-		"lua.check-apikey shop":       "lua.check-apikey " + settings.namespace,
-		serviceName + ":443":          settings.authenticator,
-		"/etc/apikey-operator/ca.crt": settings.caFile,
-		"frontend.shop.svc:8080":      settings.service,
-	})
-	startGateway(t, address, process.Command{
-		Path: binaries.Path(t, "debian", "usr", "sbin", "haproxy"),
-		Args: []string{"-db", "-f", file},
-		Env:  []string{binaries.DebianLibraryPath(t)},
-		Log:  settings.log,
-	})
-	return address
-}
 
 // front is a running gateway in front of a service.
 type front struct {
@@ -173,7 +78,9 @@ type front struct {
 func (p proxy) startFront(s *shop, authenticator string) *front {
 	s.Helper()
 	f := &front{shop: s, proxy: p, service: startService(s)}
-	f.address = p.start(s, settings{namespace: s.namespace, authenticator: authenticator, caFile: s.caFile, service: f.service.address})
+	f.address = p.start(s, proxies.Settings{
+		Namespace: s.namespace, Authenticator: authenticator, CAFile: s.caFile, Service: f.service.address,
+	}).Address
 	return f
 }
 

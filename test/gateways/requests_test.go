@@ -20,6 +20,7 @@ import (
 
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/proxies"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -38,7 +39,7 @@ func newAuthenticatorClient(s *shop) *authenticatorClient {
 	pem, err := os.ReadFile(s.caFile)
 	framework.Must(s, err)
 	authorities.AppendCertsFromPEM(pem)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authorities, ServerName: serviceName}}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authorities, ServerName: proxies.AuthenticatorName}}
 	s.Cleanup(transport.CloseIdleConnections)
 	return &authenticatorClient{
 		shop: s, http: &http.Client{Transport: transport}, address: authenticator.Address("authenticator"), grpc: s.dial(authenticator),

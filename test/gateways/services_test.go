@@ -22,6 +22,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
+	"squirrel.dev/apikey-operator/test/framework/proxies"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -37,7 +38,7 @@ func newCaller(t *testing.T) *caller {
 	a := &caller{shop: newShop(t, testenv.Shared(t)), dir: t.TempDir()}
 	address := a.syncedAuthenticator().Address("authenticator")
 	framework.Must(a, os.Symlink(a.caFile, filepath.Join(a.dir, "ca.crt")))
-	settings := fmt.Sprintf("silent\nshow-error\nhttp1.1\nconnect-to = %s:443:%s\n", serviceName, address)
+	settings := fmt.Sprintf("silent\nshow-error\nhttp1.1\nconnect-to = %s:443:%s\n", proxies.AuthenticatorName, address)
 	framework.Must(a, os.WriteFile(filepath.Join(a.dir, ".curlrc"), []byte(settings), 0o600))
 	return a
 }

@@ -24,12 +24,8 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/proxies"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
-)
-
-const (
-	// serviceName is the DNS name of the authenticator's Service, and of its certificate.
-	serviceName = "apikey-authenticator.apikey-system.svc"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -80,7 +76,7 @@ type certificate struct {
 
 func newCertificate(t testing.TB) certificate {
 	t.Helper()
-	chain, key, err := certutil.GenerateSelfSignedCertKey(serviceName, nil, []string{"localhost"})
+	chain, key, err := certutil.GenerateSelfSignedCertKey(proxies.AuthenticatorName, nil, []string{"localhost"})
 	framework.Must(t, err)
 	_, authority := pem.Decode(chain)
 	dir := t.TempDir()
