@@ -16,13 +16,25 @@ import (
 	"time"
 )
 
-// Report has the figures of one command.
+// Report has the figures of a section of a page. Write writes it between the lines <!-- begin: make bench, verdict --> and
+// <!-- end: make bench, verdict -->, if the command is "make bench" and the section "verdict".
 type Report struct {
-	// Command that measured, such as "make bench". Write writes the report between the lines <!-- begin: make bench --> and
-	// <!-- end: make bench --> of the page.
+	// Command that measured, such as "make bench".
 	Command string
-	// Rows in the order of the table.
+	// Section is the name of the section, or "" if the command writes only one.
+	Section string
+	// Rows in the order of their table. It may be empty.
 	Rows []Row
+	// Tables follow the table of the rows.
+	Tables []Table
+}
+
+// Table is a table of any figures, such as one whose rows are steps.
+type Table struct {
+	// Header has the names of the columns, with their units.
+	Header []string
+	// Rows have a cell for each column, as Markdown.
+	Rows [][]string
 }
 
 // Row is a figure, measured in turns with its floor: the least that a program could need for such work, on the same machine at the same
@@ -47,7 +59,7 @@ type Bar struct{ AtMost, AtLeast float64 }
 
 // Met reports whether the median meets the bar.
 func (r *Row) Met() bool {
-	judged := median(r.judged())
+	judged := Median(r.judged())
 	return (r.Bar.AtMost == 0 || judged <= r.Bar.AtMost) && judged >= r.Bar.AtLeast
 }
 
@@ -71,7 +83,11 @@ func (r *Report) Write(page string) error {
 	if err != nil {
 		return err
 	}
-	begin, end := "<!-- begin: "+r.Command+" -->\n", "<!-- end: "+r.Command+" -->"
+	name := r.Command
+	if r.Section != "" {
+		name += ", " + r.Section
+	}
+	begin, end := "<!-- begin: "+name+" -->\n", "<!-- end: "+name+" -->"
 	before, rest, found := bytes.Cut(old, []byte(begin))
 	_, after, ended := bytes.Cut(rest, []byte(end))
 	if !found || !ended {
@@ -83,26 +99,40 @@ func (r *Report) Write(page string) error {
 // String returns the report as Markdown.
 func (r *Report) String() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "`%s` on %s, on %s. Medians; behind a ratio, the quartiles of the turns.\n\n",
-		r.Command, time.Now().Format(time.DateOnly), machine())
-	text.WriteString("| figure | measured | floor | ratio | bar | met |\n|---|---|---|---|---|---|\n")
-	for i := range r.Rows {
-		r.Rows[i].write(&text)
+	fmt.Fprintf(&text, "`%s` on %s, on %s. Medians", r.Command, time.Now().Format(time.DateOnly), machine())
+	if len(r.Rows) > 0 {
+		text.WriteString("; behind a ratio, the quartiles of the turns.\n\n")
+		text.WriteString("| figure | measured | floor | ratio | bar | met |\n|---|---|---|---|---|---|\n")
+		for i := range r.Rows {
+			r.Rows[i].write(&text)
+		}
+	} else {
+		text.WriteString(".\n")
+	}
+	for _, table := range r.Tables {
+		table.write(&text)
 	}
 	return text.String()
+}
+
+func (t *Table) write(text *strings.Builder) {
+	fmt.Fprintf(text, "\n| %s |\n%s|\n", strings.Join(t.Header, " | "), strings.Repeat("|---", len(t.Header)))
+	for _, row := range t.Rows {
+		fmt.Fprintf(text, "| %s |\n", strings.Join(row, " | "))
+	}
 }
 
 func (r *Row) write(text *strings.Builder) {
 	floor, ratio, bar, met := "-", "-", "-", "-"
 	if r.Floor != "" {
-		floor = r.Floor + ": " + quantity(median(r.Floors), r.Unit)
+		floor = r.Floor + ": " + quantity(Median(r.Floors), r.Unit)
 		judged := r.judged()
-		ratio = fmt.Sprintf("**%.2f** (%.2f-%.2f)", median(judged), quantile(judged, 0.25), quantile(judged, 0.75))
+		ratio = fmt.Sprintf("**%.2f** (%.2f-%.2f)", Median(judged), Quantile(judged, 0.25), Quantile(judged, 0.75))
 	}
 	if r.Bar != (Bar{}) {
 		bar, met = r.bar(), map[bool]string{true: "yes", false: "**no**"}[r.Met()]
 	}
-	fmt.Fprintf(text, "| %s | %s | %s | %s | %s | %s |\n", r.Figure, quantity(median(r.Values), r.Unit), floor, ratio, bar, met)
+	fmt.Fprintf(text, "| %s | %s | %s | %s | %s | %s |\n", r.Figure, quantity(Median(r.Values), r.Unit), floor, ratio, bar, met)
 }
 
 func (r *Row) bar() string {
@@ -117,10 +147,11 @@ func (r *Row) bar() string {
 	return text + "x"
 }
 
-func median(values []float64) float64 { return quantile(values, 0.5) }
+// Median returns the median.
+func Median(values []float64) float64 { return Quantile(values, 0.5) }
 
-// quantile interpolates between the two nearest values.
-func quantile(values []float64, q float64) float64 {
+// Quantile returns a quantile, and interpolates between the two nearest values.
+func Quantile(values []float64, q float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	at := q * float64(len(sorted)-1)
 	below := int(at)
@@ -128,8 +159,10 @@ func quantile(values []float64, q float64) float64 {
 	return sorted[below] + (at-float64(below))*(sorted[above]-sorted[below])
 }
 
-// quantity formats a number with at least three digits, and spaces between thousands.
-func quantity(number float64, unit string) string {
+func quantity(number float64, unit string) string { return Number(number) + " " + unit }
+
+// Number formats a number with at least three digits, and spaces between thousands.
+func Number(number float64) string {
 	decimals := 0
 	switch {
 	case number < 10:
@@ -141,7 +174,7 @@ func quantity(number float64, unit string) string {
 	for at := len(text) - 3; decimals == 0 && at > 0; at -= 3 {
 		text = text[:at] + " " + text[at:]
 	}
-	return text + " " + unit
+	return text
 }
 
 // machine describes the machine, as far as the system reports it.

@@ -57,6 +57,30 @@ other
 	}
 }
 
+func TestWrite_ReplacesASectionWithATable(t *testing.T) {
+	page := filepath.Join(t.TempDir(), "page.md")
+	write(t, page, "<!-- begin: make bench, a -->\nold\n<!-- end: make bench, a -->\n<!-- begin: make bench, b -->\nother\n<!-- end: make bench, b -->\n")
+	section := report.Report{Command: "make bench", Section: "a", Tables: []report.Table{{
+		Header: []string{"keys", "µs"}, Rows: [][]string{{"1", report.Number(12.34)}, {"1 000", report.Number(report.Median([]float64{1000, 3000, 2000}))}},
+	}}}
+	if err := section.Write(page); err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(read(t, page), "Medians.\n\n")
+	if diff := cmp.Diff(`| keys | µs |
+|---|---|
+| 1 | 12.3 |
+| 1 000 | 2 000 |
+
+<!-- end: make bench, a -->
+<!-- begin: make bench, b -->
+other
+<!-- end: make bench, b -->
+`, table); diff != "" {
+		t.Errorf("the table and what follows (-want +got):\n%s", diff)
+	}
+}
+
 func TestWrite_KeepsAPageWithoutTheMarkers(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "page.md")
 	const content = "# Page\n\n<!-- begin: make bench -->\n"
