@@ -6,46 +6,55 @@
 package bench_test
 
 import (
+	"flag"
+	"math"
 	"path/filepath"
 	"testing"
 
 	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/test/bench/chart"
 	"squirrel.dev/apikey-operator/test/bench/report"
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-// TestDataPlane measures the cost of checks. It writes the report when all parts have run.
+// The report is about the defaults. Fewer turns are for tests of the benchmark itself.
+var maxTurns = flag.Int("turns", math.MaxInt, "highest number of measurements of each figure")
+
+// TestDataPlane measures the cost of checks. Each part writes its section of the report.
 func TestDataPlane(t *testing.T) {
-	measured := report.Report{Command: "make bench"}
-	parts := []struct {
-		name    string
-		measure func(t *testing.T) []report.Row
+	for _, part := range []struct {
+		section string
+		measure func(t *testing.T) report.Report
 	}{
-		{"verdict", verdicts},
+		{"verdicts", verdicts},
 		{"memory", memory},
 		{"plaintext", plaintext},
-		{"tls", withTLS},
+		{"TLS", withTLS},
 		{"changes", changes},
-		{"nginx", nginx},
+		{"latency", latencies},
+	} {
+		t.Run(part.section, func(t *testing.T) { writeSection(t, "make bench", part.section, part.measure(t)) })
 	}
-	for _, part := range parts {
-		t.Run(part.name, func(t *testing.T) {
-			rows := part.measure(t)
-			t.Logf("\n%s", &report.Report{Command: part.name, Rows: rows})
-			measured.Rows = append(measured.Rows, rows...)
-			parts = parts[1:]
-		})
-	}
-	if len(parts) == 0 {
-		framework.Must(t, measured.Write(inRepository(t, "docs", "benchmarks.md")))
-	}
+}
+
+// writeSection writes what a part of a command has measured.
+func writeSection(t *testing.T, command, section string, measured report.Report) {
+	t.Helper()
+	measured.Command, measured.Section = command, section
+	framework.Must(t, measured.Write(inRepository(t, "docs", "benchmarks.md")))
+}
+
+// writeChart writes a picture and its data. The name is that of the files.
+func writeChart(t *testing.T, name string, c *chart.Chart) {
+	t.Helper()
+	framework.Must(t, c.Write(inRepository(t, "docs", "benchmarks", name)))
 }
 
 // inTurns measures each of several things once a turn, so that none has the machine's better moment, and returns the samples of each. The
 // first turn only warms up.
 func inTurns[S any](turns int, measure ...func() S) [][]S {
 	samples := make([][]S, len(measure))
-	for turn := range turns + 1 {
+	for turn := range min(turns, *maxTurns) + 1 {
 		for i := range measure {
 			if sample := measure[i](); turn > 0 {
 				samples[i] = append(samples[i], sample)

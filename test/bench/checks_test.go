@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,12 +19,13 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/protobuf/proto"
 
+	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/bench/report"
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
 const (
-	checkTurns     = 12
+	checkTurns     = 10
 	secondsPerTurn = "2" // including the TLS handshakes
 
 	authorization = "envoy.service.auth.v3.Authorization"
@@ -32,118 +34,137 @@ const (
 // load is the result of one turn.
 type load struct {
 	perSecond float64
-	p99       float64 // of latency, in µs
-	cpu       float64 // processor time of the server for each check, in µs
+	p99       float64   // of latency, in µs
+	cpu       []float64 // processor time of each process for a check, in µs
 }
 
-func plaintext(t *testing.T) []report.Row {
+// plaintext measures checks over HTTP and gRPC, compared with responses of the same bytes that the same servers have made in advance. For
+// context, it also measures empty responses, and those of nginx with the same headers.
+func plaintext(t *testing.T) report.Report {
 	t.Helper()
-	return checks(t, newServer(t, ""), "")
+	s := newServer(t, "", manyKeys)
+	address, fixed := startFixedNginx(t, s)
+	fixedByNginx := func() load { return saturate(t, "http://"+address, "/", s.known, fixed) }
+	http := inTurns(checkTurns, s.checks("/auth/forward/{namespace}", s.known), s.checks("/fixed/granted/{namespace}", s.known),
+		s.checks("/auth/envoy/{namespace}/orders", s.unknown), s.checks("/fixed/denied/{namespace}/orders", s.unknown),
+		s.checks("/fixed/empty", s.known), fixedByNginx)
+	grpc := inTurns(checkTurns, s.checksGRPC(authorization, s.known), s.checksGRPC("fixed.Granted", s.known),
+		s.checksGRPC(authorization, s.unknown), s.checksGRPC("fixed.Denied", s.unknown), s.checksGRPC("fixed.Empty", s.known))
+
+	rows := slices.Concat(
+		inAdvance.rows("`/auth/forward` granted", http[0], http[1]),
+		inAdvance.rows("`/auth/envoy` denied", http[2], http[3]),
+		inAdvance.rows("gRPC Check granted", grpc[0], grpc[1]),
+		inAdvance.rows("gRPC Check denied", grpc[2], grpc[3]),
+		floor{name: "an empty 200 of the same server"}.rows("`/auth/forward` granted", http[0], http[4]),
+		floor{name: "nginx, `return 200` with the same headers"}.rows("`/auth/forward` granted", http[0], http[5]),
+		floor{name: "an empty OK of the same server"}.rows("gRPC Check granted", grpc[0], grpc[4]),
+	)
+	return report.Report{Rows: rows}
 }
 
-func withTLS(t *testing.T) []report.Row {
+// withTLS measures checks over TLS, as gateways send them.
+func withTLS(t *testing.T) report.Report {
 	t.Helper()
-	return checks(t, newServer(t, t.TempDir()), ", TLS")
-}
-
-// checks measures checks over kept connections, and handlers of the same servers that only return 200 or OK.
-func checks(t *testing.T, s *server, with string) []report.Row {
-	t.Helper()
-	check := func(path, keysFile string) func() load {
-		return func() load { return s.check(s.scheme+"://"+s.address, path, keysFile) }
-	}
-	http := inTurns(checkTurns, check("/floor", s.known), check("/floor/same-size", s.known),
-		check("/auth/forward/{namespace}", s.known), check("/auth/envoy/{namespace}/orders", s.unknown))
-	checkGRPC := func(service, keysFile string) func() load {
-		file := writeCheck(t, keysFile)
-		return func() load { return s.checkGRPC(service, file) }
-	}
-	grpc := inTurns(checkTurns, checkGRPC("floor.Authorization", s.known), checkGRPC(authorization, s.known), checkGRPC(authorization, s.unknown))
-
-	only200, onlyOK := comparison{"only 200", http[0]}, comparison{"only OK", grpc[0]}
-	forward, envoy := "`/auth/forward` granted"+with, "`/auth/envoy` denied"+with
-	granted, denied, sameSize := "gRPC Check granted"+with, "gRPC Check denied"+with, "a fixed response of the size of a granted one"+with
-	return []report.Row{
-		only200.throughput(forward, http[2], 0.9), only200.p99(forward, http[2], 1.2), only200.cpu(forward, http[2]),
-		only200.throughput(envoy, http[3], 0.9), only200.p99(envoy, http[3], 1.2), only200.cpu(envoy, http[3]),
-		only200.throughput(sameSize, http[1], 0), only200.cpu(sameSize, http[1]),
-		onlyOK.throughput(granted, grpc[1], 0.9), onlyOK.cpu(granted, grpc[1]),
-		onlyOK.throughput(denied, grpc[2], 0.9), onlyOK.cpu(denied, grpc[2]),
-	}
+	s := newServer(t, t.TempDir(), manyKeys)
+	http := inTurns(checkTurns, s.checks("/auth/forward/{namespace}", s.known), s.checks("/fixed/granted/{namespace}", s.known))
+	grpc := inTurns(checkTurns, s.checksGRPC(authorization, s.known), s.checksGRPC("fixed.Granted", s.known))
+	return report.Report{Rows: slices.Concat(
+		inAdvance.rows("`/auth/forward` granted, TLS", http[0], http[1]),
+		inAdvance.rows("gRPC Check granted, TLS", grpc[0], grpc[1]),
+	)}
 }
 
 // changes measures checks while keys change.
-func changes(t *testing.T) []report.Row {
+func changes(t *testing.T) report.Report {
 	t.Helper()
-	s := newServer(t, "")
+	s := newServer(t, "", manyKeys)
 	check := func(changesPerSecond int) func() load {
+		send := s.checks("/auth/forward/{namespace}", s.known)
 		return func() load {
 			s.operate(fmt.Sprint("/changes?per-second=", changesPerSecond))
-			return s.check("http://"+s.address, "/auth/forward/{namespace}", s.known)
+			return send()
 		}
 	}
 	samples := inTurns(checkTurns, check(0), check(1_000))
 	const figure = "`/auth/forward` granted, while 1 000 of 100 000 keys change per second"
-	atRest := comparison{"at rest", samples[0]}
-	return []report.Row{atRest.throughput(figure, samples[1], 0.9), atRest.p99(figure, samples[1], 0)}
+	atRest := floor{name: "at rest", throughput: report.Bar{AtLeast: 0.9}}
+	return report.Report{Rows: atRest.rows(figure, samples[1], samples[0])}
 }
 
-// comparison compares samples with a floor.
-type comparison struct {
-	floor  string
-	floors []load
+// floor is what checks are compared with.
+type floor struct {
+	name            string
+	throughput, cpu report.Bar
 }
 
-func (c comparison) throughput(figure string, samples []load, atLeast float64) report.Row {
-	return c.row(figure, "/s", samples, func(l load) float64 { return l.perSecond }, report.Bar{AtLeast: atLeast})
+var inAdvance = floor{
+	name: "the same bytes, made in advance", throughput: report.Bar{AtLeast: 0.95}, cpu: report.Bar{AtMost: 1.1},
 }
 
-func (c comparison) p99(figure string, samples []load, atMost float64) report.Row {
-	return c.row(figure+": p99", "µs", samples, func(l load) float64 { return l.p99 }, report.Bar{AtMost: atMost})
+// rows returns the rows of the figures that both have.
+func (f floor) rows(figure string, samples, floors []load) []report.Row {
+	row := func(suffix, unit string, of func(load) float64, bar report.Bar) report.Row {
+		return report.Row{Figure: figure + suffix, Unit: unit, Values: each(samples, of), Floor: f.name, Floors: each(floors, of), Bar: bar}
+	}
+	rows := []report.Row{
+		row("", "/s", func(l load) float64 { return l.perSecond }, f.throughput),
+		row(": processor time", "µs", func(l load) float64 { return l.cpu[0] }, f.cpu),
+	}
+	if samples[0].p99 != 0 {
+		rows = append(rows, row(": p99 at saturation", "µs", func(l load) float64 { return l.p99 }, report.Bar{}))
+	}
+	return rows
 }
 
-func (c comparison) cpu(figure string, samples []load) report.Row {
-	return c.row(figure+": processor time", "µs", samples, func(l load) float64 { return l.cpu }, report.Bar{})
+// checks returns a function that sends checks over HTTP for a turn.
+func (s *server) checks(path, keysFile string) func() load {
+	return func() load { return saturate(s.t, s.scheme+"://"+s.address, path, keysFile, s.Process) }
 }
 
-func (c comparison) row(figure, unit string, samples []load, of func(load) float64, bar report.Bar) report.Row {
-	return report.Row{Figure: figure, Unit: unit, Values: each(samples, of), Floor: c.floor, Floors: each(c.floors, of), Bar: bar}
-}
-
-// check sends checks over HTTP for a turn, on 32 connections, with wrk. All checks with known keys must get 200, and all others 401.
-func (s *server) check(url, path, keysFile string) load {
+// checksGRPC returns a function that sends checks over gRPC for a turn.
+func (s *server) checksGRPC(service, keysFile string) func() load {
 	s.t.Helper()
+	file := writeCheck(s.t, keysFile)
+	return func() load { return s.checkGRPC(service, file) }
+}
+
+// saturate sends checks over HTTP for a turn, on 32 connections, with wrk. All checks with known keys must get 200, and all others 401. The
+// processes are those whose processor time is measured.
+func saturate(t *testing.T, url, path, keysFile string, processes ...*process.Process) load {
+	t.Helper()
+	allDenied := filepath.Base(keysFile) == "unknown"
 	header, value := "X-Forwarded-Method", "GET"
-	if keysFile == s.unknown { // /auth/envoy rejects X-Forwarded-Method: a header of the same length
+	if allDenied { // /auth/envoy rejects X-Forwarded-Method: a header of the same length
 		header, value = "X-Forwarded-Prefix", "/as"
 	}
-	before := s.cpu()
-	output := run(s.t, "wrk", "--threads=1", "--connections=32", "--duration="+secondsPerTurn+"s",
-		"--script="+inRepository(s.t, "test", "bench", "testdata", "check.lua"), url, "--", path, keysFile, header, value)
-	used := s.cpu() - before
+	used := stopwatch(t, processes...)
+	output := run(t, "wrk", "--threads=1", "--connections=32", "--duration="+secondsPerTurn+"s",
+		"--script="+inRepository(t, "test", "bench", "testdata", "check.lua"), url, "--", path, keysFile, header, value)
+	cpu := used()
 
-	figures := numbers(s.t, wrkFigures, output)
+	figures := numbers(t, wrkFigures, output)
 	responses, duration, p99, denied, failed := figures[0], figures[1], figures[2], figures[3], figures[4]
-	if allDenied := keysFile == s.unknown; responses == 0 || failed > 0 || allDenied != (denied == responses) || !allDenied && denied > 0 {
-		s.t.Fatalf("of %.0f checks at %s, %.0f are denied, and %.0f fail:\n%s", responses, path, denied, failed, output)
+	if responses == 0 || failed > 0 || allDenied != (denied == responses) || !allDenied && denied > 0 {
+		t.Fatalf("of %.0f checks at %s, %.0f are denied, and %.0f fail:\n%s", responses, path, denied, failed, output)
 	}
-	return load{perSecond: responses / duration * 1e6, p99: p99, cpu: used / responses}
+	return load{perSecond: responses / duration * 1e6, p99: p99, cpu: perRequest(cpu, responses)}
 }
 
 // checkGRPC sends checks over gRPC for a turn, 32 at once over two connections, as two threads of Envoy do, with h2load.
 func (s *server) checkGRPC(service, file string) load {
 	s.t.Helper()
-	before := s.cpu()
+	used := stopwatch(s.t, s.Process)
 	output := run(s.t, "h2load", "--threads=1", "--clients=2", "--max-concurrent-streams=16", "--duration="+secondsPerTurn, "--data="+file,
 		"--header=content-type: application/grpc", "--header=te: trailers", s.scheme+"://"+s.grpcAddress+"/"+service+"/Check")
-	used := s.cpu() - before
+	cpu := used()
 
 	figures := numbers(s.t, h2loadFigures, output)
 	perSecond, responses, failed := figures[0], figures[1], figures[2]
 	if responses == 0 || failed > 0 {
 		s.t.Fatalf("%.0f checks succeed, and %.0f fail:\n%s", responses, failed, output)
 	}
-	return load{perSecond: perSecond, cpu: used / responses}
+	return load{perSecond: perSecond, cpu: perRequest(cpu, responses)}
 }
 
 var (

@@ -17,16 +17,18 @@ import (
 
 // TestProfile records a CPU profile of an authenticator under checks over HTTP and gRPC, for the compiler.
 func TestProfile(t *testing.T) {
-	s := newServer(t, t.TempDir())
+	s := newServer(t, t.TempDir(), manyKeys)
 	recorded := make(chan error, 1)
 	go func() { recorded <- s.record(inRepository(t, "cmd", "apikey-operator", "authenticator.pgo")) }()
 
-	url, known, unknown := s.scheme+"://"+s.address, writeCheck(t, s.known), writeCheck(t, s.unknown)
+	checks := []func() load{
+		s.checks("/auth/forward/{namespace}", s.known), s.checks("/auth/envoy/{namespace}/orders", s.unknown),
+		s.checksGRPC(authorization, s.known), s.checksGRPC(authorization, s.unknown),
+	}
 	for {
-		s.check(url, "/auth/forward/{namespace}", s.known)
-		s.check(url, "/auth/envoy/{namespace}/orders", s.unknown)
-		s.checkGRPC(authorization, known)
-		s.checkGRPC(authorization, unknown)
+		for _, check := range checks {
+			check()
+		}
 		select {
 		case err := <-recorded:
 			framework.Must(t, err)

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"squirrel.dev/apikey-operator/api/token"
+	"squirrel.dev/apikey-operator/test/bench/chart"
 	"squirrel.dev/apikey-operator/test/bench/keys"
 	"squirrel.dev/apikey-operator/test/bench/report"
 	"squirrel.dev/apikey-operator/test/framework"
@@ -24,32 +26,50 @@ import (
 )
 
 const (
-	verdictTurns    = 200
+	verdictTurns    = 100
 	verdictsPerTurn = 20_000
+
+	plainMap = "SHA-256 of the token, and a lookup in a plain Go map"
 )
 
-// verdicts measures Decide for tokens in random order. The floors are the hash of a token, and with many keys that and a lookup in a plain
-// Go map of digests, which decides nothing.
-func verdicts(t *testing.T) []report.Row {
+// counts are the numbers of keys of the curves.
+var counts = []int{1, 10, 100, 1_000, 10_000, 100_000, 1_000_000}
+
+// verdicts measures Decide for tokens in random order. The floor is the hash of the token and a lookup in a plain Go map of digests, which
+// decides nothing.
+func verdicts(t *testing.T) report.Report {
 	t.Helper()
 	runtime.LockOSThread() // the processor time of the thread is measured
 	defer runtime.UnlockOSThread()
-	measure := func(count int) [][]float64 { // one after the other, so that each number of keys has the caches to itself
+	var rows []report.Row
+	verdict, lookup := chart.Line{Name: "verdict"}, chart.Line{Name: plainMap}
+	bars := map[int]float64{1_000: 1.15, 1_000_000: 1.1}
+	for _, count := range counts {
 		d := newDecisions(t, count)
-		return inTurns(verdictTurns, d.sum, d.decide, d.lookUp)
+		samples := inTurns(verdictTurns, d.decide, d.lookUp, d.sum)
+		figure := "verdict among " + report.Thousands(count) + " keys"
+		rows = append(rows, report.Row{
+			Figure: figure, Unit: "ns", Values: samples[0], Floor: plainMap, Floors: samples[1], Bar: report.Bar{AtMost: bars[count]},
+		})
+		if count == 1_000 {
+			rows = append(rows, report.Row{Figure: figure, Unit: "ns", Values: samples[0], Floor: "only SHA-256 of the token", Floors: samples[2]})
+		}
+		verdict.Points = append(verdict.Points, point(count, report.Median(samples[0])))
+		lookup.Points = append(lookup.Points, point(count, report.Median(samples[1])))
 	}
-	few, many := measure(1_000), measure(1_000_000)
-	const sum, lookup = "SHA-256 of a token", "SHA-256 of a token, and a plain map of digests"
-	return []report.Row{
-		{
-			Figure: "verdict among 1 000 keys", Unit: "ns", Values: few[1], Floor: sum, Floors: few[0], Bar: report.Bar{AtMost: 1.5},
-		},
-		{Figure: "verdict among 1 000 keys", Unit: "ns", Values: few[1], Floor: lookup, Floors: few[2]},
-		{Figure: "verdict among 1 000 000 keys", Unit: "ns", Values: many[1], Floor: sum, Floors: many[0]},
-		{
-			Figure: "verdict among 1 000 000 keys", Unit: "ns", Values: many[1], Floor: lookup, Floors: many[2], Bar: report.Bar{AtMost: 1.1},
-		},
+	writeChart(t, "verdict-time", &chart.Chart{
+		Title: "Time of a verdict over the number of keys", X: "keys", Y: "ns of processor time", Lines: []chart.Line{verdict, lookup},
+	})
+	return report.Report{Rows: rows}
+}
+
+// point returns a point of a curve, whose value has three digits, as the tables do.
+func point(x int, y float64) [2]float64 {
+	rounded, err := strconv.ParseFloat(strconv.FormatFloat(y, 'g', 3, 64), 64)
+	if err != nil {
+		panic(err)
 	}
+	return [2]float64{float64(x), rounded}
 }
 
 // decisions are requests with keys in random order.
@@ -68,7 +88,7 @@ type request struct {
 
 func newDecisions(t *testing.T, count int) *decisions {
 	t.Helper()
-	minted, keyring := keys.Mint(count), authn.NewKeyring()
+	minted, keyring := keys.Mint(count, 100), authn.NewKeyring()
 	framework.Must(t, keys.Fill(keyring, minted))
 	rand.Shuffle(len(minted), func(i, j int) { minted[i], minted[j] = minted[j], minted[i] })
 	d := &decisions{
@@ -142,16 +162,62 @@ func (d *decisions) processorTime() int64 {
 	return used.Nano()
 }
 
-// memory measures the memory of a Keyring.
-func memory(t *testing.T) []report.Row {
+// memory measures the memory of a Keyring, and of a plain Go map that has the same keys by their digests.
+func memory(t *testing.T) report.Report {
 	t.Helper()
-	const count = 1_000_000
-	minted := keys.Mint(count)
+	keyring, plain := chart.Line{Name: "Keyring"}, chart.Line{Name: "plain Go map"}
+	var perKey, perPlainKey float64
+	for _, count := range counts {
+		minted := keys.Mint(count, 100)
+		ofKeyring := memoryOf(minted, func() any {
+			filled := authn.NewKeyring()
+			framework.Must(t, keys.Fill(filled, minted))
+			return filled
+		})
+		ofPlain := memoryOf(minted, func() any { return plainKeys(minted) })
+		keyring.Points = append(keyring.Points, point(count, ofKeyring))
+		plain.Points = append(plain.Points, point(count, ofPlain))
+		perKey, perPlainKey = ofKeyring/float64(count), ofPlain/float64(count)
+	}
+	writeChart(t, "verdict-memory", &chart.Chart{
+		Title: "Memory of the keys over their number", X: "keys", Y: "bytes", Lines: []chart.Line{keyring, plain},
+	})
+	return report.Report{Rows: []report.Row{
+		{Figure: "memory per key, 1 000 000 keys", Unit: "B", Values: []float64{perKey}, Bar: report.Bar{AtMost: 300}},
+		{
+			Figure: "memory per key, 1 000 000 keys", Unit: "B", Values: []float64{perKey},
+			Floor: "a plain Go map of the same keys", Floors: []float64{perPlainKey},
+		},
+	}}
+}
+
+// memoryOf returns the memory of what a function creates for these keys. Of few keys it measures many copies.
+func memoryOf(minted []keys.Key, create func() any) float64 {
+	created := make([]any, max(1, 100_000/len(minted)))
 	before := heap.Live()
-	keyring := authn.NewKeyring()
-	framework.Must(t, keys.Fill(keyring, minted))
-	taken := float64(heap.Live() - before)
-	runtime.KeepAlive(keyring)
+	for i := range created {
+		created[i] = create()
+	}
+	taken := heap.Live() - before
+	runtime.KeepAlive(created)
 	runtime.KeepAlive(minted)
-	return []report.Row{{Figure: "memory per key, 1 000 000 keys", Unit: "B", Values: []float64{taken / count}, Bar: report.Bar{AtMost: 300}}}
+	return float64(taken) / float64(len(created))
+}
+
+// plainKey is what a check returns of a key.
+type plainKey struct {
+	namespace, appName, uid string
+	access                  authn.Access
+}
+
+// plainKeys returns the simplest store of keys.
+func plainKeys(minted []keys.Key) map[token.Digest]*plainKey {
+	plain := make(map[token.Digest]*plainKey, len(minted))
+	for i := range minted {
+		object := minted[i].Object()
+		plain[sha256.Sum256([]byte(minted[i].Token))] = &plainKey{
+			namespace: strings.Clone(object.Namespace), appName: object.Spec.AppName, uid: strings.Clone(string(object.UID)), access: authn.Read,
+		}
+	}
+	return plain
 }

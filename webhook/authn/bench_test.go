@@ -16,7 +16,7 @@ import (
 func BenchmarkDecide(b *testing.B) {
 	for _, count := range []int{1_000, 100_000} {
 		b.Run(fmt.Sprint(count, " keys"), func(b *testing.B) {
-			minted, keyring := keys.Mint(count), authn.NewKeyring()
+			minted, keyring := keys.Mint(count, 100), authn.NewKeyring()
 			framework.Must(b, keys.Fill(keyring, minted))
 			authenticator := authn.NewAuthenticator(keyring, time.Hour, time.Now)
 			go func() { _ = authenticator.CountMinutes(b.Context()) }()

@@ -15,7 +15,7 @@ import (
 
 func TestKeyring_AKeyNeedsAtMost300Bytes(t *testing.T) {
 	const count = 20_000
-	minted := keys.Mint(count)
+	minted := keys.Mint(count, 100)
 	before := heap.Live()
 	keyring := authn.NewKeyring()
 	framework.Must(t, keys.Fill(keyring, minted))

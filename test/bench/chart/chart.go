@@ -1,7 +1,8 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package chart draws the figures of the benchmarks as lines. A picture depends on nothing but its data, which are in a JSON file next to it.
+// Package chart draws the figures of the benchmarks as lines. A picture depends on nothing but its data, which are in a JSON file next to
+// it.
 //
 // Its pictures have two sets of colors, for light and dark pages. gonum.org/v1/plot, the library for pictures in Go, has only one.
 package chart
@@ -13,6 +14,7 @@ import (
 	"html"
 	"math"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -39,6 +41,9 @@ func (c *Chart) Write(file string) error {
 	}
 	picture, err := Draw(data)
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
 	return errors.Join(os.WriteFile(file+".json", append(data, '\n'), 0o644), os.WriteFile(file+".svg", []byte(picture), 0o644))
@@ -97,7 +102,8 @@ path { fill: none; stroke-width: 1; }
 .grid { stroke: var(--grid); }
 .axis { stroke: var(--muted); }
 .line { stroke-width: 2; stroke-linejoin: round; }
-.line0 { stroke: var(--line0); } .line1 { stroke: var(--line1); stroke-dasharray: 7 4; } .line2 { stroke: var(--line2); stroke-dasharray: 2 4; }
+.line0 { stroke: var(--line0); } .line1 { stroke: var(--line1); stroke-dasharray: 7 4; }
+.line2 { stroke: var(--line2); stroke-dasharray: 2 4; }
 .mark0 { fill: var(--line0); } .mark1 { fill: var(--line1); } .mark2 { fill: var(--line2); }
 </style>
 <rect width="100%%" height="100%%" fill="var(--page)"/>
@@ -118,7 +124,8 @@ func drawLine(svg *strings.Builder, i int, line Line, x, y scale) {
 func drawLegend(svg *strings.Builder, lines []Line) {
 	x := 16.0
 	for i, line := range lines {
-		fmt.Fprintf(svg, "<path class=\"line line%d\" d=\"M%.1f 46h24\"/><circle class=\"mark%d\" cx=\"%.1f\" cy=\"46\" r=\"3.5\"/>", i, x, i, x+12)
+		fmt.Fprintf(svg, "<path class=\"line line%d\" d=\"M%.1f 46h24\"/>", i, x)
+		fmt.Fprintf(svg, "<circle class=\"mark%d\" cx=\"%.1f\" cy=\"46\" r=\"3.5\"/>", i, x+12)
 		fmt.Fprintf(svg, "<text x=\"%.1f\" y=\"50\">%s</text>\n", x+30, html.EscapeString(line.Name))
 		x += 30 + letterWidth*float64(len(line.Name)) + 24
 	}

@@ -43,7 +43,7 @@ func TestWrite_KeepsTheDataOfThePicture(t *testing.T) {
 		Title: "Time & memory", X: "keys", Y: "ns",
 		Lines: []chart.Line{{Name: "a < b", Points: [][2]float64{{1, 150}, {1000, 234.5}, {1e6, 1061}}}},
 	}
-	file := filepath.Join(t.TempDir(), "time")
+	file := filepath.Join(t.TempDir(), "benchmarks", "time")
 	framework.Must(t, c.Write(file))
 	data, err := os.ReadFile(file + ".json")
 	framework.Must(t, err)

@@ -16,8 +16,6 @@ import (
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
 
-const namespaces = 100
-
 // Key is an issued key with read access.
 type Key struct {
 	number           int
@@ -25,8 +23,8 @@ type Key struct {
 	Namespace, Token string
 }
 
-// Mint returns this many keys, spread over 100 namespaces.
-func Mint(count int) []Key {
+// Mint returns this many keys, spread over this many namespaces.
+func Mint(count, namespaces int) []Key {
 	minted := make([]Key, count)
 	for i := range minted {
 		minted[i] = Key{number: i, uid: uuid.NewUUID(), Namespace: fmt.Sprint("namespace-", i%namespaces), Token: token.New()}

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -161,17 +162,22 @@ func Quantile(values []float64, q float64) float64 {
 
 func quantity(number float64, unit string) string { return Number(number) + " " + unit }
 
-// Number formats a number with at least three digits, and spaces between thousands.
+// Number formats a number with at least three digits.
 func Number(number float64) string {
-	decimals := 0
 	switch {
 	case number < 10:
-		decimals = 2
+		return strconv.FormatFloat(number, 'f', 2, 64)
 	case number < 100:
-		decimals = 1
+		return strconv.FormatFloat(number, 'f', 1, 64)
+	default:
+		return Thousands(int(math.Round(number)))
 	}
-	text := strconv.FormatFloat(number, 'f', decimals, 64)
-	for at := len(text) - 3; decimals == 0 && at > 0; at -= 3 {
+}
+
+// Thousands formats a number with spaces between thousands.
+func Thousands(number int) string {
+	text := strconv.Itoa(number)
+	for at := len(text) - 3; at > 0; at -= 3 {
 		text = text[:at] + " " + text[at:]
 	}
 	return text

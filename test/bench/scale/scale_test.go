@@ -7,7 +7,6 @@ package scale_test
 
 import (
 	"flag"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -53,14 +52,7 @@ func percentile99(values []float64) float64 {
 	return sorted[len(sorted)*99/100]
 }
 
-// thousands formats a number with spaces between thousands.
-func thousands(number int) string {
-	text := fmt.Sprint(number)
-	for at := len(text) - 3; at > 0; at -= 3 {
-		text = text[:at] + " " + text[at:]
-	}
-	return text
-}
+func thousands(number int) string { return report.Thousands(number) }
 
 func inRepository(t *testing.T, elements ...string) string {
 	t.Helper()

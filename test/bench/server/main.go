@@ -1,7 +1,7 @@
 // Copyright The apikey-operator Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command server is the authenticator of `make bench`. It has generated keys, and also serves the floors.
+// Command server is the authenticator of `make bench`. It has generated keys, and also serves responses that are made in advance.
 package main
 
 import (
@@ -10,7 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	_ "net/http/pprof" // at /debug/pprof of the operations address
 	"os"
@@ -21,9 +20,7 @@ import (
 	"syscall"
 	"time"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/prometheus/client_golang/prometheus"
-	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 
@@ -43,15 +40,16 @@ func main() {
 
 func run(ctx context.Context) error {
 	count := flag.Int("keys", 1, "Number of keys.")
+	namespaces := flag.Int("namespaces", 1, "Number of namespaces that the keys are spread over.")
 	tokensFile := flag.String("tokens-file", "", "File to write the keys to, one per line: namespace and token.")
-	address := flag.String("listen-address", "", "Address of checks over HTTP. /floor only returns 200.")
-	grpcAddress := flag.String("grpc-listen-address", "", "Address of checks over gRPC. The service floor.Authorization only returns OK.")
-	operations := flag.String("operations-address", "", "Address of /healthz, /changes?per-second=N, /cpu (used so far, in ns), /debug/pprof.")
+	address := flag.String("listen-address", "", "Address of checks over HTTP, and of responses that are made in advance, at /fixed/.")
+	grpcAddress := flag.String("grpc-listen-address", "", "Address of checks over gRPC. The services fixed.* return what is made in advance.")
+	operations := flag.String("operations-address", "", "Address of /healthz, /changes?per-second=N, /debug/pprof.")
 	certFile := flag.String("tls-cert-file", "", "See the authenticator.")
 	keyFile := flag.String("tls-private-key-file", "", "See the authenticator.")
 	flag.Parse()
 
-	minted := keys.Mint(*count)
+	minted := keys.Mint(*count, *namespaces)
 	keyring := authn.NewKeyring()
 	if err := keys.Fill(keyring, minted); err != nil {
 		return err
@@ -71,10 +69,15 @@ func run(ctx context.Context) error {
 		Metrics:                  gateway.NewMetrics(prometheus.NewRegistry(), keyring),
 		Log:                      slog.Default(),
 	}
-	servers.AddServer("authenticator", *address, tlsConfig, orFloor(gateway.NewHandler(decider, options)))
+	handler, err := withFixed(gateway.NewHandler(decider, options), minted[0])
+	if err != nil {
+		return err
+	}
+	servers.AddServer("authenticator", *address, tlsConfig, handler)
 	servers.AddGRPCServer("grpc", *grpcAddress, tlsConfig, decider.Ready, func(registrar grpc.ServiceRegistrar) {
-		gateway.RegisterEnvoy(registrar, decider, "", options)
-		registerFloor(registrar)
+		checks := &registered{ServiceRegistrar: registrar}
+		gateway.RegisterEnvoy(checks, decider, "", options)
+		registerFixed(registrar, checks.service, minted[0])
 	})
 	changing := &changes{keyring: keyring, keys: minted}
 	servers.AddRunnable(changing.run)
@@ -102,46 +105,6 @@ func newTLSConfig(servers *serving.Process, certFile, keyFile string) (*tls.Conf
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.GetCertificate}, nil
 }
 
-// orFloor serves the floors: a bare 200, and a fixed response of the size of a granted one, which shows the cost of the size alone.
-func orFloor(handler http.Handler) http.Handler {
-	identity := http.Header{
-		"X-Auth-App":       {"Backend%20App%2000000000"},
-		"X-Auth-Namespace": {"namespace-00"},
-		"X-Auth-Key-Id":    {"00000000-0000-0000-0000-000000000000"},
-		"X-Auth-Access":    {"read"},
-		"Cache-Control":    {"no-store"},
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.RequestURI {
-		case "/floor":
-			w.WriteHeader(http.StatusOK)
-		case "/floor/same-size":
-			maps.Copy(w.Header(), identity)
-			w.WriteHeader(http.StatusOK)
-		default:
-			handler.ServeHTTP(w, r)
-		}
-	})
-}
-
-// registerFloor registers the floor: a service like Envoy's with another name.
-func registerFloor(registrar grpc.ServiceRegistrar) {
-	description := authv3.Authorization_ServiceDesc
-	description.ServiceName = "floor.Authorization"
-	registrar.RegisterService(&description, floor{})
-}
-
-type floor struct {
-	authv3.UnimplementedAuthorizationServer
-}
-
-var ok = &authv3.CheckResponse{Status: &rpcstatus.Status{}}
-
-// Check only returns OK.
-func (floor) Check(context.Context, *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	return ok, nil
-}
-
 func operationsHandler(changing *changes) http.Handler {
 	http.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
 	http.HandleFunc("/changes", func(w http.ResponseWriter, r *http.Request) {
@@ -151,14 +114,6 @@ func operationsHandler(changing *changes) http.Handler {
 			return
 		}
 		changing.perSecond.Store(perSecond)
-	})
-	http.HandleFunc("/cpu", func(w http.ResponseWriter, _ *http.Request) {
-		var usage syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		_, _ = fmt.Fprintln(w, usage.Utime.Nano()+usage.Stime.Nano())
 	})
 	return http.DefaultServeMux
 }
