@@ -175,12 +175,12 @@ func memory(t *testing.T) report.Report {
 			return filled
 		})
 		ofPlain := memoryOf(minted, func() any { return plainKeys(minted) })
-		keyring.Points = append(keyring.Points, point(count, ofKeyring))
-		plain.Points = append(plain.Points, point(count, ofPlain))
+		keyring.Points = append(keyring.Points, point(count, ofKeyring/1000))
+		plain.Points = append(plain.Points, point(count, ofPlain/1000))
 		perKey, perPlainKey = ofKeyring/float64(count), ofPlain/float64(count)
 	}
 	writeChart(t, "verdict-memory", &chart.Chart{
-		Title: "Memory of the keys over their number", X: "keys", Y: "bytes", Lines: []chart.Line{keyring, plain},
+		Title: "Memory of the keys over their number", X: "keys", Y: "KB", Lines: []chart.Line{keyring, plain},
 	})
 	return report.Report{Rows: []report.Row{
 		{Figure: "memory per key, 1 000 000 keys", Unit: "B", Values: []float64{perKey}, Bar: report.Bar{AtMost: 300}},
