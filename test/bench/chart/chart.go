@@ -81,7 +81,7 @@ const (
 	width, height = 720, 400
 
 	// The margins of the plot.
-	left, right, top, bottom = 72, 44, 96, 56
+	left, right, top, bottom = 88, 44, 96, 56
 
 	letterWidth = 7.2 // of the legend's font, on average
 )
