@@ -19,7 +19,7 @@ func TestFailures(t *testing.T) {
 	terminal := newTerminal(t)
 	terminal.types("create", "\tFrontend", "-r")
 	terminal.types("create", "Frontend App", "-r", "-n", "no-such-namespace")
-	terminal.types("create", "Frontend App", "-r", "--timeout=300ms")
+	terminal.types("create", "Frontend App", "-r", "--timeout=2s")
 	if keys := terminal.keys(); len(keys) != 0 {
 		t.Errorf("the keys are %v", keys)
 	}

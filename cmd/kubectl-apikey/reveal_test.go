@@ -65,7 +65,7 @@ func TestReveal_WaitsUntilTheKeyIsIssued(t *testing.T) {
 	terminal := newTerminal(t)
 	terminal.apply("partner")
 	terminal.types("reveal", "partner", "--wait=false")
-	terminal.types("reveal", "partner", "--timeout=300ms")
+	terminal.types("reveal", "partner", "--timeout=2s")
 	runcontroller.Start(t, terminal.env, terminal.namespace)
 	revealed := terminal.types("reveal", "partner")
 	terminal.assertTokenOf(terminal.key("App partner"), strings.TrimSuffix(revealed.stdout, "\n"))

@@ -183,10 +183,10 @@ func TestRotate_RefusesKeysThatCannotBeRotated(t *testing.T) {
 	terminal.types("rotate", "minted", "--overlap=500ms")
 	terminal.types("rotate", "imported", "--overlap=500ms")
 	terminal.types("rotate", "imported", "-o", "name")
-	terminal.types("rotate", "imported", "--timeout=300ms")
-	terminal.types("rotate", "minted", "--timeout=300ms")
+	terminal.types("rotate", "imported", "--timeout=2s")
+	terminal.types("rotate", "minted", "--timeout=2s")
 	terminal.types("rotate", "minted") // the request is not handled
-	terminal.types("reveal", "minted", "--timeout=300ms")
+	terminal.types("reveal", "minted", "--timeout=2s")
 	terminal.assertGolden()
 }
 
