@@ -66,7 +66,7 @@ endif
 
 .PHONY: build-installer
 build-installer: ## Write all manifests to dist/install.yaml, with the image IMAGE (name:tag), and the CustomResourceDefinition to dist/crds.yaml.
-	hack/installer $(KUBECTL) $(KUSTOMIZATION) dist $(IMAGE)
+	hack/installer '$(KUBECTL)' $(KUSTOMIZATION) dist $(IMAGE)
 
 .PHONY: chart
 chart: bin/tools/helm ## Package the Helm chart in dist: VERSION=v1.2.3, and IMAGE=NAME:TAG as its default image.
@@ -76,11 +76,11 @@ chart: bin/tools/helm ## Package the Helm chart in dist: VERSION=v1.2.3, and IMA
 install: build-installer ## Install the image IMAGE into the cluster of KUBECONFIG.
 	@if [[ ! '$(IMAGE)' ]] && grep -q ' image: apikey-operator:latest$$' dist/install.yaml; then \
 	  echo 'IMAGE is not set: make install IMAGE=registry.example.com/apikey-operator:v1.0.0' >&2; exit 1; fi
-	$(KUBECTL) apply --server-side --filename dist/install.yaml
+	'$(KUBECTL)' apply --server-side --filename dist/install.yaml
 
 .PHONY: uninstall
 uninstall: ## Uninstall from the cluster of KUBECONFIG, and keep the keys.
-	hack/uninstall $(KUBECTL) $(KUSTOMIZATION)
+	hack/uninstall '$(KUBECTL)' $(KUSTOMIZATION)
 
 ##@ Develop
 
@@ -200,8 +200,8 @@ NEWER_KUBERNETES := $(NEWER_KUBERNETES)|^TestReconcile_(ContinuesAfterAnUnreadab
 
 .PHONY: test-oldest-kubernetes
 test-oldest-kubernetes: kube bin/kube-oldest/kube-apiserver bin/kube-oldest/kube-controller-manager check-go ## Test the API, the policies and the controller with the oldest supported Kubernetes. The first build takes about 10 minutes.
-	ln -sf $(KUBEBUILDER_ASSETS)/{etcd,kubectl} bin/kube-oldest
-	KUBEBUILDER_ASSETS=$(CURDIR)/bin/kube-oldest go test -vet=off -count=1 -timeout=20m -parallel=8 -skip='$(NEWER_KUBERNETES)' \
+	ln -sf '$(KUBEBUILDER_ASSETS)'/{etcd,kubectl} bin/kube-oldest
+	KUBEBUILDER_ASSETS='$(CURDIR)/bin/kube-oldest' go test -vet=off -count=1 -timeout=20m -parallel=8 -skip='$(NEWER_KUBERNETES)' \
 	  ./api/... ./controllers ./webhook/admission ./test/config # -count: the test cache ignores the control plane
 
 .PHONY: e2e
@@ -264,7 +264,8 @@ check-go:
 	  { echo "$$have is too old. Install Go $(GO_REQUIRED) or newer: https://go.dev/doc/install" >&2; exit 1; }
 
 ifdef KUBEBUILDER_ASSETS
-override export KUBEBUILDER_ASSETS := $(abspath $(KUBEBUILDER_ASSETS))
+# Absolute, because tests run in other directories. abspath would split a path with spaces.
+override export KUBEBUILDER_ASSETS := $(shell cd '$(KUBEBUILDER_ASSETS)' 2>/dev/null && pwd || echo '$(KUBEBUILDER_ASSETS)')
 kube:
 	@echo "Using the control plane's binaries in KUBEBUILDER_ASSETS=$(KUBEBUILDER_ASSETS)."
 else
@@ -341,11 +342,11 @@ bin/prometheus-operator/admission-webhook: hack/build hack/prometheus-operator/g
 # The CustomResourceDefinitions of Flux.
 bin/flux/crds: bin/tools/controller-gen hack/flux/go.mod
 	rm -rf $@ $@.partial
-	cd hack/flux && $(CURDIR)/$< crd paths=github.com/fluxcd/{kustomize,source}-controller/api/v1 output:crd:dir=$(CURDIR)/$@.partial
+	cd hack/flux && '$(CURDIR)/$<' crd paths=github.com/fluxcd/{kustomize,source}-controller/api/v1 output:crd:dir='$(CURDIR)/$@.partial'
 	mv $@.partial $@
 
 # The CPU profile that the image and the benchmarks are compiled with.
-PROFILED := -pgo=$(CURDIR)/cmd/apikey-operator/authenticator.pgo
+PROFILED := -pgo='$(CURDIR)/cmd/apikey-operator/authenticator.pgo'
 
 .PHONY: bin/bench/server
 bin/bench/server: check-go

@@ -259,10 +259,10 @@ func TestRun_KeepsItsDataUntilAReset(t *testing.T) {
 	first := startCommand(t, command)
 	first.waitFor(t, "ready")
 	g.Expect(probeObjects(t, env)).To(BeEmpty())
-	g.Expect(shell(t, env, `$KUBECTL get clusterroles apikey-viewer apikey-editor --output name`)).To(Equal(
+	g.Expect(shell(t, env, `"$KUBECTL" get clusterroles apikey-viewer apikey-editor --output name`)).To(Equal(
 		"clusterrole.rbac.authorization.k8s.io/apikey-viewer\nclusterrole.rbac.authorization.k8s.io/apikey-editor\n"))
-	uid := shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)
-	g.Expect(shell(t, env, `TOKEN=$($KUBECTL get secret frontend-token --output go-template='{{.data.token | base64decode}}')
+	uid := shell(t, env, `"$KUBECTL" get apikey frontend --output 'jsonpath={.metadata.uid}'`)
+	g.Expect(shell(t, env, `TOKEN=$("$KUBECTL" get secret frontend-token --output go-template='{{.data.token | base64decode}}')
 		printf '%s %s' "$AUTH_URL" "${#TOKEN}"`)).To(MatchRegexp(`^http://127\.0\.0\.1:[0-9]+ 46$`))
 	bootstrapKey := shell(t, env, `cat "$API_KEY_FILE"`)
 	list := apiRequest{method: http.MethodGet, url: shell(t, env, `printf %s "$CONSOLE_URL"`) + "/api/v1/api-keys", key: strings.TrimSpace(bootstrapKey)}
@@ -270,38 +270,38 @@ func TestRun_KeepsItsDataUntilAReset(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(keys.body).To(MatchRegexp(`^\{"errorCode":0,.*"app_name":"Frontend App"`))
 	g.Expect(run(t.Context(), w, false)).To(MatchError(ContainSubstring("is running already")))
-	shell(t, env, fmt.Sprintf(`$KUBECTL create --filename - <<END
+	shell(t, env, fmt.Sprintf(`"$KUBECTL" create --filename - <<END
 apiVersion: keys.squirrel.dev/v1alpha1
 kind: APIKey
 metadata: {namespace: %[1]s, name: %[2]s}
 spec: {appName: Killed Probe, readAccess: true, secret: {name: %[2]s}}
 END
-		$KUBECTL wait apikey %[2]s --namespace %[1]s --for=condition=Ready`, systemNamespace, probeName))
+		"$KUBECTL" wait apikey %[2]s --namespace %[1]s --for=condition=Ready`, systemNamespace, probeName))
 	g.Expect(first.Process.Kill()).To(Succeed())
 	first.end(t)
 
 	second := startRun(t, w)
-	g.Expect(shell(t, env, `$KUBECTL create --filename - <<END
+	g.Expect(shell(t, env, `"$KUBECTL" create --filename - <<END
 apiVersion: keys.squirrel.dev/v1alpha1
 kind: APIKey
 metadata: {name: at-once}
 spec: {appName: At Once, readAccess: true}
 END
-		$KUBECTL wait apikey at-once --for=condition=Ready --timeout=10s`)).To(ContainSubstring("condition met"))
-	shell(t, env, `$KUBECTL delete apikey at-once`)
+		"$KUBECTL" wait apikey at-once --for=condition=Ready --timeout=10s`)).To(ContainSubstring("condition met"))
+	shell(t, env, `"$KUBECTL" delete apikey at-once`)
 	g.Expect(probeObjects(t, env)).To(BeEmpty())
-	g.Expect(shell(t, env, `$KUBECTL get apikey frontend --output 'jsonpath={.metadata.uid}'`)).To(Equal(uid))
+	g.Expect(shell(t, env, `"$KUBECTL" get apikey frontend --output 'jsonpath={.metadata.uid}'`)).To(Equal(uid))
 	g.Expect(shell(t, env, `cat "$API_KEY_FILE"`)).To(Equal(bootstrapKey))
 	t.Run("and then the walk-throughs of docs/management work", func(t *testing.T) { testWalkThroughs(t, w.home) })
-	shell(t, env, `$KUBECTL patch apikey frontend $($KUBECTL get apikeys --selector keys.squirrel.dev/bootstrap --output name | cut -d/ -f2) \
+	shell(t, env, `"$KUBECTL" patch apikey frontend $("$KUBECTL" get apikeys --selector keys.squirrel.dev/bootstrap --output name | cut -d/ -f2) \
 		--type merge --patch '{"spec": {"active": false}}'
-		$KUBECTL wait secret frontend-token --for=delete --timeout=10s`)
+		"$KUBECTL" wait secret frontend-token --for=delete --timeout=10s`)
 	second.stop()
 	g.Expect(<-second.ended).To(Succeed())
 	g.Expect(env).NotTo(BeAnExistingFile())
 
 	third := startRun(t, w)
-	g.Expect(shell(t, env, `$KUBECTL get secret frontend-token --output name`)).To(Equal("secret/frontend-token\n"))
+	g.Expect(shell(t, env, `"$KUBECTL" get secret frontend-token --output name`)).To(Equal("secret/frontend-token\n"))
 	g.Expect(shell(t, env, `cat "$API_KEY_FILE"`)).NotTo(Equal(bootstrapKey))
 	g.Expect(shell(t, env, `curl -sS --output /dev/null --write-out '%{http_code}' --header "X-API-Key: $(cat "$API_KEY_FILE")" \
 		"$CONSOLE_URL/api/v1/api-keys"`)).To(Equal("200"))
@@ -317,7 +317,7 @@ END
 // probeObjects returns the names of the keys and the Secrets in the namespace of the probe.
 func probeObjects(t *testing.T, env string) string {
 	t.Helper()
-	return shell(t, env, "$KUBECTL get apikeys,secrets --ignore-not-found --output name --namespace "+systemNamespace)
+	return shell(t, env, "\"$KUBECTL\" get apikeys,secrets --ignore-not-found --output name --namespace "+systemNamespace)
 }
 
 // shell runs a script after the environment file, and returns its output.

@@ -44,9 +44,9 @@ func clusterDirectory(t *testing.T, root, home string) string {
 	t.Helper()
 	dir := t.TempDir()
 	shell(t, filepath.Join(home, "env"), `cd `+shellQuote(dir)+`
-		namespace=$($KUBECTL create namespace "tasks-$$" --output 'jsonpath={.metadata.name}')
+		namespace=$("$KUBECTL" create namespace "tasks-$$" --output 'jsonpath={.metadata.name}')
 		cp "$KUBECONFIG" kubeconfig
-		$KUBECTL config set-context --current --namespace "$namespace" --kubeconfig kubeconfig
+		"$KUBECTL" config set-context --current --namespace "$namespace" --kubeconfig kubeconfig
 		ln -s "$KUBECTL" kubectl
 		ln -s `+shellQuote(filepath.Join(root, "bin", "kubectl-apikey"))+` kubectl-apikey
 		umask 077

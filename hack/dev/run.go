@@ -62,17 +62,17 @@ const instructions = `
 apikey-operator is running. In another terminal, here:
 
   . %[1]s
-  $KUBECTL get apikeys
+  "$KUBECTL" get apikeys
 
   # the token of the sample key %[2]q, as a header in a file that only you can read
-  (umask 077; $KUBECTL get secret %[2]s-token --output go-template='X-API-Key: {{.data.token | base64decode}}' >%[6]s/%[2]s.header)
+  (umask 077; "$KUBECTL" get secret %[2]s-token --output go-template='X-API-Key: {{.data.token | base64decode}}' >%[6]s/%[2]s.header)
 
   # check a read: 200, with the key in the headers; check a write: 401
   curl -i -H @%[6]s/%[2]s.header -H "X-Forwarded-Method: GET"  $AUTH_URL/auth/forward/%[3]s
   curl -i -H @%[6]s/%[2]s.header -H "X-Forwarded-Method: POST" $AUTH_URL/auth/forward/%[3]s
 
   # deactivate the key, which is final
-  $KUBECTL patch apikey %[2]s --type merge --patch '{"spec": {"active": false}}'
+  "$KUBECTL" patch apikey %[2]s --type merge --patch '{"spec": {"active": false}}'
 
   # create and list keys with the REST API and the bootstrap key of the file %[5]s
   (umask 077; sed 's/^/X-API-Key: /' "$API_KEY_FILE" >%[6]s/bootstrap.header)
