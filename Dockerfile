@@ -17,6 +17,7 @@ ARG TARGETARCH
 ARG VERSION
 RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
     go build -trimpath -pgo=cmd/apikey-operator/authenticator.pgo -ldflags="-s -w -X squirrel.dev/apikey-operator/internal/version.release=${VERSION}" -o /apikey-operator ./cmd/apikey-operator
+RUN GOOS=${TARGETOS} GOARCH=${TARGETARCH} hack/licenses ./cmd/apikey-operator >/THIRD_PARTY_LICENSES
 
 # The program is static, trusts only the certificate authorities that it is given, and writes no files, so it needs no base. hack/oci builds
 # the same image for releases.
@@ -26,6 +27,6 @@ LABEL org.opencontainers.image.title="apikey-operator" \
       org.opencontainers.image.description="API keys for services on Kubernetes" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
-COPY --from=build /src/LICENSE /apikey-operator /
+COPY --from=build /src/LICENSE /THIRD_PARTY_LICENSES /apikey-operator /
 USER 65532:65532
 ENTRYPOINT ["/apikey-operator"]

@@ -114,7 +114,7 @@ func (m mirror) testImage(t *testing.T) {
 		archive := filepath.Join(t.TempDir(), "files.tar")
 		m.crane(t, "export", m.host+"/apikey-operator@"+manifest.Digest, archive)
 		g.Expect(shell(t, "/", `tar --list --verbose --numeric-owner --file="$1" | awk '{ print $1, $2, $4, $6 }'`, archive)).To(
-			Equal("-rw-r--r-- 0/0 2026-01-02 LICENSE\n-rwxr-xr-x 0/0 2026-01-02 apikey-operator"))
+			Equal("-rw-r--r-- 0/0 2026-01-02 LICENSE\n-rw-r--r-- 0/0 2026-01-02 THIRD_PARTY_LICENSES\n-rwxr-xr-x 0/0 2026-01-02 apikey-operator"))
 		program := filepath.Join(extract(t, archive), "apikey-operator")
 		g.Expect(read(t, program) == read(t, m.programs(t)["apikey-operator_v0.98.7_linux_"+config.Architecture])).To(
 			BeTrue(), "the image and the archive have the same program")
@@ -156,7 +156,8 @@ func (m mirror) testChart(t *testing.T) {
 	env := testenv.StartEmpty(t)
 	chart := "oci://" + m.host + "/charts/apikey-operator"
 	g.Expect(run(t, "helm", "show", "chart", chart, "--version="+chartVersion, "--plain-http")).To(
-		And(ContainSubstring("\nappVersion: v0.98.7\n"), ContainSubstring("\nversion: 0.98.7")))
+		And(ContainSubstring("\nappVersion: v0.98.7\n"), ContainSubstring("\nversion: 0.98.7"),
+			ContainSubstring("\nsources:\n- https://github.com/owner/apikey-operator\n")))
 	run(t, "helm", "install", "apikey-operator", chart, "--version="+chartVersion, "--plain-http",
 		"--namespace=apikey-system", "--create-namespace", "--kubeconfig="+env.Kubeconfig(t, env.Config))
 	m.expectInstalled(t, env)

@@ -10,6 +10,7 @@ import (
 	"debug/buildinfo"
 	"encoding/hex"
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -47,7 +48,9 @@ func TestRelease(t *testing.T) {
 func (c clone) testReproducible(t *testing.T) {
 	g := NewWithT(t)
 	other := c.cloneTo(t, filepath.Join(t.TempDir(), "a longer", "path"))
-	output, err := other.release(t, version, repository, "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "GOFLAGS=-tags=other", "GOAMD64=v3")
+	settings := filepath.Join(t.TempDir(), "env") // as `go env -w` writes them
+	framework.Must(t, os.WriteFile(settings, []byte("GOFLAGS=-tags=other\nGOFIPS140=latest\n"), 0o600))
+	output, err := other.release(t, version, repository, "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8", "GOENV="+settings, "GOAMD64=v3")
 	g.Expect(err).NotTo(HaveOccurred(), output)
 
 	g.Expect(read(t, other.dist("checksums.txt"))).To(Equal(read(t, c.dist("checksums.txt"))))
@@ -198,7 +201,7 @@ func (c clone) testKrew(t *testing.T) {
 		g.Expect(platform.URI).To(Equal("https://github.com/owner/apikey-operator/releases/download/v0.98.7/" + archive))
 		sum := sha256.Sum256([]byte(read(t, c.dist(archive))))
 		g.Expect(platform.Sha256).To(Equal(hex.EncodeToString(sum[:])), archive)
-		g.Expect(files(t, extract(t, c.dist(archive)))).To(ConsistOf("LICENSE", "kubectl_complete-apikey", platform.Bin), archive)
+		g.Expect(files(t, extract(t, c.dist(archive)))).To(ConsistOf("LICENSE", "THIRD_PARTY_LICENSES", "kubectl_complete-apikey", platform.Bin), archive)
 	}
 	g.Expect(got).To(ConsistOf(platforms))
 }
@@ -209,6 +212,7 @@ func (c clone) testNotes(t *testing.T) {
 	g.Expect(notes).To(HavePrefix("\nThe first release.\n"))
 	g.Expect(notes).To(ContainSubstring("\n## Install\n"))
 	g.Expect(strings.Count(notes, "\n## ")).To(Equal(1), "the number of other sections")
+	g.Expect(notes).NotTo(MatchRegexp(`\]\((docs|charts)/`), "relative links, which a release page cannot follow")
 }
 
 func TestRelease_RefusesWhatOtherClonesCannotBuild(t *testing.T) {
@@ -227,6 +231,12 @@ func TestRelease_RefusesWhatOtherClonesCannotBuild(t *testing.T) {
 			"git tag --delete v0.98.7 v0.98.7-rc.1 && git tag v0.98.8", "v0.98.8", repository,
 			"CHANGELOG.md has no section '## 0.98.8': rename '## Unreleased' to '## 0.98.8 - 2026-01-02'.",
 		},
+		{
+			"sed -i 's/^## Unreleased$/&\\n\\n## 0.98.8/' CHANGELOG.md && echo 'No version is released yet.' >>docs/README.md && " +
+				"git -c user.name=test -c user.email=test@example.com commit --quiet --all --message=cut && git tag --force v0.98.8 >/dev/null",
+			"v0.98.8", repository, `these pages say "No version is released": correct them.` + "\ndocs/README.md",
+		},
+		{"", "v0.98.8-01", repository, "VERSION='v0.98.8-01' is not the version of a release: give one such as v1.2.3 or v1.2.3-rc.1."},
 		{"echo >> README.md", "v0.98.8", repository, "the working tree has changes: commit or remove them.\n M README.md"},
 	} {
 		c.shell(t, test.before)

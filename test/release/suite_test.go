@@ -29,7 +29,7 @@ const (
 func TestMain(m *testing.M) { testenv.Main(m) }
 
 // clone is a repository with the files of the working tree in its only commit, which is tagged with the version. Its changelog has a
-// section for the version.
+// section for the version, and no page says that there is no release.
 type clone string
 
 func newClone(t *testing.T) clone {
@@ -42,6 +42,7 @@ func newClone(t *testing.T) clone {
 		while IFS= read -r -d '' file; do if [[ -e $file ]]; then printf '%s\0' "$file"; fi; done |
 		tar --create --null --files-from=- | tar --extract --directory="$1"`, string(c))
 	c.shell(t, `sed -i 's/^## Unreleased$/&\n\n## `+chartVersion+` - 2026-01-02\n\nThe first release./' CHANGELOG.md`)
+	c.shell(t, `grep --recursive --files-with-matches 'No version is released' --include=*.md . | xargs sed -i 's/No version is released/Versions are released/'`)
 	c.shell(t, "git init --quiet --initial-branch=main")
 	c.commit(t, "cut the release")
 	c.shell(t, "git tag "+version)
@@ -49,10 +50,10 @@ func newClone(t *testing.T) clone {
 	return c
 }
 
-// cloneTo clones the repository into another directory.
+// cloneTo clones the repository into another directory, as a user whose files only that user can read.
 func (c clone) cloneTo(t *testing.T, dir string) clone {
 	t.Helper()
-	c.shell(t, `git clone --quiet . "$1"`, dir)
+	c.shell(t, `umask 077; git clone --quiet . "$1"`, dir)
 	other := clone(dir)
 	other.linkTools(t, string(c))
 	return other
