@@ -377,7 +377,7 @@ bin/tools/helm: hack/build hack/helm/go.mod hack/helm/go.sum | check-go
 
 # One version of kubectl, so that each release renders the manifests in the same way.
 bin/tools/kubectl: $(KUBE_SOURCES) | check-go
-	hack/build hack/kube k8s.io/kubernetes/cmd/kubectl $@ $(KUBE_FLAGS)
+	hack/build hack/kube k8s.io/kubernetes/cmd/kubectl $@ $(KUBE_LDFLAGS)
 
 # Not in hack/tools, where another linter requires a YAML library that actionlint does not build with.
 bin/tools/actionlint: hack/build hack/actionlint/go.mod hack/actionlint/go.sum | check-go

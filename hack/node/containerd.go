@@ -69,10 +69,11 @@ func (n namespaces) nameByDigest(ctx context.Context) error {
 	for _, line := range strings.Split(strings.TrimSpace(list), "\n")[1:] { // the first line is a header
 		columns := strings.Fields(line)
 		tagged, digest := columns[0], columns[2]
-		if strings.Contains(tagged, "@") || strings.HasPrefix(tagged, "sha256:") {
+		colon := strings.LastIndexByte(tagged, ':')
+		if colon < 0 || strings.Contains(tagged, "@") || strings.HasPrefix(tagged, "sha256:") {
 			continue // it is such a name, or an ID of the kubelet
 		}
-		name := tagged[:strings.LastIndexByte(tagged, ':')]
+		name := tagged[:colon]
 		if err := n.run(ctx, nil, ctr("images", "tag", "--force", tagged, name+"@"+digest)...); err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ import (
 
 const usage = `usage: node check            check whether this machine can run a node
        node up               run a cluster of one node until Ctrl-C
-       node load FILE.tar... load images into the running node, from archives of "docker save"`
+       node load FILE.tar... load images into the running node, from archives of "docker save" or OCI layouts`
 
 func main() { process.Main(command) }
 
