@@ -217,8 +217,9 @@ func renderInstaller(f *fixture, r release) string {
 	for _, source := range []string{"config", "hack"} {
 		framework.Must(f, os.CopyFS(filepath.Join(dir, source), os.DirFS(filepath.Join(r.source, source))))
 	}
-	_, err := process.Output(f.Context(), exec.CommandContext(f.Context(), filepath.Join(dir, "hack", "installer"), f.Env.Binary("kubectl"),
-		"config/default", "registry.example.com/apikey-operator:v1.0.0"))
+	framework.Must(f, os.Symlink(filepath.Join(r.source, "Makefile"), filepath.Join(dir, "Makefile")))
+	_, err := process.Output(f.Context(), exec.CommandContext(f.Context(), "make", "--directory="+dir, "build-installer",
+		"KUBECTL="+f.Env.Binary("kubectl"), "IMAGE=registry.example.com/apikey-operator:v1.0.0"))
 	framework.Must(f, err)
 	manifests, err := os.ReadFile(filepath.Join(dir, "dist", "install.yaml"))
 	framework.Must(f, err)
