@@ -238,7 +238,7 @@ bench-gateways: load-generators bin/bench/server bin/images/caddy ## Benchmark r
 	go test -count=1 -timeout=30m -tags=bench -v -run=TestGateways ./test/bench
 
 .PHONY: bench-scale
-bench-scale: kube build ## Benchmark 100 000 APIKeys on a local Kubernetes API and write docs/benchmarks.md. Takes about 20 minutes.
+bench-scale: kube build ## Benchmark 100 000 APIKeys on a local Kubernetes API and write docs/benchmarks.md. Takes about 7 minutes.
 	go test -count=1 -timeout=60m -tags=bench -v -run=TestScale ./test/bench/scale
 
 .PHONY: bench-issuing

@@ -34,7 +34,8 @@ const (
 // takes for each call of the controller. It adds the validations of the API server one after the other. The webhook is not among them: its
 // configuration matches no status and no Secret, so that issuing does not call it.
 func TestIssuing(t *testing.T) {
-	p := populate(t, issuedPerSetup)
+	p := newPopulation(t)
+	p.fill(issuedPerSetup)
 	measured := report.Report{Command: "make bench-issuing"}
 	for _, setup := range []struct {
 		name  string

@@ -67,8 +67,8 @@ func (p *population) in(t *testing.T) *population {
 	return &copied
 }
 
-// populate starts a Kubernetes API with this many issued keys.
-func populate(t *testing.T, count int) *population {
+// newPopulation starts a Kubernetes API without issued keys.
+func newPopulation(t *testing.T) *population {
 	t.Helper()
 	p := &population{Env: testenv.Start(t, "--request-timeout=10m"), t: t} // a busy machine needs longer than a minute to list them
 	p.identity = p.User(t, "system:serviceaccount:apikey-system:apikey-controller", "system:masters")
@@ -88,12 +88,14 @@ func populate(t *testing.T, count int) *population {
 	})
 	controller.Kill()
 	p.issuedForm = p.formOf(issued)
-
-	started := time.Now()
-	p.issued = p.store(&p.issuedForm, count)
-	t.Logf("stored %d keys of %d bytes in %s", count, len(p.issuedForm.content), time.Since(started).Round(time.Millisecond))
-	p.checkStored(&p.issued[count-1])
 	return p
+}
+
+// fill stores issued keys until there are this many.
+func (p *population) fill(count int) {
+	p.t.Helper()
+	p.issued = append(p.issued, p.store(&p.issuedForm, count-len(p.issued))...)
+	p.checkStored(&p.issued[count-1])
 }
 
 func namespaceName(i int) string { return fmt.Sprintf("namespace-%02d", i%namespaces) }

@@ -25,7 +25,8 @@ var (
 // TestScale measures one part after the other with the same keys. It writes the report when all parts have run.
 func TestScale(t *testing.T) {
 	measured := report.Report{Command: "make bench-scale"}
-	cluster := populate(t, *scale)
+	cluster := newPopulation(t)
+	cluster.grow(*scale)
 	parts := []struct {
 		name    string
 		measure func(*testing.T, *population) []report.Row

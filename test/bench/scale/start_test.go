@@ -14,21 +14,50 @@ import (
 	"testing"
 	"time"
 
+	"squirrel.dev/apikey-operator/test/bench/chart"
 	"squirrel.dev/apikey-operator/test/bench/report"
 	"squirrel.dev/apikey-operator/test/framework"
 )
+
+// grow stores more and more keys, up to count, and draws how long an authenticator starts over their number, compared with curl.
+func (p *population) grow(count int) {
+	p.t.Helper()
+	start, list := chart.Line{Name: "start of an authenticator"}, chart.Line{Name: "curl listing the keys"}
+	for size := max(count/1000, 1); size <= count; size *= 10 {
+		p.fill(size)
+		curl := p.curl()
+		curl() // the first list reads from etcd
+		var synced, listed []float64
+		for range *turns {
+			listed = append(listed, curl())
+			authenticator, seconds := p.timeStart()
+			authenticator.Kill()
+			synced = append(synced, seconds)
+		}
+		start.Points = append(start.Points, [2]float64{float64(size), report.Median(synced)})
+		list.Points = append(list.Points, [2]float64{float64(size), report.Median(listed)})
+	}
+	drawn := chart.Chart{Title: "Start of an authenticator over the number of keys", X: "keys", Y: "s", Lines: []chart.Line{start, list}}
+	framework.Must(p.t, drawn.Write(inRepository(p.t, "docs", "benchmarks", "start-time")))
+}
+
+// timeStart starts an authenticator, and returns the seconds until it was ready.
+func (p *population) timeStart() (*daemon, float64) {
+	p.t.Helper()
+	started := time.Now()
+	authenticator, _ := p.startAuthenticator()
+	return authenticator, time.Since(started).Seconds()
+}
 
 // starts measures the time of an authenticator from its start until it is ready, compared with curl, and its memory.
 func starts(t *testing.T, p *population) []report.Row {
 	t.Helper()
 	var synced, listed, peak, atRest, heap []float64
 	list := p.curl()
-	list() // the first list reads from etcd
 	for range *turns {
 		listed = append(listed, list())
-		started := time.Now()
-		authenticator, _ := p.startAuthenticator()
-		synced = append(synced, time.Since(started).Seconds())
+		authenticator, seconds := p.timeStart()
+		synced = append(synced, seconds)
 		memory := authenticator.atRest()
 		peak, atRest = append(peak, memory.peak), append(atRest, memory.now)
 		heap = append(heap, authenticator.Metric("go_memstats_heap_alloc_bytes")/megabyte)
