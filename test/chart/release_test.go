@@ -40,14 +40,7 @@ func TestChart_IsAppliedWithoutWarnings(t *testing.T) {
 	env := testenv.Shared(t)
 	namespace := env.Namespace(t)
 	for _, values := range []string{"", allOptions} {
-		output, err := env.ControlPlane.Kubectl(t.Context(), render(t, namespace, values),
-			"apply", "--server-side", "--dry-run=server", "--filename=-")
-		framework.Must(t, err)
-		for line := range strings.SplitSeq(strings.TrimSpace(output), "\n") {
-			if !strings.HasSuffix(line, " serverside-applied (server dry run)") {
-				t.Errorf("kubectl apply printed: %s", line)
-			}
-		}
+		env.Apply(t, render(t, namespace, values), "--dry-run=server", "--filename=-")
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -20,15 +19,12 @@ import (
 	"squirrel.dev/apikey-operator/internal/apikey"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
+	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
 func TestInstall_HasNoWarningsAndNoDrift(t *testing.T) {
 	env := installed(t)
-	for line := range strings.SplitSeq(strings.TrimSpace(installation.output), "\n") {
-		if !strings.HasSuffix(line, " serverside-applied") {
-			t.Errorf("kubectl apply: got %q, want \"... serverside-applied\"", line)
-		}
-	}
+	testenv.ExpectEachApplied(t, installation.output, "serverside-applied")
 	for _, kustomization := range kustomizations(t) {
 		if diff, err := env.Kubectl(t, "diff", "--server-side", "--kustomize", kustomization); err != nil {
 			t.Errorf("the objects in the API server differ from %s: %s", kustomization, diff)

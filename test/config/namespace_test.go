@@ -14,7 +14,7 @@ import (
 
 func TestNamespace_CanBeChanged(t *testing.T) {
 	env := installed(t)
-	env.InstallCRDs(t, certManager, "deploy/crds")
+	env.InstallCertManagerCRDs(t)
 	for _, directory := range []string{"default", "overlays/cert-manager", "overlays/no-webhook"} {
 		t.Run(directory, func(t *testing.T) {
 			kustomization := writeKustomization(t, fmt.Sprintf(
@@ -37,7 +37,7 @@ func TestNamespace_CanBeChanged(t *testing.T) {
 // The console's certificate is issued by the controller, or by cert-manager for names of the other namespace.
 func TestNamespace_OfTheConsoleCanBeChanged(t *testing.T) {
 	env := installed(t)
-	env.InstallCRDs(t, certManager, "deploy/crds")
+	env.InstallCertManagerCRDs(t)
 	namespace := env.Namespace(t)
 	for _, transformers := range []string{"console]\n", "console-cert-manager]\ntransformers: [CONFIG/overlays/console-cert-manager/namespace]\n"} {
 		kustomization := writeKustomization(t, "namespace: "+namespace+"\nresources: [CONFIG/overlays/"+transformers)

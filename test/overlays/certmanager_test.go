@@ -24,19 +24,16 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-const (
-	certManager     = "github.com/cert-manager/cert-manager@v1.21.2" // for its CustomResourceDefinitions; hack/cert-manager has its controllers
-	tenantNamespace = "shop"                                         // has a console
-)
+const tenantNamespace = "shop" // has a console
 
 // cert-manager issues the certificates of the overlays. The processes serve them, and clients verify them with ca.crt of the Secrets.
 func TestCertManagerOverlays_CertManagerIssuesTheCertificates(t *testing.T) {
 	t.Parallel()
 	env := testenv.StartEmpty(t)
-	env.InstallCRDs(t, certManager, "deploy/crds")
+	env.InstallCertManagerCRDs(t)
 	framework.Must(t, env.Client.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: tenantNamespace}}))
-	apply(t, env, configDir+"/overlays/cert-manager")
-	apply(t, env, testenv.Kustomization(t, configDir, "namespace: "+tenantNamespace+"\nresources: [CONFIG/overlays/console-cert-manager]\n"+
+	env.Apply(t, "", "--kustomize", configDir+"/overlays/cert-manager")
+	env.Apply(t, "", "--kustomize", testenv.Kustomization(t, configDir, "namespace: "+tenantNamespace+"\nresources: [CONFIG/overlays/console-cert-manager]\n"+
 		"transformers: [CONFIG/overlays/console-cert-manager/namespace]\n"))
 	binaries.Start(t, process.Command{
 		Path: binaries.Path(t, "cert-manager", "cert-manager"),

@@ -24,7 +24,7 @@ func TestPrometheusOverlay_IsAcceptedByTheAdmissionWebhookOfThePrometheusOperato
 	t.Parallel()
 	env := testenv.StartEmpty(t)
 	env.InstallCRDs(t, prometheusOperator, "example/prometheus-operator-crd")
-	apply(t, env, configDir+"/default")
+	env.Apply(t, "", "--kustomize", configDir+"/default")
 	port, certDir := env.Webhook(t, "testdata/prometheus-operator-webhook.yaml")
 	webhook := binaries.Start(t, process.Command{
 		Path: binaries.Path(t, "prometheus-operator", "admission-webhook"),
@@ -35,7 +35,7 @@ func TestPrometheusOverlay_IsAcceptedByTheAdmissionWebhookOfThePrometheusOperato
 		Log: filepath.Join(t.TempDir(), "log"),
 	})
 	refuseInvalidRule(t, env)
-	apply(t, env, configDir+"/overlays/prometheus")
+	env.Apply(t, "", "--kustomize", configDir+"/overlays/prometheus")
 	select {
 	case <-webhook.Ended():
 		t.Errorf("the webhook ended: %v", webhook.Err())

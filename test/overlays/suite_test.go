@@ -6,10 +6,8 @@
 package overlays_test
 
 import (
-	"strings"
 	"testing"
 
-	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
@@ -19,15 +17,3 @@ const (
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
-
-// apply applies a kustomization. A warning or a conflict fails the test.
-func apply(t *testing.T, env *testenv.Env, kustomization string) {
-	t.Helper()
-	output, err := env.Kubectl(t, "apply", "--server-side", "--kustomize", kustomization)
-	framework.Must(t, err)
-	for line := range strings.Lines(output) {
-		if !strings.HasSuffix(line, " serverside-applied\n") {
-			t.Errorf("kubectl apply printed: %s", line)
-		}
-	}
-}

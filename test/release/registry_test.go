@@ -7,7 +7,6 @@ package release_test
 
 import (
 	"encoding/json"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -61,15 +60,11 @@ func (m mirror) crane(t *testing.T, args ...string) string {
 // run runs one of bin/tools and returns its standard output.
 func run(t *testing.T, tool string, args ...string) string {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), binaries.Path(t, "tools", tool), args...)
-	command.Env = append(command.Environ(), "HOME="+t.TempDir())
-	var stderr strings.Builder
-	command.Stderr = &stderr
-	output, err := command.Output()
+	output, err := binaries.Tool(t, tool, args...)
 	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", tool, strings.Join(args, " "), err, stderr.String())
+		t.Fatalf("%s %s: %v", tool, strings.Join(args, " "), err)
 	}
-	return strings.TrimSpace(string(output))
+	return strings.TrimSpace(output)
 }
 
 // imageConfig has the fields of the configuration of an image that are tested.

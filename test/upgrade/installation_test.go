@@ -244,16 +244,10 @@ func kustomizationOf(kustomizations ...string) func(f *fixture, r release) strin
 	}
 }
 
-// applyManifests applies manifests as the documentation describes it. A conflict of field managers ends the test.
+// applyManifests applies manifests as the documentation describes it.
 func applyManifests(f *fixture, _ release, manifests string) {
 	f.Helper()
-	output, err := f.Env.ControlPlane.Kubectl(f.Context(), manifests, "apply", "--server-side", "--filename=-")
-	framework.Must(f, err)
-	for line := range strings.Lines(output) {
-		if !strings.HasSuffix(line, " serverside-applied\n") {
-			f.Errorf("kubectl apply printed: %s", line)
-		}
-	}
+	f.Env.Apply(f, manifests, "--filename=-")
 }
 
 func (f *fixture) chartFlags() []string {

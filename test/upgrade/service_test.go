@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/operator"
 )
@@ -56,10 +57,10 @@ func (s *service) roll(r release) {
 }
 
 // add adds a process when it is ready.
-func (s *service) add(process *operator.Process) {
+func (s *service) add(started *operator.Process) {
 	s.Helper()
-	framework.Eventually(s, "the "+process.Subcommand+" is ready", func() bool { return s.isReady(process) })
-	added := member{process, process.Address(s.server)}
+	framework.Eventually(s, "the "+started.Subcommand+" is ready", func() bool { return s.isReady(started) })
+	added := member{started, started.Address(s.server)}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.members = append(s.members, added)
@@ -71,12 +72,8 @@ func (s *service) remove(former member) {
 	s.members = slices.DeleteFunc(s.members, func(m member) bool { return m == former })
 }
 
-func (s *service) isReady(process *operator.Process) bool {
-	response, err := http.Get("http://" + process.Address("health") + "/readyz")
-	if err != nil {
-		return false
-	}
-	return response.Body.Close() == nil && response.StatusCode == http.StatusOK
+func (s *service) isReady(running *operator.Process) bool {
+	return process.HTTPReady("http://"+running.Address("health")+"/readyz")(s.Context()) == nil
 }
 
 // addresses returns the addresses of all processes.

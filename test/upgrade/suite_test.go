@@ -28,11 +28,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
-const (
-	systemNamespace = "apikey-system"
-
-	certManager = "github.com/cert-manager/cert-manager@v1.21.2" // for its CustomResourceDefinitions
-)
+const systemNamespace = "apikey-system"
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
@@ -88,7 +84,7 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	env := testenv.StartEmpty(t)
-	env.InstallCRDs(t, certManager, "deploy/crds")
+	env.InstallCertManagerCRDs(t)
 	return &fixture{Fixture: testenv.NewFixture(t, env), keyFile: filepath.Join(t.TempDir(), ".api_key")}
 }
 

@@ -23,6 +23,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -222,6 +223,29 @@ func (e *Env) Kubectl(t testing.TB, args ...string) (string, error) {
 	return e.ControlPlane.Kubectl(t.Context(), "", args...)
 }
 
+// Apply applies manifests, or what the arguments name, with `kubectl apply --server-side`. A conflict of field managers ends the test, and a
+// warning fails it.
+func (e *Env) Apply(t testing.TB, manifests string, args ...string) {
+	t.Helper()
+	output, err := e.ControlPlane.Kubectl(t.Context(), manifests, append([]string{"apply", "--server-side"}, args...)...)
+	framework.Must(t, err)
+	result := "serverside-applied"
+	if slices.Contains(args, "--dry-run=server") {
+		result += " (server dry run)"
+	}
+	ExpectEachApplied(t, output, result)
+}
+
+// ExpectEachApplied expects that `kubectl apply` printed this result for each object, and nothing else.
+func ExpectEachApplied(t testing.TB, output, result string) {
+	t.Helper()
+	for line := range strings.SplitSeq(strings.TrimSpace(output), "\n") {
+		if !strings.HasSuffix(line, " "+result) {
+			t.Errorf("kubectl apply: got %q, want \"... %s\"", line, result)
+		}
+	}
+}
+
 // Kustomization writes a kustomization.yaml and returns its directory. In the content, CONFIG stands for the directory config.
 func Kustomization(t testing.TB, config, content string) (dir string) {
 	t.Helper()
@@ -233,6 +257,12 @@ func Kustomization(t testing.TB, config, content string) (dir string) {
 	content = strings.ReplaceAll(content, "CONFIG", config)
 	framework.Must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(content), 0o600))
 	return dir
+}
+
+// InstallCertManagerCRDs installs the CustomResourceDefinitions of the version of cert-manager whose controllers hack/cert-manager has.
+func (e *Env) InstallCertManagerCRDs(t testing.TB) {
+	t.Helper()
+	e.InstallCRDs(t, "github.com/cert-manager/cert-manager@v1.21.2", "deploy/crds")
 }
 
 // InstallCRDs installs the CustomResourceDefinitions in a directory of a Go module, which it downloads. The module is "path@version".
