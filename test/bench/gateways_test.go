@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,7 +42,7 @@ func TestGateways(t *testing.T) {
 	}
 	samples := l.measure()
 	writeSection(t, "make bench-gateways", "ladder", report.Report{
-		Rows: append(append(nginx.rows(samples), caddy.rows(samples)...), haproxy.rows(samples)...), Tables: []report.Table{l.table(samples)},
+		Rows: slices.Concat(nginx.rows(samples), caddy.rows(samples), haproxy.rows(samples)), Tables: []report.Table{l.table(samples)},
 	})
 }
 

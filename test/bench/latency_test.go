@@ -74,8 +74,9 @@ func (s *server) latencyOverRate(t *testing.T) report.Table {
 			report.Thousands(rate), report.Number(reached), report.Number(at50), report.Number(at99), report.Number(at999),
 			report.Number(median(func(l latency) float64 { return l.processors })),
 		})
-		p50.Points, p99.Points, p999.Points = append(p50.Points, point(rate, at50)), append(p99.Points, point(rate, at99)),
-			append(p999.Points, point(rate, at999))
+		p50.Add(rate, at50)
+		p99.Add(rate, at99)
+		p999.Add(rate, at999)
 		if reached < 0.97*float64(rate) {
 			break
 		}

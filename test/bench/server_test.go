@@ -104,9 +104,7 @@ func stopwatch(t *testing.T, processes ...*process.Process) func() []float64 {
 	read := func() []float64 {
 		used := make([]float64, len(processes))
 		for i, p := range processes {
-			var time unix.Timespec
-			framework.Must(t, unix.ClockGettime(int32(^p.PID()<<3|2), &time)) // as clock_getcpuclockid(3) does
-			used[i] = float64(time.Nano()) / 1000
+			used[i] = float64(readClock(t, int32(^p.PID()<<3|2))) / 1000 // as clock_getcpuclockid(3) does
 		}
 		return used
 	}
@@ -118,6 +116,14 @@ func stopwatch(t *testing.T, processes ...*process.Process) func() []float64 {
 		}
 		return used
 	}
+}
+
+// readClock returns the time of a clock, in ns.
+func readClock(t *testing.T, clock int32) int64 {
+	t.Helper()
+	var now unix.Timespec
+	framework.Must(t, unix.ClockGettime(clock, &now))
+	return now.Nano()
 }
 
 // perRequest divides the processor times of processes by a number of requests.

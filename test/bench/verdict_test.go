@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"math/rand/v2"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -54,22 +53,13 @@ func verdicts(t *testing.T) report.Report {
 		if count == 1_000 {
 			rows = append(rows, report.Row{Figure: figure, Unit: "ns", Values: samples[0], Floor: "only SHA-256 of the token", Floors: samples[2]})
 		}
-		verdict.Points = append(verdict.Points, point(count, report.Median(samples[0])))
-		lookup.Points = append(lookup.Points, point(count, report.Median(samples[1])))
+		verdict.Add(count, report.Median(samples[0]))
+		lookup.Add(count, report.Median(samples[1]))
 	}
 	writeChart(t, "verdict-time", &chart.Chart{
 		Title: "Time of a verdict over the number of keys", X: "keys", Y: "ns of processor time", Lines: []chart.Line{verdict, lookup},
 	})
 	return report.Report{Rows: rows}
-}
-
-// point returns a point of a curve, whose value has three digits, as the tables do.
-func point(x int, y float64) [2]float64 {
-	rounded, err := strconv.ParseFloat(strconv.FormatFloat(y, 'g', 3, 64), 64)
-	if err != nil {
-		panic(err)
-	}
-	return [2]float64{float64(x), rounded}
 }
 
 // decisions are requests with keys in random order.
@@ -157,9 +147,7 @@ func (d *decisions) time(decide func(r *request)) float64 {
 // processorTime returns what this thread has used so far, in ns.
 func (d *decisions) processorTime() int64 {
 	d.t.Helper()
-	var used unix.Timespec
-	framework.Must(d.t, unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &used))
-	return used.Nano()
+	return readClock(d.t, unix.CLOCK_THREAD_CPUTIME_ID)
 }
 
 // memory measures the memory of a Keyring, and of a plain Go map that has the same keys by their digests.
@@ -175,8 +163,8 @@ func memory(t *testing.T) report.Report {
 			return filled
 		})
 		ofPlain := memoryOf(minted, func() any { return plainKeys(minted) })
-		keyring.Points = append(keyring.Points, point(count, ofKeyring/1000))
-		plain.Points = append(plain.Points, point(count, ofPlain/1000))
+		keyring.Add(count, ofKeyring/1000)
+		plain.Add(count, ofPlain/1000)
 		perKey, perPlainKey = ofKeyring/float64(count), ofPlain/float64(count)
 	}
 	writeChart(t, "verdict-memory", &chart.Chart{

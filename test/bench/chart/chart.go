@@ -33,6 +33,15 @@ type Line struct {
 	Points [][2]float64 `json:"points"`
 }
 
+// Add adds a point, whose y has three digits, as in the tables.
+func (l *Line) Add(x int, y float64) {
+	rounded, err := strconv.ParseFloat(strconv.FormatFloat(y, 'g', 3, 64), 64)
+	if err != nil {
+		panic(err) // no other text is formatted
+	}
+	l.Points = append(l.Points, [2]float64{float64(x), rounded})
+}
+
 // Write writes the data of a chart to FILE.json and the picture to FILE.svg.
 func (c *Chart) Write(file string) error {
 	data, err := json.MarshalIndent(c, "", "  ")

@@ -44,12 +44,12 @@ func controllerAtWork(t *testing.T, p *population) []report.Row {
 		written = append(written, p.rateOfClient(issuedPerTurn))
 		t.Logf("keys/s by the controller %.0f, by the client %.0f", issued, written)
 	}
-	at := fmt.Sprintf(" at %s keys", thousands(len(p.issued)))
+	at := fmt.Sprintf(" at %s keys", report.Thousands(len(p.issued)))
 	return []report.Row{
 		{Figure: "memory (RSS) of a controller at rest," + at, Unit: "MB", Values: []float64{memory.now}, Bar: report.Bar{AtMost: 250}},
 		{Figure: "peak memory (RSS) until then," + at, Unit: "MB", Values: []float64{memory.peak}},
 		{
-			Figure: fmt.Sprintf("issuing %s keys at once,%s", thousands(issuedPerTurn), at), Unit: "keys/s", Values: issued,
+			Figure: fmt.Sprintf("issuing %s keys at once,%s", report.Thousands(issuedPerTurn), at), Unit: "keys/s", Values: issued,
 			Floor: "a client that sends as many of the same writes at a time", Floors: written, Bar: report.Bar{AtLeast: 0.9},
 		},
 	}

@@ -72,7 +72,7 @@ func (p *population) issuing(setup string, calls []apiCall) []report.Row {
 		written = append(written, p.rateOfClient(issuedPerSetup))
 	}
 	rows := []report.Row{{
-		Figure: fmt.Sprintf("issuing %s keys at once, %s", thousands(issuedPerSetup), setup), Unit: "keys/s", Values: issued,
+		Figure: fmt.Sprintf("issuing %s keys at once, %s", report.Thousands(issuedPerSetup), setup), Unit: "keys/s", Values: issued,
 		Floor: "a client that sends as many of the same writes at a time", Floors: written, Bar: report.Bar{AtLeast: 0.9},
 	}, {
 		Figure: "processor time of the controller for a key, " + setup, Unit: "ms", Values: byController,

@@ -45,7 +45,7 @@ func revocations(t *testing.T, p *population) []report.Row {
 		}
 	}
 	return []report.Row{{
-		Figure: fmt.Sprintf("from the patch of `active` to the first 401, %s keys, p99 of %d", thousands(len(p.issued)), revocationsPerTurn),
+		Figure: fmt.Sprintf("from the patch of `active` to the first 401, %s keys, p99 of %d", report.Thousands(len(p.issued)), revocationsPerTurn),
 		Unit:   "ms", Values: refused, Floor: "a bare watch of client-go that receives the change", Floors: watched, Bar: report.Bar{AtMost: 1.5},
 	}}
 }

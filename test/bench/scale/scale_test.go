@@ -53,8 +53,6 @@ func percentile99(values []float64) float64 {
 	return sorted[len(sorted)*99/100]
 }
 
-func thousands(number int) string { return report.Thousands(number) }
-
 func inRepository(t *testing.T, elements ...string) string {
 	t.Helper()
 	root, err := controlplane.FindRepository()

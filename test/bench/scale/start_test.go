@@ -23,7 +23,8 @@ import (
 func (p *population) grow(count int) {
 	p.t.Helper()
 	start, list := chart.Line{Name: "start of an authenticator"}, chart.Line{Name: "curl listing the keys"}
-	for size := max(count/1000, 1); size <= count; size *= 10 {
+	for _, fraction := range []int{1000, 100, 10, 1} {
+		size := max(count/fraction, 1)
 		p.fill(size)
 		curl := p.curl()
 		curl() // the first list reads from etcd
@@ -34,8 +35,8 @@ func (p *population) grow(count int) {
 			authenticator.Kill()
 			synced = append(synced, seconds)
 		}
-		start.Points = append(start.Points, [2]float64{float64(size), report.Median(synced)})
-		list.Points = append(list.Points, [2]float64{float64(size), report.Median(listed)})
+		start.Add(size, report.Median(synced))
+		list.Add(size, report.Median(listed))
 	}
 	drawn := chart.Chart{Title: "Start of an authenticator over the number of keys", X: "keys", Y: "s", Lines: []chart.Line{start, list}}
 	framework.Must(p.t, drawn.Write(inRepository(p.t, "docs", "benchmarks", "start-time")))
@@ -64,7 +65,7 @@ func starts(t *testing.T, p *population) []report.Row {
 		authenticator.Kill()
 		t.Logf("listed in %.2f s, synced in %.2f s, %+v, heap %.0f MB", listed[len(listed)-1], synced[len(synced)-1], memory, heap[len(heap)-1])
 	}
-	at := fmt.Sprintf(" at %s keys", thousands(len(p.issued)))
+	at := fmt.Sprintf(" at %s keys", report.Thousands(len(p.issued)))
 	return []report.Row{
 		{
 			Figure: "start of an authenticator until it is ready," + at, Unit: "s", Values: synced,
