@@ -273,7 +273,10 @@ export KUBEBUILDER_ASSETS := $(CURDIR)/bin/kube
 kube: bin/kube/kube
 endif
 
-KUBE_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print $$2; exit }' hack/kube/go.mod)
+# The version of a module that the go.mod of a directory requires: $(call version_of,MODULE,DIRECTORY).
+version_of = $(shell awk '$$1 == "$(1)" { print $$2; exit }' $(2)/go.mod)
+
+KUBE_VERSION := $(call version_of,k8s.io/kubernetes,hack/kube)
 
 KUBE_SOURCES := hack/build hack/kube/multicall/multicall.go hack/kube/go.mod hack/kube/go.sum
 KUBE_LDFLAGS := -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)"
@@ -289,7 +292,7 @@ bin/kube/kube: hack/kube/main.go $(wildcard hack/kube/controllermanager/*.go) $(
 	for name in etcd kube-apiserver kube-controller-manager kubectl; do ln -sf kube bin/kube/$$name; done
 
 # The control plane of the oldest supported Kubernetes. etcd and kubectl are those of `make kube`.
-OLDEST_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print $$2; exit }' hack/kube-oldest/go.mod)
+OLDEST_VERSION := $(call version_of,k8s.io/kubernetes,hack/kube-oldest)
 
 bin/kube-oldest/kube-%: hack/build hack/kube-oldest/go.mod hack/kube-oldest/go.sum | check-go
 	$(BUILD_ENVIRONMENT) hack/build hack/kube-oldest k8s.io/kubernetes/cmd/$(@F) $@ $(BUILD_FLAGS) \
@@ -392,7 +395,7 @@ bin/tools/oci: hack/build $(wildcard hack/oci/*.go) hack/oci/go.mod hack/oci/go.
 # Syft writes its version into each SBOM.
 bin/tools/syft: hack/build hack/syft/go.mod hack/syft/go.sum | check-go
 	hack/build hack/syft github.com/anchore/syft/cmd/syft $@ \
-	  -ldflags="-X main.version=$$(awk '$$1 == "github.com/anchore/syft" { print $$2; exit }' hack/syft/go.mod)"
+	  -ldflags="-X main.version=$(call version_of,github.com/anchore/syft,hack/syft)"
 
 bin/tools/%: hack/build hack/tools/go.mod hack/tools/go.sum | check-go
 	hack/build hack/tools $(package) $@
