@@ -357,9 +357,9 @@ func TestRotate_TheCallersTokenEndsAtOnceOnlyWithForce(t *testing.T) {
 		f.call(path, former).assertError(t, 401, keyRequired)
 	}
 
-	object := f.object(string(self.Key.UID))
-	object.Spec.Rotation = &v1alpha1.Rotation{Overlap: &metav1.Duration{}}
-	framework.Must(t, f.Env.Client.Update(t.Context(), object))
+	f.UpdateKey(f.object(string(self.Key.UID)).Name, func(key *v1alpha1.APIKey) {
+		key.Spec.Rotation = &v1alpha1.Rotation{Overlap: &metav1.Duration{}}
+	})
 	f.call(path, second.Token).assertError(t, 409, ownTokenEnds)
 	payload[rotatedKey](t, f.call(path, second.Token, `{"overlap": "1m"}`))
 }
