@@ -223,8 +223,8 @@ func (e *Env) Kubectl(t testing.TB, args ...string) (string, error) {
 	return e.ControlPlane.Kubectl(t.Context(), "", args...)
 }
 
-// Apply applies manifests, or what the arguments name, with `kubectl apply --server-side`. A conflict of field managers ends the test, and a
-// warning fails it.
+// Apply applies manifests, or what the arguments name, with `kubectl apply --server-side`. A conflict of field managers ends the test, and
+// a warning fails it.
 func (e *Env) Apply(t testing.TB, manifests string, args ...string) {
 	t.Helper()
 	output, err := e.ControlPlane.Kubectl(t.Context(), manifests, append([]string{"apply", "--server-side"}, args...)...)
