@@ -83,7 +83,7 @@ func (t *tour) run(ctx context.Context) error {
 		{"The controller has minted a token. The one-time Secret holds it; the APIKey holds only its hash.", t.readToken},
 		{"A gateway checks a request that reads. It is granted.", t.checkRead},
 		{"It checks a request that writes. It is denied: 401.", t.checkWrite},
-		{"Rotate the token. The former one stays accepted for 10 seconds after the rotation.", t.rotate},
+		{"Rotate the token. The former one stays accepted for 5 seconds after the rotation.", t.rotate},
 		{"The Secret has the new token. Gateways accept both.", t.checkBoth},
 		{"After the overlap, a read with the former token is denied: 401.", t.checkFormer},
 		{"Deactivate the key. That is final.", t.deactivate},
@@ -151,7 +151,7 @@ func (t *tour) checkWrite(ctx context.Context) error {
 
 // rotate requests a rotation, as kubectl apikey rotate does, and waits until the former token has an end.
 func (t *tour) rotate(ctx context.Context) error {
-	request := fmt.Sprintf(`{"spec": {"rotation": {"request": {"at": %q, "overlap": "10s"}}}}`, time.Now().UTC().Format(time.RFC3339))
+	request := fmt.Sprintf(`{"spec": {"rotation": {"request": {"at": %q, "overlap": "5s"}}}}`, time.Now().UTC().Format(time.RFC3339))
 	if _, err := t.kubectl(ctx, "", "patch", "apikey", "frontend", "--namespace", "shop", "--type=merge", "--patch", request); err != nil {
 		return err
 	}

@@ -163,7 +163,7 @@ func TestDemo_PrintsTheTourAndLeavesNoProcess(t *testing.T) {
 		`sq_....\.\.\.`,
 		`X-Forwarded-Method: GET`, `200 OK`, `X-Auth-App: Frontend%20App`,
 		`X-Forwarded-Method: POST`, `401 Unauthorized`, `API key does not have write access`,
-		`"overlap": "10s"`, `apikey\.keys\.squirrel\.dev/frontend patched`, `condition met`,
+		`"overlap": "5s"`, `apikey\.keys\.squirrel\.dev/frontend patched`, `condition met`,
 		`X-Forwarded-Method: GET`, `200 OK`, `sq_....\.\.\.`, `X-Forwarded-Method: GET`, `200 OK`,
 		`X-Forwarded-Method: GET`, `401 Unauthorized`,
 		`apikey\.keys\.squirrel\.dev/frontend patched`,
