@@ -407,6 +407,7 @@ func (c *conflictChange) check(t *testing.T) string {
 // replaces it by another object of its name. A key that waits for it is enqueued if its conflict ends, and causes no work if that stays the
 // same. In a large group, other keys wait too, which come later.
 func TestInvariant10_EachChangeThatEndsAConflictEnqueuesTheKeyThatWaits(t *testing.T) {
+	t.Parallel()
 	const composed, decomposed = "Caf\u00e9", "Cafe\u0301"
 	created := func(after time.Duration) func(*v1alpha1.APIKey) {
 		return func(key *v1alpha1.APIKey) { key.CreationTimestamp = metav1.NewTime(time.Now().Add(after)) }

@@ -167,6 +167,7 @@ func waits() map[string]wait {
 // TestInvariant10_AWaitingKeyCausesNoLoad runs each kind of waiting key for 25 minutes with an event every 15 seconds. It counts the
 // controller's writes. A change of state may take 4. Afterwards only reattempts with a growing backoff may write.
 func TestInvariant10_AWaitingKeyCausesNoLoad(t *testing.T) {
+	t.Parallel()
 	for name := range waits() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -90,6 +90,7 @@ func TestInvariant10_KeysThatExpireAtOnceDoNotDelayANewKey(t *testing.T) {
 }
 
 func TestReconcile_ABlockedKeyDoesNotReserveItsAppName(t *testing.T) {
+	t.Parallel()
 	for reason, block := range map[string]func(f *fixture, c *calls){
 		v1alpha1.ReasonTokenHashConflict: func(f *fixture, _ *calls) {
 			f.CreateKey("owner", tokenHash(token.Hash("shared")))

@@ -117,6 +117,7 @@ func (f *fixture) waitForEnd(name, reason string) {
 }
 
 func TestReconcile_CallsOfTheKubernetesAPI(t *testing.T) {
+	t.Parallel()
 	for name, ending := range endings {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -136,6 +137,7 @@ func TestReconcile_CallsOfTheKubernetesAPI(t *testing.T) {
 }
 
 func TestInvariant3_OneTokenAfterACrashAtAnyCall(t *testing.T) {
+	t.Parallel()
 	for at, call := range callsOfIssuing {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d %s after=%v", at, call, after), func(t *testing.T) {
@@ -156,6 +158,7 @@ func TestInvariant3_OneTokenAfterACrashAtAnyCall(t *testing.T) {
 }
 
 func TestReconcile_EndsAKeyAfterACrashAtAnyCall(t *testing.T) {
+	t.Parallel()
 	for name, ending := range endings {
 		for at, call := range ending.calls {
 			for _, after := range []bool{false, true} {
@@ -182,6 +185,7 @@ func TestReconcile_EndsAKeyAfterACrashAtAnyCall(t *testing.T) {
 // TestInvariant3_AKeyThatIsExtendedBeforeItsEndIsRecordedKeepsItsToken extends a key that has expired when the controller is about to record
 // its end.
 func TestInvariant3_AKeyThatIsExtendedBeforeItsEndIsRecordedKeepsItsToken(t *testing.T) {
+	t.Parallel()
 	for name, isAccepted := range map[string]bool{"issued": true, "handed over, but not accepted yet": false} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -232,6 +236,7 @@ const foreignSecret = `Secret "frontend-token" already exists and was not writte
 const secretOfAnotherKey = `Secret "frontend-token" hands over the token of APIKey "another": create this key with another spec.secret.name.`
 
 func TestReconcile_AForgedSecretIsNeverUsedOverwrittenOrDeleted(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		change  func(forged *corev1.Secret, another *v1alpha1.APIKey)
 		message string
@@ -321,6 +326,7 @@ func (f *fixture) assertSecretConflict(forged *corev1.Secret, message string) {
 // TestInvariant2_OneHandoverForTwoConcurrentClaims lets another controller claim for a second key while this one claims for the first. A
 // handover while both claims exist would result in two active keys.
 func TestInvariant2_OneHandoverForTwoConcurrentClaims(t *testing.T) {
+	t.Parallel()
 	for _, otherContinues := range []bool{true, false} {
 		t.Run(fmt.Sprintf("other controller continues=%v", otherContinues), func(t *testing.T) {
 			f := newFixture(t)
@@ -409,6 +415,7 @@ func TestInvariant3_OneTokenIfTheClientRetriesACallThatSucceeded(t *testing.T) {
 }
 
 func TestReconcile_ARefusedSecretStallsTheKeyAndNamesThePolicy(t *testing.T) {
+	t.Parallel()
 	const repeated = "sq_a-token-that-a-refusal-may-repeat"
 	for refusal, policy := range map[string]string{
 		`secrets "frontend-token" is forbidden: exceeded quota: few, requested: count/secrets=1`:               "exceeded quota: few",

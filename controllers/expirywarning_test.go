@@ -169,6 +169,7 @@ func TestWarnOfExpiry_OnlyOfAcceptedKeys(t *testing.T) {
 }
 
 func TestWarnOfExpiry_TriesAgainUnlessItIsRefused(t *testing.T) {
+	t.Parallel()
 	refusal := `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,` +
 		`"message":"events \"e\" is forbidden: exceeded quota: objects"}`
 	for _, test := range []struct {

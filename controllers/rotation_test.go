@@ -590,6 +590,7 @@ const changedSecret = `Secret "frontend-token" was not written for this key, or 
 
 // A Secret that holds no token of the key is another user's: it is found before the claim.
 func TestReconcile_AForeignOrEditedSecretStallsTheRotation(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(f *fixture, secret *corev1.Secret){
 		"edited": func(f *fixture, secret *corev1.Secret) {
 			secret.Data["token"] = []byte(token.New())
@@ -626,6 +627,7 @@ func TestReconcile_AForeignOrEditedSecretStallsTheRotation(t *testing.T) {
 
 // A Secret that must be replaced keeps its name until its finalizers are removed. Until then, no client can have a new token.
 func TestReconcile_AFinalizerOfTheSecretStallsTheRotation(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		change  func(f *fixture, secret *corev1.Secret)
 		isFound bool // before the claim
@@ -672,6 +674,7 @@ func TestReconcile_AFinalizerOfTheSecretStallsTheRotation(t *testing.T) {
 
 // The Secret changes between the claim and the handover.
 func TestReconcile_HandsOverARotationWhateverHappensToTheSecret(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		change    func(f *fixture, secret *corev1.Secret)
 		isReplace bool // whether another Secret replaces it
@@ -743,6 +746,7 @@ func TestReconcile_HandsOverARotationWhateverHappensToTheSecret(t *testing.T) {
 }
 
 func TestInvariant3_OneTokenOfARotationAfterACrashAtAnyCall(t *testing.T) {
+	t.Parallel()
 	for at, call := range callsOfRotating {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d %s after=%v", at, call, after), func(t *testing.T) {
@@ -856,6 +860,7 @@ func TestInvariant3_TwoControllersRotateAKeyOnce(t *testing.T) {
 
 // The process that claimed does not hand over in time, because it waited for a worker or was paused. It renews its claim, even a void one.
 func TestInvariant3_AHandoverThatIsLateRenewsItsClaim(t *testing.T) {
+	t.Parallel()
 	for name, late := range map[string]time.Duration{
 		"a little": acceptanceDelay, "for longer than the timeout": 2 * acceptanceDelay, "void": 2 * claimLifetime,
 	} {
@@ -898,6 +903,7 @@ func TestInvariant3_AHandoverThatIsLateYieldsToAnotherController(t *testing.T) {
 
 // The API server takes long to store the claim, or to send the response. The token of the claim is not lost.
 func TestInvariant3_ASlowClaimIsHandedOver(t *testing.T) {
+	t.Parallel()
 	for _, took := range []time.Duration{acceptanceDelay - time.Second, acceptanceDelay + time.Second, claimLifetime - acceptanceDelay - time.Second} {
 		t.Run(took.String(), func(t *testing.T) {
 			f := newFixture(t)
@@ -931,6 +937,7 @@ func TestInvariant3_ASlowClaimIsHandedOver(t *testing.T) {
 
 // The response to the update is lost, and the update had its effect or not.
 func TestInvariant3_OneTokenOfARotationIfAResponseIsLost(t *testing.T) {
+	t.Parallel()
 	for _, arrives := range []bool{true, false} {
 		t.Run(fmt.Sprint("arrives=", arrives), func(t *testing.T) {
 			f := newFixture(t)

@@ -95,6 +95,7 @@ func expiresIn(d time.Duration) func(*v1alpha1.APIKey) {
 }
 
 func TestReconcile_AWrongClockCausesNoIrreversibleChange(t *testing.T) {
+	t.Parallel()
 	for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
 		t.Run(ahead.String(), func(t *testing.T) {
 			f := newFixture(t)
@@ -171,6 +172,7 @@ func TestInvariant3_AWrongClockVoidsNoClaim(t *testing.T) {
 
 // A controller has claimed for a key and is about to hand over its token. Then a second one, whose clock differs, reads the claim.
 func TestInvariant3_ControllersWhoseClocksDifferMintOneToken(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ first, second time.Duration }{
 		{time.Hour, 0}, {0, time.Hour}, {-time.Hour, 0}, {0, -time.Hour}, {-time.Hour, time.Hour}, {time.Hour, -time.Hour},
 	} {

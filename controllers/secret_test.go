@@ -49,6 +49,7 @@ func (f *fixture) assertReplaced(void *corev1.Secret) {
 }
 
 func TestInvariant3_TheSecretOfADroppedClaimIsReplaced(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ claimed, immutable bool }{
 		"the claim was dropped":                        {},
 		"another claim replaced it":                    {claimed: true},
@@ -91,6 +92,7 @@ func TestInvariant3_ALateSecretDuringTheHandoverIsReplaced(t *testing.T) {
 }
 
 func TestInvariant3_ASecretWhoseTokenMayBeAcceptedIsNotReplaced(t *testing.T) {
+	t.Parallel()
 	for attempt, firstCall := range map[string]string{"first": "PUT status", "later": "GET secret"} {
 		t.Run(attempt+" attempt", func(t *testing.T) {
 			f := newFixture(t)
@@ -151,6 +153,7 @@ func TestInvariant3_ASecretThatIsWrittenAsItsClaimBecomesVoidIsAccepted(t *testi
 }
 
 func TestReconcile_AChangedSecretIsNeverReplaced(t *testing.T) {
+	t.Parallel()
 	for name, edit := range map[string]func(*corev1.Secret){
 		"another token":            func(s *corev1.Secret) { s.Data["token"] = []byte(token.New()) },
 		"a second data key":        func(s *corev1.Secret) { s.Data["user"] = []byte("me") },
@@ -174,6 +177,7 @@ func TestReconcile_AChangedSecretIsNeverReplaced(t *testing.T) {
 }
 
 func TestReconcile_ReplacesTheSecretOfAFormerKey(t *testing.T) {
+	t.Parallel()
 	for name, leave := range map[string]func(*corev1.Secret){
 		"its key was deleted without it":  func(s *corev1.Secret) { s.OwnerReferences = nil },
 		"it was restored from a backup":   func(*corev1.Secret) {},
@@ -251,6 +255,7 @@ func TestReconcile_ReplacesTheOrphanedSecretOfADeletedKey(t *testing.T) {
 }
 
 func TestReconcile_DeletesALateSecretAtItsTTLAndAtTheEndOfItsKey(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(f *fixture){
 		"ttl": func(f *fixture) { f.clock.advance(2 * time.Hour); f.touchSpec("frontend") },
 		"end": func(f *fixture) { f.Deactivate("frontend") },

@@ -35,6 +35,7 @@ type fixture struct {
 	reconciler *controllers.APIKeyReconciler // of the controller that was started last
 }
 
+// newFixture lets the test run in parallel. A test whose subtests call newFixture must call t.Parallel, so that it does not wait for them.
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	t.Parallel()
