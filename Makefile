@@ -140,11 +140,20 @@ check-commits: ## Check the subjects of commits: "area: imperative summary", at 
 vulncheck: bin/tools/govulncheck check-go ## Fail if the program calls code with known vulnerabilities. Needs access to Go's vulnerability database.
 	bin/tools/govulncheck ./...
 
-# GOGC: all processes of the tests collect garbage less often, which saves a tenth of their processor time.
+# GOGC: all processes of the tests collect garbage less often, which saves a tenth of their processor time. Most tests mostly wait, so more
+# of them run at a time than there are processors. The longest packages start first. `make lint` runs vet.
+GO_TEST := GOGC=300 go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=16
+
+# These suites test the programs as they are built, and run again after a change of any package that a program has.
+PROGRAM_SUITES := ./test/faults ./test/config ./hack/dev ./cmd/kubectl-apikey
+
 .PHONY: test
-test: kube build check-go ## Run all tests with the race detector and a real Kubernetes API.
-	GOGC=300 go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=8 \
-		./controllers ./test/faults ./test/config ./hack/dev ./... # most tests mostly wait, and the longest start first; make lint runs vet
+test: kube check-go ## Test the packages with the race detector and a real Kubernetes API.
+	$(GO_TEST) ./controllers ./console/... $$(go list ./... | grep -vxF "$$(go list $(PROGRAM_SUITES))")
+
+.PHONY: test-programs
+test-programs: kube build check-go ## Test the built programs: the CLI, `make run`, the installed manifests, and what happens when something fails.
+	$(GO_TEST) $(PROGRAM_SUITES)
 
 .PHONY: test-load
 test-load: kube build check-go ## Test the latency of new keys while very many others wait, and rotations under load. Takes some minutes.
