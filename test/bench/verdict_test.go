@@ -93,20 +93,23 @@ func newDecisions(t *testing.T, count int) *decisions {
 	return d
 }
 
-// requestsWith returns requests with these keys. Their tokens are adjacent in memory, as if they had just arrived.
+// requestsWith returns requests with these keys. Their tokens and namespaces are adjacent in memory, as if they had just arrived.
 func requestsWith(minted []keys.Key) []request {
 	var arrived strings.Builder
 	for i := range minted {
-		arrived.WriteString(minted[i].Token)
+		arrived.WriteString(minted[i].Token + minted[i].Namespace)
 	}
 	text, bytes := arrived.String(), []byte(arrived.String())
 	requests := make([]request, len(minted))
+	from := 0
 	for i := range minted {
-		from, to := i*token.Length, (i+1)*token.Length
+		to := from + token.Length
+		end := to + len(minted[i].Namespace)
 		requests[i] = request{
-			Request: authn.Request{Namespace: minted[i].Namespace, Credential: authn.NewCredential(text[from:to]), Access: authn.Read},
+			Request: authn.Request{Namespace: text[to:end], Credential: authn.NewCredential(text[from:to]), Access: authn.Read},
 			token:   bytes[from:to],
 		}
+		from = end
 	}
 	return requests
 }
