@@ -5,7 +5,6 @@ package gateway
 
 import (
 	"net/http"
-	"strings"
 
 	"squirrel.dev/apikey-operator/webhook/authn"
 )
@@ -39,18 +38,19 @@ func writeGranted(w http.ResponseWriter, key *authn.Key) {
 // percentEncode percent-encodes all bytes but the unreserved characters of RFC 3986, section 2.3, with upper-case digits.
 func percentEncode(text string) string {
 	const upperHex = "0123456789ABCDEF"
-	var encoded strings.Builder
-	encoded.Grow(3 * len(text))
+	var buffer [128]byte // on the stack, and long enough for most names
+	encoded := buffer[:0]
 	for i := range len(text) {
 		if c := text[i]; isUnreserved(c) {
-			encoded.WriteByte(c)
+			encoded = append(encoded, c)
 		} else {
-			encoded.Write([]byte{'%', upperHex[c>>4], upperHex[c&0xf]})
+			encoded = append(encoded, '%', upperHex[c>>4], upperHex[c&0xf])
 		}
 	}
-	return encoded.String()
+	return string(encoded)
 }
 
 func isUnreserved(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~", c) >= 0
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		c == '-' || c == '.' || c == '_' || c == '~'
 }
