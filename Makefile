@@ -164,7 +164,7 @@ test-outages: kube check-go ## Measure the delay of revocations after many kinds
 	go test -race -count=1 -timeout=15m -parallel=40 -tags=outages -v -run=TestRevocationsTakeEffectInTime ./test/faults # the tests mostly wait
 
 .PHONY: test-mutants
-test-mutants: check-go ## Test that the simulation finds each of many faults in the product. Takes about 5 minutes.
+test-mutants: check-go ## Test that the simulation finds each of many faults in the product. Takes about a minute.
 	go test -count=1 -timeout=30m -parallel=2 -tags=mutants -v ./test/simulation/mutants # -parallel=2: each simulation uses all processors
 
 .PHONY: test-gateways

@@ -3,7 +3,7 @@
 
 package mutants
 
-// mutants are the faults that the simulation must find. To add one, copy a text from the product, and write what it becomes.
+// mutants are the faults that the simulation must find. To add one, copy a text from a function of the product, and write what it becomes.
 var mutants = []mutant{
 	// How a key is issued.
 	{
@@ -58,9 +58,9 @@ var mutants = []mutant{
 	},
 	{
 		name:  "the claim lifetime is shorter than a reconcile",
-		file:  "controllers/issue.go",
-		right: `claimLifetime = ReconcileTimeout + clockDifference`,
-		wrong: `claimLifetime = ReconcileTimeout / 5`,
+		file:  "controllers/schedule.go",
+		right: `ClaimedAt.Add(claimLifetime)`,
+		wrong: `ClaimedAt.Add(ReconcileTimeout / 5)`,
 	},
 	{
 		name: "a crash between the Secret and the status is not noticed: the key is issued again",
@@ -640,8 +640,8 @@ var mutants = []mutant{
 	{
 		name:  "a Keyring without a list counts as synced",
 		file:  "webhook/authn/keyring.go",
-		right: `return k.synced.Load() }`,
-		wrong: `return true }`,
+		right: `return k.synced.Load()`,
+		wrong: `return true`,
 	},
 	{
 		name: "a larger store lacks the keys of the smaller one",

@@ -4,6 +4,9 @@
 package mutants
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,7 +24,7 @@ type mutant struct {
 	name string
 	// file is the path of the file that has the fault, from the root of the repository.
 	file string
-	// right is a text that occurs once in the file. The fault is that wrong stands in its place.
+	// right is a text that occurs once in the file, in the body of a function. The fault is that wrong stands in its place.
 	right, wrong string
 }
 
@@ -38,9 +41,27 @@ func (m mutant) source(t *testing.T) string {
 	return string(source)
 }
 
+// function returns the function of the source that has the right text. The test fails if there is none.
+func (m mutant) function(t *testing.T, source string) *ast.FuncDecl {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), m.file, source, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := token.Pos(strings.Index(source, m.right) + 1)
+	for _, declaration := range parsed.Decls {
+		function, ok := declaration.(*ast.FuncDecl)
+		if ok && function.Body.Lbrace < at && at+token.Pos(len(m.right)) <= function.Body.Rbrace {
+			return function
+		}
+	}
+	t.Fatalf("the right text of %q is not within the body of a function: change the mutant in list_test.go", m.name)
+	return nil
+}
+
 // TestEachMutantChangesTheProduct runs with all other tests, so that a change of the product shows soon which mutants must follow it.
 func TestEachMutantChangesTheProduct(t *testing.T) {
 	for _, m := range mutants {
-		t.Run(m.name, func(t *testing.T) { m.source(t) })
+		t.Run(m.name, func(t *testing.T) { m.function(t, m.source(t)) })
 	}
 }

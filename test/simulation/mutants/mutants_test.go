@@ -8,7 +8,6 @@ package mutants
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,27 +17,28 @@ import (
 	"testing"
 )
 
+// none is the number of no mutant.
+const none = -1
+
 // seeds is the number of schedules within which the simulation must find a mutant.
 const seeds = 10_000
 
 // finding is the first violation that the simulation finds in a mutant.
 type finding struct{ seed, invariant string }
 
-// TestTheProductHasNoViolation is the control. A violation without a mutant would also be found with each mutant.
-func TestTheProductHasNoViolation(t *testing.T) {
-	if found := simulate(t, build(t)); found != (finding{}) {
-		t.Errorf("the product violates %q without a mutant: run `make simulate SEEDS=1 FIRST=%s`", found.invariant, found.seed)
-	}
-}
-
-// TestEachMutantIsFound builds the simulation with each mutant in turn, and runs it. It logs which invariant found each mutant.
+// TestEachMutantIsFound runs the simulation with each mutant in turn, and once without: a violation of the product itself would also be found
+// with each mutant. It logs which invariant found each mutant.
 func TestEachMutantIsFound(t *testing.T) {
+	program := build(t)
+	if found := simulate(t, program, none); found != (finding{}) {
+		t.Fatalf("the product violates %q without a mutant: run `make simulate SEEDS=1 FIRST=%s`", found.invariant, found.seed)
+	}
 	findings := make([]finding, len(mutants))
 	t.Cleanup(func() { t.Log("\nmutant, seed, invariant:", tableOf(findings)) })
 	for i, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			findings[i] = simulate(t, build(t, "-overlay="+m.overlay(t)))
+			findings[i] = simulate(t, program, i)
 			if findings[i] == (finding{}) {
 				t.Errorf("the simulation finds no violation in %d schedules: extend its model or its invariants until it does", seeds)
 			}
@@ -46,38 +46,13 @@ func TestEachMutantIsFound(t *testing.T) {
 	}
 }
 
-// overlay writes the file with the fault, and returns an overlay for the go command that replaces the right file by it.
-func (m mutant) overlay(t *testing.T) string {
-	t.Helper()
-	file, err := filepath.Abs(filepath.Join(root, m.file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	mutated := filepath.Join(t.TempDir(), filepath.Base(m.file))
-	write(t, mutated, []byte(strings.Replace(m.source(t), m.right, m.wrong, 1)))
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{file: mutated}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "overlay.json")
-	write(t, path, overlay)
-	return path
-}
-
-func write(t *testing.T, path string, content []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// build builds the simulation, and returns its path.
-func build(t *testing.T, flags ...string) string {
+// build builds the simulation with all mutants, and returns its path.
+func build(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "simulation.test")
-	arguments := append([]string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", program}, flags...)
-	if output, err := exec.CommandContext(t.Context(), "go", append(arguments, simulation)...).CombinedOutput(); err != nil {
-		t.Fatalf("the simulation does not compile with the mutant: correct its text in list_test.go\n%s", output)
+	arguments := []string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay=" + writeOverlay(t), "-o", program, simulation}
+	if output, err := exec.CommandContext(t.Context(), "go", arguments...).CombinedOutput(); err != nil {
+		t.Fatalf("the simulation does not compile with the mutants: correct their texts in list_test.go\n%s", output)
 	}
 	return program
 }
@@ -85,12 +60,13 @@ func build(t *testing.T, flags ...string) string {
 // violation matches the line with which the simulation reports a violation.
 var violation = regexp.MustCompile(`seed (\d+) violates "([^"]+)"`)
 
-// simulate runs the schedules until one has a violation, and returns that, or an empty finding if none has.
-func simulate(t *testing.T, program string) finding {
+// simulate runs the schedules with a mutant until one has a violation, and returns that, or an empty finding if none has.
+func simulate(t *testing.T, program string, mutant int) finding {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	command := exec.CommandContext(ctx, program, "-test.v", "-test.run=^TestSchedules$", fmt.Sprintf("-seeds=%d", seeds))
 	command.Dir = simulation
+	command.Env = append(os.Environ(), fmt.Sprintf("%s=%d", activeMutant, mutant))
 	stdout, err := command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
