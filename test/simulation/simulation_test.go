@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	seeds    = flag.Uint64("seeds", 1000, "the number of runs")
+	seeds    = flag.Uint64("seeds", 250, "the number of runs")
 	first    = flag.Uint64("first", 1, "the seed of the first run")
 	duration = flag.Duration("for", 0, "the time after which no further run starts, or 0 for no limit")
 )
