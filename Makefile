@@ -246,6 +246,10 @@ bench-gateways: load-generators bin/bench/server bin/images/caddy ## Benchmark r
 	hack/debian haproxy
 	go test -count=1 -timeout=30m -tags=bench -v -run=TestGateways ./test/bench
 
+.PHONY: bench-authorino
+bench-authorino: kube load-generators bin/bench/server bin/authorino/authorino ## Benchmark checks by this project and by Authorino, and write docs/benchmarks.md. Takes about 7 minutes.
+	go test -count=1 -timeout=30m -tags=bench -v -run=TestAuthorino ./test/bench
+
 .PHONY: bench-scale
 bench-scale: kube build ## Benchmark 100 000 APIKeys on a local Kubernetes API and write docs/benchmarks.md. Takes about 7 minutes.
 	go test -count=1 -timeout=60m -tags=bench -v -run=TestScale ./test/bench/scale
@@ -341,6 +345,9 @@ bin/images/traffic: check-go
 
 bin/images/caddy: hack/build hack/gateways/go.mod hack/gateways/go.sum | check-go
 	CGO_ENABLED=0 hack/build hack/gateways github.com/caddyserver/caddy/v2/cmd/caddy $@ -trimpath -ldflags="-s -w"
+
+bin/authorino/authorino: hack/build hack/authorino/go.mod hack/authorino/go.sum | check-go
+	CGO_ENABLED=0 hack/build hack/authorino github.com/kuadrant/authorino $@ -trimpath -ldflags="-s -w"
 
 bin/flux/kustomize-controller: hack/build hack/flux/go.mod hack/flux/go.sum | check-go
 	CGO_ENABLED=0 hack/build hack/flux github.com/fluxcd/kustomize-controller $@ -trimpath -ldflags="-s -w"

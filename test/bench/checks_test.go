@@ -188,14 +188,25 @@ func numbers(t *testing.T, pattern *regexp.Regexp, output string) []float64 {
 	return numbers
 }
 
-// writeCheck writes a gRPC message to a file: the check for a request with the headers of a browser and the first of these keys.
+// writeCheck writes the gRPC message of [checkWith] to a file.
 func writeCheck(t *testing.T, keysFile string) string {
+	t.Helper()
+	message, err := proto.Marshal(checkWith(t, keysFile))
+	framework.Must(t, err)
+	file := filepath.Join(t.TempDir(), "check")
+	framed := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))) // not compressed
+	framework.Must(t, os.WriteFile(file, append(framed, message...), 0o600))
+	return file
+}
+
+// checkWith returns the check for a request with the headers of a browser and the first of these keys.
+func checkWith(t *testing.T, keysFile string) *authv3.CheckRequest {
 	t.Helper()
 	content, err := os.ReadFile(keysFile)
 	framework.Must(t, err)
 	firstKey, _, _ := strings.Cut(string(content), "\n")
 	namespace, token, _ := strings.Cut(firstKey, " ")
-	message, err := proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		ContextExtensions: map[string]string{"namespace": namespace},
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 			Id: "12345678901234567890", Method: "GET", Path: "/orders?limit=20", Host: "shop.example", Scheme: "https", Protocol: "HTTP/2",
@@ -209,10 +220,5 @@ func writeCheck(t *testing.T, keysFile string) string {
 				"sec-fetch-dest": "empty", "sec-fetch-mode": "cors", "sec-fetch-site": "same-origin",
 			},
 		}},
-	}})
-	framework.Must(t, err)
-	file := filepath.Join(t.TempDir(), "check")
-	framed := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))) // not compressed
-	framework.Must(t, os.WriteFile(file, append(framed, message...), 0o600))
-	return file
+	}}
 }
