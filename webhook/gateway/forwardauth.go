@@ -59,7 +59,10 @@ func (s methodSource) accessFor(r *http.Request) (needed authn.Access, ok bool) 
 	}
 	var others namedMethods
 	for name, values := range r.Header {
-		if list := others.listFor(name); list != nil && name != s.header {
+		if name == s.header {
+			continue
+		}
+		if list := others.listFor(name); list != nil {
 			*list = append(*list, values...)
 		}
 	}
