@@ -44,6 +44,7 @@ func (p *population) startController() *daemon {
 func (p *population) start(gogc string, args ...string) *daemon {
 	p.t.Helper()
 	return &daemon{t: p.t, Built: operator.StartBuilt(p.t, p.Kubeconfig(p.t, p.identity), process.Command{
+		Path:         binaries.Path(p.t, "bench", "apikey-operator"),
 		Args:         args,
 		Env:          []string{gogc},
 		ReadyTimeout: 5 * time.Minute, // a busy machine needs longer than a minute to list all keys

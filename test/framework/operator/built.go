@@ -14,7 +14,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/metrics"
 )
 
-// Built is a running process of the program that `make build` builds. Tests that measure use it, because it has no race detector.
+// Built is a running process of the program that `make build` builds, or of another build. Tests that measure use it, because it has no race detector.
 type Built struct {
 	*process.Process
 
@@ -23,11 +23,13 @@ type Built struct {
 }
 
 // StartBuilt starts a process with the access of a kubeconfig, and returns when it is ready. The command has the arguments, and may have
-// environment variables and a timeout. The process is killed when the test ends. A failed test logs how it ended.
+// another path, environment variables and a timeout. The process is killed when the test ends. A failed test logs how it ended.
 func StartBuilt(t testing.TB, kubeconfig string, command process.Command) *Built {
 	t.Helper()
 	healthAddress, metricsAddress := binaries.FreeAddress(t), binaries.FreeAddress(t)
-	command.Path = binaries.Path(t, "apikey-operator")
+	if command.Path == "" {
+		command.Path = binaries.Path(t, "apikey-operator")
+	}
 	command.Args = slices.Concat(command.Args, []string{
 		"--health-probe-bind-address=" + healthAddress, "--metrics-bind-address=" + metricsAddress,
 	})
