@@ -292,8 +292,9 @@ func TestReveal_PrintsTheNewTokenOfARotation(t *testing.T) {
 	terminal.awaitReason("partner", v1alpha1.ReasonIssued)
 	former := terminal.secret("partner-token")
 	key := terminal.key("App partner")
+	before := client.MergeFrom(key.DeepCopy())
 	key.Spec.Rotation = &v1alpha1.Rotation{Request: &v1alpha1.RotationRequest{At: metav1.NewTime(apikey.NewestToken(key).NotBefore.Add(time.Second))}}
-	framework.Must(t, terminal.env.Client.Update(t.Context(), key))
+	framework.Must(t, terminal.env.Client.Patch(t.Context(), key, before))
 	framework.Eventually(t, "the request is due", func() bool { return time.Now().After(key.Spec.Rotation.Request.At.Time) })
 	revealed := terminal.run("reveal", "partner")
 	if revealed.stdout == string(former.Data["token"])+"\n" {

@@ -67,16 +67,17 @@ func TestInvariant8_TheRolesAreSufficientForTheProcesses(t *testing.T) {
 	g.Eventually(check).WithTimeout(framework.Timeout).Should(Equal(http.StatusOK))
 
 	former := string(secret.Data["token"])
+	before := client.MergeFrom(key.DeepCopy())
 	key.Spec.Rotation = &v1alpha1.Rotation{Request: &v1alpha1.RotationRequest{At: metav1.Now()}}
-	g.Expect(env.Client.Update(t.Context(), key)).To(Succeed())
+	g.Expect(env.Client.Patch(t.Context(), key, before)).To(Succeed())
 	g.Eventually(reasons).WithTimeout(framework.Timeout).Should(Equal([]string{"Rotated"}))
 	g.Expect(readSecret()).To(Succeed())
 	g.Expect(string(secret.Data["token"])).NotTo(Equal(former))
 	g.Expect(check()).To(Equal(http.StatusOK))
 
-	g.Expect(read()).To(Succeed())
+	before = client.MergeFrom(key.DeepCopy())
 	key.Spec.Active = new(false)
-	g.Expect(env.Client.Update(t.Context(), key)).To(Succeed())
+	g.Expect(env.Client.Patch(t.Context(), key, before)).To(Succeed())
 	g.Eventually(check).WithTimeout(framework.Timeout).Should(Equal(http.StatusUnauthorized))
 	g.Eventually(func() bool { return apierrors.IsNotFound(readSecret()) }).WithTimeout(framework.Timeout).Should(BeTrue(), "the Secret is deleted")
 

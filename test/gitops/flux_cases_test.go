@@ -151,9 +151,10 @@ func (f *fluxFixture) testOtherManagers() {
 	f.mustSync(map[string]string{"frontend.yaml": f.manifest("frontend", app)})
 	expiry := metav1.NewTime(time.Date(2090, 1, 1, 0, 0, 0, 0, time.UTC))
 	key := f.GetKey("frontend")
+	before := client.MergeFrom(key.DeepCopy())
 	key.Labels["cost-center"], key.Annotations["audited"] = "42", "yes"
 	key.Spec.ExpiresAt = &expiry
-	framework.Must(f, f.Env.Client.Update(f.Context(), key, client.FieldOwner("auditor")))
+	framework.Must(f, f.Env.Client.Patch(f.Context(), key, before, client.FieldOwner("auditor")))
 	f.WaitForReady("frontend", v1alpha1.ReasonIssued)
 
 	f.expectStill("frontend")
