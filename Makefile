@@ -141,8 +141,9 @@ vulncheck: bin/tools/govulncheck check-go ## Fail if the program calls code with
 	bin/tools/govulncheck ./...
 
 # GOGC: all processes of the tests collect garbage less often, which saves a tenth of their processor time. Most tests mostly wait, so more
-# of them run at a time than there are processors. The longest packages start first. `make lint` runs vet.
-GO_TEST := GOGC=300 go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=16
+# of them run at a time than there are processors. GORACE: the race detector waits for a second at the end of each package by default. The
+# longest packages start first. `make lint` runs vet.
+GO_TEST := GOGC=300 GORACE=atexit_sleep_ms=0 go test -race -vet=off -timeout=20m -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=16
 
 # These suites test the programs as they are built, and run again after a change of any package that a program has.
 PROGRAM_SUITES := ./test/faults ./test/config ./hack/dev ./cmd/kubectl-apikey
