@@ -35,7 +35,7 @@ const (
 	bound = 2 * time.Second
 
 	// duration is how long the test creates new keys while the controller processes the others.
-	duration = 40 * time.Second
+	duration = 20 * time.Second
 )
 
 var count = flag.Int("keys", 10_000, "number of keys in each state")
