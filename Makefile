@@ -371,9 +371,9 @@ PROFILED := -pgo='$(CURDIR)/cmd/apikey-operator/authenticator.pgo'
 
 .PHONY: bin/bench/server
 bin/bench/server: check-go
-	go build $(PROFILED) -o $@ ./test/bench/server
+	CGO_ENABLED=0 go build $(PROFILED) -o $@ ./test/bench/server
 
-# The program as it is in the image.
+# The program, compiled as in the image, but with symbols.
 .PHONY: bin/bench/apikey-operator
 bin/bench/apikey-operator: check-go
 	CGO_ENABLED=0 go build $(PROFILED) -o $@ ./cmd/apikey-operator

@@ -31,33 +31,38 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/testenv"
 )
 
+// authorinoVersion is the version in hack/authorino. docs/benchmarks.md names it.
+const authorinoVersion = "v0.25.0"
+
 // TestAuthorino measures checks by Authorino, and by the authenticator with the same keys.
 func TestAuthorino(t *testing.T) {
 	env := testenv.Start(t)
-	env.InstallCRDs(t, "github.com/kuadrant/authorino@v0.25.0", "install/crd/authorino.kuadrant.io_authconfigs.yaml")
+	env.InstallCRDs(t, "github.com/kuadrant/authorino@"+authorinoVersion, "install/crd/authorino.kuadrant.io_authconfigs.yaml")
 	table := report.Table{Header: []string{
 		"keys", "protocol", "checked by", "checks per second", "processor time, µs", "p50 at 1 000 /s, µs", "p99, µs",
 	}}
 	for _, count := range []int{1, 100, 1_000, 10_000} {
 		ours := newServer(t, "", population{keys: count, namespaces: 1})
 		theirs := startAuthorino(t, env, ours)
-		http := inTurns(ladderTurns, ours.climb("/auth/forward/{namespace}"), theirs.climb("/check"))
-		grpc := inTurns(ladderTurns, ours.climbGRPC(), theirs.climbGRPC())
-		table.Rows = append(table.Rows, rowOf(count, "HTTP", "apikey-operator", http[0]), rowOf(count, "HTTP", "Authorino", http[1]),
-			rowOf(count, "gRPC", "apikey-operator", grpc[0]), rowOf(count, "gRPC", "Authorino", grpc[1]))
+		overHTTP := inTurns(ladderTurns, ours.turn("/auth/forward/{namespace}"), theirs.turn("/check"))
+		overGRPC := inTurns(ladderTurns, ours.turnGRPC(), theirs.turnGRPC())
+		table.Rows = append(table.Rows, rowOf(count, "HTTP", "apikey-operator", overHTTP[0]), rowOf(count, "HTTP", "Authorino", overHTTP[1]),
+			rowOf(count, "gRPC", "apikey-operator", overGRPC[0]), rowOf(count, "gRPC", "Authorino", overGRPC[1]))
 		framework.Must(t, ours.Stop())
 		framework.Must(t, theirs.Stop())
 	}
 	writeSection(t, "make bench-authorino", "", report.Report{Tables: []report.Table{table}})
 }
 
-func (s *server) climb(path string) func() climbed {
+// turn returns a function that measures one turn over HTTP: checks at saturation, then at a fixed rate.
+func (s *server) turn(path string) func() climbed {
 	s.t.Helper()
 	load, fixed := s.checks(path, s.known), s.openLoop(path)
 	return func() climbed { return climbed{load: load(), latency: fixed.at(s.t, fixedRate, 2)} }
 }
 
-func (s *server) climbGRPC() func() climbed {
+// turnGRPC is [server.turn] over gRPC.
+func (s *server) turnGRPC() func() climbed {
 	s.t.Helper()
 	load, fixed := s.checksGRPC(authorization, s.known), s.openLoopGRPC(authorization)
 	return func() climbed { return climbed{load: load(), latency: fixed.at(s.t, fixedRate, 2)} }
@@ -103,7 +108,7 @@ func startAuthorino(t *testing.T, env *testenv.Env, keysOf *server) *server {
 			"--metrics-addr=" + binaries.FreeAddress(t), "--health-probe-addr=" + s.operations,
 			"--log-level=error", // the default logs each request
 		},
-		Env: []string{"KUBECONFIG=" + env.Kubeconfig(t, env.Config)},
+		Env: []string{"KUBECONFIG=" + env.Kubeconfig(t, env.Config), "GOGC=200"}, // as the server has
 		Log: filepath.Join(t.TempDir(), "log"), Ready: process.HTTPReady("http://" + s.operations + "/readyz"),
 	})
 	s.waitUntilAllAreAccepted()

@@ -14,7 +14,8 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/metrics"
 )
 
-// Built is a running process of the program that `make build` builds, or of another build. Tests that measure use it, because it has no race detector.
+// Built is a running process of the program that `make build` builds, or of the program at another path. Tests that measure use it, because
+// it has no race detector.
 type Built struct {
 	*process.Process
 

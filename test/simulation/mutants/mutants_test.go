@@ -17,7 +17,7 @@ import (
 	"testing"
 )
 
-// none is the number of no mutant.
+// none selects no mutant.
 const none = -1
 
 // seeds is the number of schedules within which the simulation must find a mutant.

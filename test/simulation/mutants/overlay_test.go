@@ -17,7 +17,8 @@ import (
 	"testing"
 )
 
-// activeMutant is the environment variable, and in each changed package the variable, with the number of the mutant that has its effect.
+// activeMutant is the name of the environment variable that selects a mutant by its index in the list, and of the variable in each changed
+// package that has its value.
 const activeMutant = "activeMutant"
 
 // writeOverlay writes an overlay for the go command, and returns its path. In the overlay, the product has all mutants, of which an
@@ -48,8 +49,8 @@ func writeOverlay(t *testing.T) string {
 	return write(t, "overlay.json", overlay)
 }
 
-// withMutants returns the text of a file, in which each function with mutants begins with the body of each, which runs if the mutant is
-// active.
+// withMutants returns the text of a file in which each function begins with a copy of its body for each of its mutants. A copy runs, instead
+// of the original body, if its mutant is active.
 func withMutants(t *testing.T, file string) string {
 	t.Helper()
 	bodies := map[int]string{} // by where they are inserted
@@ -65,6 +66,8 @@ func withMutants(t *testing.T, file string) string {
 		body := source[start:at] + m.wrong + source[at+len(m.right):end]
 		if function.Type.Results == nil {
 			body += "\nreturn\n"
+		} else {
+			body += "\npanic(\"the mutant returns nothing\")\n" // otherwise the right body would run too
 		}
 		bodies[start] += fmt.Sprintf("\nif %s == \"%d\" {%s}\n", activeMutant, number, body)
 	}
