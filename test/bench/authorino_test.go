@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,8 +42,8 @@ func TestAuthorino(t *testing.T) {
 	for _, count := range []int{1, 100, 1_000, 10_000} {
 		ours := newServer(t, "", population{keys: count, namespaces: 1})
 		theirs := startAuthorino(t, env, ours)
-		overHTTP := inTurns(ladderTurns, ours.turn("/auth/forward/{namespace}"), theirs.turn("/check"))
-		overGRPC := inTurns(ladderTurns, ours.turnGRPC(), theirs.turnGRPC())
+		overHTTP := inTurns(ladderTurns, ours.climbHTTP("/auth/forward/{namespace}"), theirs.climbHTTP("/check"))
+		overGRPC := inTurns(ladderTurns, ours.climbGRPC(), theirs.climbGRPC())
 		table.Rows = append(table.Rows, rowOf(count, "HTTP", "apikey-operator", overHTTP[0]), rowOf(count, "HTTP", "Authorino", overHTTP[1]),
 			rowOf(count, "gRPC", "apikey-operator", overGRPC[0]), rowOf(count, "gRPC", "Authorino", overGRPC[1]))
 		framework.Must(t, ours.Stop())
@@ -54,26 +52,21 @@ func TestAuthorino(t *testing.T) {
 	writeSection(t, "make bench-authorino", "", report.Report{Tables: []report.Table{table}})
 }
 
-// turn returns a function that measures one turn over HTTP: checks at saturation, then at a fixed rate.
-func (s *server) turn(path string) func() climbed {
+func (s *server) climbHTTP(path string) func() climbed {
 	s.t.Helper()
-	load, fixed := s.checks(path, s.known), s.openLoop(path)
-	return func() climbed { return climbed{load: load(), latency: fixed.at(s.t, fixedRate, 2)} }
+	return climb(s.t, s.checks(path, s.known), s.openLoop(path))
 }
 
-// turnGRPC is [server.turn] over gRPC.
-func (s *server) turnGRPC() func() climbed {
+func (s *server) climbGRPC() func() climbed {
 	s.t.Helper()
-	load, fixed := s.checksGRPC(authorization, s.known), s.openLoopGRPC(authorization)
-	return func() climbed { return climbed{load: load(), latency: fixed.at(s.t, fixedRate, 2)} }
+	return climb(s.t, s.checksGRPC(authorization, s.known), s.openLoopGRPC(authorization))
 }
 
 func rowOf(keys int, protocol, program string, samples []climbed) []string {
-	median := func(of func(climbed) float64) string { return report.Number(report.Median(each(samples, of))) }
 	return []string{
-		report.Thousands(keys), protocol, program, median(func(s climbed) float64 { return s.load.perSecond }),
-		median(func(s climbed) float64 { return s.cpu[0] }), median(func(s climbed) float64 { return s.p50 }),
-		median(func(s climbed) float64 { return s.latency.p99 }),
+		report.Thousands(keys), protocol, program, medianOf(samples, func(s climbed) float64 { return s.load.perSecond }),
+		medianOf(samples, func(s climbed) float64 { return s.cpu[0] }), medianOf(samples, func(s climbed) float64 { return s.p50 }),
+		medianOf(samples, func(s climbed) float64 { return s.latency.p99 }),
 	}
 }
 
@@ -94,7 +87,7 @@ spec:
 func startAuthorino(t *testing.T, env *testenv.Env, keysOf *server) *server {
 	t.Helper()
 	namespace := env.Namespace(t)
-	storeSecrets(t, env, namespace, filepath.Join(keysOf.dir, "all"))
+	storeSecrets(t, env, namespace, keysOf.tokens())
 	env.Apply(t, strings.ReplaceAll(authConfig, "NAMESPACE", namespace), "--filename=-")
 	s := &server{
 		t: t, scheme: "http", known: keysOf.known, address: binaries.FreeAddress(t), grpcAddress: binaries.FreeAddress(t),
@@ -116,20 +109,18 @@ func startAuthorino(t *testing.T, env *testenv.Env, keysOf *server) *server {
 	return s
 }
 
-// storeSecrets creates a Secret for each key of a file.
-func storeSecrets(t *testing.T, env *testenv.Env, namespace, keysFile string) {
+// storeSecrets creates a Secret for each token.
+func storeSecrets(t *testing.T, env *testenv.Env, namespace string, tokens []string) {
 	t.Helper()
-	content, err := os.ReadFile(keysFile)
-	framework.Must(t, err)
 	var creating errgroup.Group
 	creating.SetLimit(16)
-	for i, line := range slices.Collect(strings.Lines(string(content))) {
+	for i, token := range tokens {
 		creating.Go(func() error {
 			return env.Client.Create(t.Context(), &corev1.Secret{
 				ObjectMeta: metav1.ObjectMeta{
 					Namespace: namespace, Name: fmt.Sprint("key-", i), Labels: map[string]string{"authorino.kuadrant.io/managed-by": "authorino", "app": "shop"},
 				},
-				StringData: map[string]string{"api_key": strings.Fields(line)[1]},
+				StringData: map[string]string{"api_key": token},
 			})
 		})
 	}

@@ -7,7 +7,6 @@ package bench_test
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,7 +14,6 @@ import (
 
 	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/bench/report"
-	"squirrel.dev/apikey-operator/test/framework"
 	"squirrel.dev/apikey-operator/test/framework/binaries"
 	"squirrel.dev/apikey-operator/test/framework/docsnippets"
 	"squirrel.dev/apikey-operator/test/framework/proxies"
@@ -146,12 +144,10 @@ func withoutCheck(t *testing.T, configuration string) string {
 // addStaticMap adds the step of nginx with all keys in its configuration.
 func (l *ladder) addStaticMap(count int) {
 	l.t.Helper()
-	tokens, err := os.ReadFile(filepath.Join(l.authenticators[count].dir, "all"))
-	framework.Must(l.t, err)
 	var static strings.Builder
 	static.WriteString("map_hash_max_size 262144;\nmap_hash_bucket_size 128;\nmap $http_x_api_key $static_app {\n  default '';\n")
-	for line := range strings.Lines(string(tokens)) {
-		fmt.Fprintf(&static, "  %s 'Backend%%20App';\n", strings.Fields(line)[1])
+	for _, token := range l.authenticators[count].tokens() {
+		fmt.Fprintf(&static, "  %s 'Backend%%20App';\n", token)
 	}
 	static.WriteString("}\n")
 	started := proxies.StartNginx(l.t, l.settings(count, func(configuration string) string {
@@ -185,20 +181,23 @@ func (l *ladder) measure() [][]climbed {
 	measures := make([]func() climbed, len(l.rungs))
 	for i := range l.rungs {
 		r := &l.rungs[i]
-		measures[i] = func() climbed {
-			processes := []*process.Process{l.service.Process}
-			for _, p := range []*process.Process{r.gateway, r.authenticator} {
-				if p != nil {
-					processes = append(processes, p)
-				}
-			}
-			return climbed{
-				load:    saturate(l.t, "http://"+r.address, "/orders", r.keysFile, processes...),
-				latency: openLoop{process: l.service.Process, targets: targetsOf(l.t, "http://"+r.address+"/orders", r.keysFile)}.at(l.t, fixedRate, 2),
+		processes := []*process.Process{l.service.Process}
+		for _, p := range []*process.Process{r.gateway, r.authenticator} {
+			if p != nil {
+				processes = append(processes, p)
 			}
 		}
+		saturated := func() load { return saturate(l.t, "http://"+r.address, "/orders", r.keysFile, processes...) }
+		fixed := openLoop{process: l.service.Process, targets: targetsOf(l.t, "http://"+r.address+"/orders", r.keysFile)}
+		measures[i] = climb(l.t, saturated, fixed)
 	}
 	return inTurns(ladderTurns, measures...)
+}
+
+// climb returns a function that measures a turn: requests at saturation, then at a fixed rate.
+func climb(t *testing.T, saturated func() load, fixed openLoop) func() climbed {
+	t.Helper()
+	return func() climbed { return climbed{load: saturated(), latency: fixed.at(t, fixedRate, 2)} }
 }
 
 // rows compares a gateway that checks keys with itself without a check.
@@ -229,21 +228,25 @@ func (l *ladder) table(samples [][]climbed) report.Table {
 		"step", "keys", "requests per second", "p50 at 1 000 /s, µs", "p99, µs", "processor time for a request: gateway, µs", "authenticator, µs", "service, µs",
 	}}
 	for i, r := range l.rungs {
-		median := func(of func(climbed) float64) string { return report.Number(report.Median(each(samples[i], of))) }
 		cpu := func(number int) string {
 			if number >= len(samples[i][0].cpu) {
 				return "-"
 			}
-			return median(func(s climbed) float64 { return s.cpu[number] })
+			return medianOf(samples[i], func(s climbed) float64 { return s.cpu[number] })
 		}
 		keys := "-"
 		if r.keys > 0 {
 			keys = report.Thousands(r.keys)
 		}
 		table.Rows = append(table.Rows, []string{
-			r.name, keys, median(func(s climbed) float64 { return s.load.perSecond }), median(func(s climbed) float64 { return s.p50 }),
-			median(func(s climbed) float64 { return s.latency.p99 }), cpu(ofGateway), cpu(ofAuthenticator), cpu(ofService),
+			r.name, keys, medianOf(samples[i], func(s climbed) float64 { return s.load.perSecond }), medianOf(samples[i], func(s climbed) float64 { return s.p50 }),
+			medianOf(samples[i], func(s climbed) float64 { return s.latency.p99 }), cpu(ofGateway), cpu(ofAuthenticator), cpu(ofService),
 		})
 	}
 	return table
+}
+
+// medianOf returns the median of a figure of the samples, as text.
+func medianOf(samples []climbed, of func(climbed) float64) string {
+	return report.Number(report.Median(each(samples, of)))
 }

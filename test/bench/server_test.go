@@ -24,7 +24,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework/proxies"
 )
 
-// server is a running test/bench/server.
+// server is a running test/bench/server, or an Authorino.
 type server struct {
 	*process.Process
 	t                                *testing.T
@@ -67,6 +67,18 @@ func newServer(t *testing.T, certificateDir string, p population) *server {
 	s.known = s.write("known", known)
 	s.unknown = s.write("unknown", strings.ReplaceAll(known, " sq_", " qs_"))
 	return s
+}
+
+// tokens returns the tokens of all keys.
+func (s *server) tokens() []string {
+	s.t.Helper()
+	content, err := os.ReadFile(filepath.Join(s.dir, "all"))
+	framework.Must(s.t, err)
+	var tokens []string
+	for line := range strings.Lines(string(content)) {
+		tokens = append(tokens, strings.Fields(line)[1])
+	}
+	return tokens
 }
 
 func (s *server) write(name, content string) string {
