@@ -175,7 +175,7 @@ test-gateways: kube bin/images/caddy check-go ## Test the configurations of docs
 
 .PHONY: test-console
 test-console: kube bin/axe/axe.min.js check-go ## Test the web console with a real browser. Downloads it.
-	hack/debian chromium chromium-common fonts-inter fonts-dejavu-core
+	hack/debian chromium-headless-shell chromium-common fonts-inter fonts-dejavu-core
 	go test -count=1 -timeout=10m -tags=console -bench=. -benchtime=1x ./test/console # -count: the test cache ignores the page
 
 .PHONY: test-monitoring

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/dom"
 	"github.com/chromedp/cdproto/emulation"
@@ -55,7 +56,7 @@ func startBrowser(ctx context.Context, dir string) (context.Context, error) {
 		return nil, err
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(filepath.Join(debian, "usr", "lib", "chromium", "chromium")),
+		chromedp.ExecPath(filepath.Join(debian, "usr", "lib", "chromium", "chromium-headless-shell")),
 		chromedp.UserDataDir(filepath.Join(dir, "profile")),
 		chromedp.Env("LD_LIBRARY_PATH="+strings.Join(libraries, ":"), "FONTCONFIG_FILE="+fonts, "HOME="+dir, "TZ=UTC"),
 		chromedp.Flag("disable-gpu", true),
@@ -127,8 +128,26 @@ func openIn(t testing.TB, url string, where chromedp.ContextOption) *tab {
 	t.Cleanup(p.assertNoFaults)
 	framework.Must(p, chromedp.Do(p.ctx, chromedp.EmulateViewport(1280, 800)))
 	call(p, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
+	p.allow(writeClipboard)
 	p.visit("")
 	return p
+}
+
+// Permissions of pages. A browser with a window lets a page write to the clipboard after a click; the headless shell needs the permission.
+const (
+	readClipboard  = "clipboard-read"
+	writeClipboard = "clipboard-write"
+)
+
+// allow grants all pages with the storage of this tab a permission.
+func (p *tab) allow(permission string) {
+	p.Helper()
+	_, err := chromedp.CallBrowser(p.ctx, browser.SetPermission, browser.SetPermissionParams{
+		Permission:       &browser.PermissionDescriptor{Name: permission},
+		Setting:          browser.PermissionSettingGranted,
+		BrowserContextID: chromedp.FromContext(p.ctx).BrowserContextID,
+	})
+	framework.Must(p, err)
 }
 
 // visit loads the page with a fragment, such as "#settings".

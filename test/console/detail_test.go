@@ -46,7 +46,7 @@ func (p *tab) manifest() string {
 
 func detailShowsAKey(f *fixture) {
 	p := f.enter(f.key)
-	p.allowClipboard()
+	p.allow(readClipboard)
 	own := p.bootstrap()
 	p.createKey("Partner", "In 30 days")
 	partner := p.row("Partner")

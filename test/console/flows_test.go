@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
@@ -314,7 +313,7 @@ func createKeepsItsInputWhenTheAPIKeyIsRefused(f *fixture) {
 
 func tokenIsShownOnceAndStoredNowhere(f *fixture) {
 	p := f.enter(f.key)
-	p.allowClipboard()
+	p.allow(readClipboard)
 	p.click("button", "Create key")
 	p.fill("textbox", "App name", "Frontend App")
 	p.click("button", "Create")
@@ -425,17 +424,6 @@ func tokenDialogNamesTheApp(f *fixture) {
 	p.sees("--request POST")
 	p.click("button", "Close")
 	p.click("button", "Close without copying")
-}
-
-// allowClipboard grants the page the permission to read the clipboard.
-func (p *tab) allowClipboard() {
-	p.Helper()
-	_, err := chromedp.CallBrowser(p.ctx, browser.SetPermission, browser.SetPermissionParams{
-		Permission:       &browser.PermissionDescriptor{Name: "clipboard-read"},
-		Setting:          browser.PermissionSettingGranted,
-		BrowserContextID: chromedp.FromContext(p.ctx).BrowserContextID,
-	})
-	framework.Must(p, err)
 }
 
 func createSetsTheExpiry(f *fixture) {

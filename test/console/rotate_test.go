@@ -44,7 +44,7 @@ func (f *fixture) assertStatus(name, issued string, want int) {
 func rotateShowsTheNewTokenOnce(f *fixture) {
 	former := f.issue("Web Shop")
 	p := f.enter(f.key)
-	p.allowClipboard()
+	p.allow(readClipboard)
 	before := p.row("Web Shop")
 	p.click("button", "Rotate the token of Web Shop")
 	p.find("dialog", "Rotate the token of Web Shop")

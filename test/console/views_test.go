@@ -187,6 +187,7 @@ func (p *tab) checkAccessibility(view string) {
 	source, err := axe()
 	framework.Must(p, err)
 	run[any](p, source+"; null")
+	run[any](p, `Promise.allSettled(document.getAnimations().map(({ finished }) => finished)).then(() => null)`) // a dialog fades in
 	for _, violation := range run[[]string](p, `axe.run().then(({ violations }) => violations.map(({ id, help, nodes }) =>
 	  id + ": " + help + ": " + nodes.map(node => node.target + " " + node.failureSummary).join("; ")))`) {
 		p.Errorf("%s is not accessible: %s", view, violation)
