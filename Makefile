@@ -156,9 +156,12 @@ test: kube check-go ## Test the packages with the race detector and a real Kuber
 test-programs: kube build check-go ## Test the built programs: the CLI, `make run`, the installed manifests, and what happens when something fails.
 	$(GO_TEST) $(PROGRAM_SUITES)
 
+# The number of keys in each state of `make test-load`.
+KEYS ?= 10000
+
 .PHONY: test-load
-test-load: kube build check-go ## Test the latency of new keys while very many others wait, and rotations under load. Takes some minutes.
-	go test -count=1 -timeout=15m -tags=load -v ./test/load # -count: the test cache ignores the program
+test-load: kube build check-go ## Test the latency of new keys while KEYS=10000 others wait in each state, and rotations under load.
+	go test -count=1 -timeout=15m -tags=load -v ./test/load -args -keys=$(KEYS) # -count: the test cache ignores the program
 
 .PHONY: test-outages
 test-outages: kube check-go ## Measure the delay of revocations after many kinds of outages of the Kubernetes API. Takes about 4 minutes.

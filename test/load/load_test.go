@@ -34,11 +34,11 @@ const (
 	// the rest.
 	bound = 2 * time.Second
 
-	// duration is how long the test creates new keys while the controller processes the others.
-	duration = 20 * time.Second
+	// newKeys is the number of new keys.
+	newKeys = 50
 )
 
-var count = flag.Int("keys", 10_000, "number of keys in each state")
+var count = flag.Int("keys", 10_000, "number of keys in each state; half as many are rotated at once")
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
@@ -105,16 +105,15 @@ func TestInvariant10_NewKeysAreIssuedWhileVeryManyOthersWait(t *testing.T) {
 	expectNewKeysInTime(f)
 }
 
-// expectNewKeysInTime issues new keys one after the other, and fails the test if one of them takes too long.
+// expectNewKeysInTime issues new keys one after the other, and fails the test if 5 % of them take too long.
 func expectNewKeysInTime(f *testenv.Fixture) {
 	f.Helper()
-	started := time.Now()
 	var took []time.Duration
-	for i := 0; time.Since(started) < duration || i < 20; i++ {
+	for i := range newKeys {
 		took = append(took, issue(f, fmt.Sprint("new-", i)))
 	}
 	slices.Sort(took)
-	f.Logf("issued %d new keys: median %s, maximum %s", len(took), took[len(took)/2], took[len(took)-1])
+	f.Logf("issued %d new keys: median %s, maximum %s", newKeys, quantile(took, 0.5), quantile(took, 1))
 	if usual := quantile(took, 0.95); usual > bound {
 		f.Errorf("issuing 95 %% of the new keys took up to %s, want at most %s: %s", usual, bound, took)
 	}
