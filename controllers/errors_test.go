@@ -453,6 +453,7 @@ func TestReconcile_ARefusedSecretStallsTheKeyAndNamesThePolicy(t *testing.T) {
 }
 
 func TestReconcile_WaitsForTheDeletionOfAFormerKeysSecret(t *testing.T) {
+	t.Parallel()
 	for name, owner := range map[string]string{"of this name": "frontend", "of another name": "former"} {
 		t.Run(name, func(t *testing.T) {
 			waitsForTheDeletionOfTheSecretOf(t, owner)

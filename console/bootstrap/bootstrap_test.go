@@ -262,6 +262,7 @@ func TestRun_AHashConflictIsFinalAndTheFormerKeyStaysActive(t *testing.T) {
 }
 
 func TestRun_AnEndedKeyIsGivenUpUntilItsFileIsDeleted(t *testing.T) {
+	t.Parallel()
 	for end, patch := range map[string]string{
 		"was deactivated": `{"spec": {"active": false}}`,
 		"has expired":     `{"spec": {"expiresAt": "2026-01-01T00:00:00Z"}}`,
@@ -352,6 +353,7 @@ func TestRun_CreatesADeletedAPIKeyAgain(t *testing.T) {
 }
 
 func TestRun_ADeletedAPIKeyIsNotCreatedAgainWithoutItsFile(t *testing.T) {
+	t.Parallel()
 	for want, change := range map[string]func(f *fixture) error{
 		`neither APIKey \"NAME\" nor the key file FILE exists: restart to generate a new key`: func(f *fixture) error {
 			return os.Remove(f.file)
@@ -454,6 +456,7 @@ func TestRun_RetriesARefusedCreationWithBackoff(t *testing.T) {
 }
 
 func TestRun_LabelsAnExistingAPIKeyAsManagerUnlessItHasTheLabel(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ patch, want string }{
 		"created by an older console": {`{"metadata": {"labels": {"keys.squirrel.dev/manager": null}}}`, "true"},
 		"labelled by its owner":       {`{"metadata": {"labels": {"keys.squirrel.dev/manager": "false"}}}`, "false"},
@@ -497,6 +500,7 @@ func TestRun_ProcessesWithOneFileShareItsKey(t *testing.T) {
 }
 
 func TestReady_ReturnsTheObstacleUntilItIsGone(t *testing.T) {
+	t.Parallel()
 	appNameHolder := func(name string) *v1alpha1.APIKey {
 		return &v1alpha1.APIKey{
 			ObjectMeta: metav1.ObjectMeta{Name: "holder"},

@@ -165,6 +165,7 @@ func beforeEachCall(t *testing.T, test func(f *fixture, call int)) {
 }
 
 func TestRotate_TwoLeadersCreateOneAuthority(t *testing.T) {
+	t.Parallel()
 	beforeEachCall(t, func(f *fixture, call int) {
 		f.rotateConcurrently(call)
 		f.rotate()
@@ -177,6 +178,7 @@ func TestRotate_TwoLeadersCreateOneAuthority(t *testing.T) {
 
 // For the old leader no successor is due yet; for the new one it is.
 func TestRotate_SlowLeaderKeepsPublishedAuthorities(t *testing.T) {
+	t.Parallel()
 	beforeEachCall(t, func(f *fixture, call int) {
 		f.rotate()
 		due := start.Add(lifetime * 2 / 3)
@@ -204,6 +206,7 @@ func TestRotate_SlowLeaderKeepsPublishedAuthorities(t *testing.T) {
 }
 
 func TestRotate_SuccessorWaitsAfterAStop(t *testing.T) {
+	t.Parallel()
 	beforeEachCall(t, func(f *fixture, call int) {
 		f.rotate()
 		f.skipTo(f.now.Add(lifetime * 2 / 3))
@@ -216,6 +219,7 @@ func TestRotate_SuccessorWaitsAfterAStop(t *testing.T) {
 
 // After months without a controller, all older authorities have expired.
 func TestRotate_OnlyAuthoritySignsAtOnce(t *testing.T) {
+	t.Parallel()
 	beforeEachCall(t, func(f *fixture, call int) {
 		f.rotate()
 		f.skipTo(start.Add(lifetime * 2 / 3))

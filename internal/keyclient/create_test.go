@@ -134,6 +134,7 @@ func TestCreate_WithoutControllerTimesOutAndLeavesNoKey(t *testing.T) {
 }
 
 func TestCreate_LeavesNoKeyWhenItsContextIsCancelled(t *testing.T) {
+	t.Parallel()
 	leaving := errors.New("leaving")
 	for name, leaveAt := range map[string]string{"while the key is written": http.MethodPost, "while it waits": http.MethodGet} {
 		t.Run(name, func(t *testing.T) {

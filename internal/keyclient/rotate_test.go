@@ -95,6 +95,7 @@ func TestRotate_RequestsARotationOfAMintedToken(t *testing.T) {
 
 // A token that has leaked ends with the rotation, and the next rotation has the overlap of the key again.
 func TestRotate_AnOverlapCountsForOneRotation(t *testing.T) {
+	t.Parallel()
 	for name, kind := range map[string]func(*keyclient.CreateOptions){"imported": func(*keyclient.CreateOptions) {}, "minted": minted} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixtureWithController(t)
@@ -117,6 +118,7 @@ func TestRotate_KeepsALongerOverlapOfAnImportedToken(t *testing.T) {
 }
 
 func TestRotate_OneOfConcurrentCallsSucceeds(t *testing.T) {
+	t.Parallel()
 	for name, kind := range map[string]func(*keyclient.CreateOptions){"imported": func(*keyclient.CreateOptions) {}, "minted": minted} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixtureWithController(t)
@@ -185,6 +187,7 @@ func TestRotate_NamesWhatAnEarlierRotationWaitsFor(t *testing.T) {
 
 // The token has leaked, and another rotation waits until a superseded token ends.
 func TestRotate_WithoutOverlapReplacesARotationThatWaits(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		kind  func(*keyclient.CreateOptions)
 		start func(*v1alpha1.APIKey)

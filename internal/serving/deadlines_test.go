@@ -66,6 +66,7 @@ func TestAllowSlowClients_TheDeadlineMovesAtTheMinimumRate(t *testing.T) {
 }
 
 func TestAllowSlowClients_AResponseMayTakeLongerThanTheTimeoutButNotWithoutProgress(t *testing.T) {
+	t.Parallel()
 	const length = 18 << 20
 	content := bytes.Repeat([]byte("0123456789abcdef"), length/16)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) })
