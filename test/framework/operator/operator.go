@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,20 +28,31 @@ import (
 // AnyPort is the listen address of a server on a free port. [Process.Address] returns the port.
 const AnyPort = "127.0.0.1:0"
 
-// build compiles the program with the race detector and returns its path. The file stays in bin, so that the next run need not compile.
+// build compiles the program and returns its path. It has the race detector if the test has it. The file stays in bin, so that the next run
+// need not compile.
 var build = sync.OnceValues(func() (path string, err error) {
 	root, err := controlplane.FindRepository()
 	if err != nil {
 		return "", err
 	}
-	path = filepath.Join(root, "bin", "race", "apikey-operator")
-	command := exec.Command("go", "build", "-race", "-ldflags=-w", "-o", path, "./cmd/apikey-operator") // -w: debuggers do not read it
+	directory, flags := "test", []string{"-ldflags=-w"} // -w: debuggers do not read it
+	if raceDetector() {
+		directory, flags = "race", append(flags, "-race")
+	}
+	path = filepath.Join(root, "bin", directory, "apikey-operator")
+	command := exec.Command("go", slices.Concat([]string{"build", "-o", path}, flags, []string{"./cmd/apikey-operator"})...)
 	command.Dir = root
 	if output, err := command.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", command, err, output)
 	}
 	return path, testcache.DependOn(testcache.OperatorSources...)
 })
+
+// raceDetector reports whether this test was compiled with the race detector.
+func raceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
 
 // Program returns the path of the program.
 func Program(t testing.TB) string {
