@@ -335,7 +335,9 @@ func TestRun_CreatesADeletedAPIKeyAgain(t *testing.T) {
 	for _, key := range keys {
 		f.run(key)
 	}
-	ready := func() int { return strings.Count(f.log.String(), `msg="API key authentication ready (key file: `+f.file) }
+	ready := func() int {
+		return strings.Count(f.log.String(), `msg="API key authentication ready (key file: `+f.file)
+	}
 	content, former := f.content(), f.only()
 	for _, want := range []int{4, 6} {
 		framework.Must(f, f.Env.Client.Delete(t.Context(), former))
