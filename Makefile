@@ -198,7 +198,7 @@ test-monitoring: kube check-go ## Test the alerts and the dashboard with a real 
 	$(GO_TEST) -count=1 -tags=monitoring ./test/monitoring # -count: the test cache ignores config
 
 .PHONY: test-chart
-test-chart: kube chart build-installer check-go ## Test the Helm chart: its values, and that it renders the same objects as kustomize.
+test-chart: kube chart check-go ## Test the Helm chart: its values, and that it renders the same objects as kustomize.
 	$(GO_TEST) -count=1 -tags=chart ./test/chart # -count: the test cache ignores the chart
 
 .PHONY: test-overlays

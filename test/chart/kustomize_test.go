@@ -8,18 +8,28 @@ package chart_test
 import (
 	"maps"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
+	"squirrel.dev/apikey-operator/hack/controlplane"
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
 func TestDefaultValues_RenderTheObjectsOfTheInstaller(t *testing.T) {
 	t.Parallel()
-	installer, err := os.ReadFile(root + "/dist/install.yaml")
+	assets, err := controlplane.FindAssets()
+	framework.Must(t, err)
+	dist := t.TempDir()
+	output, err := exec.CommandContext(t.Context(), root+"/hack/installer", filepath.Join(assets, "kubectl"), "config/default", dist).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	installer, err := os.ReadFile(filepath.Join(dist, "install.yaml"))
 	framework.Must(t, err)
 	expectSame(t, parse(t, string(installer)), parse(t, render(t, "apikey-system", "")))
 }
