@@ -35,8 +35,8 @@ import (
 )
 
 const (
-	// timeout bounds the wait for a condition.
-	timeout      = 20 * time.Second
+	// timeout bounds the wait for a condition, on a machine that is busy, too.
+	timeout      = time.Minute
 	pollInterval = 20 * time.Millisecond
 )
 
