@@ -34,11 +34,7 @@ import (
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
-const (
-	// timeout bounds the wait for a condition, on a machine that is busy, too.
-	timeout      = time.Minute
-	pollInterval = 20 * time.Millisecond
-)
+const pollInterval = 20 * time.Millisecond
 
 // startBrowser starts the browser that hack/debian downloads, with its fonts, until ctx is done. The browser writes to dir.
 func startBrowser(ctx context.Context, dir string) (context.Context, error) {
@@ -444,11 +440,11 @@ func (p *tab) rows() []row {
 
 func (p *tab) eventually(what string, condition func() bool) {
 	p.Helper()
-	deadline := time.After(timeout)
+	deadline := time.After(framework.Timeout)
 	for !condition() {
 		select {
 		case <-deadline:
-			p.Fatalf("timed out after %s waiting until %s. The page shows:\n%s", timeout, what, p.text())
+			p.Fatalf("timed out after %s waiting until %s. The page shows:\n%s", framework.Timeout, what, p.text())
 		case <-time.After(pollInterval):
 		}
 	}
@@ -457,7 +453,7 @@ func (p *tab) eventually(what string, condition func() bool) {
 // call sends a command to the browser.
 func call[P, R any](p *tab, command cdp.Command[P, R], params P) R {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, timeout)
+	ctx, cancel := context.WithTimeout(p.ctx, framework.Timeout)
 	defer cancel()
 	result, err := chromedp.Call(ctx, command, params)
 	framework.Must(p, err)
@@ -473,7 +469,7 @@ func run[T any](p *tab, script string) T {
 // do runs an action in the tab, and returns its result.
 func do[T any](p *tab, action chromedp.Action[T]) T {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, timeout)
+	ctx, cancel := context.WithTimeout(p.ctx, framework.Timeout)
 	defer cancel()
 	result, err := chromedp.Run(ctx, action)
 	framework.Must(p, err)

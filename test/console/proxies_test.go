@@ -269,7 +269,7 @@ func (p *tab) navigate(path string) {
 func (p *tab) awaitAddress(want string) {
 	p.Helper()
 	p.eventually("the address is "+want, func() bool {
-		ctx, cancel := context.WithTimeout(p.ctx, timeout)
+		ctx, cancel := context.WithTimeout(p.ctx, framework.Timeout)
 		defer cancel()
 		address, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.readyState === "complete" ? location.href : ""`))
 		return err == nil && address == want // an error if the browser replaces the document meanwhile
