@@ -16,19 +16,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
-	"squirrel.dev/apikey-operator/hack/controlplane"
+	"squirrel.dev/apikey-operator/hack/process"
 	"squirrel.dev/apikey-operator/test/framework"
 )
 
 func TestDefaultValues_RenderTheObjectsOfTheInstaller(t *testing.T) {
 	t.Parallel()
-	assets, err := controlplane.FindAssets()
-	framework.Must(t, err)
 	dist := t.TempDir()
-	output, err := exec.CommandContext(t.Context(), root+"/hack/installer", filepath.Join(assets, "kubectl"), "config/default", dist).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
+	_, err := process.Output(t.Context(), exec.CommandContext(t.Context(), root+"/hack/installer", kubectl(t), "config/default", dist))
+	framework.Must(t, err)
 	installer, err := os.ReadFile(filepath.Join(dist, "install.yaml"))
 	framework.Must(t, err)
 	expectSame(t, parse(t, string(installer)), parse(t, render(t, "apikey-system", "")))

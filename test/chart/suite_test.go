@@ -59,11 +59,17 @@ func with(t *testing.T, values string) string {
 // kustomize returns the objects of a directory of config/, by kind and name.
 func kustomize(t *testing.T, dir string) map[string]object {
 	t.Helper()
-	assets, err := controlplane.FindAssets()
-	framework.Must(t, err)
-	output, err := exec.CommandContext(t.Context(), filepath.Join(assets, "kubectl"), "kustomize", filepath.Join(root, "config", dir)).Output()
+	output, err := exec.CommandContext(t.Context(), kubectl(t), "kustomize", filepath.Join(root, "config", dir)).Output()
 	framework.Must(t, err)
 	return parse(t, string(output))
+}
+
+// kubectl returns the path of kubectl.
+func kubectl(t *testing.T) string {
+	t.Helper()
+	assets, err := controlplane.FindAssets()
+	framework.Must(t, err)
+	return filepath.Join(assets, "kubectl")
 }
 
 // parse returns the objects of a YAML stream, by kind and name.
