@@ -145,10 +145,11 @@ vulncheck: bin/tools/govulncheck check-go ## Fail if the program calls code with
 # packages once. GOGC: all processes of the tests collect garbage less often, which saves a tenth of their processor time. GORACE: the race
 # detector waits for a second at the end of each package by default. `make lint` runs vet.
 ifdef RACE
-GO_TEST = GOGC=300 GORACE=atexit_sleep_ms=0 go test -race -vet=off -timeout=30m
+TEST_BUILD = GORACE=atexit_sleep_ms=0 go test -race
 else
-GO_TEST = GOGC=300 CGO_ENABLED=0 GOFLAGS="$(GOFLAGS) $(BUILD_FLAGS)" go test -vet=off -timeout=30m
+TEST_BUILD = CGO_ENABLED=0 GOFLAGS="$(GOFLAGS) $(BUILD_FLAGS)" go test
 endif
+GO_TEST = GOGC=300 $(TEST_BUILD) -vet=off -timeout=20m
 
 # Most tests mostly wait, so more of them run at a time than there are processors.
 TEST_CONCURRENCY := -p=$$((2 * $$(getconf _NPROCESSORS_ONLN))) -parallel=16
@@ -207,7 +208,7 @@ test-overlays: kube bin/cert-manager/cert-manager bin/prometheus-operator/admiss
 
 .PHONY: test-release
 test-release: kube $(RELEASE_TOOLS) bin/tools/crane check-go ## Test the files of a release, and that two clones build the same. Needs Linux.
-	$(GO_TEST) -count=1 -tags=release -v ./test/release # -count: the test cache ignores hack/release
+	$(GO_TEST) -count=1 -timeout=30m -tags=release -v ./test/release # -count: the test cache ignores hack/release
 
 .PHONY: test-gitops
 test-gitops: kube build bin/flux/kustomize-controller bin/flux/crds bin/tools/helm check-go ## Test keys in Git with the real Flux, Helm and kubectl.
