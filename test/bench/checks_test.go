@@ -38,7 +38,7 @@ type load struct {
 	cpu       []float64 // processor time of each process for a check, in µs
 }
 
-// plaintext measures checks over HTTP and gRPC, compared with responses of the same bytes that the same servers have made in advance. For
+// plaintext measures checks over HTTP and gRPC, compared with responses of the same bytes that the same server has made in advance. For
 // context, it also measures empty responses, and those of nginx with the same headers.
 func plaintext(t *testing.T) report.Report {
 	t.Helper()
@@ -60,19 +60,27 @@ func plaintext(t *testing.T) report.Report {
 		floor{name: "nginx, `return 200` with the same headers"}.rows("`/auth/forward` granted", http[0], http[5]),
 		floor{name: "an empty OK of the same server"}.rows("gRPC Check granted", grpc[0], grpc[4]),
 	)
-	return report.Report{Rows: rows}
+	return report.Report{Rows: append(rows, newServer(t, "", fewKeys).granted(", among 1 000 keys")...)}
 }
 
 // withTLS measures checks over TLS, as gateways send them.
 func withTLS(t *testing.T) report.Report {
 	t.Helper()
-	s := newServer(t, t.TempDir(), manyKeys)
+	return report.Report{Rows: slices.Concat(
+		newServer(t, t.TempDir(), manyKeys).granted(", TLS"),
+		newServer(t, t.TempDir(), fewKeys).granted(", TLS, among 1 000 keys"),
+	)}
+}
+
+// granted measures granted checks over HTTP and gRPC, compared with the same bytes that the server has made in advance.
+func (s *server) granted(suffix string) []report.Row {
+	s.t.Helper()
 	http := inTurns(checkTurns, s.checks("/auth/forward/{namespace}", s.known), s.checks("/fixed/granted/{namespace}", s.known))
 	grpc := inTurns(checkTurns, s.checksGRPC(authorization, s.known), s.checksGRPC("fixed.Granted", s.known))
-	return report.Report{Rows: slices.Concat(
-		inAdvance.rows("`/auth/forward` granted, TLS", http[0], http[1]),
-		inAdvance.rows("gRPC Check granted, TLS", grpc[0], grpc[1]),
-	)}
+	return slices.Concat(
+		inAdvance.rows("`/auth/forward` granted"+suffix, http[0], http[1]),
+		inAdvance.rows("gRPC Check granted"+suffix, grpc[0], grpc[1]),
+	)
 }
 
 // changes measures checks while keys change.

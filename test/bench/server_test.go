@@ -38,7 +38,10 @@ type server struct {
 // population is the number of keys of a server, and of the namespaces that they are spread over.
 type population struct{ keys, namespaces int }
 
-var manyKeys = population{keys: 100_000, namespaces: 100}
+var (
+	manyKeys = population{keys: 100_000, namespaces: 100}
+	fewKeys  = population{keys: 1_000, namespaces: 10}
+)
 
 // newServer starts a server. With a directory for its certificate, cert.pem, it serves with TLS.
 func newServer(t *testing.T, certificateDir string, p population) *server {
