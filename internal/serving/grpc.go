@@ -53,6 +53,8 @@ func newGRPCEngine(register func(grpc.ServiceRegistrar), options engineOptions) 
 		grpc.MaxHeaderListSize(uint32(options.maxHeaderBytes)),
 		grpc.MaxRecvMsgSize(options.maxHeaderBytes+maxCheckBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
+		// Calls reuse goroutines, whose stacks have grown. More calls at once than these start others. See decision 14.
+		grpc.NumStreamWorkers(maxConcurrentStreams),
 		grpc.ReadBufferSize(maxRecordBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle:     idleTimeout,
