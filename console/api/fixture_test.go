@@ -97,6 +97,8 @@ type console struct {
 	t      testing.TB
 	url    string
 	client *http.Client
+
+	authenticator *authn.Authenticator // nil if the console is another process
 }
 
 // startConsole serves another API until the test ends. It waits until the API is ready.
@@ -136,10 +138,10 @@ func (f *fixture) startConsole(change ...func(*api.Options)) *console {
 		}
 	})
 	framework.Eventually(f, "the console has listed the keys", keyring.Synced)
-	return &console{t: f, url: server.URL, client: http.DefaultClient}
+	return &console{t: f, url: server.URL, client: http.DefaultClient, authenticator: options.Authenticator}
 }
 
-// issue creates a key through the Kubernetes API.
+// issue creates a key through the Kubernetes API, and waits until the console accepts it.
 func (f *fixture) issue(appName string, read, write bool) *keyclient.CreateResult {
 	f.Helper()
 	ctx, cancel := context.WithTimeout(f.Context(), framework.Timeout)
@@ -148,6 +150,11 @@ func (f *fixture) issue(appName string, read, write bool) *keyclient.CreateResul
 		Namespace: f.Namespace, AppName: appName, ReadAccess: read, WriteAccess: write,
 	})
 	framework.Must(f, err)
+	if f.console != nil { // it lists the first keys when it starts
+		framework.Eventually(f, "the console accepts the key", func() bool {
+			return f.authenticator.Accepts(f.Namespace, created.Key.Name, string(created.Key.UID))
+		})
+	}
 	return created
 }
 
