@@ -254,7 +254,7 @@ simulate: check-go ## Simulate SEEDS=100000 random schedules of controllers, fro
 	go test -count=1 -timeout=0 -v -run=TestSchedules ./test/simulation -args -seeds=$(SEEDS) -first=$(FIRST) -for=$(FOR)
 
 .PHONY: bench
-bench: load-generators bin/bench/server ## Benchmark the checks of keys and write docs/benchmarks.md. Downloads load generators. Takes about 13 minutes.
+bench: load-generators bin/bench/server ## Benchmark the checks of keys and write docs/benchmarks.md. Downloads load generators. Takes about 12 minutes.
 	go test $(PROFILED) -count=1 -timeout=30m -tags=bench -v -run=TestDataPlane ./test/bench
 
 .PHONY: bench-gateways

@@ -60,27 +60,32 @@ func plaintext(t *testing.T) report.Report {
 		floor{name: "nginx, `return 200` with the same headers"}.rows("`/auth/forward` granted", http[0], http[5]),
 		floor{name: "an empty OK of the same server"}.rows("gRPC Check granted", grpc[0], grpc[4]),
 	)
-	return report.Report{Rows: append(rows, newServer(t, "", fewKeys).granted(", among 1 000 keys")...)}
+	return report.Report{Rows: append(rows, newServer(t, "", fewKeys).grantedHTTP(", among 1 000 keys")...)}
 }
 
 // withTLS measures checks over TLS, as gateways send them.
 func withTLS(t *testing.T) report.Report {
 	t.Helper()
+	many := newServer(t, t.TempDir(), manyKeys)
 	return report.Report{Rows: slices.Concat(
-		newServer(t, t.TempDir(), manyKeys).granted(", TLS"),
-		newServer(t, t.TempDir(), fewKeys).granted(", TLS, among 1 000 keys"),
+		many.grantedHTTP(", TLS"),
+		many.grantedGRPC(", TLS"), // with one key
+		newServer(t, t.TempDir(), fewKeys).grantedHTTP(", TLS, among 1 000 keys"),
 	)}
 }
 
-// granted measures granted checks over HTTP and gRPC, compared with the same bytes that the server has made in advance.
-func (s *server) granted(suffix string) []report.Row {
+// grantedHTTP measures granted checks over HTTP, compared with the same bytes that the server has made in advance.
+func (s *server) grantedHTTP(suffix string) []report.Row {
 	s.t.Helper()
-	http := inTurns(checkTurns, s.checks("/auth/forward/{namespace}", s.known), s.checks("/fixed/granted/{namespace}", s.known))
-	grpc := inTurns(checkTurns, s.checksGRPC(authorization, s.known), s.checksGRPC("fixed.Granted", s.known))
-	return slices.Concat(
-		inAdvance.rows("`/auth/forward` granted"+suffix, http[0], http[1]),
-		inAdvance.rows("gRPC Check granted"+suffix, grpc[0], grpc[1]),
-	)
+	samples := inTurns(checkTurns, s.checks("/auth/forward/{namespace}", s.known), s.checks("/fixed/granted/{namespace}", s.known))
+	return inAdvance.rows("`/auth/forward` granted"+suffix, samples[0], samples[1])
+}
+
+// grantedGRPC measures them over gRPC.
+func (s *server) grantedGRPC(suffix string) []report.Row {
+	s.t.Helper()
+	samples := inTurns(checkTurns, s.checksGRPC(authorization, s.known), s.checksGRPC("fixed.Granted", s.known))
+	return inAdvance.rows("gRPC Check granted"+suffix, samples[0], samples[1])
 }
 
 // changes measures checks while keys change.
