@@ -113,7 +113,6 @@ func TestUpdate_AnEndedKeyIsNotChanged(t *testing.T) {
 func TestUpdate_TheCallersKeyLosesAccessAndTimeOnlyWithForce(t *testing.T) {
 	f := newFixture(t)
 	self := f.issue("Self", true, true)
-	framework.Eventually(f, "the key is accepted", func() bool { return f.call("GET /v1/api-keys/count", self.Token).status == http.StatusOK })
 	path := "PATCH /api/v1/api-keys/" + string(self.Key.UID)
 	soon, later := time.Now().Add(time.Hour).UTC().Format(time.RFC3339), time.Now().Add(2*time.Hour).UTC().Format(time.RFC3339)
 	for _, body := range []string{`{"read_access": false}`, `{"write_access": false}`, `{"expires_at": "` + later + `"}`} {
