@@ -40,12 +40,13 @@ var build = sync.OnceValues(func() (path string, err error) {
 		directory, flags = "race", append(flags, "-race")
 	}
 	path = filepath.Join(root, "bin", directory, "apikey-operator")
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	temporary := filepath.Join(root, "bin", ".tmp") // the dot hides it from ./...
+	if err := os.MkdirAll(temporary, 0o755); err != nil {
 		return "", err
 	}
 	command := exec.Command("go", slices.Concat([]string{"build", "-o", path}, flags, []string{"./cmd/apikey-operator"})...)
 	command.Dir = root
-	command.Env = append(os.Environ(), "GOTMPDIR="+filepath.Dir(path)) // in one file system, Go replaces the file at once: others may run it
+	command.Env = append(os.Environ(), "GOTMPDIR="+temporary) // in one file system, Go replaces the file at once: others may run it
 	if output, err := command.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", command, err, output)
 	}
